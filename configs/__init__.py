@@ -1,0 +1,1 @@
+"""The experiments and the parts they are composed of."""

@@ -1,0 +1,23 @@
+"""Scenes, cameras, and every renderer behind one interface. See ``renderers.base`` for the conventions."""
+
+from renderers.base import Renderer, Rendering, Scene
+from renderers.cameras import Camera, ViewDistribution
+from renderers.errors import InputError
+from renderers.lighting import Lighting
+from renderers.neural import NeuralRenderer
+from renderers.opengl import OpenGLRenderer
+from renderers.scenes import TriangleMesh, VoxelGrid
+
+__all__ = [
+    "Camera",
+    "InputError",
+    "Lighting",
+    "NeuralRenderer",
+    "OpenGLRenderer",
+    "Renderer",
+    "Rendering",
+    "Scene",
+    "TriangleMesh",
+    "ViewDistribution",
+    "VoxelGrid",
+]

@@ -1,0 +1,93 @@
+"""The interface that every renderer has."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from renderers.cameras import Camera
+from renderers.scenes import TriangleMesh, VoxelGrid
+
+Scene = VoxelGrid | TriangleMesh
+
+
+@dataclass(frozen=True)
+class Rendering:
+    """What a renderer returns. Row 0 is the top row; pixel centres lie at half integers.
+
+    Args:
+        image: ``(B, C, H, W)`` in [0, 1], composited over the background.
+        alpha: ``(B, 1, H, W)`` in [0, 1], how much of the pixel the object covers.
+        depth: ``(B, 1, H, W)`` distance from the camera along its optical axis in world units, ``inf`` where nothing is
+            seen; None if the renderer has none.
+        normals: ``(B, 3, H, W)`` unit normals in the camera frame (x right, y up, z toward the viewer), 0 where nothing is
+            seen; None if the renderer has none.
+    """
+
+    image: Tensor
+    alpha: Tensor
+    depth: Tensor | None = None
+    normals: Tensor | None = None
+
+    def normal_map(self) -> Float[Tensor, "B 3 H W"]:
+        """Normals as a picture, ``(n + 1) / 2`` before black.
+
+        Raises:
+            ValueError: if the renderer gives no normals.
+        """
+        if self.normals is None:
+            raise ValueError("this rendering has no normals; use a renderer that gives them, such as OpenGLRenderer")
+        return (self.normals + 1) / 2 * self.alpha
+
+
+class Renderer(nn.Module, ABC):
+    """Draws a batch of scenes, each from its own camera.
+
+    Subclasses state two facts about themselves, ``differentiable`` and ``accepts``, and implement :meth:`render`.
+
+    Args:
+        image_size: height and width of the picture in pixels.
+    """
+
+    differentiable: ClassVar[bool]
+    accepts: ClassVar[tuple[type, ...]]
+
+    def __init__(self, image_size: int) -> None:
+        super().__init__()
+        if image_size < 1:
+            raise ValueError(f"image_size must be positive, got {image_size}")
+        self.image_size = image_size
+
+    def forward(self, scene: Scene, camera: Camera, background: Tensor | None = None) -> Rendering:
+        """Draw ``scene`` as ``camera`` sees it.
+
+        Args:
+            scene: one of the types in ``accepts``, batch B.
+            camera: batch B.
+            background: ``(B, C, H, W)`` behind the object, or None for black.
+
+        Raises:
+            TypeError: a scene that this renderer does not accept.
+            ValueError: batch sizes or devices that do not fit.
+        """
+        if not isinstance(scene, self.accepts):
+            names = " or ".join(t.__name__ for t in self.accepts)
+            raise TypeError(f"{type(self).__name__} draws {names}, not {type(scene).__name__}")
+        if len(scene) != len(camera):
+            raise ValueError(f"{len(scene)} scenes need as many cameras, got {len(camera)}")
+        return self.render(scene, camera, background)
+
+    @abstractmethod
+    def render(self, scene: Scene, camera: Camera, background: Tensor | None) -> Rendering:
+        """Draw; arguments are checked."""
+
+
+def composite(
+    image: Float[Tensor, "B C H W"], alpha: Float[Tensor, "B 1 H W"], background: Tensor | None
+) -> Float[Tensor, "B C H W"]:
+    """``image + (1 - alpha) background`` for an image that is already multiplied by its alpha; None is black."""
+    return image if background is None else image + (1 - alpha) * background

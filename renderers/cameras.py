@@ -1,0 +1,130 @@
+"""Cameras that look at the origin, and distributions of them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+ORTHOGRAPHIC_DISTANCE = 2.0  # an orthographic image does not depend on it; depth is measured from there
+
+
+@dataclass(frozen=True)
+class Camera:
+    """A batch of cameras that orbit the origin and look at it, y up.
+
+    Camera frame: x right, y up, z toward the viewer (OpenGL's). At azimuth 0 and elevation 0 it is the world frame and the
+    camera looks along -z. Positive azimuth moves the camera toward +x, positive elevation above the horizon.
+
+    An orthographic camera (``fov=None``) shows the square [-1, 1]². A perspective camera stands where the unit ball
+    touches all four sides of the frame: ``sin(fov / 2) = 1 / distance``.
+
+    Args:
+        azimuth: ``(B,)`` degrees.
+        elevation: ``(B,)`` degrees.
+        fov: full field of view in degrees, both ways, or None for an orthographic camera.
+    """
+
+    azimuth: Tensor
+    elevation: Tensor
+    fov: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.azimuth.dim() != 1 or self.azimuth.shape != self.elevation.shape:
+            raise ValueError(
+                f"azimuth and elevation must have one shape (B,), got {tuple(self.azimuth.shape)} "
+                f"and {tuple(self.elevation.shape)}"
+            )
+        if self.fov is not None and not 0 < self.fov < 180:
+            raise ValueError(f"fov must lie between 0 and 180 degrees, got {self.fov}")
+
+    @classmethod
+    def orbit(
+        cls,
+        azimuth: float | list[float] | Tensor,
+        elevation: float | list[float] | Tensor,
+        fov: float | None = None,
+        device: torch.device | str | None = None,
+    ) -> Camera:
+        """Cameras from degrees given as numbers, lists or tensors; azimuth and elevation broadcast to one ``(B,)``."""
+        pair = [torch.atleast_1d(torch.as_tensor(a, dtype=torch.get_default_dtype())) for a in (azimuth, elevation)]
+        az, el = torch.broadcast_tensors(*pair)
+        return cls(az.to(device), el.to(device), fov)
+
+    def __len__(self) -> int:
+        return self.azimuth.shape[0]
+
+    def __getitem__(self, index: slice | Tensor) -> Camera:
+        return Camera(self.azimuth[index], self.elevation[index], self.fov)
+
+    @property
+    def device(self) -> torch.device:
+        return self.azimuth.device
+
+    def to(self, device: torch.device | str) -> Camera:
+        return Camera(self.azimuth.to(device), self.elevation.to(device), self.fov)
+
+    @property
+    def distance(self) -> float:
+        """From the camera to the origin, in world units."""
+        return ORTHOGRAPHIC_DISTANCE if self.fov is None else 1 / math.sin(math.radians(self.fov) / 2)
+
+    @property
+    def half_extent(self) -> float:
+        """Half the frame's side at unit distance (perspective), or everywhere (orthographic)."""
+        return 1.0 if self.fov is None else math.tan(math.radians(self.fov) / 2)
+
+    @property
+    def rotation(self) -> Float[Tensor, "B 3 3"]:
+        """World to camera: ``x_camera = rotation @ x_world`` (before the shift by ``distance`` along -z)."""
+        az, el = torch.deg2rad(self.azimuth), torch.deg2rad(self.elevation)
+        ca, sa, ce, se = az.cos(), az.sin(), el.cos(), el.sin()
+        zero = torch.zeros_like(ca)
+        rows = (
+            (ca, zero, -sa),  # right
+            (-sa * se, ce, -ca * se),  # up
+            (sa * ce, se, ca * ce),  # toward the viewer
+        )
+        return torch.stack([torch.stack(row, -1) for row in rows], -2)
+
+    def project(self, points: Float[Tensor, "B N 3"]) -> Float[Tensor, "B N 3"]:
+        """World points to (x, y, depth): x right and y up in [-1, 1] across the frame; depth in world units.
+
+        Depth is the distance from the camera along its optical axis; it is positive in front of it.
+        """
+        x, y, z = torch.einsum("bij,bnj->bni", self.rotation.to(points), points).unbind(-1)
+        depth = self.distance - z
+        scale = self.half_extent * (depth if self.fov is not None else torch.ones_like(depth))
+        return torch.stack([x / scale, y / scale, depth], -1)
+
+    def unproject(self, points: Float[Tensor, "B N 3"]) -> Float[Tensor, "B N 3"]:
+        """Inverse of :meth:`project`."""
+        x, y, depth = points.unbind(-1)
+        scale = self.half_extent * (depth if self.fov is not None else torch.ones_like(depth))
+        camera = torch.stack([x * scale, y * scale, self.distance - depth], -1)
+        return torch.einsum("bji,bnj->bni", self.rotation.to(points), camera)
+
+
+@dataclass(frozen=True)
+class ViewDistribution:
+    """Viewpoints drawn uniformly in angle.
+
+    Args:
+        azimuth: range in degrees; (0, 360) is the full turn.
+        elevation: range in degrees; (-30, 60) for chairs and (15, 60) for couches and bathtubs in IG-GAN, supplement B.2.
+        fov: see :class:`Camera`.
+    """
+
+    azimuth: tuple[float, float] = (0.0, 360.0)
+    elevation: tuple[float, float] = (-30.0, 60.0)
+    fov: float | None = None
+
+    def sample(self, n: int, generator: torch.Generator | None = None) -> Camera:
+        """``n`` cameras, on the generator's device; the same for the same generator state on every machine."""
+        device = generator.device if generator is not None else None
+        u = torch.rand(2, n, generator=generator, device=device)
+        (a0, a1), (e0, e1) = self.azimuth, self.elevation
+        return Camera(a0 + (a1 - a0) * u[0], e0 + (e1 - e0) * u[1], self.fov)

@@ -1,0 +1,48 @@
+"""The neural renderer: a network that imitates another renderer, and so lends it a gradient."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from renderers.base import Renderer, Rendering, Scene, composite
+from renderers.cameras import Camera
+from renderers.resample import resample
+from renderers.scenes import VoxelGrid
+
+
+class NeuralRenderer(Renderer):
+    """Rotates the grid into the camera's view, then lets a trainable network draw it (RenderNet; IG-GAN, supplement B.1).
+
+    Args:
+        network: maps ``(B, 1, S, S, S)``, indexed ``[b, c, depth, row, column]``, to a picture ``(B, C, H, W)`` in
+            [0, 1]; see :class:`networks.RenderNet`.
+        image_size: height and width of the network's picture in pixels.
+        lattice_size: S, the rotated grid's size; None is twice the voxel grid's (64³ in 128³).
+    """
+
+    differentiable: ClassVar[bool] = True
+    accepts: ClassVar[tuple[type, ...]] = (VoxelGrid,)
+
+    def __init__(self, network: nn.Module, image_size: int, lattice_size: int | None = None) -> None:
+        super().__init__(image_size)
+        self.network = network
+        self.lattice_size = lattice_size
+
+    def rotate(self, scene: VoxelGrid, camera: Camera) -> Float[Tensor, "B 1 S S S"]:
+        """The grid as the camera sees it, the network's input."""
+        return resample(scene.occupancy, camera, self.lattice_size)
+
+    def render(self, scene: Scene, camera: Camera, background: Tensor | None) -> Rendering:
+        rotated = self.rotate(scene, camera)
+        image = self.network(rotated)
+        if image.shape[-1] != self.image_size:
+            raise ValueError(f"the network draws {image.shape[-1]} pixels, image_size says {self.image_size}")
+        # The network knows no alpha: the largest occupancy along the ray is the silhouette that it was shown.
+        alpha = rotated.detach().amax(2)
+        if alpha.shape[-1] != self.image_size:
+            alpha = nn.functional.interpolate(alpha, size=(self.image_size,) * 2, mode="area")
+        # Its picture is on black already, so it composites like one multiplied by alpha.
+        return Rendering(composite(image, alpha, background), alpha)

@@ -1,0 +1,114 @@
+"""What can be drawn: voxel grids and triangle meshes.
+
+World frame: right-handed, x right, y up, z toward the viewer; the object lives in the unit ball around the origin.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class VoxelGrid:
+    """Occupancy (and colour) on a cubic grid that fills the cube [-1/2, 1/2]³ of the world.
+
+    The centre of voxel ``[b, c, k, j, i]`` lies at ``((i, j, k) + 1/2) / D - 1/2`` in (x, y, z). The cube's corners are
+    sqrt(3)/2 from the origin, so every rotation of it stays inside the unit ball and hence inside the picture.
+
+    Args:
+        occupancy: ``(B, 1, D, D, D)`` in [0, 1], indexed ``[b, c, z, y, x]``.
+        color: ``(B, C, D, D, D)`` in [0, 1], or None.
+    """
+
+    occupancy: Tensor
+    color: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        shape = tuple(self.occupancy.shape)
+        if len(shape) != 5 or shape[1] != 1 or len(set(shape[2:])) != 1:
+            raise ValueError(f"occupancy must have shape (B, 1, D, D, D), got {shape}")
+        if self.color is not None and (
+            self.color.dim() != 5 or self.color.shape[0] != shape[0] or self.color.shape[2:] != self.occupancy.shape[2:]
+        ):
+            raise ValueError(
+                f"color must have shape (B, C, D, D, D) with occupancy's B and D, got {tuple(self.color.shape)} "
+                f"beside {shape}"
+            )
+
+    def __len__(self) -> int:
+        return self.occupancy.shape[0]
+
+    @property
+    def size(self) -> int:
+        """Voxels along an edge, D."""
+        return self.occupancy.shape[-1]
+
+    @property
+    def device(self) -> torch.device:
+        return self.occupancy.device
+
+    def to(self, device: torch.device | str) -> VoxelGrid:
+        return VoxelGrid(self.occupancy.to(device), None if self.color is None else self.color.to(device))
+
+    def binarize(self, threshold: float | Float[Tensor, " B"] = 0.5) -> VoxelGrid:
+        """The solid {occupancy > threshold}, one threshold for all or one a sample; no gradient passes."""
+        if isinstance(threshold, Tensor):
+            threshold = threshold.view(-1, 1, 1, 1, 1)
+        solid = (self.occupancy.detach() > threshold).to(self.occupancy.dtype)
+        return replace(self, occupancy=solid)
+
+
+@dataclass(frozen=True)
+class TriangleMesh:
+    """A batch of meshes that share one topology.
+
+    Args:
+        vertices: ``(B, V, 3)`` in the world frame.
+        faces: ``(F, 3)`` integer indices, counter-clockwise seen from outside.
+        uvs: ``(V, 2)`` texture coordinates in [0, 1], (0, 0) at the texture's top left, or None.
+        texture: ``(B, C, H, W)`` in [0, 1], or None.
+        normals: ``(B, V, 3)`` unit vertex normals in the world frame, or None.
+    """
+
+    vertices: Tensor
+    faces: Tensor
+    uvs: Tensor | None = None
+    texture: Tensor | None = None
+    normals: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        if self.vertices.dim() != 3 or self.vertices.shape[-1] != 3:
+            raise ValueError(f"vertices must have shape (B, V, 3), got {tuple(self.vertices.shape)}")
+        if self.faces.dim() != 2 or self.faces.shape[-1] != 3:
+            raise ValueError(f"faces must have shape (F, 3), got {tuple(self.faces.shape)}")
+        if self.faces.is_floating_point():
+            raise TypeError(f"faces must be integers, got {self.faces.dtype}")
+
+    def __len__(self) -> int:
+        return self.vertices.shape[0]
+
+    @property
+    def device(self) -> torch.device:
+        return self.vertices.device
+
+    def to(self, device: torch.device | str) -> TriangleMesh:
+        moved = {
+            name: None if value is None else value.to(device)
+            for name, value in (
+                ("vertices", self.vertices),
+                ("faces", self.faces),
+                ("uvs", self.uvs),
+                ("texture", self.texture),
+                ("normals", self.normals),
+            )
+        }
+        return TriangleMesh(**moved)
+
+    def face_vertices(self) -> Float[Tensor, "B F 3 3"]:
+        """Corner positions of each face, world frame."""
+        faces: Int[Tensor, "F 3"] = self.faces.long()
+        return self.vertices[:, faces]
