@@ -192,7 +192,7 @@ def _import_pyrender() -> Any:
     """Import pyrender (0.1.45, pyrender-maintained or pyrender2) for drawing without a window."""
     os.environ.setdefault("PYOPENGL_PLATFORM", "egl")
     if not hasattr(np, "infty"):
-        np.infty = np.inf  # pyrender 0.1.45 still says np.infty, which numpy 2 took away
+        np.infty = np.inf  # noqa: NPY201 (pyrender 0.1.45 still says np.infty, which numpy 2 took away)
     try:
         import pyrender
     except Exception as error:  # a missing libEGL shows as ImportError, AttributeError or OSError
