@@ -1,1 +1,9 @@
-""""""
+"""What happens beside training: progress, grids, evaluations, shapes, a report."""
+
+from callbacks.evaluation_log import EvaluationLog
+from callbacks.progress import RunProgress
+from callbacks.report import Report
+from callbacks.samples import SampleGrids
+from callbacks.shape_writer import ShapeWriter
+
+__all__ = ["EvaluationLog", "Report", "RunProgress", "SampleGrids", "ShapeWriter"]

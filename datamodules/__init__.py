@@ -1,1 +1,7 @@
-""""""
+"""One LightningDataModule a data source; the shapes that some of them draw are in ``datamodules.shapes``."""
+
+from datamodules.render_classes import RenderClassesDataModule
+from datamodules.renders import ShapeNetRenderDataModule
+from datamodules.shape_batches import ShapeDataModule
+
+__all__ = ["RenderClassesDataModule", "ShapeDataModule", "ShapeNetRenderDataModule"]

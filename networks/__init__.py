@@ -1,1 +1,8 @@
-""""""
+"""Plain networks: no training, no data, no Lightning."""
+
+from networks.dcgan import DCGANDiscriminator
+from networks.render_classifier import RenderClassifier
+from networks.rendernet import RenderNet
+from networks.voxel_generator import VoxelGenerator
+
+__all__ = ["DCGANDiscriminator", "RenderClassifier", "RenderNet", "VoxelGenerator"]

@@ -81,6 +81,11 @@ class Renderer(nn.Module, ABC):
             raise ValueError(f"{len(scene)} scenes need as many cameras, got {len(camera)}")
         return self.render(scene, camera, background)
 
+    def fingerprint(self) -> str:
+        """What the picture depends on beside scene and camera: the class and its plain public settings."""
+        settings = {k: v for k, v in sorted(vars(self).items()) if not k.startswith("_") and k != "training"}
+        return f"{type(self).__name__}({settings})"
+
     @abstractmethod
     def render(self, scene: Scene, camera: Camera, background: Tensor | None) -> Rendering:
         """Draw; arguments are checked."""

@@ -1,1 +1,28 @@
-""""""
+"""Where shapes come from: programs, ShapeNet folders, packed archives; every source gives the same :class:`Shape`."""
+
+from datamodules.shapes.archive import VoxelArchive, write_archive
+from datamodules.shapes.base import Shape, ShapeSource, Split, in_split, to_voxel_grid
+from datamodules.shapes.binvox import Binvox, read_binvox, write_binvox
+from datamodules.shapes.procedural import ProceduralShapes
+from datamodules.shapes.regrid import fit, regrid
+from datamodules.shapes.shapenet import ShapeNetShapes
+from datamodules.shapes.voxelize import normalize, voxelize
+
+__all__ = [
+    "Binvox",
+    "ProceduralShapes",
+    "Shape",
+    "ShapeNetShapes",
+    "ShapeSource",
+    "Split",
+    "VoxelArchive",
+    "fit",
+    "in_split",
+    "normalize",
+    "read_binvox",
+    "regrid",
+    "to_voxel_grid",
+    "voxelize",
+    "write_archive",
+    "write_binvox",
+]

@@ -1,0 +1,125 @@
+"""Renders of shapes, drawn once and kept on disk."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import UInt8
+from tqdm import tqdm
+
+from renderers import InputError
+from renderers.files import write_atomically
+
+log = logging.getLogger(__name__)
+SHARD = 256  # pictures a file: what an interruption can cost
+
+
+class RenderCache:
+    """``count`` pictures in shards of 256, each with its checksum; whatever is missing or damaged is drawn anew.
+
+    A shard is written whole or not at all and does not depend on the others, so an interrupted rendering goes on where
+    it was, and several machines may fill one folder.
+
+    Args:
+        folder: of this one set of pictures; its name should hold the fingerprint of all that they depend on.
+        count: number of pictures.
+        shape: (C, H, W) of one.
+        render: indices to pictures ``(n, C, H, W)`` uint8; a function of the index alone.
+        description: what the progress bar says.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        count: int,
+        shape: tuple[int, int, int],
+        render: Callable[[list[int]], UInt8[np.ndarray, "n C H W"]],
+        description: str,
+    ) -> None:
+        self.folder, self.count, self.shape, self.render, self.description = folder, count, shape, render, description
+
+    def prepare(self) -> None:
+        """Draw what is missing.
+
+        Raises:
+            InputError: if the disk cannot hold the pictures or the folder cannot be written.
+        """
+        missing = [i for i in range(self._shards()) if not self._intact(i)]
+        if not missing:
+            return
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            need, free = self.count * int(np.prod(self.shape)), shutil.disk_usage(self.folder).free
+        except OSError as error:
+            raise InputError(
+                f"the picture cache {self.folder} cannot be written ({error.strerror}); set cache_dir"
+            ) from error
+        if need > free:
+            raise InputError(
+                f"{self.count} pictures need {need / 2**30:.1f} GiB and {self.folder} has {free / 2**30:.1f} GiB left; "
+                "set cache_dir or ask for fewer pictures"
+            )
+        done = self.count - sum(len(self._indices(i)) for i in missing)
+        with tqdm(total=self.count, initial=done, desc=self.description, unit="picture", leave=False) as bar:
+            for shard in missing:
+                pictures = []
+                indices = self._indices(shard)
+                for start in range(0, len(indices), 64):
+                    pictures.append(self.render(list(indices[start : start + 64])))
+                    bar.update(len(pictures[-1]))
+                self._write(shard, np.concatenate(pictures))
+        log.info("%s: %d pictures in %s", self.description, self.count, self.folder)
+
+    def load(self) -> UInt8[np.ndarray, "N C H W"]:
+        """All pictures, read into memory and checked.
+
+        Raises:
+            InputError: a shard that is missing or damaged, which :meth:`prepare` would have drawn.
+        """
+        pictures = np.empty((self.count, *self.shape), np.uint8)
+        for shard in range(self._shards()):
+            indices = self._indices(shard)
+            data = self._read(shard)
+            if data is None:
+                raise InputError(f"{self._path(shard)} is missing or damaged; run the command again to draw it anew")
+            pictures[indices.start : indices.stop] = data
+        return pictures
+
+    def _shards(self) -> int:
+        return -(-self.count // SHARD)
+
+    def _indices(self, shard: int) -> range:
+        return range(shard * SHARD, min((shard + 1) * SHARD, self.count))
+
+    def _path(self, shard: int) -> Path:
+        return self.folder / f"{shard:05d}-of-{self.count}.npy"
+
+    def _write(self, shard: int, pictures: np.ndarray) -> None:
+        def write(path: Path) -> None:
+            with path.open("wb") as file:
+                np.save(file, pictures)
+
+        write_atomically(self._path(shard), write)
+        checksum = json.dumps({"sha256": hashlib.sha256(pictures.tobytes()).hexdigest()})
+        write_atomically(self._path(shard).with_suffix(".json"), lambda path: path.write_text(checksum) and None)
+
+    def _read(self, shard: int) -> np.ndarray | None:
+        path = self._path(shard)
+        try:
+            expected = json.loads(path.with_suffix(".json").read_text())["sha256"]
+            with path.open("rb") as file:
+                data = np.load(file, allow_pickle=False)
+        except (OSError, ValueError, KeyError, TypeError, EOFError):
+            return None
+        if data.dtype != np.uint8 or data.shape != (len(self._indices(shard)), *self.shape):
+            return None
+        return data if hashlib.sha256(data.tobytes()).hexdigest() == expected else None
+
+    def _intact(self, shard: int) -> bool:
+        return self._read(shard) is not None

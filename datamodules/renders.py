@@ -1,0 +1,141 @@
+"""Pictures of shapes from random viewpoints: IG-GAN's training data (supplement B.2)."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, TensorDataset
+
+from datamodules.base import RunDataModule
+from datamodules.render_cache import RenderCache
+from datamodules.shapes import ShapeSource
+from renderers import Camera, Renderer, ViewDistribution, VoxelGrid
+from renderers.files import cache_root, fingerprint
+
+RENDERS_VERSION = 1  # raise when a change makes other pictures of the same shapes
+
+
+def render_shapes(
+    shapes: ShapeSource, renderer: Renderer, views: ViewDistribution, seed: int, indices: list[int]
+) -> UInt8[np.ndarray, "n C H W"]:
+    """Pictures i of ``indices``: shape ``i mod len(shapes)`` from a viewpoint drawn by (seed, i)."""
+    grids = [shapes[i % len(shapes)].voxels.occupancy for i in indices]
+    cameras = [views.sample(1, torch.Generator().manual_seed(seed * 1_000_003 + i)) for i in indices]
+    camera = Camera(torch.cat([c.azimuth for c in cameras]), torch.cat([c.elevation for c in cameras]), views.fov)
+    image = renderer(VoxelGrid(torch.cat(grids)), camera).image
+    return (image * 255).round().to(torch.uint8).cpu().numpy()
+
+
+class EndlessRenders(Dataset):
+    """Renders made as they are asked for, never the same view twice ("unlimited" in the supplement's tables)."""
+
+    def __init__(self, shapes: ShapeSource, renderer: Renderer, views: ViewDistribution, seed: int) -> None:
+        self.shapes, self.renderer, self.views, self.seed = shapes, renderer, views, seed
+
+    def __getitems__(self, indices: list[int]) -> list[tuple[Tensor]]:
+        pictures = render_shapes(self.shapes, self.renderer, self.views, self.seed, indices)
+        return [(picture,) for picture in torch.from_numpy(pictures)]
+
+    def __getitem__(self, index: int) -> tuple[Tensor]:
+        return self.__getitems__([index])[0]
+
+
+class ShapeNetRenderDataModule(RunDataModule):
+    """Renders of a shape source: ShapeNet, a voxel archive or procedural shapes.
+
+    Batches are ``[pictures (B, C, H, W)]``, floats in [0, 1] on the device.
+
+    Args:
+        shapes: what is drawn for training.
+        reference_shapes: held-out shapes whose renders are the reference of FID; the training shapes if None.
+        renderer: draws them; give the module the same one.
+        views: where they are seen from.
+        pictures: a fixed number (500 in the supplement's tables), ``unlimited`` (drawn as training goes), or None for
+            ``pictures_per_model``.
+        pictures_per_model: 1, or 4 for bathtubs in the supplement.
+        reference_pictures: how many pictures FID compares, of each kind.
+        batch_size: global batch size.
+        total_kimg: length of the run in thousands of real pictures.
+        cache_dir: where renders are kept; default $UNRENDER_CACHE or ~/.cache/unrender.
+        num_workers: processes that load, and for ``unlimited`` draw, the pictures.
+        seed: of views and order.
+    """
+
+    def __init__(
+        self,
+        shapes: ShapeSource,
+        renderer: Renderer,
+        views: ViewDistribution,
+        reference_shapes: ShapeSource | None = None,
+        pictures: int | Literal["unlimited"] | None = None,
+        pictures_per_model: int = 1,
+        reference_pictures: int = 10_000,
+        batch_size: int = 32,
+        total_kimg: float = 1000,
+        cache_dir: str | None = None,
+        num_workers: int = 0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(batch_size, total_kimg, num_workers, seed)
+        self.shapes, self.reference_shapes = shapes, reference_shapes or shapes
+        self.renderer, self.views = renderer, views
+        self.pictures = len(shapes) * pictures_per_model if pictures is None else pictures
+        self.reference_pictures = reference_pictures
+        self.cache_dir = cache_dir
+        self._reference: Tensor | None = None
+
+    @property
+    def reference_key(self) -> str:
+        """Fingerprint of the reference pictures, under which their statistics may be kept."""
+        return self._cache(train=False).folder.name
+
+    def prepare_data(self) -> None:
+        if self.trainer is not None and self.trainer.state.fn == "predict":
+            return  # it draws from the generator alone
+        if (self.trainer is None or self.trainer.state.fn == "fit") and self.pictures != "unlimited":
+            self._cache(train=True).prepare()
+        self._cache(train=False).prepare()
+
+    def reference(self) -> UInt8[Tensor, "N C H W"]:
+        """The pictures that FID compares with."""
+        if self._reference is None:
+            self._reference = torch.from_numpy(self._cache(train=False).load())
+        return self._reference
+
+    @cached_property
+    def reference_occupancy(self) -> float:
+        """Mean occupancy of (64 of) the shapes behind the reference: what a generator's should resemble."""
+        shapes = self.reference_shapes
+        return float(np.mean([float(shapes[i].voxels.occupancy.mean()) for i in range(min(64, len(shapes)))]))
+
+    def train_dataloader(self) -> DataLoader:
+        if self.pictures == "unlimited":
+            dataset: Dataset = EndlessRenders(self.shapes, self.renderer, self.views, self.seed)
+            return self.stream(dataset, None)
+        dataset = TensorDataset(torch.from_numpy(self._cache(train=True).load()))
+        return self.stream(dataset, len(dataset))
+
+    def val_dataloader(self) -> DataLoader:
+        return self.share(TensorDataset(self.reference()), self.reference_pictures)
+
+    def test_dataloader(self) -> DataLoader:
+        return self.val_dataloader()
+
+    def _cache(self, train: bool) -> RenderCache:
+        shapes = self.shapes if train else self.reference_shapes
+        count = self.pictures if train else self.reference_pictures
+        seed = 2 * self.seed + (0 if train else 1)
+        size = self.renderer.image_size
+        key = fingerprint(RENDERS_VERSION, shapes.fingerprint(), self.renderer.fingerprint(), self.views, seed, count)
+        return RenderCache(
+            cache_root(self.cache_dir) / "renders" / key,
+            count,
+            (1, size, size),
+            lambda indices: render_shapes(shapes, self.renderer, self.views, seed, indices),
+            "rendering training pictures" if train else "rendering reference pictures",
+        )

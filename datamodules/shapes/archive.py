@@ -1,0 +1,280 @@
+"""Packed voxel archives: one ``.npz`` of bits, labels and class names."""
+
+from __future__ import annotations
+
+import difflib
+import logging
+import zipfile
+import zlib
+from functools import cached_property
+from pathlib import Path
+from typing import BinaryIO, Literal
+
+import numpy as np
+from jaxtyping import Bool, Int, UInt8
+
+from datamodules.shapes.base import (
+    Shape,
+    ShapeSource,
+    Split,
+    check_split,
+    check_voxel_size,
+    digest,
+    file_stamp,
+    to_voxel_grid,
+)
+from datamodules.shapes.regrid import regrid
+from renderers.errors import InputError
+
+VERSION = 1
+ALIASES = {"couch": "sofa", "sofa": "couch", "tub": "bathtub"}
+MAX_BYTES = 8 * 2**30  # of one array, unpacked
+MAX_DIM = 512
+# Quarter turns about y, counter-clockwise seen from above, that bring ModelNet10's classes to face +z once its z-up frame
+# is laid over (x, z, -y). Chairs, beds and toilets face it already; sofas, desks, monitors and drawers face -x; tables and
+# bathtubs have no front, and are turned so that their long side lies along x.
+MODELNET_TURNS = {
+    "bathtub": 1,
+    "bed": 0,
+    "chair": 0,
+    "desk": 1,
+    "dresser": 1,
+    "monitor": 1,
+    "night_stand": 1,
+    "sofa": 1,
+    "table": 1,
+    "toilet": 0,
+}
+
+log = logging.getLogger(__name__)
+
+
+class VoxelArchive(ShapeSource):
+    """Shapes of one class of a packed archive such as ModelNet10's.
+
+    The file holds, for ``split`` in train and test, ``voxels_<split>``, the ``np.packbits`` rows of grids in C order
+    ``[x, y, z]``, and ``labels_<split>``; and ``class_names`` and ``shape`` (the grid's three equal sides). Empty grids are
+    skipped, and their number is logged.
+
+    Args:
+        path: the ``.npz`` file.
+        category: a class name; couch is taken for sofa.
+        split: train, test, or all for both, train first.
+        up: which of the file's axes points up.
+        voxel_size: voxels along an edge, or None for the archive's own. Smaller grids are max-pooled.
+        turns: quarter turns about the vertical, counter-clockwise seen from above, that make the class face +z; None takes
+            ModelNet10's for its class names where ``up`` is z, and 0 otherwise.
+
+    Raises:
+        InputError: a file that is missing, damaged, no such archive, or without the class.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        category: str,
+        split: Split = "train",
+        up: Literal["y", "z"] = "z",
+        voxel_size: int | None = None,
+        turns: int | None = None,
+    ) -> None:
+        check_split(split)
+        if up not in ("y", "z"):
+            raise InputError(f"up must be y or z, got {up!r}")
+        self.path = Path(path)
+        self.split: Split = split
+        self.up = up
+        self.size, self.class_names = _read_head(self.path)
+        self.category = _class_name(self.path, category, self.class_names)
+        self.turns = (MODELNET_TURNS.get(self.category, 0) if up == "z" else 0) if turns is None else turns
+        if voxel_size is not None:
+            check_voxel_size(voxel_size)
+        self.voxel_size = voxel_size or self.size
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __getitem__(self, index: int) -> Shape:
+        name, row = self._entries[self._check_index(index)]
+        grid = np.unpackbits(row).reshape(self.size, self.size, self.size).astype(bool)  # [x, y, z] of the file
+        # z up: ours is (x, y, z) = (its x, its z, minus its y).
+        solid = grid.transpose(1, 2, 0)[::-1] if self.up == "z" else grid.transpose(2, 1, 0)
+        # Seen from above (x right, z down) a turn takes z to x: from axis 0 to axis 2.
+        solid = np.rot90(solid, self.turns, axes=(0, 2))
+        if self.voxel_size != self.size:
+            solid = regrid(solid, self.voxel_size)
+        return Shape(name, to_voxel_grid(solid))
+
+    def name(self, index: int) -> str:
+        return self._entries[self._check_index(index)][0]
+
+    def fingerprint(self) -> str:
+        stamp = file_stamp(self.path)
+        return digest("archive", VERSION, stamp, self.category, self.split, self.up, self.voxel_size, self.turns)
+
+    def __getstate__(self) -> dict[str, object]:
+        return {key: value for key, value in self.__dict__.items() if key != "_entries"}
+
+    @cached_property
+    def _entries(self) -> list[tuple[str, UInt8[np.ndarray, " N"]]]:
+        """Name and packed bits of every grid of the class that is not empty."""
+        label = self.class_names.index(self.category)
+        entries, empty = [], 0
+        for split in ("train", "test") if self.split == "all" else (self.split,):
+            labels, voxels = (_read(self.path, f"{key}_{split}") for key in ("labels", "voxels"))
+            for number in np.flatnonzero(labels == label):
+                if voxels[number].any():
+                    entries.append((f"{self.category}-{split}-{number:05d}", voxels[number].copy()))
+                else:
+                    empty += 1
+        if empty:
+            total = len(entries) + empty
+            log.warning(
+                "%d of %s %s grids in %s are empty and were skipped", empty, f"{total:,}", self.category, self.path
+            )
+        if not entries:
+            raise InputError(
+                f"{self.path} holds no {self.category} for split {self.split!r}; choose another class or split"
+            )
+        return entries
+
+
+def write_archive(
+    path: str | Path,
+    voxels: dict[str, Bool[np.ndarray, "N D D D"]],
+    labels: dict[str, Int[np.ndarray, " N"]],
+    class_names: list[str],
+) -> None:
+    """Write an archive that :class:`VoxelArchive` reads.
+
+    Args:
+        path: the ``.npz`` file.
+        voxels: for ``train`` and ``test``, grids ``[n, x, y, z]``.
+        labels: for each, indices into ``class_names``.
+        class_names: the classes.
+
+    Raises:
+        ValueError: grids that are not cubes of one size, or labels that do not fit.
+    """
+    sizes = {side for grids in voxels.values() for side in grids.shape[1:]}
+    if set(voxels) != {"train", "test"} or set(labels) != set(voxels) or len(sizes) != 1:
+        raise ValueError("voxels and labels need train and test, of shape (N, D, D, D) and (N,) with one D")
+    (size,) = sizes
+    arrays: dict[str, np.ndarray] = {"class_names": np.array(class_names), "shape": np.full(3, size)}
+    for split, grids in voxels.items():
+        if len(grids) != len(labels[split]) or not all(0 <= label < len(class_names) for label in labels[split]):
+            raise ValueError(f"labels of {split} must be {len(grids)} indices below {len(class_names)}")
+        arrays[f"voxels_{split}"] = np.packbits(grids.reshape(len(grids), size**3).astype(bool), axis=1)
+        arrays[f"labels_{split}"] = np.asarray(labels[split], np.uint8 if len(class_names) <= 256 else np.int64)
+    with Path(path).open("wb") as file:
+        np.savez_compressed(file, **arrays)
+
+
+def _class_name(path: Path, category: str, names: list[str]) -> str:
+    for name in (category, category.lower(), ALIASES.get(category.lower(), "")):
+        if name in names:
+            return name
+    near = difflib.get_close_matches(category.lower(), names, n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"it has {', '.join(names)}"
+    raise InputError(f"{path} has no class {category!r}; {hint}")
+
+
+def _read_head(path: Path) -> tuple[int, list[str]]:
+    """Grid size and class names; everything else is checked by its declared shape, without unpacking it."""
+    keys = [f"{key}_{split}" for split in ("train", "test") for key in ("voxels", "labels")] + ["class_names", "shape"]
+    declared = {key: _declared(path, key) for key in keys}
+    if declared["shape"][0] != (3,) or declared["shape"][1].kind not in "iu":
+        raise _not_an_archive(path, "'shape' is not three integers")
+    if len(declared["class_names"][0]) != 1 or declared["class_names"][1].kind != "U":
+        raise _not_an_archive(path, "'class_names' is not a list of text")
+    sides = {int(side) for side in _read(path, "shape")}
+    if len(sides) != 1 or not 1 <= min(sides) <= MAX_DIM:
+        raise _not_an_archive(path, f"its grids must be cubes of 1 to {MAX_DIM}, 'shape' says {sorted(sides)}")
+    (size,) = sides
+    for split in ("train", "test"):
+        rows, kind = declared[f"voxels_{split}"]
+        labels, label_kind = declared[f"labels_{split}"]
+        if len(rows) != 2 or rows[1] != -(-(size**3) // 8) or kind != np.uint8:
+            raise _not_an_archive(path, f"'voxels_{split}' is {kind} {rows}, not rows of {size}³ bits")
+        if labels != rows[:1] or label_kind.kind not in "iu":
+            raise _not_an_archive(path, f"'labels_{split}' does not give an integer for each of {rows[0]} grids")
+    return size, [str(name) for name in _read(path, "class_names")]
+
+
+def _declared(path: Path, key: str) -> tuple[tuple[int, ...], np.dtype]:
+    """Shape and dtype that an array's header declares, checked against the sizes that the zip declares."""
+    with _Member(path, key) as file:
+        shape, _, dtype = _array_header(path, key, file)
+        size = int(np.prod(shape, dtype=object)) * dtype.itemsize
+        if dtype.hasobject or size > MAX_BYTES or size != file.unpacked_size - file.stream.tell():
+            raise _not_an_archive(path, f"'{key}' declares {dtype} {shape}, which is not what it holds")
+        return shape, dtype
+
+
+def _read(path: Path, key: str) -> np.ndarray:
+    """One array; no more is unpacked than its own header declares."""
+    with _Member(path, key) as file:
+        shape, fortran, dtype = _array_header(path, key, file)
+        count = int(np.prod(shape, dtype=object))
+        content = file.stream.read(min(count * dtype.itemsize, MAX_BYTES))
+        if dtype.hasobject or len(content) != count * dtype.itemsize:
+            raise _not_an_archive(path, f"'{key}' is cut short")
+        return np.frombuffer(content, dtype).reshape(shape, order="F" if fortran else "C")
+
+
+def _array_header(path: Path, key: str, file: _Member) -> tuple[tuple[int, ...], bool, np.dtype]:
+    readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    version = np.lib.format.read_magic(file.stream)
+    if version not in readers:
+        raise _not_an_archive(path, f"'{key}' is an array of an unknown format")
+    return readers[version](file.stream)
+
+
+class _Member:
+    """An array's file within the archive; whatever a damaged one raises leaves as an :class:`InputError`."""
+
+    stream: BinaryIO
+    unpacked_size: int
+
+    def __init__(self, path: Path, key: str) -> None:
+        self.path = path
+        self.key = key
+
+    def __enter__(self) -> _Member:
+        if not self.path.is_file():
+            raise InputError(f"there is no voxel archive at {self.path}")
+        try:
+            self.archive = zipfile.ZipFile(self.path)
+            info = self.archive.getinfo(f"{self.key}.npy")
+            self.unpacked_size = info.file_size
+            self.stream = self.archive.open(info)
+        except KeyError as error:
+            raise _not_an_archive(self.path, f"it has no array '{self.key}'") from error
+        except (zipfile.BadZipFile, OSError, RuntimeError, NotImplementedError, ValueError) as error:
+            raise _damaged(self.path, error) from error
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        self.stream.close()
+        self.archive.close()
+        damage = (
+            zipfile.BadZipFile,
+            zlib.error,
+            OSError,
+            EOFError,
+            ValueError,
+            RuntimeError,
+            NotImplementedError,
+            SyntaxError,
+        )
+        if isinstance(error, damage) and not isinstance(error, InputError):
+            raise _damaged(self.path, error) from error
+
+
+def _not_an_archive(path: Path, reason: str) -> InputError:
+    return InputError(f"{path} is no voxel archive: {reason}; see VoxelArchive for what it must hold")
+
+
+def _damaged(path: Path, error: BaseException) -> InputError:
+    reason = (str(error).splitlines() or [type(error).__name__])[0]
+    return InputError(f"{path} is damaged ({reason}); copy or download it again")

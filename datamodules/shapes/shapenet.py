@@ -1,0 +1,245 @@
+"""ShapeNetCore as it is unpacked, version 1 or 2."""
+
+from __future__ import annotations
+
+import difflib
+import logging
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import trimesh
+from jaxtyping import Bool
+
+from datamodules.shapes.base import (
+    Shape,
+    ShapeSource,
+    Split,
+    check_fraction,
+    check_split,
+    check_voxel_size,
+    digest,
+    file_stamp,
+    in_split,
+    to_voxel_grid,
+)
+from datamodules.shapes.binvox import read_binvox
+from datamodules.shapes.regrid import fit, occupied_box, regrid
+from datamodules.shapes.voxelize import normalize, voxelize
+from renderers.errors import InputError
+
+VERSION = 1
+SYNSETS = {
+    "airplane": "02691156",
+    "bathtub": "02808440",
+    "bed": "02818832",
+    "bench": "02828884",
+    "bookshelf": "02871439",
+    "cabinet": "02933112",
+    "car": "02958343",
+    "chair": "03001627",
+    "couch": "04256520",
+    "display": "03211117",
+    "lamp": "03636649",
+    "sofa": "04256520",
+    "table": "04379243",
+    "tub": "02808440",
+}
+_FILES = {
+    "solid": "models/model_normalized.solid.binvox",
+    "surface": "models/model_normalized.surface.binvox",
+    "obj": "models/model_normalized.obj",
+}
+_V1_FILE = "model.obj"
+_TOLERANCE = 0.02  # how far a unit-diagonal model may lie outside of the cube before it is taken for something else
+
+log = logging.getLogger(__name__)
+
+
+class ShapeNetShapes(ShapeSource):
+    """Models of one ShapeNetCore category.
+
+    The version is told by the layout: ``<root>/<synset>/<model>/models/model_normalized.*`` is version 2 (front -Z),
+    ``<root>/<synset>/<model>/model.obj`` is version 1 (front +X, and mirrored left to right, a known fault of that release
+    which is left as it is). Both are up +Y, and are turned about it to face +z.
+
+    Sizes: ShapeNet normalises a model to a bounding box of diagonal 1 around the origin, and that is kept, from the OBJ's
+    vertices or the binvox header's ``translate`` and ``scale``: a chair takes about 0.7 of the cube, and relative sizes
+    within a category stay. A model that is not normalised so (it would leave the cube), and every model if ``refit`` is
+    set, is centred with its longest side at 0.9. The 128³ binvox grids are max-pooled, so that thin legs survive.
+
+    The split is by a hash of the model's id: the same on every machine and in every category that lists the model.
+
+    Args:
+        root: the unpacked folder, which holds one folder a synset.
+        category: a name such as chair, couch, sofa, bathtub or table, or a synset id.
+        voxel_size: voxels along an edge.
+        kind: ``solid`` or ``surface`` binvox files (version 2 only), or ``obj``, voxelised here (slower).
+        split: train, test or all.
+        test_fraction: share of the models that are for testing.
+        refit: centre every model with its longest side at 0.9 of the cube.
+        models: a text file with one model id a line, to which the category is restricted; None takes all.
+
+    Raises:
+        InputError: a root, category, list or split that is not there, or a category without usable models.
+    """
+
+    def __init__(
+        self,
+        root: str | Path,
+        category: str,
+        voxel_size: int = 64,
+        kind: Literal["solid", "surface", "obj"] = "solid",
+        split: Split = "train",
+        test_fraction: float = 0.2,
+        refit: bool = False,
+        models: str | Path | None = None,
+    ) -> None:
+        check_split(split)
+        check_fraction(test_fraction)
+        check_voxel_size(voxel_size)
+        if kind not in _FILES:
+            raise InputError(f"kind must be one of {', '.join(_FILES)}, got {kind!r}")
+        self.root = Path(root)
+        self.category = category
+        self.voxel_size = voxel_size
+        self.kind = kind
+        self.split: Split = split
+        self.test_fraction = test_fraction
+        self.refit = refit
+        self.folder = _category_folder(self.root, category)
+        self.version = _version(self.folder)
+        if self.version == 1 and kind != "obj":
+            raise InputError(f"{self.folder} is ShapeNetCore version 1, which holds no binvox files; set kind to 'obj'")
+        self.models = None if models is None else Path(models)
+        if self.models is not None and not self.models.is_file():
+            raise InputError(f"there is no list of models at {self.models}")
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def __getitem__(self, index: int) -> Shape:
+        name = self.name(index)
+        path = self._file(name)
+        solid = self._from_obj(path) if self.kind == "obj" else self._from_binvox(path)
+        if not solid.any():
+            raise InputError(f"{path} holds no shape; remove the model's folder, or leave it out of the list of models")
+        return Shape(name, to_voxel_grid(solid))
+
+    def name(self, index: int) -> str:
+        return self._names[self._check_index(index)]
+
+    def fingerprint(self) -> str:
+        files = tuple((name, *file_stamp(self._file(name))) for name in self._names)
+        return digest("shapenet", VERSION, self.version, self.voxel_size, self.kind, self.refit, files)
+
+    def __getstate__(self) -> dict[str, object]:
+        return {key: value for key, value in self.__dict__.items() if key != "_names"}
+
+    @cached_property
+    def _names(self) -> list[str]:
+        """Sorted ids of the usable models of the split."""
+        present = sorted(path.name for path in self.folder.iterdir() if path.is_dir())
+        if self.models is not None:
+            present = self._restricted(present)
+        usable = [name for name in present if self._file(name).is_file()]
+        if len(usable) < len(present):
+            log.warning(
+                "%s of %s models in %s have no %s and were skipped",
+                f"{len(present) - len(usable):,}",
+                f"{len(present):,}",
+                self.folder,
+                self._file("MODEL").relative_to(self.folder / "MODEL"),
+            )
+        names = [name for name in usable if in_split(name, self.split, self.test_fraction)]
+        if not names:
+            raise InputError(
+                f"{self.folder} has no {self.category} model for split {self.split!r} with a "
+                f"{self._file('MODEL').name}; unpack the category again, or choose another kind or split"
+            )
+        return names
+
+    def _restricted(self, present: list[str]) -> list[str]:
+        try:
+            wanted = {line.strip() for line in self.models.read_text().splitlines() if line.strip()}
+        except UnicodeDecodeError as error:
+            raise InputError(f"{self.models} is not a text file with one model id a line") from error
+        missing = wanted - set(present)
+        if missing:
+            log.warning("%d of %d models in %s are not in %s", len(missing), len(wanted), self.models, self.folder)
+        return [name for name in present if name in wanted]
+
+    def _file(self, name: str) -> Path:
+        return self.folder / name / (_V1_FILE if self.version == 1 else _FILES[self.kind])
+
+    def _from_binvox(self, path: Path) -> Bool[np.ndarray, "D D D"]:
+        file = read_binvox(path)
+        if not file.voxels.any():
+            return file.voxels
+        # Half a turn about y: x and z change their signs.
+        voxels = file.voxels[::-1, :, ::-1]
+        x, y, z = file.translate
+        low = (-x - file.scale, y, -z - file.scale)
+        voxel = file.scale / voxels.shape[0]
+        first, last = occupied_box(voxels)
+        reach = max(max(abs(a + voxel * i), abs(a + voxel * j)) for a, i, j in zip(low, first, last, strict=True))
+        if self.refit or reach > 0.5 + _TOLERANCE:
+            return fit(voxels, self.voxel_size)
+        return regrid(voxels, self.voxel_size, low, file.scale)
+
+    def _from_obj(self, path: Path) -> Bool[np.ndarray, "D D D"]:
+        mesh = _load_obj(path)
+        x, y, z = mesh.vertices.T
+        mesh.vertices = np.stack([-z, y, x] if self.version == 1 else [-x, y, -z], axis=1)
+        try:
+            if self.refit or np.abs(mesh.bounds).max() > 0.5 + _TOLERANCE:
+                mesh = normalize(mesh)
+        except ValueError as error:
+            raise InputError(f"{path} cannot be used: {error}; leave it out of the list of models") from error
+        return voxelize(mesh, self.voxel_size)
+
+
+def _load_obj(path: Path) -> trimesh.Trimesh:
+    """The triangles of an OBJ file, without its materials."""
+    try:
+        mesh = trimesh.load(
+            path, file_type="obj", force="mesh", process=False, skip_materials=True, split_objects=False
+        )
+    except Exception as error:  # trimesh raises whatever its parser ran into
+        raise InputError(f"{path} cannot be read as OBJ ({type(error).__name__}); download it again") from error
+    if not isinstance(mesh, trimesh.Trimesh) or len(mesh.faces) == 0 or not np.isfinite(mesh.vertices).all():
+        raise InputError(f"{path} holds no triangles; leave it out of the list of models")
+    return mesh
+
+
+def _category_folder(root: Path, category: str) -> Path:
+    if not root.is_dir():
+        raise InputError(f"there is no folder {root}; set root to where ShapeNetCore is unpacked")
+    synset = SYNSETS.get(category.lower(), category)
+    if not (synset.isdigit() and len(synset) == 8):
+        near = difflib.get_close_matches(category.lower(), SYNSETS, n=3, cutoff=0.5) or sorted(SYNSETS)
+        raise InputError(
+            f"unknown category {category!r}; did you mean {', '.join(near)}, or a synset id such as 03001627?"
+        )
+    folder = root / synset
+    if not folder.is_dir():
+        names = {synset: name for name, synset in SYNSETS.items()}
+        found = sorted(p.name for p in root.iterdir() if p.is_dir() and p.name.isdigit())
+        listed = ", ".join(f"{s} ({names[s]})" if s in names else s for s in found[:8]) or "no categories"
+        raise InputError(
+            f"{root} has no folder {synset} for {category!r}; it holds {listed}; unpack {synset}.zip there"
+        )
+    return folder
+
+
+def _version(folder: Path) -> Literal[1, 2]:
+    """Told by the first model folder that looks like either."""
+    for model in sorted(folder.iterdir()):
+        if (model / "models").is_dir():
+            return 2
+        if (model / _V1_FILE).is_file():
+            return 1
+    raise InputError(
+        f"{folder} holds no models; ShapeNetCore has MODEL/models/model_normalized.obj (v2) or MODEL/model.obj (v1) there"
+    )

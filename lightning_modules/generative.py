@@ -1,0 +1,151 @@
+"""What every generator of shapes shares: moving average, evaluation, sampling."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from lightning_modules.base import ClockedModule, random_stream
+from metrics import PictureFID, load_extractor, mean_occupancy, mean_pairwise_iou
+from renderers import Camera, Renderer, Rendering, ViewDistribution, VoxelGrid
+from renderers.files import cache_root
+
+
+class VoxelGenerativeModule(ClockedModule):
+    """A voxel generator with its moving average, its FID and its samples; subclasses add how it is trained.
+
+    Everything that is shown, measured or exported comes from the moving average of the generator's weights, thresholded
+    at ``threshold``.
+
+    Args:
+        generator: latents ``(B, Z)`` to occupancy ``(B, 1, D, D, D)``; has ``latent_size``.
+        renderer: draws samples for evaluation, the one that drew the real pictures.
+        views: viewpoints, those of the real pictures.
+        ema_half_life_kimg: half-life of the moving average in thousand pictures; it is shorter at the start, at most
+            5 % of the pictures seen so far.
+        threshold: what counts as occupied in evaluation.
+        extractor: of FID's features.
+        extractor_weights: another file of weights for it.
+        cache_dir: where FID's statistics of real pictures are kept; default $UNRENDER_CACHE or ~/.cache/unrender.
+        samples: how many shapes ``predict`` gives.
+        sample_seed: of the latents and views of ``predict``.
+        seed: of all draws.
+    """
+
+    def __init__(
+        self,
+        generator: nn.Module,
+        renderer: Renderer,
+        views: ViewDistribution,
+        ema_half_life_kimg: float = 10.0,
+        threshold: float = 0.5,
+        extractor: str = "renders_small",
+        extractor_weights: str | None = None,
+        cache_dir: str | None = None,
+        samples: int = 8,
+        sample_seed: int = 0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(seed)
+        self.generator = generator
+        self.generator_ema = copy.deepcopy(generator).eval().requires_grad_(False)
+        self.renderer, self.views = renderer, views
+        self.ema_half_life_kimg, self.threshold = ema_half_life_kimg, threshold
+        self.samples, self.sample_seed = samples, sample_seed
+        # A tuple hides the metric from the module tree, and so the extractor's weights from the checkpoints.
+        self._fid = (PictureFID(load_extractor(extractor, extractor_weights), cache_root(cache_dir) / "statistics"),)
+        self.evaluation: dict[str, Any] = {}
+
+    @property
+    def fid(self) -> PictureFID:
+        return self._fid[0]
+
+    def latents(self, n: int, *key: int | str) -> Float[Tensor, "n Z"]:
+        """Standard normal latents that depend on ``key`` alone, on the module's device."""
+        generator = random_stream("latents", *key)
+        return torch.randn(n, self.generator.latent_size, generator=generator).to(self.device)
+
+    @torch.no_grad()
+    def shapes(self, z: Float[Tensor, "n Z"]) -> VoxelGrid:
+        """Continuous occupancy from the averaged generator."""
+        return VoxelGrid(self.generator_ema(z).float())
+
+    @torch.no_grad()
+    def draw(self, shapes: VoxelGrid, camera: Camera) -> Rendering:
+        """Shapes thresholded and drawn as they are evaluated."""
+        return self.renderer(shapes.binarize(self.threshold), camera.to(self.device))
+
+    @torch.no_grad()
+    def average(self, batch: int) -> None:
+        """Move the average ``generator_ema`` toward the generator, after a step of ``batch`` pictures over all ranks."""
+        half_life = min(1000 * self.ema_half_life_kimg, 0.05 * max(self.images_seen, 1))
+        weight = 1 - 0.5 ** (batch / half_life)
+        for average, current in zip(self.generator_ema.parameters(), self.generator.parameters(), strict=True):
+            average.lerp_(current, weight)
+        for average, current in zip(self.generator_ema.buffers(), self.generator.buffers(), strict=True):
+            average.lerp_(current, weight) if average.is_floating_point() else average.copy_(current)
+
+    # Evaluation: FID of as many generated pictures as there are reference pictures.
+
+    def on_validation_epoch_start(self) -> None:
+        self.fid.to(self.device).reset()
+        self._solids: list[Tensor] = []
+        self._key = getattr(self.trainer.datamodule, "reference_key", None)
+        # Rank 0 alone takes kept statistics: the ranks' sums are added up.
+        self._know_real = self.fid.counts()["real"] > 0
+        if not self._know_real and self._key is not None and self.world_size == 1:
+            self._know_real = self.fid.load_real(self._key)
+
+    def validation_step(self, batch: list[Tensor], batch_idx: int) -> None:
+        (real,) = batch
+        n = len(real)
+        if not self._know_real:
+            self.fid.update(real, real=True)
+        z = self.latents(n, "evaluation", batch_idx, self.global_rank)
+        camera = self.views.sample(n, random_stream("evaluation views", batch_idx, self.global_rank))
+        shapes = self.shapes(z).binarize(self.threshold)
+        self.fid.update(self.renderer(shapes, camera.to(self.device)).image, real=False)
+        if sum(map(len, self._solids)) < 32:
+            self._solids.append(shapes.occupancy[:, 0].bool())
+
+    def on_validation_epoch_end(self) -> None:
+        if not self._know_real and self._key is not None and self.world_size == 1:
+            self.fid.save_real(self._key)
+        counts = {kind: n * (self.world_size if kind == "fake" else 1) for kind, n in self.fid.counts().items()}
+        solids = torch.cat(self._solids)[:32]
+        self.evaluation = {
+            "fid": self.fid.compute() if min(counts.values()) > 1 else float("nan"),
+            "occupancy": mean_occupancy(solids),
+            "pairwise_iou": mean_pairwise_iou(solids),
+        }
+        self.evaluation_note = self.fid.describe(**counts)
+        self.log_dict(self.evaluation, sync_dist=True, prog_bar=True)
+        self.log_dict({"kimg": self.kimg, "step": float(self.step)})
+        self.fid.reset()
+
+    def test_step(self, batch: list[Tensor], batch_idx: int) -> None:
+        self.validation_step(batch, batch_idx)
+
+    def on_test_epoch_start(self) -> None:
+        self.on_validation_epoch_start()
+
+    def on_test_epoch_end(self) -> None:
+        self.on_validation_epoch_end()
+
+    # Samples, by number: sample i of a seed is the same however many are asked for.
+
+    def predict_dataloader(self) -> DataLoader:
+        return DataLoader(range(self.samples), batch_size=min(16, self.samples))
+
+    def predict_step(self, batch: Tensor, batch_idx: int) -> tuple[VoxelGrid, Rendering]:
+        """The batch's shapes and their pictures from random views."""
+        z = torch.cat([self.latents(1, "sample", self.sample_seed, int(i)) for i in batch])
+        views = [self.views.sample(1, random_stream("sample view", self.sample_seed, int(i))) for i in batch]
+        camera = Camera(torch.cat([v.azimuth for v in views]), torch.cat([v.elevation for v in views]), self.views.fov)
+        shapes = self.shapes(z)
+        return shapes, self.draw(shapes, camera)

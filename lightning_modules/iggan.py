@@ -1,0 +1,136 @@
+"""Inverse Graphics GAN: 3D shapes from pictures through an ordinary, non-differentiable renderer."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from pytorch_lightning.cli import OptimizerCallable
+from torch import Tensor, nn
+
+from lightning_modules.base import frozen
+from lightning_modules.generative import VoxelGenerativeModule
+from lightning_modules.losses import (
+    discriminator_loss,
+    generator_loss,
+    output_matching_loss,
+    picture_loss,
+    relative_error,
+)
+from lightning_modules.neural_renderer import load_proxy
+from renderers import NeuralRenderer, Renderer, ViewDistribution, VoxelGrid
+
+
+def adam_gan(params: Any) -> torch.optim.Optimizer:
+    """Adam at 2e-4 (supplement B.1), betas (0.5, 0.999) of DCGAN."""
+    return torch.optim.Adam(params, lr=2e-4, betas=(0.5, 0.999))
+
+
+def adam_proxy(params: Any) -> torch.optim.Optimizer:
+    """Adam at 2e-5 (supplement B.1)."""
+    return torch.optim.Adam(params, lr=2e-5, betas=(0.5, 0.999))
+
+
+class IGGANModule(VoxelGenerativeModule):
+    """IG-GAN (arXiv 2002.12674): one step of discriminator, generator and neural renderer each, 1:1:1.
+
+    The generator's gradient comes through the neural renderer, which is trained at the same time to draw the continuous
+    occupancy as OpenGL draws its thresholding, in the picture and in what the discriminator thinks of it.
+
+    Args:
+        generator: G, latents to occupancy.
+        discriminator: D, pictures to logits.
+        renderer: the black box, such as :class:`renderers.OpenGLRenderer`.
+        neural_renderer: R, its differentiable proxy.
+        views: viewpoints of the real pictures.
+        generator_optimizer, discriminator_optimizer, proxy_optimizer: learning rates 2e-4, 2e-4 and 2e-5.
+        dom_weight: λ of discriminator output matching beside the squared error *summed* over pixels; 0 turns it off.
+        proxy: whether R learns on (``retrained``) or stays as pre-trained (``fixed``).
+        discriminator_sees: whether D's fakes are drawn by the black box (``opengl``) or by R (``neural``).
+        proxy_checkpoint: of :class:`NeuralRendererModule`, to start R from; or the config that trains one, such as
+            ``proxy_tables.yaml``; None starts from random weights.
+        **evaluation: see :class:`VoxelGenerativeModule`.
+    """
+
+    def __init__(
+        self,
+        generator: nn.Module,
+        discriminator: nn.Module,
+        renderer: Renderer,
+        neural_renderer: NeuralRenderer,
+        views: ViewDistribution,
+        generator_optimizer: OptimizerCallable = adam_gan,
+        discriminator_optimizer: OptimizerCallable = adam_gan,
+        proxy_optimizer: OptimizerCallable = adam_proxy,
+        dom_weight: float = 100.0,
+        proxy: Literal["retrained", "fixed"] = "retrained",
+        discriminator_sees: Literal["opengl", "neural"] = "opengl",
+        proxy_checkpoint: str | None = None,
+        **evaluation: Any,
+    ) -> None:
+        super().__init__(generator, renderer, views, **evaluation)
+        self.discriminator, self.neural_renderer = discriminator, neural_renderer
+        self.optimizer_factories = (discriminator_optimizer, generator_optimizer, proxy_optimizer)
+        self.dom_weight, self.proxy, self.discriminator_sees = dom_weight, proxy, discriminator_sees
+        self.proxy_checkpoint = proxy_checkpoint
+
+    def setup(self, stage: str) -> None:
+        if stage == "fit" and self.proxy_checkpoint and not self.trainer.ckpt_path:
+            load_proxy(self.neural_renderer, self.proxy_checkpoint)
+
+    def configure_optimizers(self) -> list[torch.optim.Optimizer]:
+        networks = (self.discriminator, self.generator, self.neural_renderer)
+        return [make(net.parameters()) for make, net in zip(self.optimizer_factories, networks, strict=True)]
+
+    def training_step(self, batch: list[Tensor], batch_idx: int) -> None:
+        (real,) = batch
+        n, total = len(real), len(real) * self.world_size
+        d_optimizer, g_optimizer, r_optimizer = self.optimizers()
+        z = torch.randn(total, self.generator.latent_size, generator=self.random("latents"))
+        t = torch.rand(total, generator=self.random("thresholds"))
+        views = self.of_this_rank(self.views.sample(total, self.random("views")), n)
+
+        x_continuous = VoxelGrid(self.generator(self.of_this_rank(z, n)))
+        x_discrete = x_continuous.binarize(self.of_this_rank(t, n))
+        y_opengl = self.renderer(x_discrete, views).image
+        rotated = self.neural_renderer.rotate(x_continuous, views)
+        draw = self.neural_renderer.network
+
+        # Discriminator: real pictures against the black box's.
+        if self.discriminator_sees == "opengl":
+            fake = y_opengl
+        else:
+            with torch.no_grad():
+                fake = draw(rotated)
+        real_logits, fake_logits = self.discriminator(torch.cat([real, fake])).chunk(2)
+        d_loss = discriminator_loss(real_logits, fake_logits)
+        self.descend(d_optimizer, d_loss)
+
+        # Generator: through the proxy, on the continuous grid.
+        with frozen(self.discriminator, self.neural_renderer):
+            g_loss = generator_loss(self.discriminator(draw(rotated)))
+        self.descend(g_optimizer, g_loss)
+
+        # Proxy: the continuous grid drawn as the black box draws its thresholding.
+        losses = {"d": d_loss, "g": g_loss}
+        if self.proxy == "retrained":
+            y_neural = draw(rotated.detach())
+            r_loss = picture_loss(y_neural, y_opengl)
+            if self.dom_weight:
+                with frozen(self.discriminator):
+                    proxy_logits, opengl_logits = self.discriminator(torch.cat([y_neural, y_opengl])).chunk(2)
+                r_loss = r_loss + self.dom_weight * output_matching_loss(proxy_logits, opengl_logits)
+            self.descend(r_optimizer, r_loss)
+            losses["r"] = r_loss
+            self.log("proxy_error", relative_error(y_neural.detach(), y_opengl))
+
+        self.tick(n)
+        self.average(total)
+        self.log_step(**losses)
+        self.log_dict(
+            {
+                "d_real": (real_logits > 0).float().mean(),
+                "d_fake": (fake_logits < 0).float().mean(),
+                "occupancy_train": x_continuous.occupancy.detach().mean(),
+            }
+        )

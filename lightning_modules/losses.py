@@ -1,0 +1,39 @@
+"""The losses of both papers, as pure functions of logits and pictures."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+
+def discriminator_loss(real: Float[Tensor, " B"], fake: Float[Tensor, " B"]) -> Float[Tensor, ""]:
+    """Logistic loss of logits, ``mean softplus(-D(real)) + mean softplus(D(fake))``."""
+    return F.softplus(-real).mean() + F.softplus(fake).mean()
+
+
+def generator_loss(fake: Float[Tensor, " B"]) -> Float[Tensor, ""]:
+    """Non-saturating loss ``-mean log D(fake) = mean softplus(-logit)``."""
+    return F.softplus(-fake).mean()
+
+
+def picture_loss(drawn: Float[Tensor, "B C H W"], target: Float[Tensor, "B C H W"]) -> Float[Tensor, ""]:
+    """``||drawn - target||²``: summed over channels and pixels, mean over the batch.
+
+    The reduction is part of IG-GAN's λ: 100 times the matching loss stands beside a *sum* over pixels.
+    """
+    return (drawn - target).square().sum((1, 2, 3)).mean()
+
+
+def output_matching_loss(proxy: Float[Tensor, " B"], target: Float[Tensor, " B"]) -> Float[Tensor, ""]:
+    """Discriminator output matching: ``mean (log D(target) - log D(proxy))²`` of logits.
+
+    log D is ``logsigmoid`` of the logit: the generator's own loss, so that a proxy at the optimum gives the generator
+    the loss that it would expect from OpenGL.
+    """
+    return (F.logsigmoid(target) - F.logsigmoid(proxy)).square().mean()
+
+
+def relative_error(drawn: Float[Tensor, "B C H W"], target: Float[Tensor, "B C H W"]) -> Float[Tensor, ""]:
+    """``||drawn - target||² / ||target||²`` over the batch: 1 is what an all-black picture has, 0 is perfect."""
+    return (drawn - target).square().sum() / target.square().sum().clamp(min=1e-12)

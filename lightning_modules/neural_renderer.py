@@ -1,0 +1,123 @@
+"""Pre-training of the neural renderer on shapes that are at hand: tables, chairs or random cubes (supplement B.5)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from pytorch_lightning.cli import OptimizerCallable
+from torch import Tensor
+
+from lightning_modules.base import ClockedModule, random_stream
+from lightning_modules.losses import picture_loss, relative_error
+from renderers import InputError, NeuralRenderer, Renderer, ViewDistribution, VoxelGrid
+
+
+def adam(params: Any) -> torch.optim.Optimizer:
+    """Adam at 1e-3."""
+    return torch.optim.Adam(params, lr=1e-3)
+
+
+class NeuralRendererModule(ClockedModule):
+    """Teaches R to draw solid grids as the black box does: squared error, summed over pixels.
+
+    Args:
+        neural_renderer: R.
+        renderer: the black box.
+        views: viewpoints, drawn anew for each grid.
+        optimizer: of R's weights.
+        decay_learning_rate: whether it falls to 0 along a cosine over the run.
+        seed: of all draws.
+    """
+
+    def __init__(
+        self,
+        neural_renderer: NeuralRenderer,
+        renderer: Renderer,
+        views: ViewDistribution,
+        optimizer: OptimizerCallable = adam,
+        decay_learning_rate: bool = True,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(seed)
+        self.neural_renderer, self.renderer, self.views = neural_renderer, renderer, views
+        self.make_optimizer, self.decay_learning_rate = optimizer, decay_learning_rate
+        self.error = float("nan")
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        optimizer = self.make_optimizer(self.neural_renderer.parameters())
+        self._base_rates = [group["lr"] for group in optimizer.param_groups]
+        return optimizer
+
+    def training_step(self, batch: list[Tensor], batch_idx: int) -> None:
+        (occupancy,) = batch
+        n, total = len(occupancy), len(occupancy) * self.world_size
+        grid = VoxelGrid(occupancy)
+        views = self.of_this_rank(self.views.sample(total, self.random("views")), n)
+        target = self.renderer(grid, views).image
+        drawn = self.neural_renderer.network(self.neural_renderer.rotate(grid, views))
+        loss = picture_loss(drawn, target)
+        optimizer = self.optimizers()
+        if self.decay_learning_rate:
+            progress = torch.tensor(min(1.0, self.step / max(1, self.trainer.num_training_batches)))
+            for group, rate in zip(optimizer.param_groups, self._base_rates, strict=True):
+                group["lr"] = rate * float(0.5 + 0.5 * torch.cos(torch.pi * progress))
+        self.descend(optimizer, loss)
+        self.tick(n)
+        self.log_step(loss=loss, relative_error=relative_error(drawn.detach(), target))
+
+    def on_validation_epoch_start(self) -> None:
+        self._sums = torch.zeros(2, device=self.device)
+
+    def validation_step(self, batch: list[Tensor], batch_idx: int) -> None:
+        (occupancy,) = batch
+        grid = VoxelGrid(occupancy)
+        views = self.views.sample(len(grid), random_stream("validation views", batch_idx, self.global_rank))
+        views = views.to(self.device)
+        target = self.renderer(grid, views).image
+        drawn = self.neural_renderer(grid, views).image
+        self._sums += torch.stack([(drawn - target).square().sum(), target.square().sum()])
+
+    def on_validation_epoch_end(self) -> None:
+        sums = self.all_gather(self._sums).view(-1, 2).sum(0)
+        self.error = float(sums[0] / sums[1].clamp(min=1e-12))
+        self.log_dict({"val_relative_error": self.error}, prog_bar=True)
+        self.log_dict({"kimg": self.kimg, "step": float(self.step)})
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["relative_error"] = self.error
+
+
+def load_proxy(neural_renderer: NeuralRenderer, path: str | Path) -> float:
+    """Start R from a checkpoint of :class:`NeuralRendererModule`; returns its relative error on held-out shapes.
+
+    Raises:
+        InputError: if it is not there, no such checkpoint, of another size, or draws no better than an all-black picture.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(
+            f"proxy_checkpoint {path} is not there; train one with: python -m trainer fit --config proxy_tables.yaml"
+        )
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        prefix = "neural_renderer."
+        state = {k.removeprefix(prefix): v for k, v in checkpoint["state_dict"].items() if k.startswith(prefix)}
+        error = float(checkpoint["relative_error"])
+    except Exception as damage:  # whatever a damaged or foreign file leads to
+        raise InputError(f"proxy_checkpoint {path} is no checkpoint of a NeuralRendererModule") from damage
+    try:
+        neural_renderer.load_state_dict(state)
+    except RuntimeError as mismatch:
+        raise InputError(
+            f"proxy_checkpoint {path} is of another configuration: {str(mismatch).splitlines()[-1].strip()}; train one "
+            "with this model's neural_renderer settings"
+        ) from mismatch
+    if not error < 0.9:
+        raise InputError(
+            f"proxy_checkpoint {path} draws no better than an all-black picture (relative error {error:.2f}); train it "
+            "longer or with another seed"
+        )
+    return error

@@ -1,0 +1,88 @@
+"""Training of the classifier whose features FID compares (supplement B.2: "retrained to classify images")."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from pytorch_lightning.cli import OptimizerCallable
+from torch import Tensor
+
+from lightning_modules.base import ClockedModule
+from networks import RenderClassifier
+
+
+def adamw(params: Any) -> torch.optim.Optimizer:
+    """AdamW at 2e-3."""
+    return torch.optim.AdamW(params, lr=2e-3)
+
+
+class RenderClassifierModule(ClockedModule):
+    """Cross-entropy on labelled renders; the learning rate falls to 0 along a cosine.
+
+    Args:
+        classes: names in alphabetical order, as :class:`RenderClassesDataModule` numbers them.
+        width: channels of the first convolution.
+        num_features: length of the features.
+        optimizer: of the weights.
+        seed: of all draws.
+    """
+
+    def __init__(
+        self,
+        classes: list[str],
+        width: int = 24,
+        num_features: int = 128,
+        optimizer: OptimizerCallable = adamw,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(seed)
+        self.sizes = {"width": width, "num_features": num_features}
+        self.classifier = RenderClassifier(classes, **self.sizes)
+        self.make_optimizer = optimizer
+        self.accuracy = float("nan")
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        optimizer = self.make_optimizer(self.classifier.parameters())
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(1, int(self.trainer.num_training_batches)))
+        return {"optimizer": optimizer, "lr_scheduler": schedule}
+
+    def training_step(self, batch: list[Tensor], batch_idx: int) -> None:
+        pictures, labels = batch
+        logits = self.classifier(pictures)
+        loss = F.cross_entropy(logits, labels)
+        self.descend(self.optimizers(), loss)
+        self.lr_schedulers().step()
+        self.tick(len(pictures))
+        self.log_step(loss=loss, accuracy=(logits.argmax(1) == labels).float().mean())
+
+    def on_validation_epoch_start(self) -> None:
+        self._right = torch.zeros(2, device=self.device)
+
+    def validation_step(self, batch: list[Tensor], batch_idx: int) -> None:
+        pictures, labels = batch
+        right = (self.classifier(pictures).argmax(1) == labels).sum()
+        self._right += torch.stack([right, torch.tensor(len(labels), device=right.device)])
+
+    def on_validation_epoch_end(self) -> None:
+        right, count = self.all_gather(self._right).view(-1, 2).sum(0)
+        self.accuracy = float(right / count)
+        self.log_dict({"val_accuracy": self.accuracy}, prog_bar=True)
+        self.log_dict({"kimg": self.kimg, "step": float(self.step)})
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["extractor"] = {"classes": self.classifier.classes, "sizes": self.sizes, "accuracy": self.accuracy}
+
+
+def export_extractor(checkpoint: str | Path, file: str | Path) -> float:
+    """Write the weights of a trained classifier as FID's extractor, in half precision; returns its accuracy."""
+    state = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    prefix = "classifier."
+    weights = {k.removeprefix(prefix): v for k, v in state["state_dict"].items() if k.startswith(prefix)}
+    weights = {k: v.half() if v.is_floating_point() else v for k, v in weights.items()}
+    Path(file).parent.mkdir(parents=True, exist_ok=True)
+    torch.save({**state["extractor"], "weights": weights}, file)
+    return state["extractor"]["accuracy"]

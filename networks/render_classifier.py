@@ -1,0 +1,44 @@
+"""A compact classifier of renders, whose features measure distance between sets of pictures."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+
+class RenderClassifier(nn.Module):
+    """Five convolutions on 64² grey pictures, average pooling to ``num_features`` numbers, one linear layer.
+
+    Args:
+        classes: names of the classes, in the order of the logits.
+        width: channels of the first convolution.
+        num_features: length of the pooled features.
+    """
+
+    image_size = 64
+
+    def __init__(self, classes: list[str], width: int = 24, num_features: int = 128) -> None:
+        super().__init__()
+        self.classes, self.num_features = list(classes), num_features
+        sizes = [1, width, 2 * width, 4 * width, 4 * width, num_features]
+        layers: list[nn.Module] = []
+        for i, (before, after) in enumerate(pairwise(sizes)):
+            layers += [nn.Conv2d(before, after, 3, 2 if i < 4 else 1, 1, bias=False), nn.BatchNorm2d(after), nn.ReLU()]
+        self.layers = nn.Sequential(*layers)
+        self.head = nn.Linear(num_features, len(classes))
+        self.to(memory_format=torch.channels_last)
+
+    def features(self, image: Float[Tensor, "B C H W"]) -> Float[Tensor, "B F"]:
+        """Pooled features of pictures in [0, 1] of any size; colours are averaged to grey, size is made 64² by area."""
+        image = image.mean(1, keepdim=True)
+        if image.shape[-1] != self.image_size or image.shape[-2] != self.image_size:
+            image = F.interpolate(image, (self.image_size,) * 2, mode="bilinear", antialias=True)
+        return self.layers(image * 2 - 1).mean((2, 3))
+
+    def forward(self, image: Float[Tensor, "B C H W"]) -> Float[Tensor, "B K"]:
+        """Logits."""
+        return self.head(self.features(image))

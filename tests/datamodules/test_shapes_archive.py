@@ -1,0 +1,227 @@
+"""Packed archives: axes, facing, skipping, refusals; and ModelNet10 itself where it is present."""
+
+import io
+import logging
+import pickle
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from datamodules.shapes import VoxelArchive, write_archive
+from renderers import InputError
+
+MODELNET = Path(__file__).parents[2] / "../shared/data/modelnet10_voxels_32.npz"
+NAMES = ["chair", "sofa"]
+real = pytest.mark.skipif(not MODELNET.is_file(), reason="ModelNet10 is not here")
+
+
+def marked(x: int, y: int, z: int, size: int = 8) -> np.ndarray:
+    grid = np.zeros((size,) * 3, bool)
+    grid[x, y, z] = True
+    return grid
+
+
+def make(path: Path) -> Path:
+    """Train: two chairs, an empty one, a sofa; test: a chair."""
+    train = np.stack([marked(1, 2, 3), marked(7, 0, 5), np.zeros((8, 8, 8), bool), marked(1, 2, 3)])
+    voxels = {"train": train, "test": marked(4, 4, 4)[None]}
+    write_archive(path, voxels, {"train": np.array([0, 0, 0, 1]), "test": np.array([0])}, NAMES)
+    return path
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory):
+    return make(tmp_path_factory.mktemp("archive") / "shapes.npz")
+
+
+def where(source: VoxelArchive, index: int = 0) -> tuple[int, ...]:
+    ((z, y, x),) = np.argwhere(source[index].voxels.occupancy[0, 0].numpy())
+    return int(x), int(y), int(z)
+
+
+def test_z_up_becomes_y_up_by_a_rotation(archive):
+    source = VoxelArchive(archive, "chair")
+    assert where(source, 0) == (1, 3, 7 - 2)  # (x, z, -y)
+    assert where(source, 1) == (7, 5, 7 - 0)
+
+
+def test_y_up_is_taken_as_it_is(archive):
+    assert where(VoxelArchive(archive, "chair", up="y")) == (1, 2, 3)
+    assert where(VoxelArchive(archive, "sofa", up="y")) == (1, 2, 3)
+
+
+def test_a_quarter_turn_brings_minus_x_to_plus_z(archive):
+    # From (1, 3, 5) about the grid's middle: x' = z, z' = 7 - x.
+    assert where(VoxelArchive(archive, "sofa")) == (5, 3, 7 - 1)
+    assert where(VoxelArchive(archive, "sofa", turns=0)) == (1, 3, 5)
+
+
+def test_couch_is_sofa(archive):
+    assert VoxelArchive(archive, "couch").category == "sofa"
+
+
+def test_empty_grids_are_skipped_and_said_once(archive, caplog):
+    with caplog.at_level(logging.WARNING):
+        source = VoxelArchive(archive, "chair", "all")
+        assert [s.name for s in source] == ["chair-train-00000", "chair-train-00001", "chair-test-00000"]
+    (record,) = caplog.records
+    assert "1 of 4 chair grids" in record.getMessage()
+    assert str(archive) in record.getMessage()
+
+
+def test_sizes_and_types(archive):
+    source = VoxelArchive(archive, "chair", "test", voxel_size=4)
+    occupancy = source[0].voxels.occupancy
+    assert occupancy.shape == (1, 1, 4, 4, 4)
+    assert str(occupancy.dtype) == "torch.float32"
+    assert occupancy.sum() == 1
+    assert len(source) == 1
+    with pytest.raises(IndexError):
+        source[1]
+
+
+def test_pickles_and_fingerprints(archive, tmp_path):
+    source = VoxelArchive(archive, "chair")
+    len(source)
+    assert len(pickle.dumps(source)) < 2000  # the grids stay behind
+    assert where(pickle.loads(pickle.dumps(source)), 1) == where(source, 1)
+    others = [
+        VoxelArchive(archive, "sofa"),
+        VoxelArchive(archive, "chair", "test"),
+        VoxelArchive(archive, "chair", up="y"),
+        VoxelArchive(archive, "chair", voxel_size=4),
+        VoxelArchive(archive, "chair", turns=1),
+    ]
+    assert len({s.fingerprint() for s in [source, *others]}) == 6
+    assert source.fingerprint() == VoxelArchive(archive, "chair").fingerprint()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"category": "char"}, "did you mean chair"),
+        ({"category": "zebra"}, "it has chair, sofa"),
+        ({"category": "chair", "split": "val"}, "train, test, all"),
+        ({"category": "chair", "up": "x"}, "y or z"),
+        ({"category": "chair", "path": "/no/shapes.npz"}, "/no/shapes.npz"),
+    ],
+)
+def test_mistakes_are_told_at_construction(archive, arguments, message):
+    with pytest.raises(InputError, match=message):
+        VoxelArchive(**{"path": archive, **arguments})
+
+
+def test_a_class_without_grids_in_the_split_is_refused(archive):
+    with pytest.raises(InputError, match="no sofa for split 'test'"):
+        len(VoxelArchive(archive, "sofa", "test"))
+
+
+def arrays(archive: Path) -> dict[str, np.ndarray]:
+    with np.load(archive) as file:
+        return {key: file[key] for key in file.files}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"voxels_test": None}, "no array 'voxels_test'"),
+        ({"class_names": None}, "no array 'class_names'"),
+        ({"shape": np.array([8, 8])}, "'shape'"),
+        ({"shape": np.array([8, 8, 9])}, "cubes"),
+        ({"shape": np.array([8192, 8192, 8192])}, "cubes"),
+        ({"shape": np.array([16, 16, 16])}, "16³ bits"),
+        ({"voxels_train": np.zeros((4, 64), np.int16)}, "voxels_train"),
+        ({"labels_train": np.zeros(3, np.uint8)}, "labels_train"),
+        ({"labels_train": np.zeros(4, np.float32)}, "labels_train"),
+        ({"class_names": np.array([1, 2])}, "class_names"),
+        ({"class_names": np.array(["a", None], object)}, "class_names"),
+    ],
+)
+def test_archives_that_hold_something_else_are_refused(archive, tmp_path, change, message):
+    content = {k: v for k, v in {**arrays(archive), **change}.items() if v is not None}
+    path = tmp_path / "other.npz"
+    np.savez_compressed(path, **content)
+    with pytest.raises(InputError, match=message) as caught:
+        VoxelArchive(path, "chair")
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_zip_bomb_is_refused_by_what_it_declares(archive, tmp_path):
+    """An array whose header says 8 bytes of voxels and whose file holds a thousand times more, or the other way round."""
+    for shape, size in [((1, 64), 64_000), ((10**12, 64), 64)]:
+        header = io.BytesIO()
+        np.lib.format.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": shape})
+        path = tmp_path / "bomb.npz"
+        with zipfile.ZipFile(archive) as source, zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as target:
+            for name in source.namelist():
+                content = header.getvalue() + bytes(size) if name == "voxels_train.npy" else source.read(name)
+                target.writestr(name, content)
+        with pytest.raises(InputError, match="declares"):
+            VoxelArchive(path, "chair")
+
+
+@given(
+    cut=st.floats(0, 0.999),
+    noise=st.binary(max_size=30),
+    at=st.floats(0, 1),
+    mode=st.sampled_from(["cut", "overwrite"]),
+)
+@settings(max_examples=150, deadline=None)
+def test_nothing_but_input_errors_comes_out_of_damaged_files(archive, tmp_path_factory, cut, noise, at, mode):
+    content = archive.read_bytes()
+    if mode == "cut":
+        content = content[: int(cut * len(content))]
+    else:
+        start = int(at * len(content))
+        content = content[:start] + noise + content[start + len(noise) :]
+    path = tmp_path_factory.getbasetemp() / "damaged.npz"
+    path.write_bytes(content)
+    try:
+        source = VoxelArchive(path, "chair")
+        assert all(source[i].voxels.size == source.voxel_size for i in range(len(source)))
+    except InputError as error:
+        assert "\n" not in str(error)
+
+
+@pytest.mark.parametrize("labels", [np.array([0, 2]), np.array([0])])
+def test_write_archive_checks_labels(tmp_path, labels):
+    grids = np.zeros((2, 4, 4, 4), bool)
+    with pytest.raises(ValueError, match="labels"):
+        write_archive(tmp_path / "a.npz", {"train": grids, "test": grids}, {"train": labels, "test": labels}, NAMES)
+
+
+# --- the real one ---
+
+
+@real
+@pytest.mark.parametrize(
+    ("category", "split", "listed", "empty"),
+    [("chair", "train", 889, 0), ("couch", "train", 680, 0), ("bathtub", "all", 156, 5), ("table", "test", 100, 0)],
+)
+def test_modelnet_counts(category, split, listed, empty):
+    assert len(VoxelArchive(MODELNET, category, split)) == listed - empty
+
+
+@real
+@pytest.mark.parametrize("category", ["chair", "sofa", "toilet", "bed"])
+def test_modelnet_faces_the_viewer(category):
+    """What rises high (backs, tanks, headboards) stands behind, in the middle from left to right."""
+    source = VoxelArchive(MODELNET, category)
+    upper = np.mean([source[i].voxels.occupancy[0, 0, :, 18:].numpy() for i in range(0, 300, 5)], axis=0)
+    z = np.arange(32) - 15.5
+    assert (upper.sum((1, 2)) * z).sum() / upper.sum() < -2
+    assert abs((upper.sum((0, 1)) * z).sum() / upper.sum()) < 1.2
+
+
+@real
+@pytest.mark.parametrize("category", ["sofa", "table", "bathtub", "desk"])
+def test_modelnet_long_sides_lie_along_x(category):
+    source = VoxelArchive(MODELNET, category, "test")
+    mean = np.mean([source[i].voxels.occupancy[0, 0].numpy() for i in range(len(source))], axis=0)
+    square = (np.arange(32) - 15.5) ** 2
+    assert (mean.sum((0, 1)) * square).sum() > 1.2 * (mean.sum((1, 2)) * square).sum()

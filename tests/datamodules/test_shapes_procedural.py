@@ -1,0 +1,211 @@
+"""Procedural shapes: reproducible, solid, in one piece at every size, varied, and facing the viewer."""
+
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from scipy import ndimage
+
+from datamodules.shapes import ProceduralShapes, ShapeSource
+from datamodules.shapes.primitives import OrientedBox, Sweep, block, box, rasterize, ring, strut
+from renderers import InputError
+
+CATEGORIES = ("chair", "couch", "bathtub", "table", "cubes")
+
+
+def grid(source: ShapeSource, index: int) -> np.ndarray:
+    return source[index].voxels.occupancy[0, 0].numpy() > 0
+
+
+@pytest.mark.parametrize("category", CATEGORIES)
+@pytest.mark.parametrize(("size", "count"), [(16, 40), (32, 60), (64, 15)])
+def test_every_shape_is_one_solid_piece_that_fills_the_cube_and_leaves_its_border_empty(category, size, count):
+    source = ProceduralShapes(category, count=count, voxel_size=size, seed=3)
+    for index in range(count):
+        solid = grid(source, index)
+        assert solid.shape == (size,) * 3
+        inner = solid[1:-1, 1:-1, 1:-1]
+        assert inner.sum() == solid.sum()
+        assert ndimage.label(solid)[1] == 1
+        assert ndimage.label(~solid)[1] == 1  # no closed cavity
+        extent = max(np.ptp(axis) + 1 for axis in np.nonzero(solid))
+        assert 0.65 * size <= extent <= min(0.95 * size + 1, size - 2)
+
+
+@pytest.mark.parametrize("category", CATEGORIES)
+def test_a_shape_is_a_function_of_seed_split_and_index(category):
+    source = ProceduralShapes(category, count=6, voxel_size=32)
+    twin = pickle.loads(pickle.dumps(source))
+    assert all(torch.equal(a.voxels.occupancy, b.voxels.occupancy) for a, b in zip(source, twin, strict=True))
+    assert [s.name for s in source] == [source.name(i) for i in range(6)]
+    everything = list(ProceduralShapes(category, count=6, voxel_size=32, split="all"))
+    other = [*ProceduralShapes(category, count=6, voxel_size=32, split="test")]
+    assert len(everything) == 12
+    for a, b in zip(everything, [*source, *other], strict=True):
+        assert a.name == b.name
+        assert torch.equal(a.voxels.occupancy, b.voxels.occupancy)
+    reseeded = ProceduralShapes(category, count=6, voxel_size=32, seed=1)
+    shapes = {s.voxels.occupancy.numpy().tobytes() for s in [*everything, *reseeded]}
+    assert len(shapes) == 18
+
+
+@pytest.mark.parametrize("category", CATEGORIES)
+def test_the_same_shape_at_another_size_is_the_same_shape(category):
+    coarse = ProceduralShapes(category, voxel_size=32)
+    fine = ProceduralShapes(category, voxel_size=64)
+    for index in range(5):
+        pooled = grid(fine, index).reshape(32, 2, 32, 2, 32, 2).mean((1, 3, 5))
+        a, b = grid(coarse, index), pooled > 0
+        # Thin parts are thicker on the coarse grid, by up to a voxel; nothing lies farther off.
+        assert not (a & ~ndimage.binary_dilation(b, np.ones((3, 3, 3)), 2)).any()
+        assert not ((pooled == 1) & ~ndimage.binary_dilation(a, np.ones((3, 3, 3)), 2)).any()
+
+
+def test_fingerprints_tell_sources_apart():
+    sources = [
+        ProceduralShapes("chair"),
+        ProceduralShapes("table"),
+        ProceduralShapes("chair", count=9),
+        ProceduralShapes("chair", voxel_size=32),
+        ProceduralShapes("chair", seed=1),
+        ProceduralShapes("chair", split="test"),
+    ]
+    assert len({s.fingerprint() for s in sources}) == len(sources)
+    assert sources[0].fingerprint() == ProceduralShapes("chair").fingerprint()
+
+
+@pytest.mark.parametrize("category", ["chair", "couch"])
+def test_seats_face_the_viewer(category):
+    """What rises above the middle, the back, stands behind (-z) on average; and left mirrors right."""
+    source = ProceduralShapes(category, voxel_size=32)
+    upper = np.mean([grid(source, i)[:, 20:] for i in range(60)], axis=0)
+    z = np.arange(32) - 15.5
+    assert (upper.sum((1, 2)) * z).sum() / upper.sum() < -2
+    assert abs((upper.sum((0, 1)) * z).sum() / upper.sum()) < 1
+
+
+def test_bathtubs_are_concave_from_above():
+    """Straight down onto the middle there is air first, then the floor, lower than the walls."""
+    source = ProceduralShapes("bathtub", voxel_size=32)
+    for index in range(40):
+        solid = grid(source, index)
+        top = np.flatnonzero(solid.any((0, 2)))[-1]
+        low, high = (f(np.argwhere(solid), axis=0) for f in (np.min, np.max))
+        middle = solid[(low[0] + high[0]) // 2, :, (low[2] + high[2]) // 2]
+        assert middle.any()  # a floor
+        assert np.flatnonzero(middle)[-1] <= top - 2
+
+
+def test_tables_are_widest_on_top():
+    source = ProceduralShapes("table", voxel_size=32)
+    for index in range(30):
+        layers = grid(source, index).sum((0, 2))
+        upper = np.flatnonzero(layers)[-1]
+        assert layers[upper - 1 : upper + 1].max() >= 0.9 * layers.max()
+
+
+def test_shapes_vary():
+    """The mean pairwise overlap of chairs is low: neither one chair nor noise."""
+    chairs = np.stack([grid(ProceduralShapes("chair", voxel_size=32), i).ravel() for i in range(30)]).astype(np.float32)
+    both = chairs @ chairs.T
+    counts = np.diag(both)
+    iou = both / (counts[:, None] + counts - both)
+    assert 0.03 < iou[np.triu_indices(30, 1)].mean() < 0.4
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"category": "chairs"}, "chair, couch"),
+        ({"category": "chair", "split": "val"}, "train, test"),
+        ({"category": "chair", "voxel_size": 8}, "voxel_size"),
+        ({"category": "chair", "count": 0}, "count"),
+        ({"category": "chair", "seed": -1}, "seed"),
+    ],
+)
+def test_arguments_that_make_no_sense_are_refused(arguments, message):
+    with pytest.raises(InputError, match=message):
+        ProceduralShapes(**arguments)
+
+
+def test_an_index_outside_is_an_index_error():
+    source = ProceduralShapes("chair", count=2, voxel_size=16)
+    for index in (2, -1):
+        with pytest.raises(IndexError):
+            source[index]
+
+
+# --- primitives against their formulas, every voxel ---
+
+
+def centres(size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    z, y, x = np.indices((size,) * 3).astype(float)
+    return x, y, z
+
+
+def test_sweeps_agree_with_their_equations():
+    x, y, z = centres(24)
+    cases = [
+        (box((11, 12, 10), (5.2, 3.3, 7.1)), (abs(x - 11) <= 5.2) & (abs(y - 12) <= 3.3) & (abs(z - 10) <= 7.1)),
+        (
+            block((11, 12, 10), (5.2, 8.3, 7.1), 2, 2),
+            ((x - 11) / 5.2) ** 2 + ((y - 12) / 8.3) ** 2 + ((z - 10) / 7.1) ** 2 <= 1,
+        ),
+        (
+            block((11, 12, 10), (5.2, 6.3, 7.1), 4, axis=2),
+            (((x - 11) / 5.2) ** 4 + ((y - 12) / 6.3) ** 4 <= 1) & (abs(z - 10) <= 7.1),
+        ),
+        (
+            strut((4, 3, 11), (18, 8, 9), 2.2, 3.1),
+            (np.maximum(abs(y - 3 - 5 * (x - 4) / 14), abs(z - 11 + 2 * (x - 4) / 14)) <= 2.2 + 0.9 * (x - 4) / 14)
+            & (x >= 4)
+            & (x <= 18),
+        ),
+    ]
+    for part, expected in cases:
+        canvas = np.zeros((24,) * 3, bool)
+        part.paint(canvas)
+        np.testing.assert_array_equal(canvas, expected)
+
+
+def test_a_strut_does_not_depend_on_its_direction():
+    grids = []
+    for part in (strut((4, 20, 11), (8, 2, 9), 1.2, 2.5), strut((8, 2, 9), (4, 20, 11), 2.5, 1.2)):
+        canvas = np.zeros((24,) * 3, bool)
+        part.paint(canvas)
+        grids.append(canvas)
+    assert grids[0].sum() > 100
+    np.testing.assert_array_equal(*grids)
+
+
+def test_oriented_boxes_and_rings_agree_with_their_equations():
+    x, y, z = centres(24)
+    a = 0.6
+    rotation = np.array([[np.cos(a), 0, -np.sin(a)], [0, 1, 0], [np.sin(a), 0, np.cos(a)]])
+    canvas = np.zeros((24,) * 3, bool)
+    OrientedBox((11, 12, 10), (6.5, 3.5, 2.5), rotation).paint(canvas)
+    u, v = (x - 11) * np.cos(a) - (z - 10) * np.sin(a), (x - 11) * np.sin(a) + (z - 10) * np.cos(a)
+    np.testing.assert_array_equal(canvas, (abs(u) <= 6.5) & (abs(v) <= 2.5) & (abs(y - 12) <= 3.5))
+    canvas[:] = False
+    ring((11, 12, 10), (8, 3, 8), 2.5).paint(canvas)
+    r = np.hypot(x - 11, z - 10)
+    np.testing.assert_array_equal(canvas, (r <= 8) & (r > 5.5) & (abs(y - 12) <= 3))
+
+
+@pytest.mark.parametrize("size", [16, 32, 64])
+def test_a_hair_thin_leaning_leg_neither_vanishes_nor_breaks(size):
+    rng = np.random.default_rng(0)
+    for _ in range(40):
+        foot, power = rng.uniform(-0.5, 0.5, 2), float(rng.choice([2.0, np.inf]))
+        leg = strut((0, 0, 0), (foot[0], 1, foot[1]), 1e-4, power=power)
+        solid = rasterize([leg], size, 0.9)
+        assert ndimage.label(solid)[1] == 1
+        assert solid.any((0, 2)).sum() >= 0.8 * size
+
+
+def test_rasterize_centres_and_spans_the_extent():
+    solid = rasterize([Sweep((5, 1, 7), (5, 3, 7), (2, 0.5), (2, 0.5))], 40, 0.8)
+    spans = [(axis.min(), axis.max()) for axis in np.nonzero(solid)]
+    assert [high - low + 1 for low, high in spans] == [8, 16, 32]  # [z, y, x]
+    assert all(low + high == 39 for low, high in spans)

@@ -1,0 +1,232 @@
+"""ShapeNet folders of both versions, made small: axes, sizes, splits and everything that may be missing."""
+
+import logging
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import trimesh
+
+from datamodules.shapes import ShapeNetShapes, voxelize, write_binvox
+from renderers import InputError
+
+CHAIR = "03001627"
+
+
+def l_chair() -> trimesh.Trimesh:
+    """A chair in our frame, front +z: seat, back at -z, one arm at +x, a leg below; inside [-0.4, 0.4]³."""
+    parts = []
+    for extents, at in [
+        ((0.5, 0.06, 0.5), (0, 0, 0)),
+        ((0.5, 0.4, 0.06), (0, 0.2, -0.22)),
+        ((0.06, 0.2, 0.5), (0.22, 0.1, 0)),
+        ((0.1, 0.4, 0.1), (0, -0.2, 0)),
+    ]:
+        part = trimesh.creation.box(extents)
+        part.apply_translation(at)
+        parts.append(part)
+    return trimesh.util.concatenate(parts)
+
+
+def in_file_frame(version: int) -> trimesh.Trimesh:
+    """Version 2: front -Z. Version 1: front +X. Both are rotations of ours about y."""
+    angle = np.pi if version == 2 else np.pi / 2  # +z goes to -z, or to +x
+    mesh = l_chair()
+    mesh.apply_transform(trimesh.transformations.rotation_matrix(angle, [0, 1, 0]))
+    return mesh
+
+
+def make_v2(root: Path, names: list[str]) -> None:
+    mesh = in_file_frame(2)
+    grid = voxelize_at(mesh, 128)
+    for name in names:
+        models = root / CHAIR / name / "models"
+        models.mkdir(parents=True)
+        mesh.export(models / "model_normalized.obj")
+        write_binvox(models / "model_normalized.solid.binvox", grid, (-0.6, -0.45, -0.5), 1.0)
+        write_binvox(models / "model_normalized.surface.binvox", grid, (-0.6, -0.45, -0.5), 1.0)
+
+
+def voxelize_at(mesh: trimesh.Trimesh, size: int) -> np.ndarray:
+    """Voxels of a grid with its lower corner at (-0.6, -0.45, -0.5), as binvox would choose one of its own."""
+    moved = mesh.copy()
+    moved.apply_translation((0.1, -0.05, 0.0))
+    return voxelize(moved, size)
+
+
+def make_v1(root: Path, names: list[str]) -> None:
+    for name in names:
+        (root / CHAIR / name).mkdir(parents=True)
+        in_file_frame(1).export(root / CHAIR / name / "model.obj")
+
+
+@pytest.fixture(scope="module")
+def v2(tmp_path_factory):
+    root = tmp_path_factory.mktemp("ShapeNetCore.v2")
+    make_v2(root, [f"model{i:02d}" for i in range(4)])
+    return root
+
+
+@pytest.fixture(scope="module")
+def v1(tmp_path_factory):
+    root = tmp_path_factory.mktemp("ShapeNetCore.v1")
+    make_v1(root, ["a", "b"])
+    return root
+
+
+def solid_of(source: ShapeNetShapes, index: int = 0) -> np.ndarray:
+    return source[index].voxels.occupancy[0, 0].numpy() > 0
+
+
+def iou(a: np.ndarray, b: np.ndarray) -> float:
+    return (a & b).sum() / (a | b).sum()
+
+
+@pytest.mark.parametrize("kind", ["solid", "surface", "obj"])
+def test_v2_comes_out_in_our_frame_and_size(v2, kind):
+    solid = solid_of(ShapeNetShapes(v2, "chair", 64, kind, split="all"))
+    # Max-pooling from 128³ adds up to a voxel of 64³ on each side; a wrong axis or mirror scores below 0.5.
+    assert iou(solid, voxelize(l_chair(), 64)) > (0.99 if kind == "obj" else 0.75)
+
+
+def test_the_back_is_behind_the_arm_on_the_right_and_the_leg_below(v2):
+    solid = solid_of(ShapeNetShapes(v2, "chair", 64, split="all"))
+    assert solid[32 - 14, 44, 32]  # back: [z, y, x] at (0, 0.2, -0.22)
+    assert not solid[32 + 14, 44, 32]
+    assert solid[32, 38, 32 + 14]  # arm
+    assert not solid[32, 38, 32 - 14]
+    assert solid[32, 12, 32]  # leg
+    assert not solid[32, 52, 32]
+
+
+def test_v1_comes_out_the_same_as_v2(v1):
+    source = ShapeNetShapes(v1, "chair", 64, "obj", split="all")
+    assert source.version == 1
+    assert iou(solid_of(source), voxelize(l_chair(), 64)) > 0.99
+
+
+@pytest.mark.parametrize("kind", ["solid", "obj"])
+def test_refit_spans_nine_tenths_and_centres(v2, kind):
+    solid = solid_of(ShapeNetShapes(v2, "chair", 64, kind, split="all", refit=True))
+    spans = [(axis.min(), axis.max()) for axis in np.nonzero(solid)]
+    longest = max(high - low + 1 for low, high in spans)
+    assert abs(longest - 0.9 * 64) <= 2
+    assert all(abs(low + high - 63) <= 2 for low, high in spans)
+
+
+def test_a_binvox_that_is_not_normalised_is_refitted(tmp_path, v2):
+    models = tmp_path / CHAIR / "big" / "models"
+    models.mkdir(parents=True)
+    write_binvox(models / "model_normalized.solid.binvox", voxelize_at(in_file_frame(2), 128), (0, 0, 0), 80.0)
+    (shape,) = ShapeNetShapes(tmp_path, "chair", 64, split="all")
+    expected = solid_of(ShapeNetShapes(v2, "chair", 64, split="all", refit=True))
+    np.testing.assert_array_equal(shape.voxels.occupancy[0, 0].numpy() > 0, expected)
+
+
+@pytest.mark.parametrize("category", ["chair", "Chair", CHAIR])
+def test_categories_by_name_and_by_synset(v2, category):
+    source = ShapeNetShapes(v2, category, 16, split="all")
+    assert [source.name(i) for i in range(len(source))] == ["model00", "model01", "model02", "model03"]
+
+
+def test_train_and_test_partition_all(tmp_path):
+    for i in range(60):
+        models = tmp_path / CHAIR / f"m{i:03d}" / "models"
+        models.mkdir(parents=True)
+        (models / "model_normalized.solid.binvox").touch()
+    names = {}
+    for split in ("train", "test", "all"):
+        source = ShapeNetShapes(tmp_path, "chair", split=split)
+        names[split] = [source.name(i) for i in range(len(source))]
+    assert sorted(names["train"] + names["test"]) == names["all"]
+    assert 3 <= len(names["test"]) <= 25
+    (tmp_path / CHAIR / "another" / "models").mkdir(parents=True)
+    again = ShapeNetShapes(tmp_path, "chair", split="test")
+    assert [again.name(i) for i in range(len(again))] == names["test"]
+
+
+def test_models_without_the_file_are_skipped_and_counted_once(tmp_path, caplog):
+    make_v2(tmp_path, ["a", "b", "c"])
+    (tmp_path / CHAIR / "b" / "models" / "model_normalized.solid.binvox").unlink()
+    with caplog.at_level(logging.WARNING):
+        source = ShapeNetShapes(tmp_path, "chair", 16, split="all")
+        assert [s.name for s in source] == ["a", "c"]
+        assert len(source) == 2
+    (record,) = caplog.records
+    assert "1 of 3 models" in record.getMessage()
+    assert "model_normalized.solid.binvox" in record.getMessage()
+
+
+def test_a_list_restricts_the_models(v2, tmp_path, caplog):
+    chosen = tmp_path / "models.txt"
+    chosen.write_text("model02\n\nmodel00\nunknown\n")
+    source = ShapeNetShapes(v2, "chair", 16, split="all", models=chosen)
+    assert [source.name(i) for i in range(len(source))] == ["model00", "model02"]
+    assert "1 of 3" in caplog.text
+
+
+def test_pickles_and_fingerprints(v2):
+    source = ShapeNetShapes(v2, "chair", 16, split="all")
+    twin = pickle.loads(pickle.dumps(source))
+    np.testing.assert_array_equal(solid_of(source), solid_of(twin))
+    assert source.fingerprint() == twin.fingerprint()
+    prints = {
+        ShapeNetShapes(v2, "chair", **k, split="all").fingerprint() for k in ({"voxel_size": 16}, {}, {"kind": "obj"})
+    }
+    assert len(prints) == 3
+
+
+def test_a_changed_file_changes_the_fingerprint(tmp_path):
+    make_v2(tmp_path, ["a"])
+    before = ShapeNetShapes(tmp_path, "chair", 16, split="all").fingerprint()
+    write_binvox(tmp_path / CHAIR / "a" / "models" / "model_normalized.solid.binvox", np.ones((8, 8, 8), bool))
+    assert ShapeNetShapes(tmp_path, "chair", 16, split="all").fingerprint() != before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"category": "chiar"}, "chair"),
+        ({"category": "table"}, "03001627 .chair."),
+        ({"category": "chair", "kind": "mesh"}, "solid, surface, obj"),
+        ({"category": "chair", "split": "val"}, "train, test, all"),
+        ({"category": "chair", "test_fraction": 1.5}, "test_fraction"),
+        ({"category": "chair", "models": "/no/list.txt"}, "/no/list.txt"),
+        ({"category": "chair", "root": "/no/ShapeNet"}, "/no/ShapeNet"),
+    ],
+)
+def test_mistakes_are_told_at_construction(v2, arguments, message):
+    with pytest.raises(InputError, match=message):
+        ShapeNetShapes(**{"root": v2, **arguments})
+
+
+def test_v1_has_no_binvox(v1):
+    with pytest.raises(InputError, match="kind to 'obj'"):
+        ShapeNetShapes(v1, "chair")
+
+
+def test_empty_categories_and_splits_are_refused(tmp_path):
+    (tmp_path / CHAIR).mkdir()
+    with pytest.raises(InputError, match="holds no models"):
+        ShapeNetShapes(tmp_path, "chair")
+    make_v2(tmp_path, ["a"])
+    with pytest.raises(InputError, match="no chair model"):
+        len(ShapeNetShapes(tmp_path, "chair", split="test", test_fraction=0.0))
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"v 1 2\nf 1 2 3\n", b"\x00\xff\xfe", b"v 0 0 0\nv 1 0 0\nv 0 1 0\n", b"f 1 2 9\n"]
+)
+def test_a_damaged_obj_is_an_input_error(tmp_path, content):
+    (tmp_path / CHAIR / "a").mkdir(parents=True)
+    (tmp_path / CHAIR / "a" / "model.obj").write_bytes(content)
+    with pytest.raises(InputError, match=r"model\.obj"):
+        ShapeNetShapes(tmp_path, "chair", 16, "obj", split="all")[0]
+
+
+def test_an_empty_binvox_is_an_input_error(tmp_path):
+    make_v2(tmp_path, ["a"])
+    write_binvox(tmp_path / CHAIR / "a" / "models" / "model_normalized.solid.binvox", np.zeros((8, 8, 8), bool))
+    with pytest.raises(InputError, match="no shape"):
+        ShapeNetShapes(tmp_path, "chair", 16, split="all")[0]
