@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -100,3 +101,10 @@ class ClockedModule(pl.LightningModule):
         optimizer.zero_grad(set_to_none=True)
         self.manual_backward(loss)
         optimizer.step()
+
+    def anneal(self, optimizer: Any) -> None:
+        """Let the learning rate fall to 0 along a cosine over the run; to be called before each step."""
+        progress = min(1.0, self.step / max(1, self.trainer.num_training_batches))
+        for group in optimizer.param_groups:
+            initial = group.setdefault("initial_lr", group["lr"])
+            group["lr"] = initial * (0.5 + 0.5 * math.cos(math.pi * progress))

@@ -46,9 +46,7 @@ class NeuralRendererModule(ClockedModule):
         self.error = float("nan")
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        optimizer = self.make_optimizer(self.neural_renderer.parameters())
-        self._base_rates = [group["lr"] for group in optimizer.param_groups]
-        return optimizer
+        return self.make_optimizer(self.neural_renderer.parameters())
 
     def training_step(self, batch: list[Tensor], batch_idx: int) -> None:
         (occupancy,) = batch
@@ -60,9 +58,7 @@ class NeuralRendererModule(ClockedModule):
         loss = picture_loss(drawn, target)
         optimizer = self.optimizers()
         if self.decay_learning_rate:
-            progress = torch.tensor(min(1.0, self.step / max(1, self.trainer.num_training_batches)))
-            for group, rate in zip(optimizer.param_groups, self._base_rates, strict=True):
-                group["lr"] = rate * float(0.5 + 0.5 * torch.cos(torch.pi * progress))
+            self.anneal(optimizer)
         self.descend(optimizer, loss)
         self.tick(n)
         self.log_step(loss=loss, relative_error=relative_error(drawn.detach(), target))

@@ -44,17 +44,16 @@ class RenderClassifierModule(ClockedModule):
         self.make_optimizer = optimizer
         self.accuracy = float("nan")
 
-    def configure_optimizers(self) -> dict[str, Any]:
-        optimizer = self.make_optimizer(self.classifier.parameters())
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(1, int(self.trainer.num_training_batches)))
-        return {"optimizer": optimizer, "lr_scheduler": schedule}
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return self.make_optimizer(self.classifier.parameters())
 
     def training_step(self, batch: list[Tensor], batch_idx: int) -> None:
         pictures, labels = batch
         logits = self.classifier(pictures)
         loss = F.cross_entropy(logits, labels)
-        self.descend(self.optimizers(), loss)
-        self.lr_schedulers().step()
+        optimizer = self.optimizers()
+        self.anneal(optimizer)
+        self.descend(optimizer, loss)
         self.tick(len(pictures))
         self.log_step(loss=loss, accuracy=(logits.argmax(1) == labels).float().mean())
 

@@ -72,6 +72,7 @@ class TriangleMesh:
         uvs: ``(V, 2)`` texture coordinates in [0, 1], (0, 0) at the texture's top left, or None.
         texture: ``(B, C, H, W)`` in [0, 1], or None.
         normals: ``(B, V, 3)`` unit vertex normals in the world frame, or None.
+        colors: ``(B, V, C)`` colours (or any other attributes) of the vertices, used where there is no texture, or None.
     """
 
     vertices: Tensor
@@ -79,6 +80,7 @@ class TriangleMesh:
     uvs: Tensor | None = None
     texture: Tensor | None = None
     normals: Tensor | None = None
+    colors: Tensor | None = None
 
     def __post_init__(self) -> None:
         if self.vertices.dim() != 3 or self.vertices.shape[-1] != 3:
@@ -87,6 +89,19 @@ class TriangleMesh:
             raise ValueError(f"faces must have shape (F, 3), got {tuple(self.faces.shape)}")
         if self.faces.is_floating_point():
             raise TypeError(f"faces must be integers, got {self.faces.dtype}")
+        batch, count, _ = self.vertices.shape
+        if self.uvs is not None and tuple(self.uvs.shape) != (count, 2):
+            raise ValueError(f"uvs must have shape (V, 2) = ({count}, 2), got {tuple(self.uvs.shape)}")
+        if self.texture is not None and (self.texture.dim() != 4 or self.texture.shape[0] != batch):
+            raise ValueError(f"texture must have shape (B, C, H, W) with B = {batch}, got {tuple(self.texture.shape)}")
+        if self.normals is not None and self.normals.shape != self.vertices.shape:
+            raise ValueError(
+                f"normals must have the vertices' shape {tuple(self.vertices.shape)}, got {tuple(self.normals.shape)}"
+            )
+        if self.colors is not None and (self.colors.dim() != 3 or tuple(self.colors.shape[:2]) != (batch, count)):
+            raise ValueError(
+                f"colors must have shape (B, V, C) = ({batch}, {count}, C), got {tuple(self.colors.shape)}"
+            )
 
     def __len__(self) -> int:
         return self.vertices.shape[0]
@@ -104,6 +119,7 @@ class TriangleMesh:
                 ("uvs", self.uvs),
                 ("texture", self.texture),
                 ("normals", self.normals),
+                ("colors", self.colors),
             )
         }
         return TriangleMesh(**moved)

@@ -42,4 +42,4 @@ def _descent(field: np.ndarray, points: np.ndarray) -> np.ndarray:
         # Where p is an integer along this axis, average the central differences at the edge's two ends.
         across = 0.375 * ((value[0] - field[tuple((low + step).T)]) + (field[tuple((high - step).T)] - value[3]))
         normals[:, axis] = np.where(low[:, axis] != high[:, axis], along, across)
-    return normals / np.linalg.norm(normals, axis=1, keepdims=True)
+    return normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-6)

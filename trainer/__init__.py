@@ -1,1 +1,1 @@
-""""""
+"""``python -m trainer``: the command line, nothing else."""

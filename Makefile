@@ -1,0 +1,50 @@
+# unrender: make help
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.current
+
+.PHONY: help
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: setup
+setup: $(STAMP) ## make .venv from constraints.txt; skipped when it is current
+
+$(STAMP): pyproject.toml constraints.txt scripts/setup.sh
+	@PYTHON="$(PYTHON)" VENV="$(VENV)" bash scripts/setup.sh
+	@touch $@
+
+.PHONY: demo
+demo: setup ## train IG-GAN on procedural chairs (about ten minutes on two cores) and write a report
+	$(BIN)/python -m trainer fit --config demo.yaml
+
+.PHONY: test
+test: setup ## run the tests
+	$(BIN)/python -m pytest
+
+.PHONY: lint
+lint: setup ## ruff (lint and format) and the import contracts
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+
+.PHONY: bench
+bench: setup ## measure speed and memory: seconds a training step, renderers
+	$(BIN)/python -m benchmarks
+
+.PHONY: extractor
+extractor: setup ## train the classifier behind the FID extractor renders_small and put its weights into metrics/weights
+	$(BIN)/python -m trainer fit --config extractor.yaml --run_dir runs/extractor/weights
+	$(BIN)/python -m lightning_modules.export_extractor runs/extractor/weights
+
+.PHONY: test-pyrender
+test-pyrender: setup ## run the OpenGL tests on the two maintained forks of pyrender as well
+	bash scripts/test_pyrender.sh $(BIN)/python
+
+.PHONY: clean
+clean: ## remove .venv and what tools leave behind (runs/ and caches stay)
+	rm -rf $(VENV) *.egg-info .pytest_cache .ruff_cache .hypothesis .import_linter_cache build dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,1 @@
+"""Speed and memory: python -m benchmarks. Ratios of two things are taken in one run, for machines are noisy."""

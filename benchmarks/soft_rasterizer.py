@@ -1,0 +1,193 @@
+"""Speed and memory of the soft rasterizer, beside deodr where it is installed.
+
+    python -m benchmarks.soft_rasterizer [--json figures.json]
+
+The scene: MeshGAN's circular sheet bent to a dome that fills 80 % of a 128² picture, with a 256² texture and a background;
+forward and backward to vertices and texture. The CPU's figures are of one core. Times are the median and the least of
+repeated runs in milliseconds; the least is what an undisturbed machine needs, and ratios are between medians.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import resource
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from renderers.cameras import Camera
+from renderers.scenes import TriangleMesh
+from renderers.soft_rasterizer import SoftRasterizer
+from renderers.topology import sheet
+
+PICTURE, TEXTURE, FOV = 128, 256, 10.0
+GRIDS = (33, 64, 128, 180, 256)  # 1,484 to 100,742 triangles
+
+
+def run(repeats: int = 30) -> list[dict]:
+    """One row a measurement: name, triangles, batch, milliseconds (median and least), microseconds a triangle."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        peer = deodr_step(dome(128))
+        ours = make_step(dome(128))
+        rows = []
+        if peer is None:
+            rows.append(row("unrender, numba", 128, 1, measure(ours, repeats)))
+        else:
+            # Measured in turns, so that both meet the same machine.
+            first, second = measure_in_turns(ours, peer, repeats)
+            rows.append(row("unrender, numba", 128, 1, first))
+            rows.append(row("deodr", 128, 1, second))
+            rows[0]["ratio to deodr"] = round(rows[0]["median ms"] / rows[1]["median ms"], 3)
+        rows.append(row("unrender, numba, margin 0", 128, 1, measure(make_step(dome(128), margin=0.0), repeats)))
+        rows.append(row("unrender, numba, with normals", 128, 1, measure(make_step(dome(128), normals=True), repeats)))
+        rows.append(row("unrender, torch", 128, 1, measure(make_step(dome(128), backend="torch"), 3)))
+        for grid in GRIDS:
+            rows.append(row("scaling, numba", grid, 1, measure(make_step(dome(grid)), repeats)))
+        batch = dome(128, batch=16)
+        rows.append(row("unrender, numba", 128, 16, measure(make_step(batch), max(3, repeats // 10))))
+    finally:
+        torch.set_num_threads(threads)
+    if torch.cuda.is_available():
+        for backend in ("triton", "torch"):
+            step = make_step(dome(128, batch=16, device="cuda"), backend=backend)
+            torch.cuda.reset_peak_memory_stats()
+            rows.append(row(f"unrender, {backend}, CUDA", 128, 16, measure(step, repeats, torch.cuda.synchronize)))
+            rows[-1]["peak MiB"] = round(torch.cuda.max_memory_allocated() / 2**20)
+    rows[-1]["process peak MiB"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    return rows
+
+
+def dome(grid: int, batch: int = 1, device: str = "cpu") -> TriangleMesh:
+    """The sheet of ``grid``² vertices as a dome whose silhouette's diameter leaves 80 % of the picture filled."""
+    faces, uvs = sheet(grid, device)
+    x, y = 2 * uvs[:, 0] - 1, 1 - 2 * uvs[:, 1]
+    height = (1 - x * x - y * y).clamp(min=0).sqrt()
+    radius = math.sqrt(0.8 * 4 / math.pi) * 1.03  # the disc's share of the square [-1, 1]², and the tilt's
+    vertices = torch.stack([x * radius, y * radius, 0.8 * height - 0.3], -1)
+    noise = torch.Generator().manual_seed(0)
+    texture = torch.rand(batch, 3, TEXTURE, TEXTURE, generator=noise).to(device)
+    return TriangleMesh(vertices.expand(batch, -1, -1).contiguous(), faces, uvs, texture)
+
+
+def make_step(
+    mesh: TriangleMesh, backend: str = "auto", margin: float = 1.0, normals: bool = False
+) -> Callable[[], object]:
+    """Forward and backward of one batch, on the mesh's device."""
+    renderer = SoftRasterizer(PICTURE, margin=margin, backend=backend, normals=normals)
+    camera = Camera.orbit([10.0] * len(mesh), 5.0, FOV, mesh.device)
+    background = torch.full((len(mesh), 3, PICTURE, PICTURE), 0.5, device=mesh.device)
+    weight = torch.rand(len(mesh), 3, PICTURE, PICTURE, generator=torch.Generator().manual_seed(1)).to(mesh.device)
+    vertices, texture = mesh.vertices.requires_grad_(), mesh.texture.requires_grad_()
+
+    def step() -> None:
+        rendering = renderer(mesh, camera, background)
+        torch.autograd.grad(rendering.image, (vertices, texture), weight)
+
+    return step
+
+
+def deodr_step(mesh: TriangleMesh) -> Callable[[], object] | None:
+    """deodr's compiled renderer on the same screen coordinates, or None if it is not installed.
+
+    Its projection, its tests for silhouette edges and its automatic differentiation are left out of the time; ours has
+    all of them in.
+    """
+    try:
+        import numpy as np
+        from deodr import differentiable_renderer as deodr
+    except ImportError:
+        return None
+    x, y, depth = Camera.orbit(10.0, 5.0, FOV).project(mesh.vertices)[0].double().numpy().T
+    screen = np.stack([(1 + x) / 2 * PICTURE, (1 - y) / 2 * PICTURE, depth], -1)
+    faces = mesh.faces.numpy().astype(np.uint32)
+    count, vertices = len(faces), len(screen)
+    edges = np.sort(np.stack([faces, np.roll(faces, -1, 1)], -1), -1).reshape(-1, 2)
+    _, inverse, uses = np.unique(edges, axis=0, return_inverse=True, return_counts=True)
+    scene = deodr.Scene2D(
+        faces=faces,
+        faces_uv=faces,
+        ij=screen[:, :2].copy(),
+        depths=screen[:, 2].copy(),
+        textured=np.ones(count, dtype=bool),
+        shaded=np.ones(count, dtype=bool),  # by 1; it textures no triangle that is not shaded
+        uv=1 + mesh.uvs.double().numpy() * (TEXTURE - 3),
+        shade=np.ones(vertices),
+        colors=np.zeros((vertices, 3)),
+        edgeflags=(uses[inverse.reshape(-1)] == 1).reshape(-1, 3),
+        height=PICTURE,
+        width=PICTURE,
+        nb_colors=3,
+        texture=np.ascontiguousarray(mesh.texture[0].permute(1, 2, 0).double().numpy()),
+        background_image=np.full((PICTURE, PICTURE, 3), 0.5),
+        clockwise=False,
+        backface_culling=True,  # it asks for that where gradients are wanted
+        perspective_correct=False,  # it has no gradient otherwise
+        integer_pixel_centers=False,
+    )
+    image, depth = np.zeros((PICTURE, PICTURE, 3)), np.zeros((PICTURE, PICTURE))
+    gradient = np.random.default_rng(1).random((PICTURE, PICTURE, 3))
+
+    def step() -> None:
+        deodr.renderScene(scene, 1.0, image, depth, check_valid=True)
+        for name in ("ij", "uv", "shade", "colors", "texture"):
+            setattr(scene, f"{name}_b", np.zeros_like(getattr(scene, name)))
+        deodr.renderSceneB(scene, 1.0, image.copy(), depth, gradient.copy(), check_valid=True)
+
+    return step
+
+
+def measure(step: Callable[[], object], repeats: int, wait: Callable[[], object] = lambda: None) -> list[float]:
+    """Milliseconds of each run, after two that are not counted."""
+    times = []
+    for _ in range(repeats + 2):
+        wait()
+        start = time.perf_counter()
+        step()
+        wait()
+        times.append(1e3 * (time.perf_counter() - start))
+    return times[2:]
+
+
+def measure_in_turns(
+    first: Callable[[], object], second: Callable[[], object], repeats: int
+) -> tuple[list[float], list[float]]:
+    pairs = [(measure(first, 1), measure(second, 1)) for _ in range(repeats)]
+    return [a[0] for a, _ in pairs], [b[0] for _, b in pairs]
+
+
+def row(name: str, grid: int, batch: int, times: list[float]) -> dict:
+    triangles = len(sheet(grid)[0])
+    median = statistics.median(times)
+    return {
+        "name": name,
+        "triangles": triangles,
+        "batch": batch,
+        "median ms": round(median, 3),
+        "least ms": round(min(times), 3),
+        "us a triangle": round(1e3 * median / triangles / batch, 4),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", type=Path, help="write the figures here too")
+    parser.add_argument("--repeats", type=int, default=30)
+    arguments = parser.parse_args()
+    rows = run(arguments.repeats)
+    if arguments.json:
+        arguments.json.write_text(json.dumps(rows, indent=2) + "\n")
+    columns = list(dict.fromkeys(key for r in rows for key in r))
+    widths = [max(len(c), *(len(str(r.get(c, ""))) for r in rows)) for c in columns]
+    for cells in (columns, *([str(r.get(c, "")) for c in columns] for r in rows)):
+        print("  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,33 @@
+#!/usr/bin/env bash
+# Make the environment: OpenGL without a window, then .venv with exactly the versions of constraints.txt.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+PYTHON=${PYTHON:-python3}
+VENV=${VENV:-.venv}
+
+gl_command="apt-get install -y libegl1 libgl1-mesa-dri"
+if ! ldconfig -p 2>/dev/null | grep -q 'libEGL\.so\.1' || ! ls /usr/lib/*/dri /usr/lib/dri /usr/lib64/dri >/dev/null 2>&1; then
+    if ! command -v apt-get >/dev/null; then
+        echo "setup: no libEGL found; install your system's EGL and Mesa drivers (Debian: $gl_command)" >&2
+    elif [ "$(id -u)" = 0 ]; then
+        apt-get update -qq && $gl_command -qq >/dev/null
+    elif command -v sudo >/dev/null && sudo -n true 2>/dev/null; then
+        sudo apt-get update -qq && sudo $gl_command -qq >/dev/null
+    else
+        echo "setup: OpenGL is missing; type: sudo $gl_command" >&2
+    fi
+fi
+
+"$PYTHON" - <<'PY' || exit 2
+import sys
+if sys.version_info < (3, 11):
+    sys.exit(f"setup: unrender needs Python 3.11 or newer, {sys.executable} is {sys.version.split()[0]}; set PYTHON=python3.x")
+PY
+if ! "$PYTHON" -m venv "$VENV" 2>/dev/null; then
+    echo "setup: $PYTHON cannot make a virtual environment; on Debian type: apt-get install -y python3-venv" >&2
+    exit 2
+fi
+# torch first: asked for by another package, pip would take its newest build with gigabytes of CUDA.
+"$VENV/bin/pip" install -q --disable-pip-version-check "$(grep '^torch==' constraints.txt)"
+"$VENV/bin/pip" install -q --disable-pip-version-check -c constraints.txt -e '.[dev,bench]'
+echo "setup: $VENV is ready"

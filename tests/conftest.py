@@ -1,0 +1,32 @@
+"""Every test runs with shapes and types checked, on one thread a process, with caches of its own."""
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+from jaxtyping import install_import_hook
+
+PACKAGES = ["callbacks", "datamodules", "lightning_modules", "metrics", "networks", "renderers"]
+install_import_hook(PACKAGES, "typecheck.check")
+
+import pytest
+import torch
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory, monkeypatch):
+    """Caches go to a folder of this test session, never to the user's."""
+    monkeypatch.setenv("UNRENDER_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def needs_gpu():
+    if not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")

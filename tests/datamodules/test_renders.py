@@ -1,0 +1,138 @@
+import numpy as np
+import pytest
+import torch
+
+from datamodules import RenderClassesDataModule, ShapeNetRenderDataModule
+from datamodules.render_cache import RenderCache
+from datamodules.shapes import ProceduralShapes
+from renderers import InputError, OpenGLRenderer, ViewDistribution
+
+
+def make(folder, render, count=600):
+    return RenderCache(folder, count, (1, 4, 4), render, "rendering")
+
+
+class Painter:
+    """Pictures that tell their index; counts what it drew."""
+
+    def __init__(self, fail_after=None):
+        self.drawn, self.fail_after = 0, fail_after
+
+    def __call__(self, indices):
+        if self.fail_after is not None and self.drawn + len(indices) > self.fail_after:
+            raise KeyboardInterrupt
+        self.drawn += len(indices)
+        return np.stack([np.full((1, 4, 4), i % 251, np.uint8) for i in indices])
+
+
+def test_cache_draws_once_and_reads_back(tmp_path):
+    painter = Painter()
+    make(tmp_path, painter).prepare()
+    make(tmp_path, painter).prepare()
+    assert painter.drawn == 600
+    pictures = make(tmp_path, painter).load()
+    assert (pictures[:, 0, 0, 0] == np.arange(600) % 251).all()
+
+
+def test_an_interrupted_rendering_goes_on(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        make(tmp_path, Painter(fail_after=300)).prepare()
+    rest = Painter()
+    make(tmp_path, rest).prepare()
+    assert rest.drawn == 600 - 256  # one shard of 256 was finished
+    assert not [p for p in tmp_path.iterdir() if p.name.startswith(".")]  # no half-written file stays
+
+
+@pytest.mark.parametrize("damage", ["truncate", "flip", "remove", "checksum"])
+def test_damaged_shards_are_drawn_anew(tmp_path, damage):
+    make(tmp_path, Painter()).prepare()
+    shard = sorted(tmp_path.glob("*.npy"))[1]
+    if damage == "truncate":
+        shard.write_bytes(shard.read_bytes()[:-7])
+    elif damage == "flip":
+        data = bytearray(shard.read_bytes())
+        data[-1] ^= 1
+        shard.write_bytes(bytes(data))
+    elif damage == "remove":
+        shard.unlink()
+    else:
+        shard.with_suffix(".json").write_text("[]")
+    with pytest.raises(InputError, match="missing or damaged; run the command again"):
+        make(tmp_path, Painter()).load()
+    painter = Painter()
+    make(tmp_path, painter).prepare()
+    assert painter.drawn == 256
+    assert (make(tmp_path, painter).load()[:, 0, 0, 0] == np.arange(600) % 251).all()
+
+
+def test_a_full_disk_is_said_before_rendering(tmp_path, monkeypatch):
+    monkeypatch.setattr("datamodules.render_cache.shutil.disk_usage", lambda _: type("Usage", (), {"free": 100})())
+    painter = Painter()
+    with pytest.raises(InputError, match="600 pictures need .* set cache_dir or ask for fewer pictures"):
+        make(tmp_path, painter).prepare()
+    assert painter.drawn == 0
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="file/x cannot be written .* set cache_dir"):
+        make(tmp_path / "file" / "x", Painter()).prepare()
+
+
+def data(**options):
+    return ShapeNetRenderDataModule(
+        shapes=ProceduralShapes("chair", count=5, voxel_size=16),
+        reference_shapes=ProceduralShapes("chair", count=4, voxel_size=16, split="test"),
+        renderer=OpenGLRenderer(16),
+        views=ViewDistribution(),
+        reference_pictures=4,
+        batch_size=5,
+        total_kimg=0.02,
+        **options,
+    )
+
+
+@pytest.mark.parametrize(("options", "count"), [({}, 5), ({"pictures_per_model": 3}, 15), ({"pictures": 7}, 7)])
+def test_counts_of_the_papers_settings(options, count):
+    module = data(**options)
+    module.prepare_data()
+    loader = module.train_dataloader()
+    assert len(loader.dataset) == count
+    assert len(loader) == module.steps == 4
+    batch = module.on_after_batch_transfer(next(iter(loader)), 0)
+    assert batch[0].shape == (5, 1, 16, 16) and batch[0].dtype == torch.float32
+    assert 0 <= batch[0].min() and 0.3 < batch[0].max() <= 1
+
+
+def test_unlimited_never_repeats_a_picture_and_resumes():
+    module = data(pictures="unlimited")
+    module.prepare_data()
+    batches = [b[0] for b in module.train_dataloader()]
+    flat = torch.cat(batches).flatten(1)
+    assert len({p.numpy().tobytes() for p in flat}) == 20
+    assert torch.equal(batches[2], [b[0] for b in module.train_dataloader()][2])
+
+
+def test_train_and_reference_pictures_differ_and_keys_follow_the_settings():
+    a, b = data(), data(seed=1)
+    assert a.reference_key != b.reference_key
+    assert a.reference_key == data().reference_key
+    a.prepare_data()
+    reference = {p.numpy().tobytes() for p in a.reference()}
+    assert not reference & {p[0].numpy().tobytes() for p in a.train_dataloader().dataset}
+    assert 0 < a.reference_occupancy < 0.5
+
+
+def test_labelled_renders():
+    shapes = {name: ProceduralShapes(name, count=3, voxel_size=16) for name in ("table", "chair")}
+    module = RenderClassesDataModule(
+        shapes, shapes, OpenGLRenderer(16), ViewDistribution(), 3, 2, batch_size=6, total_kimg=0.006
+    )
+    module.prepare_data()
+    assert module.class_names == ["chair", "table"]
+    pictures, labels = next(iter(module.train_dataloader()))
+    assert pictures.shape == (6, 1, 16, 16)
+    assert sorted(labels.tolist()) == [0, 0, 0, 1, 1, 1]
+    assert len(module.val_dataloader().dataset) == 4
+    with pytest.raises(ValueError, match="must be the same"):
+        RenderClassesDataModule(shapes, {}, OpenGLRenderer(16), ViewDistribution())

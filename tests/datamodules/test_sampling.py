@@ -1,0 +1,44 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from datamodules.sampling import ShareSampler, StepBatchSampler
+
+
+@settings(deadline=None, max_examples=50)
+@given(items=st.integers(1, 50), batch=st.sampled_from([1, 2, 4, 8]), steps=st.integers(1, 20), data=st.data())
+def test_a_resume_and_the_number_of_ranks_change_nothing(items, batch, steps, data):
+    whole = list(StepBatchSampler(items, batch, steps, seed=3))
+    start = data.draw(st.integers(0, steps))
+    assert list(StepBatchSampler(items, batch, steps, seed=3, start=start)) == whole[start:]
+    ranks = data.draw(st.sampled_from([r for r in (1, 2, 4) if batch % r == 0]))
+    parts = [list(StepBatchSampler(items, batch, steps, seed=3, rank=r, world_size=ranks)) for r in range(ranks)]
+    assert [sum((part[i] for part in parts), []) for i in range(steps)] == whole
+
+
+def test_every_item_comes_once_an_epoch_in_another_order():
+    stream = np.concatenate(list(StepBatchSampler(10, 5, 6, seed=0)))
+    epochs = stream.reshape(3, 10)
+    assert (np.sort(epochs, 1) == np.arange(10)).all()
+    assert not (epochs[0] == epochs[1]).all()
+    assert list(StepBatchSampler(10, 5, 6, seed=1)) != list(StepBatchSampler(10, 5, 6, seed=0))
+
+
+def test_length_is_the_runs_also_after_a_resume():
+    assert len(StepBatchSampler(10, 5, 6, start=4)) == 6
+
+
+def test_an_endless_source_is_walked():
+    assert list(StepBatchSampler(None, 4, 2, start=1)) == [[4, 5, 6, 7]]
+
+
+def test_batches_must_divide_over_ranks():
+    with pytest.raises(ValueError, match=r"batch_size 5 .* must be divisible by 2 ranks"):
+        StepBatchSampler(10, 5, 1, world_size=2)
+
+
+def test_shares_cover_everything_once():
+    parts = [list(ShareSampler(11, r, 3)) for r in range(3)]
+    assert sorted(sum(parts, [])) == list(range(11))
+    assert [len(ShareSampler(11, r, 3)) for r in range(3)] == [len(p) for p in parts]

@@ -1,0 +1,68 @@
+"""IG-GAN small enough for a test: 8³ grids, 16² pictures."""
+
+import pytorch_lightning as pl
+import torch
+
+from datamodules import ShapeDataModule, ShapeNetRenderDataModule
+from datamodules.shapes import ProceduralShapes
+from lightning_modules import IGGANModule, NeuralRendererModule
+from networks import DCGANDiscriminator, RenderNet, VoxelGenerator
+from renderers import NeuralRenderer, OpenGLRenderer, ViewDistribution
+
+VIEWS = ViewDistribution()
+
+
+def proxy() -> NeuralRenderer:
+    return NeuralRenderer(RenderNet(16, 16, width=16, channels_3d=(2, 4, 4)), 16)
+
+
+def iggan(**options) -> IGGANModule:
+    torch.manual_seed(0)
+    return IGGANModule(
+        generator=VoxelGenerator(8, latent_size=8, width=16),
+        discriminator=DCGANDiscriminator(16, width=8),
+        renderer=OpenGLRenderer(16),
+        neural_renderer=proxy(),
+        views=VIEWS,
+        **options,
+    )
+
+
+def proxy_module(**options) -> NeuralRendererModule:
+    torch.manual_seed(0)
+    return NeuralRendererModule(proxy(), OpenGLRenderer(16), VIEWS, **options)
+
+
+def renders(steps: int = 4, **options) -> ShapeNetRenderDataModule:
+    settings = {"batch_size": 4, "total_kimg": steps * 4 / 1000, "reference_pictures": 8, **options}
+    return ShapeNetRenderDataModule(
+        shapes=ProceduralShapes("chair", count=12, voxel_size=16),
+        reference_shapes=ProceduralShapes("chair", count=8, voxel_size=16, split="test"),
+        renderer=OpenGLRenderer(16),
+        views=VIEWS,
+        **settings,
+    )
+
+
+def grids(steps: int = 4) -> ShapeDataModule:
+    return ShapeDataModule(
+        ProceduralShapes("table", count=12, voxel_size=8),
+        ProceduralShapes("table", count=4, voxel_size=8, split="test"),
+        batch_size=4,
+        total_kimg=steps * 4 / 1000,
+    )
+
+
+def trainer(folder, **options) -> pl.Trainer:
+    settings = {"max_epochs": 1, "num_sanity_val_steps": 0, "limit_val_batches": 0, **options}
+    return pl.Trainer(
+        default_root_dir=folder,
+        accelerator="cpu",
+        devices=1,
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=False,
+        use_distributed_sampler=False,
+        **settings,
+    )

@@ -1,0 +1,265 @@
+import copy
+import os
+import sys
+
+import pytest
+import pytorch_lightning as pl
+import torch
+
+sys.path.insert(0, os.path.dirname(__file__))
+from small import VIEWS, grids, iggan, proxy, proxy_module, renders, trainer
+
+from lightning_modules.base import frozen, random_stream
+from lightning_modules.losses import output_matching_loss, picture_loss
+from lightning_modules.neural_renderer import load_proxy
+from renderers import Camera, InputError, OpenGLRenderer, VoxelGrid
+
+
+def weights(module: torch.nn.Module) -> dict[str, torch.Tensor]:
+    return {k: v.clone() for k, v in module.state_dict().items()}
+
+
+def equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+class Spy(pl.Callback):
+    """Keeps what was logged and the networks' weights after each step."""
+
+    def __init__(self):
+        self.logged, self.weights = [], []
+
+    def on_train_batch_end(self, trainer, module, *_):
+        self.logged.append({k: float(v) for k, v in trainer.callback_metrics.items()})
+        self.weights.append(weights(module))
+
+
+def test_generators_gradient_flows_through_the_proxy_and_leaves_it_unmoved():
+    module = iggan()
+    before = weights(module.neural_renderer), weights(module.discriminator)
+    grid = VoxelGrid(module.generator(torch.randn(3, 8)))
+    rotated = module.neural_renderer.rotate(grid, VIEWS.sample(3))
+    with frozen(module.discriminator, module.neural_renderer):
+        logits = module.discriminator(module.neural_renderer.network(rotated))
+    logits.sum().backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in module.generator.parameters())
+    assert all(p.grad is None for p in module.neural_renderer.parameters())
+    assert all(p.grad is None for p in module.discriminator.parameters())
+    assert all(p.requires_grad for p in module.discriminator.parameters())
+    assert equal(before[0], weights(module.neural_renderer)) and equal(before[1], weights(module.discriminator))
+
+
+def test_output_matching_reaches_the_proxy_only():
+    module = iggan()
+    grid = VoxelGrid(module.generator(torch.randn(3, 8)))
+    rotated = module.neural_renderer.rotate(grid, VIEWS.sample(3))
+    drawn = module.neural_renderer.network(rotated.detach())
+    with frozen(module.discriminator):
+        a, b = module.discriminator(torch.cat([drawn, torch.rand_like(drawn)])).chunk(2)
+    output_matching_loss(a, b).backward()
+    assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in module.neural_renderer.parameters())
+    assert all(p.grad is None for p in module.generator.parameters())
+    assert all(p.grad is None for p in module.discriminator.parameters())
+
+
+def test_random_thresholds_make_the_mean_solid_follow_the_occupancy():
+    """p(x_d | x_c) = U[0, 1] thresholds: E[x_d] = x_c, voxel by voxel and in a silhouette one voxel deep."""
+    occupancy = torch.zeros(1, 1, 8, 8, 8)
+    occupancy[0, 0, 4] = torch.rand(8, 8, generator=torch.Generator().manual_seed(0))
+    draws = 2000
+    t = torch.rand(draws, generator=torch.Generator().manual_seed(1))
+    solids = VoxelGrid(occupancy.expand(draws, -1, -1, -1, -1)).binarize(t)
+    assert torch.allclose(solids.occupancy.mean(0, keepdim=True), occupancy, atol=0.05)
+    assert set(solids.occupancy.unique().tolist()) == {0.0, 1.0}
+
+    ramp = torch.zeros(64, 1, 8, 8, 8)
+    ramp[:, 0, 2:6, 2:6, 2:6] = 0.3
+    solids = VoxelGrid(ramp).binarize((torch.arange(64) + 0.5) / 64)
+    alpha = OpenGLRenderer(16)(solids, Camera.orbit(torch.zeros(64), 0.0)).alpha
+    assert alpha[:, 0, 8, 8].mean().item() == pytest.approx(0.3, abs=0.02)
+
+
+def test_a_step_is_the_papers(tmp_path):
+    """One step against the same three updates written out, for losses and for every weight."""
+    module, data, spy = iggan(), renders(steps=1), Spy()
+    reference = copy.deepcopy(module)
+    run = trainer(tmp_path, callbacks=[spy])
+    run.fit(module, data)
+
+    real = next(iter(data.train_dataloader()))[0].float() / 255
+    z = torch.randn(4, 8, generator=random_stream(0, 0, "latents"))
+    t = torch.rand(4, generator=random_stream(0, 0, "thresholds"))
+    views = VIEWS.sample(4, random_stream(0, 0, "views"))
+    g, d, r = reference.generator, reference.discriminator, reference.neural_renderer
+    adam = {"betas": (0.5, 0.999)}
+    g_step = torch.optim.Adam(g.parameters(), lr=2e-4, **adam)
+    d_step = torch.optim.Adam(d.parameters(), lr=2e-4, **adam)
+    r_step = torch.optim.Adam(r.parameters(), lr=2e-5, **adam)
+    softplus = torch.nn.functional.softplus
+
+    x = g(z)
+    y_gl = reference.renderer(VoxelGrid((x > t.view(-1, 1, 1, 1, 1)).float()), views).image
+    logits = d(torch.cat([real, y_gl]))
+    d_loss = softplus(-logits[:4]).mean() + softplus(logits[4:]).mean()
+    d_loss.backward()
+    d_step.step()
+    d.eval()
+    y_nn = r(VoxelGrid(x), views).image
+    g_loss = softplus(-d(y_nn)).mean()
+    for p, gradient in zip(g.parameters(), torch.autograd.grad(g_loss, list(g.parameters())), strict=True):
+        p.grad = gradient
+    g_step.step()
+    y_nn = r(VoxelGrid(x.detach()), views).image
+    log_d = torch.nn.functional.logsigmoid
+    r_loss = (y_nn - y_gl).square().sum() / 4 + 100 * (log_d(d(y_gl)) - log_d(d(y_nn))).square().mean()
+    for p, gradient in zip(r.parameters(), torch.autograd.grad(r_loss, list(r.parameters())), strict=True):
+        p.grad = gradient
+    r_step.step()
+
+    logged = spy.logged[0]
+    assert logged["d"] == pytest.approx(d_loss.item(), rel=1e-5)
+    assert logged["g"] == pytest.approx(g_loss.item(), rel=1e-5)
+    assert logged["r"] == pytest.approx(r_loss.item(), rel=1e-4)
+    for ours, theirs in ((module.generator, g), (module.discriminator, d), (module.neural_renderer, r)):
+        for (name, p), q in zip(ours.named_parameters(), theirs.parameters(), strict=True):
+            assert torch.allclose(p, q, atol=1e-6), name
+
+
+@pytest.mark.parametrize("weight", [0.0, 100.0])
+def test_dom_weight_is_lambda(tmp_path, weight):
+    spy = Spy()
+    trainer(tmp_path, callbacks=[spy]).fit(iggan(dom_weight=weight), renders(steps=1))
+    twin = iggan(dom_weight=weight)
+    z = torch.randn(4, 8, generator=random_stream(0, 0, "latents"))
+    t = torch.rand(4, generator=random_stream(0, 0, "thresholds"))
+    views = VIEWS.sample(4, random_stream(0, 0, "views"))
+    grid = VoxelGrid(twin.generator(z))
+    drawn = twin.neural_renderer(grid, views).image
+    only_pictures = picture_loss(drawn, twin.renderer(grid.binarize(t), views).image).item()
+    if weight:
+        assert spy.logged[0]["r"] > only_pictures
+    else:
+        assert spy.logged[0]["r"] == pytest.approx(only_pictures, rel=1e-4)
+
+
+def test_a_fixed_proxy_stays_and_a_retrained_one_moves(tmp_path):
+    for mode in ("fixed", "retrained"):
+        module = iggan(proxy=mode)
+        before = weights(module.neural_renderer)
+        trainer(tmp_path).fit(module, renders(steps=2))
+        assert equal(before, weights(module.neural_renderer)) == (mode == "fixed")
+
+
+def test_the_discriminator_can_see_the_proxys_pictures(tmp_path):
+    first, second = Spy(), Spy()
+    trainer(tmp_path, callbacks=[first]).fit(iggan(), renders(steps=1))
+    trainer(tmp_path, callbacks=[second]).fit(iggan(discriminator_sees="neural"), renders(steps=1))
+    assert first.logged[0]["d"] != second.logged[0]["d"]
+    # The generator's own first step differs through D alone, the pictures that R draws are the same.
+    assert first.logged[0]["proxy_error"] == second.logged[0]["proxy_error"]
+
+
+def test_the_clock_counts_batches_and_pictures(tmp_path):
+    module = iggan()
+    run = trainer(tmp_path)
+    run.fit(module, renders(steps=5))
+    assert (module.step, module.images_seen) == (5, 20)
+    assert run.global_step == 15  # Lightning counts optimizer steps: never the clock
+
+
+@pytest.mark.parametrize("stop", [1, 3])
+def test_a_resumed_run_goes_on_bit_for_bit(tmp_path, stop):
+    whole = Spy()
+    trainer(tmp_path, callbacks=[whole]).fit(iggan(), renders(steps=5))
+
+    class Stop(pl.Callback):
+        def on_train_batch_end(self, run, module, *_):
+            if module.step == stop:
+                run.save_checkpoint(tmp_path / "stop.ckpt")
+                run.should_stop = True
+
+    trainer(tmp_path, callbacks=[Stop()], min_steps=0).fit(iggan(), renders(steps=5))
+    rest, resumed = Spy(), iggan()
+    torch.manual_seed(123)  # nothing may depend on the global state
+    run = trainer(tmp_path, callbacks=[rest])
+    run.fit(resumed, renders(steps=5), ckpt_path=tmp_path / "stop.ckpt", weights_only=True)
+    assert len(rest.weights) == 5 - stop
+    assert resumed.step == 5
+    assert equal(whole.weights[-1], rest.weights[-1])
+    assert [x["d"] for x in whole.logged[stop:]] == [x["d"] for x in rest.logged]
+
+
+def test_checkpoints_hold_no_extractor_and_load_as_weights_only(tmp_path):
+    module = iggan()
+    run = trainer(tmp_path)
+    run.fit(module, renders(steps=1))
+    run.save_checkpoint(tmp_path / "x.ckpt")
+    state = torch.load(tmp_path / "x.ckpt", weights_only=True)
+    assert not [k for k in state["state_dict"] if "fid" in k or "extractor" in k]
+    assert {k.split(".")[0] for k in state["state_dict"]} == {
+        "generator",
+        "generator_ema",
+        "discriminator",
+        "neural_renderer",
+    }
+
+
+def test_the_moving_average_has_its_half_life():
+    module = iggan(ema_half_life_kimg=0.1)
+    module.images_seen = 10**6
+    for p in module.generator_ema.parameters():
+        p.data.zero_()
+    for p in module.generator.parameters():
+        p.data.fill_(1.0)
+    for _ in range(10):
+        module.average(10)  # 100 pictures: one half-life
+    for p in module.generator_ema.parameters():
+        assert torch.allclose(p, torch.full_like(p, 0.5), atol=1e-5)
+
+
+def test_evaluation_measures_and_repeats(tmp_path):
+    module, data = iggan(), renders(steps=1)
+    run = trainer(tmp_path, limit_val_batches=1.0)
+    first = run.validate(module, data, verbose=False)[0]
+    again = run.validate(module, data, verbose=False)[0]
+    assert first == again
+    assert first["fid"] > 0 and 0 <= first["pairwise_iou"] <= 1
+    assert module.evaluation_note == "extractor renders_small, 8 generated against 8 real pictures"
+    # Another process takes the real statistics from the disk and finds the same.
+    other = iggan()
+    assert trainer(tmp_path, limit_val_batches=1.0).validate(other, data, verbose=False)[0]["fid"] == first["fid"]
+    assert other.evaluation_note == module.evaluation_note
+
+
+def test_samples_do_not_depend_on_how_many_are_asked_for(tmp_path):
+    run = trainer(tmp_path)
+    one = run.predict(iggan(samples=2, sample_seed=5), renders(), return_predictions=True)
+    many = run.predict(iggan(samples=20, sample_seed=5), renders(), return_predictions=True)
+    assert torch.allclose(one[0][0].occupancy, many[0][0].occupancy[:2], atol=1e-6)
+
+
+def test_proxy_pre_training_learns_and_feeds_the_gan(tmp_path):
+    module, spy = proxy_module(), Spy()
+    run = trainer(tmp_path, callbacks=[spy], limit_val_batches=1.0)
+    run.fit(module, grids(steps=80))
+    run.save_checkpoint(tmp_path / "proxy.ckpt")
+    assert module.error < 0.8 < spy.logged[0]["relative_error"]
+    gan = iggan(proxy_checkpoint=str(tmp_path / "proxy.ckpt"), proxy="fixed")
+    trainer(tmp_path).fit(gan, renders(steps=1))
+    assert equal(weights(module.neural_renderer), weights(gan.neural_renderer))
+
+
+def test_proxies_that_do_not_fit_are_refused(tmp_path):
+    with pytest.raises(InputError, match=r"nowhere.ckpt is not there; train one with"):
+        load_proxy(proxy(), tmp_path / "nowhere.ckpt")
+    (tmp_path / "junk.ckpt").write_bytes(b"junk")
+    with pytest.raises(InputError, match=r"junk.ckpt is no checkpoint of a NeuralRendererModule"):
+        load_proxy(proxy(), tmp_path / "junk.ckpt")
+    state = {f"neural_renderer.{k}": v for k, v in proxy().state_dict().items()}
+    torch.save({"state_dict": state, "relative_error": 0.99}, tmp_path / "black.ckpt")
+    with pytest.raises(InputError, match="no better than an all-black picture"):
+        load_proxy(proxy(), tmp_path / "black.ckpt")
+    state = {k: v[..., :1] if v.dim() > 1 else v for k, v in state.items()}
+    torch.save({"state_dict": state, "relative_error": 0.2}, tmp_path / "other.ckpt")
+    with pytest.raises(InputError, match="is of another configuration"):
+        load_proxy(proxy(), tmp_path / "other.ckpt")

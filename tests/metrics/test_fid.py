@@ -1,0 +1,94 @@
+import numpy as np
+import pytest
+import scipy.linalg
+import torch
+
+from metrics import PictureFID, fid_between, load_extractor, mean_pairwise_iou, to_bytes
+from renderers import InputError
+
+
+@pytest.fixture(scope="module")
+def extractor():
+    return load_extractor("renders_small")
+
+
+def pictures(n: int, seed: int, brightness: float = 1.0) -> torch.Tensor:
+    """Soft random blobs, (n, 1, 64, 64) bytes."""
+    noise = torch.rand(n, 1, 8, 8, generator=torch.Generator().manual_seed(seed)) * brightness
+    return to_bytes(torch.nn.functional.interpolate(noise, (64, 64), mode="bilinear"))
+
+
+def numpy_fid(a: np.ndarray, b: np.ndarray) -> float:
+    mean = a.mean(0) - b.mean(0)
+    first, second = np.cov(a, rowvar=False), np.cov(b, rowvar=False)
+    root = scipy.linalg.sqrtm(first @ second).real
+    return float(mean @ mean + np.trace(first + second - 2 * root))
+
+
+def test_fid_is_the_numpy_formula_in_float64(extractor):
+    a, b = pictures(400, 0), pictures(300, 1, 0.7)
+    ours = fid_between([a], [b], extractor)
+    assert ours == pytest.approx(numpy_fid(extractor(a).numpy(), extractor(b).numpy()), rel=1e-6)
+    assert ours > 0.01
+
+
+def test_identical_sets_have_none(extractor):
+    a = pictures(300, 0)
+    assert abs(fid_between([a], [a.flip(0)], extractor)) < 1e-4
+
+
+def test_the_batch_size_does_not_matter(extractor):
+    a, b = pictures(200, 0), pictures(200, 1, 0.7)
+    assert fid_between(a.split(1), b.split(7), extractor) == pytest.approx(fid_between([a], [b], extractor), abs=1e-8)
+
+
+def test_worse_pictures_are_farther(extractor):
+    a = pictures(300, 0)
+    distances = [fid_between([a], [pictures(300, 1, s)], extractor) for s in (1.0, 0.8, 0.5, 0.1)]
+    assert distances == sorted(distances)
+
+
+def test_floats_are_rounded_to_bytes(extractor):
+    a, b = pictures(100, 0), pictures(100, 1)
+    assert fid_between([a.float() / 255], [b], extractor) == pytest.approx(fid_between([a], [b], extractor), abs=1e-9)
+
+
+def test_real_statistics_are_kept_under_their_key(extractor, tmp_path):
+    first = PictureFID(extractor, tmp_path)
+    first.update(pictures(100, 0), real=True)
+    first.save_real("chairs")
+    second = PictureFID(extractor, tmp_path)
+    assert not second.load_real("couches")
+    assert second.load_real("chairs")
+    for fid in (first, second):
+        fid.update(pictures(100, 1), real=False)
+    assert first.compute() == second.compute()
+    assert first.counts() == {"real": 100, "fake": 100}
+    next(tmp_path.iterdir()).write_bytes(b"damaged")
+    assert not PictureFID(extractor, tmp_path).load_real("chairs")
+
+
+def test_too_few_pictures_are_said(extractor):
+    fid = PictureFID(extractor)
+    fid.update(pictures(1, 0), real=True)
+    with pytest.raises(ValueError, match="at least two pictures"):
+        fid.compute()
+
+
+def test_extractors_that_are_not_there_are_named(tmp_path):
+    with pytest.raises(InputError, match="no feature extractor is called 'imagnet'"):
+        load_extractor("imagnet")
+    with pytest.raises(InputError, match=r"are not at .*nowhere.pt; make them with: make extractor"):
+        load_extractor("renders_small", tmp_path / "nowhere.pt")
+    (tmp_path / "junk.pt").write_bytes(b"junk")
+    with pytest.raises(InputError, match=r"junk.pt does not hold the weights"):
+        load_extractor("renders_small", tmp_path / "junk.pt")
+
+
+def test_pairwise_iou_by_hand():
+    solids = torch.zeros(3, 2, 2, 2, dtype=torch.bool)
+    solids[0, 0, 0] = True  # two voxels
+    solids[1, 0, 0, 0] = True  # one of them
+    assert mean_pairwise_iou(solids) == pytest.approx((0.5 + 0 + 0) / 3)
+    assert mean_pairwise_iou(solids[:1].repeat(4, 1, 1, 1)) == pytest.approx(1)
+    assert mean_pairwise_iou(torch.zeros(2, 2, 2, 2, dtype=torch.bool)) == pytest.approx(1)

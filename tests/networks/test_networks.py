@@ -1,0 +1,113 @@
+import pytest
+import torch
+import torch.nn.functional as F
+
+from networks import DCGANDiscriminator, RenderClassifier, RenderNet, VoxelGenerator
+from networks.rendernet import HalvingConv3d
+
+
+@pytest.mark.parametrize("size", [8, 16, 32, 64])
+def test_generator_gives_any_power_of_two(size):
+    generator = VoxelGenerator(size, latent_size=10, width=32)
+    occupancy = generator(torch.randn(2, 10))
+    assert occupancy.shape == (2, 1, size, size, size)
+    assert 0 <= occupancy.min() and occupancy.max() <= 1
+
+
+def test_generator_has_3dgans_layers():
+    generator = VoxelGenerator()
+    convolutions = [m for m in generator.layers if isinstance(m, torch.nn.ConvTranspose3d)]
+    assert [(m.in_channels, m.out_channels, m.stride[0]) for m in convolutions] == [
+        (200, 512, 1),
+        (512, 256, 2),
+        (256, 128, 2),
+        (128, 64, 2),
+        (64, 1, 2),
+    ]
+    weights = sum(m.weight.numel() for m in convolutions)
+    assert weights == pytest.approx(17.6e6, rel=0.01)  # as published
+
+
+def test_generator_starts_at_the_asked_occupancy():
+    occupancy = VoxelGenerator(16, 10, 64, initial_occupancy=0.1)(torch.randn(8, 10))
+    assert occupancy.mean().item() == pytest.approx(0.1, abs=0.02)
+
+
+@pytest.mark.parametrize("size", [8, 16, 32, 64, 128])
+def test_discriminator_takes_any_power_of_two(size):
+    assert DCGANDiscriminator(size, channels=3, width=4)(torch.rand(3, 3, size, size)).shape == (3,)
+
+
+def test_sizes_that_are_no_powers_of_two_are_refused():
+    with pytest.raises(ValueError, match="voxel_size must be a power of two of at least 8, got 48"):
+        VoxelGenerator(48)
+    with pytest.raises(ValueError, match="image_size must be a power of two of at least 8, got 100"):
+        DCGANDiscriminator(100)
+    with pytest.raises(ValueError, match="trunk_size must be a half or a quarter of lattice_size 64, got 64"):
+        RenderNet(64, 64, trunk_size=64)
+
+
+def test_discriminator_layers_have_spectral_norm_one():
+    discriminator = DCGANDiscriminator(16, width=8)
+    for _ in range(50):
+        discriminator(torch.rand(1, 1, 16, 16))
+    discriminator.eval()
+    for layer in discriminator.layers:
+        if isinstance(layer, torch.nn.Conv2d):
+            assert torch.linalg.matrix_norm(layer.weight.flatten(1), 2).item() == pytest.approx(1, abs=0.02)
+
+
+def test_discriminator_stands_still_in_eval_mode():
+    discriminator = DCGANDiscriminator(16, width=8).eval()
+    picture = torch.rand(1, 1, 16, 16)
+    first = discriminator(picture)
+    discriminator.train()(picture)
+    assert not torch.equal(discriminator.eval()(picture), first)
+    second = discriminator(picture)
+    assert torch.equal(discriminator(picture), second)
+
+
+def test_cells_compute_the_strided_convolution():
+    layer = HalvingConv3d(3)
+    x = torch.randn(2, 1, 12, 12, 12)
+    expected = F.conv3d(F.pad(x, (1, 2) * 3), layer.weight, layer.bias, stride=2)
+    assert torch.allclose(layer(x), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(("lattice", "picture", "trunk"), [(16, 16, None), (32, 32, 8), (32, 64, 16), (16, 8, None)])
+def test_rendernet_is_parametric_in_size(lattice, picture, trunk):
+    network = RenderNet(lattice, picture, width=16, channels_3d=(2, 4, 4), trunk_size=trunk)
+    drawn = network(torch.rand(2, 1, lattice, lattice, lattice))
+    assert drawn.shape == (2, 1, picture, picture)
+
+
+def test_rendernet_has_the_papers_blocks():
+    network = RenderNet(width=64)
+    assert len(network.encoder[-1].blocks) == 2
+    assert len(network.trunk[0].blocks) == 4
+    assert network.projection[0].in_channels == 1024  # 32 depths of 32 channels
+
+
+def test_rendernet_starts_as_a_faint_picture_and_learns():
+    """At a plain initialization it falls to saturated black and stays there."""
+    torch.manual_seed(0)
+    network = RenderNet(16, 16, width=32, channels_3d=(4, 8, 8))
+    grids = torch.zeros(8, 1, 16, 16, 16)
+    for i in range(8):
+        grids[i, :, 4:12, 4 : 6 + i % 4, 3 + i // 2 : 12] = 1
+    target = 0.8 * grids.amax(2)
+    start = network(grids)
+    assert 0.02 < start.mean() < 0.1
+    optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
+    for _ in range(60):
+        loss = (network(grids) - target).square().sum((1, 2, 3)).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert (network(grids) - target).square().sum() / target.square().sum() < 0.2
+
+
+def test_classifier_takes_any_picture():
+    classifier = RenderClassifier(["a", "b"], width=4, num_features=8)
+    assert classifier(torch.rand(2, 3, 100, 100)).shape == (2, 2)
+    assert classifier.features(torch.rand(2, 1, 64, 64)).shape == (2, 8)

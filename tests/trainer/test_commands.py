@@ -1,0 +1,341 @@
+"""The commands as a user types them."""
+
+import csv
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from trainer.__main__ import COMMANDS, main
+from trainer.run_folder import RunFolder
+
+FIT = ["fit", "--config", "toy.yaml"]
+
+
+def config_of(run: str) -> dict:
+    return yaml.safe_load(Path(run, "config.yaml").read_text())
+
+
+def state_of(run: str) -> dict:
+    return torch.load(Path(run, "checkpoints/last.ckpt"), weights_only=True)
+
+
+def printed(capsys, *argv: str) -> dict:
+    capsys.readouterr()
+    assert main([*FIT, *argv, "--print_config"]) == 0
+    return yaml.safe_load(capsys.readouterr().out)
+
+
+def test_help_needs_no_torch(environment, tmp_path):
+    code = "import sys, trainer.__main__ as m; m.main([]); sys.exit('torch' in sys.modules)"
+    began = time.monotonic()
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0
+    assert time.monotonic() - began < 1
+    assert all(command.help in done.stdout for command in COMMANDS.values())
+
+
+def test_every_command_exists(capsys):
+    for name in COMMANDS:
+        assert main([name, "--help"]) == 0
+        assert "--run_dir" in capsys.readouterr().out
+
+
+def test_unknown_command(refused):
+    assert refused("fti") == "there is no command 'fti'; did you mean fit?"
+
+
+def test_fit_leaves_a_run(capsys):
+    assert main([*FIT, "--model.latent_size=2"]) == 0
+    run = Path("runs/toy/001")
+    names = {path.name for path in run.iterdir()}
+    assert names == {"config.yaml", "command.txt", "version.json", "run.json", "metrics.csv", "checkpoints"}
+    assert (run / "command.txt").read_text() == "python -m trainer fit --config toy.yaml --model.latent_size=2\n"
+    diary = json.loads((run / "run.json").read_text())
+    assert diary["status"] == "finished"
+    assert diary["ended"] >= diary["started"]
+    assert json.loads((run / "version.json").read_text())["torch"] == torch.__version__
+    rows = list(csv.DictReader((run / "metrics.csv").open()))
+    assert [row["step"] for row in rows if row["loss/generator"]] == ["0", "1", "2", "3"]
+    state = state_of(run)
+    assert state["state_dict"]["steps_done"] == 4
+    assert state["hyper_parameters"]["latent_size"] == 2
+    captured = capsys.readouterr()
+    assert captured.out.count("\n") <= 10
+    assert captured.err == ""
+    assert main(FIT) == 0
+    assert RunFolder("runs/toy/002").diary["status"] == "finished"
+
+
+def test_interpolation_follows_overrides(capsys, workplace):
+    (workplace / "more.yaml").write_text("seed_everything: 5")
+    config = printed(capsys, "--data.size=16", "--config", "more.yaml", "--trainer.max_epochs", "2")
+    assert config["model"]["init_args"]["picture_size"] == 16
+    assert config["model"]["init_args"]["seed"] == 5
+    assert config["trainer"]["max_epochs"] == 2
+    assert not Path("runs").exists()
+
+
+def test_interpolation_of_a_whole_dataclass(capsys):
+    config = printed(capsys, "--data.cameras.fov=10")
+    assert config["data"]["init_args"]["cameras"]["init_args"] == {"azimuth": [0, 90], "fov": 10}
+    assert config["model"]["init_args"]["cameras"] == config["data"]["init_args"]["cameras"]
+
+
+def test_options_win_over_files_wherever_they_stand(capsys, workplace):
+    (workplace / "more.yaml").write_text("data: {init_args: {batches: 9}}")
+    config = printed(capsys, "--data.batches=2", "--config=more.yaml")
+    assert config["data"]["init_args"]["batches"] == 2
+
+
+def test_parts_and_classes_by_option(capsys, workplace):
+    (workplace / "model/tiny.yaml").write_text("{base: gan.yaml, init_args: {latent_size: 1}}")
+    config = printed(
+        capsys, "--model", "model/tiny.yaml", "--model.renderer=toy.SharpBlur", "--model.optimizer_d.lr=1e-3"
+    )
+    assert config["model"]["init_args"]["latent_size"] == 1
+    assert config["model"]["init_args"]["renderer"]["class_path"] == "toy.SharpBlur"
+    assert config["model"]["init_args"]["optimizer_d"]["init_args"]["lr"] == 1e-3
+
+
+def test_saved_config_loads_identically():
+    assert main([*FIT, "--data.size=6", "--model.optimizer_g.lr=3e-4"]) == 0
+    assert main(["fit", "--config", "runs/toy/001/config.yaml"]) == 0
+    assert config_of("runs/toy/001") == config_of("runs/toy/002")
+    first, second = state_of("runs/toy/001")["state_dict"], state_of("runs/toy/002")["state_dict"]
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_rehearsal_leaves_nothing(capsys):
+    assert main([*FIT, "--trainer.fast_dev_run=1"]) == 0
+    assert main(["predict", *FIT[1:], "--trainer.fast_dev_run=1"]) == 0
+    assert not Path("runs").exists()
+
+
+def test_run_dir(refused):
+    assert main([*FIT, "--run_dir", "mine/first"]) == 0
+    assert Path("mine/first/checkpoints/last.ckpt").is_file()
+    assert not Path("runs").exists()
+    assert "already holds a run; continue it with --ckpt_path last" in refused(*FIT, "--run_dir", "mine/first")
+    assert "is a file" in refused(*FIT, "--run_dir", "toy.yaml")
+    assert "--run_dir RUN" in refused(*FIT, "--ckpt_path", "last")
+    Path("mine/first/checkpoints/last.ckpt").unlink()
+    assert "holds no last checkpoint" in refused("validate", "--run_dir", "mine/first")
+
+
+def test_evaluation_of_a_run(capsys):
+    assert main([*FIT, "--data.size=5"]) == 0
+    for command in ("validate", "test"):
+        assert main([command, "--run_dir", "runs/toy/001"]) == 0
+        assert "mean_weight" in capsys.readouterr().out
+        assert Path("runs/toy/001", command, "metrics.csv").is_file()
+    assert main(["predict", "--run_dir", "runs/toy/001"]) == 0
+    assert len(json.loads(Path("runs/toy/001/predict/shape.txt").read_text())[0]) == 5
+    assert main(["predict", "--config", "runs/toy/001/config.yaml", "--run_dir=out", "--ckpt_path=last"]) == 0
+    assert Path("runs/toy/001/predict/shape.txt").is_file()
+    assert main(["validate", "--config", "toy.yaml"]) == 0
+    assert "untrained" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("argv", "says"),
+    [
+        ([], "fit needs --config NAME"),
+        (["--config"], "--config needs the name"),
+        (["--config", "toi.yaml"], "there is no config 'toi.yaml'; did you mean toy.yaml"),
+        (["--config", "model/gam.yaml"], "did you mean model/gan.yaml"),
+        (["--config", "toy.yaml", "--model.latent_sise=1"], "no argument 'latent_sise'; did you mean latent_size?"),
+        (["--config", "toy.yaml", "--model.latent_size=big"], "--model.init_args.latent_size must be int, not big"),
+        (["--config", "toy.yaml", "--model.renderer.widht=1"], "toy.Blur has no argument 'widht'; did you mean width?"),
+        (
+            ["--config", "toy.yaml", "--model.optimizer_g.lrr=1"],
+            "torch.optim.Adam has no argument 'lrr'; did you mean lr",
+        ),
+        (["--config", "toy.yaml", "--model.optimizer_g.lr=fast"], "optimizer_g.init_args.lr must be float"),
+        (["--config", "toy.yaml", "--model.renderer=toy.Blurr"], "there is no class toy.Blurr; did you mean toy.Blur"),
+        (
+            ["--config", "toy.yaml", "--model.renderer=toy.Demanding"],
+            "renderer.init_args.amount must be given",
+        ),
+        (["--config", "toy.yaml", "--model=toy.ToyData"], "--model must be LightningModule or null, not toy.ToyData"),
+        (["--config", "toy.yaml", "--data.views=3"], "--data.init_args.views must be list[float] or null, not 3"),
+        (
+            ["--config", "toy.yaml", "--data.order=up"],
+            "--data.init_args.order must be one of 'random', 'given', not up",
+        ),
+        (["--config", "toy.yaml", "--modl.x=1"], "there is no option --modl.x"),
+        (["--config", "toy.yaml", "--trainer.max_epoch=3"], "did you mean trainer.max_epochs"),
+        (["--config", "toy.yaml", "--trainer.max_epochs=x"], "--trainer.max_epochs must be int or null, not x"),
+        (["--config", "toy.yaml", "--trainer.max_epochs"], "--trainer.max_epochs needs a value"),
+        (["--config", "toy.yaml", "stray"], "there is no option stray"),
+        (["--model=toy.ToyGAN"], "data must be given"),
+        (["--config", "toy.yaml", "--model.latent_size=0"], "latent_size must be at least 1, not 0"),
+        (["--config", "toy.yaml", "--trainer.accelerator=nope"], "accelerator"),
+        (["--config", "toy.yaml", "--ckpt_path=gone.ckpt"], "there is no checkpoint gone.ckpt"),
+        (["--config", "toy.yaml", "--ckpt_path=toy.yaml"], "toy.yaml is no checkpoint that can be read"),
+        (["--config", "toy.yaml", "--model.proxy_checkpoint=toi.yaml"], "did you mean toy.yaml"),
+    ],
+)
+def test_mistaken_options(refused, argv, says):
+    assert says in refused("fit", *argv)
+    assert not Path("runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("data: {init_args: {cameras: {azimut: [0, 1]}}}", "did you mean azimuth"),
+        ("data: {init_args: {cameras: {fov: wide}}}", "data.init_args.cameras.init_args.fov must be float or null"),
+        ("modle: {class_path: toy.ToyGAN}", "mistake.yaml: there is no key 'modle'; did you mean model?"),
+        (
+            "model: {init_args: {latent_sise: 1}}",
+            "mistake.yaml: model.init_args.latent_sise: toy.ToyGAN has no argument",
+        ),
+        ("model: {init_args: {seed: one}}", "mistake.yaml: model.init_args.seed must be int, not one"),
+        ("model: {init_args: {seed: '${data.size}'}}", "mistake.yaml: model.init_args.seed refers to ${data.size}"),
+        (
+            "model: {class_path: toy.ToyGAM}",
+            "mistake.yaml: model: there is no class toy.ToyGAM; did you mean toy.ToyGAN",
+        ),
+        ("model: {class_path: nowhere.X}", "mistake.yaml: model: there is no class nowhere.X"),
+        ("model: 3", "mistake.yaml: model must be LightningModule or null, not 3"),
+        ("trainer: {max_epoch: 1}", "mistake.yaml: trainer has no key 'max_epoch'; did you mean max_epochs"),
+        ("trainer: {callbacks: [{class_path: toy.WriteShapes, init_args: {nme: a}}]}", "did you mean name?"),
+        ("trainer: {callbacks: [{class_path: toy.WriteShape}]}", "did you mean toy.WriteShapes"),
+    ],
+)
+def test_mistaken_files(refused, workplace, text, says):
+    (workplace / "mistake.yaml").write_text(f"base: toy.yaml\n{text}\n")
+    assert says in refused("fit", "--config", "mistake.yaml")
+
+
+def test_mistaken_checkpoints(refused, workplace):
+    assert main(FIT) == 0
+    last = Path("runs/toy/001/checkpoints/last.ckpt")
+    says = "was trained with another configuration: generator.weight is [8, 4] there and [12, 4] here"
+    for command in ("fit", "validate"):
+        assert says in refused(command, "--config", "toy.yaml", "--ckpt_path", str(last), "--data.size=12")
+    whole = last.read_bytes()
+    for length in (0, 100, len(whole) // 2, len(whole) - 10):
+        Path("cut.ckpt").write_bytes(whole[:length])
+        assert "cut.ckpt is no checkpoint" in refused("validate", "--config", "toy.yaml", "--ckpt_path=cut.ckpt")
+    torch.save({"state_dict": {}, "code": print}, "code.ckpt")
+    assert "it could run code" in refused("validate", "--config", "toy.yaml", "--ckpt_path=code.ckpt")
+    torch.save({"weights": 1}, "other.ckpt")
+    assert "holds no state_dict" in refused("validate", "--config", "toy.yaml", "--ckpt_path=other.ckpt")
+
+
+def test_bugs_keep_their_traceback(workplace, monkeypatch):
+    with pytest.raises(ZeroDivisionError):
+        monkeypatch.setattr("toy.ToyGAN.training_step", lambda *_: 1 / 0)
+        main(FIT)
+    assert RunFolder("runs/toy/001").diary["status"] == "failed"
+
+
+def test_traceback_on_request(monkeypatch):
+    monkeypatch.setenv("UNRENDER_TRACEBACK", "1")
+    with pytest.raises(Exception, match="latent_sise"):
+        main([*FIT, "--model.latent_sise=1"])
+
+
+@pytest.mark.parametrize(
+    ("signals", "status", "steps"),
+    [("2:SIGTERM", 143, 2), ("2:SIGINT", 130, 2), ("2:SIGINT:SIGINT", 130, None)],
+)
+def test_a_signal_saves_and_the_run_continues(monkeypatch, capsys, signals, status, steps):
+    monkeypatch.setenv("TOY_SIGNALS", signals)
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    assert main(FIT) == status
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
+    assert RunFolder("runs/toy/001").diary["status"] == "interrupted"
+    again = "fit --run_dir runs/toy/001 --ckpt_path last"
+    err = capsys.readouterr().err
+    if steps is None:
+        assert "nothing was saved" in err
+        assert not Path("runs/toy/001/checkpoints").exists()
+        return
+    assert f"stopped and saved; continue with: python -m trainer {again}" in err
+    assert state_of("runs/toy/001")["state_dict"]["steps_done"] == steps
+
+    monkeypatch.delenv("TOY_SIGNALS")
+    assert main(again.split()) == 0
+    assert main([*FIT, "--run_dir", "whole"]) == 0
+    assert RunFolder("runs/toy/001").diary["status"] == "finished"
+    assert len(Path("runs/toy/001/command.txt").read_text().splitlines()) == 2
+    assert Path("runs/toy/001/metrics.csv").read_text() == Path("whole/metrics.csv").read_text()
+    stopped, whole = state_of("runs/toy/001"), state_of("whole")
+    assert all(torch.equal(stopped["state_dict"][name], tensor) for name, tensor in whole["state_dict"].items())
+    assert stopped["global_step"] == whole["global_step"]
+    assert (
+        stopped["loops"]["fit_loop"]["epoch_loop.batch_progress"]
+        == whole["loops"]["fit_loop"]["epoch_loop.batch_progress"]
+    )
+
+
+def test_a_signal_during_validation(monkeypatch):
+    monkeypatch.setenv("TOY_VALIDATION_SIGNAL", "1")
+    assert main([*FIT, "--trainer.val_check_interval=2"]) == 143
+    monkeypatch.delenv("TOY_VALIDATION_SIGNAL")
+    assert main(["fit", "--run_dir=runs/toy/001", "--ckpt_path=last"]) == 0
+    assert state_of("runs/toy/001")["state_dict"]["steps_done"] == 4
+
+
+def test_a_signal_from_outside(environment, tmp_path):
+    flags = ["--data.batches=100000", "--model.step_seconds=0.01"]
+    environment["TOY_PROGRESS"] = str(tmp_path / "progress")
+    command = [sys.executable, "-m", "trainer", *FIT, *flags]
+    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, cwd=tmp_path) as process:
+        while not (tmp_path / "progress").exists():
+            assert process.poll() is None
+            time.sleep(0.05)
+        process.terminate()
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 143
+    assert "stopped and saved; continue with" in err
+    assert "Traceback" not in err
+    assert state_of("runs/toy/001")["state_dict"]["steps_done"] >= 1
+
+
+def test_proxy_is_trained_once(environment, workplace, monkeypatch, capfd):
+    monkeypatch.setenv("PYTHONPATH", environment["PYTHONPATH"])
+    (workplace / "needy.yaml").write_text("base: toy.yaml\nmodel: {init_args: {proxy_checkpoint: proxy.yaml}}")
+    (workplace / "proxy.yaml").write_text("base: toy.yaml\ndata: {init_args: {batches: 1}}")
+    needy = ["fit", "--config", "needy.yaml"]
+    assert main([*needy, "--trainer.fast_dev_run=1"]) == 0
+    assert not Path("runs").exists()
+    assert main(needy) == 0
+    out = capfd.readouterr().out
+    assert "training proxy, once" in out
+    assert (
+        config_of("runs/needy/001")["model"]["init_args"]["proxy_checkpoint"] == "runs/proxy/001/checkpoints/last.ckpt"
+    )
+    assert main(needy) == 0
+    assert sorted(path.name for path in Path("runs/proxy").iterdir()) == ["001"]
+    RunFolder("runs/proxy/001").end("failed")
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    assert main(needy) == 2
+    assert "training the proxy by proxy.yaml failed with status 1" in capfd.readouterr().err
+
+
+def test_two_ranks_share_one_run(environment, workplace):
+    flags = ["--trainer.devices=2", "--trainer.strategy=ddp_find_unused_parameters_true", "--data.batches=4"]
+    done = subprocess.run(
+        [sys.executable, "-m", "trainer", *FIT, *flags], env=environment, capture_output=True, text=True, cwd=workplace
+    )
+    assert done.returncode == 0, done.stderr
+    assert [path.name for path in Path("runs/toy").iterdir()] == ["001"]
+    assert done.stdout.count("finished:") == 1
+
+
+def test_numbers_are_taken_once():
+    runs = [RunFolder.next("race") for _ in range(3)]
+    assert [run.path.name for run in runs] == ["001", "002", "003"]
+    for run in runs:
+        run.give_up()
+    assert not Path("runs").exists()

@@ -1,0 +1,103 @@
+"""Looking configs up and composing them, without the parser."""
+
+import pytest
+import yaml
+
+from renderers.errors import InputError
+from trainer import configs
+from trainer.configs import compose, find_config, merge
+
+NUMBERS = {"size": 8, "batches": 4, "cameras": {"azimuth": [0, 90]}}  # what data/numbers.yaml says
+
+
+def test_parts_are_relative_to_the_file_that_names_them(workplace, monkeypatch):
+    (workplace / "elsewhere").mkdir()
+    monkeypatch.chdir(workplace / "elsewhere")
+    values = compose(["../toy.yaml"]).values
+    assert values["model"]["class_path"] == "toy.ToyGAN"
+    assert values["data"]["init_args"] == NUMBERS
+    assert values["model"]["init_args"]["optimizer_g"]["init_args"]["lr"] == 2e-4
+
+
+def test_beside_the_caller_comes_before_the_projects(workplace, monkeypatch, tmp_path):
+    project = tmp_path / "project"
+    (project / "model").mkdir(parents=True)
+    (project / "ours.yaml").write_text("seed_everything: 1")
+    (project / "toy.yaml").write_text("seed_everything: 2")
+    monkeypatch.setattr(configs, "PROJECT_CONFIGS", project)
+    assert find_config("ours.yaml") == project / "ours.yaml"
+    assert find_config("ours") == project / "ours.yaml"
+    assert compose(["toy.yaml"]).values["seed_everything"] == 3
+
+
+def test_a_part_and_overrides_in_one_file(workplace):
+    (workplace / "demo.yaml").write_text(
+        """
+base: toy.yaml
+model:
+  init_args: {latent_size: 2}
+data:
+  base: data/numbers.yaml
+  init_args: {batches: 1}
+trainer:
+  callbacks+: [{class_path: toy.WriteShapes, init_args: {name: more}}]
+"""
+    )
+    composed = compose(["demo.yaml"])
+    assert composed.values["model"]["init_args"]["latent_size"] == 2
+    assert composed.values["model"]["init_args"]["renderer"]["init_args"]["width"] == 5
+    assert composed.values["data"]["init_args"] == NUMBERS | {"batches": 1}
+    assert [c.get("init_args") for c in composed.values["trainer"]["callbacks"]] == [None, {"name": "more"}]
+    assert composed.origin("model.init_args.latent_size").name == "demo.yaml"
+    assert composed.origin("model.init_args.renderer.init_args.width").name == "gan.yaml"
+    assert composed.origin("trainer.max_epochs").name == "short.yaml"
+
+
+def test_another_class_starts_afresh():
+    under = {"class_path": "a.A", "init_args": {"x": 1, "y": 2}}
+    assert merge(under, {"init_args": {"y": 3}}) == {"class_path": "a.A", "init_args": {"x": 1, "y": 3}}
+    assert merge(under, {"class_path": "a.A", "init_args": {"y": 3}})["init_args"] == {"x": 1, "y": 3}
+    assert merge(under, {"class_path": "a.B", "init_args": {"y": 3}}) == {"class_path": "a.B", "init_args": {"y": 3}}
+
+
+def test_an_argument_may_be_called_base(workplace):
+    (workplace / "wide.yaml").write_text("model: {class_path: x.Y, init_args: {base: 128}}")
+    assert compose(["wide.yaml"]).values["model"]["init_args"] == {"base": 128}
+
+
+def test_later_configs_win(workplace):
+    (workplace / "more.yaml").write_text("data: {init_args: {batches: 9}}")
+    assert compose(["toy.yaml", "more.yaml"]).values["data"]["init_args"] == NUMBERS | {"batches": 9}
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("a: 1\n b: 2\n", "mistake.yaml, line 2"),
+        ("a: [1\n", "mistake.yaml, line"),
+        ("a: 1\na: 2\n", "'a' stands twice"),
+        ("- 1\n", "must hold keys and values, not list"),
+        ("3: 1\n", "the key 3 is no word"),
+        ("a: !!python/object/apply:os.system [ls]\n", "could not determine a constructor"),
+        ("base: mistake.yaml\n", "built upon itself"),
+        ("base: toi.yaml\n", "did you mean toy.yaml"),
+        ("a: \x00\n", "is no YAML"),
+        ("? {a: 1}\n: 2\n", "is no word"),
+    ],
+)
+def test_mistakes_name_file_and_line(workplace, text, says):
+    (workplace / "mistake.yaml").write_text(text)
+    with pytest.raises(InputError, match=says):
+        compose(["mistake.yaml"])
+
+
+def test_numbers_survive_the_way_to_the_parser(workplace):
+    (workplace / "numbers.yaml").write_text("{a: 1e-5, b: 2.5E+3, c: .inf, d: '1e-5', e: 007, f: 2024-01-01, g: 1_000}")
+    composed = compose(["numbers.yaml"])
+    assert composed.values["a"] == 1e-5
+    assert composed.values["b"] == 2500
+    assert composed.values["d"] == "1e-5"
+    assert composed.values["f"] == "2024-01-01"
+    (workplace / "again.yaml").write_text(composed.text())
+    assert compose(["again.yaml"]).values == composed.values
+    assert yaml.safe_load(composed.text())["c"] == float("inf")

@@ -1,0 +1,71 @@
+"""``python -m trainer COMMAND …``: the table of commands.
+
+Each command is a function ``main(argv: list[str]) -> int`` in a module of its own, imported when it is asked for: the
+list of commands must not wait seconds for torch.
+"""
+
+import difflib
+import importlib
+import os
+import sys
+from typing import NamedTuple
+
+
+class Command(NamedTuple):
+    """One line of the table."""
+
+    help: str
+    target: str  # module:function, given the arguments after the command's name and returning the exit status
+
+
+COMMANDS = {
+    "fit": Command("train, or continue a training", "trainer.cli:fit"),
+    "validate": Command("print a checkpoint's metrics on the validation data", "trainer.cli:validate"),
+    "test": Command("print a checkpoint's metrics on the test data", "trainer.cli:test"),
+    "predict": Command("write shapes and pictures from a checkpoint", "trainer.cli:predict"),
+}
+
+EXAMPLES = """\
+examples:
+  python -m trainer fit --config demo.yaml --data.batch_size=8
+  python -m trainer predict --run_dir runs/demo/001"""
+
+
+def usage() -> str:
+    """What ``--help`` prints."""
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:<{width}}  {command.help}" for name, command in COMMANDS.items()]
+    more = "python -m trainer COMMAND --help lists a command's options."
+    return "\n".join(
+        ["usage: python -m trainer COMMAND [options]", "", "commands:", *lines, "", EXAMPLES, "", more],
+    )
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command line and return its exit status: 0, 1 (a bug, with its traceback), 2 (the user's input)."""
+    argv = sys.argv[1:] if argv is None else list(argv)
+    if not argv or argv[0] in ("-h", "--help", "help"):
+        print(usage())
+        return 0
+    name, *rest = argv
+    if name not in COMMANDS:
+        near = difflib.get_close_matches(name, COMMANDS, n=1)
+        cure = f"did you mean {near[0]}?" if near else f"the commands are {', '.join(COMMANDS)}"
+        print(f"error: there is no command {name!r}; {cure}", file=sys.stderr)
+        return 2
+    module, function = COMMANDS[name].target.split(":")
+    try:
+        return getattr(importlib.import_module(module), function)(rest)
+    except KeyboardInterrupt:  # while the libraries load; a command minds its signals itself
+        return 130
+    except ValueError as error:
+        from renderers.errors import InputError  # here, because it brings torch
+
+        if not isinstance(error, InputError) or os.environ.get("UNRENDER_TRACEBACK"):
+            raise
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

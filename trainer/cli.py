@@ -1,0 +1,315 @@
+"""``fit``, ``validate``, ``test`` and ``predict``: LightningCLI with our look-up, run folders, signals and error sentences.
+
+``trainer.configs`` tells how configs compose. Options beside those of LightningCLI:
+
+- ``--run_dir``: where ``fit`` writes (``runs/<config>/<NNN>`` if not given). For the others, a run that ``fit`` made:
+  its config and last checkpoint are taken unless named, and they write to a subfolder of the command's name.
+- ``--ckpt_path``: a file, or ``last`` or ``best`` of the run. ``fit --run_dir RUN --ckpt_path last`` continues RUN.
+- ``--checkpoint_minutes``: ``last.ckpt`` is written so often, at the end, and when SIGINT or SIGTERM stops the training.
+"""
+
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jsonargparse
+from omegaconf.errors import OmegaConfBaseException
+from pytorch_lightning import LightningDataModule, LightningModule, Trainer
+from pytorch_lightning.callbacks import Checkpoint
+from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
+from pytorch_lightning.loggers import Logger
+from pytorch_lightning.utilities.exceptions import MisconfigurationException, SIGTERMException
+from pytorch_lightning.utilities.rank_zero import rank_zero_only
+
+from renderers.errors import InputError
+from trainer import checkpoints, errors
+from trainer.__main__ import COMMANDS
+from trainer.prerequisites import provide_proxy
+from trainer.quiet import quiet
+from trainer.run_folder import RUNS, RunFolder, newest_run, run_of
+from trainer.session import Session
+from trainer.stopping import KeepLast, Signals, Stopped
+
+# Both let ${...} follow overrides; the second where it stands for a whole dataclass, such as views: ${data.init_args.views}.
+jsonargparse.set_parsing_settings(omegaconf_absolute_to_relative_paths=True, subclasses_enabled=["is_pure_dataclass"])
+
+OWN_OPTIONS = ("run_dir", "ckpt_path", "config")  # about this start, not about the experiment
+PARSER = {"parser_mode": "omegaconf+", "allow_abbrev": False, "dump_header": None}
+RANK_FOLDER = "UNRENDER_RUN_DIR"  # how the first process tells the others where the run lies
+
+
+class _Parser(LightningArgumentParser):
+    """Raises instead of printing a wall and leaving."""
+
+    def error(self, message: str, ex: Exception | None = None) -> None:
+        if not self.exit_on_error:  # one of jsonargparse's inner trials
+            super().error(message, ex)
+        raise _ParseError(message) from ex
+
+
+def _description(command: str) -> dict[str, str]:
+    more = "--model.help CLASS and --data.help CLASS list the arguments of what --config names."
+    return {
+        "usage": f"python -m trainer {command} --config NAME [--config MORE] [--model.ARGUMENT=VALUE] [options]",
+        "description": f"{COMMANDS[command].help.capitalize()}. {more}",
+    }
+
+
+class _ParseError(Exception):
+    pass
+
+
+class UnrenderCLI(LightningCLI):
+    """LightningCLI for one session."""
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        super().__init__(
+            LightningModule,
+            LightningDataModule,
+            save_config_callback=None,
+            trainer_defaults={"enable_model_summary": False},
+            seed_everything_default=0,
+            parser_class=_Parser,
+            parser_kwargs=PARSER | {name: PARSER | _description(name) for name in self.subcommands()},
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            auto_configure_optimizers=False,
+            args=session.arguments(),
+        )
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        always = {"ckpt_path", "weights_only", "return_predictions"}  # one is ours, the others are not for choosing
+        return {name: skipped | always for name, skipped in LightningCLI.subcommands().items()}
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.add_argument(
+            "--run_dir", type=str | None, help="The run's folder (fit: runs/<config>/<NNN>; others: a run made by fit)."
+        )
+        parser.add_argument("--ckpt_path", type=str | None, help="Checkpoint to start from: a file, 'last' or 'best'.")
+        parser.add_argument("--checkpoint_minutes", type=float, default=10.0, help="Minutes between two last.ckpt.")
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        words = [word for action in self._parser(self.session.command)._actions for word in action.option_strings]
+        self.session.options = [word.lstrip("-") for word in words if word.startswith("--") and "." not in word[-6:]]
+        self.config = parser.parse_args(args)
+        config = self.config[self.session.command]
+        self.ckpt_path = config.pop("ckpt_path")  # ours: Lightning would take the model's arguments from the file
+
+    def before_instantiate_classes(self) -> None:
+        session, config = self.session, self.config[self.session.command]
+        fit, rehearsal = session.command == "fit", bool(config.trainer.fast_dev_run)
+        given = RunFolder(config.run_dir) if config.run_dir else None
+        trained = given if given and given.holds_run() else None
+        if not fit and trained and self.ckpt_path is None:
+            self.ckpt_path = "last"
+        if fit and given is None and self.ckpt_path in ("last", "best"):
+            newest = newest_run(session.experiment, finished=False)
+            which = newest.path if newest else "RUN"
+            raise InputError(f"--ckpt_path {self.ckpt_path} continues a run; say which one, as in --run_dir {which}")
+        session.checkpoint = checkpoints.resolve(self.ckpt_path, trained, session.experiment)
+        if not fit and session.checkpoint is None and not rehearsal:
+            _say("no --ckpt_path is given: these are the results of an untrained network")
+
+        provide_proxy(
+            config,
+            session.composed,
+            needed=not rehearsal and session.checkpoint is None,
+            alone=_only_process(),
+        )
+        saved = config.clone()
+        for key in OWN_OPTIONS:
+            saved.pop(key, None)
+        self.saved_config = self._parser(session.command).dump(saved, skip_unset=False, skip_validation=True)
+
+        if rehearsal:
+            self.folder = Path(session.exits.enter_context(tempfile.TemporaryDirectory(prefix="unrender-")))
+        elif fit:
+            self.folder = self._take_run(given).path
+            _set_logger_folders(config.trainer, self.folder)
+        else:
+            trained = trained or (run_of(session.checkpoint) if session.checkpoint else None)
+            place = trained.path if trained else None
+            self.folder = place / session.command if place else given.path if given else self._evaluation_folder()
+            _set_logger_folders(config.trainer, self.folder)
+
+    def _evaluation_folder(self) -> Path:
+        return RUNS / self.session.experiment / self.session.command
+
+    def _take_run(self, given: RunFolder | None) -> RunFolder:
+        """The folder of this training: the one asked for, the next free one, or the first process's."""
+        session = self.session
+        first = rank_zero_only.rank == 0
+        if RANK_FOLDER in os.environ:
+            run = RunFolder(os.environ[RANK_FOLDER])
+        elif given is None:
+            if not _only_process():
+                raise InputError("name the run's folder by --run_dir: several processes are to write into one")
+            run = RunFolder.next(session.experiment)
+        else:
+            run = given
+            if first and not (session.checkpoint and run.holds_run()):
+                run.claim()
+        session.run = run if first else None
+        session.exits.enter_context(_environment(RANK_FOLDER, str(run.path)))
+        return run
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        session, config = self.session, self.config_init[self.session.command]
+        wanted = config.trainer
+        kwargs["default_root_dir"] = str(self.folder)
+        if not wanted.fast_dev_run and wanted.logger is not False:
+            others = wanted.logger if isinstance(wanted.logger, list) else [wanted.logger]
+            kwargs["logger"] = [RunFolder(self.folder).logger(), *[x for x in others if isinstance(x, Logger)]]
+        if session.command == "fit":
+            keeps = wanted.enable_checkpointing is not False and not wanted.fast_dev_run
+            path = RunFolder(self.folder).last_checkpoint if keeps else None
+            session.keeper = KeepLast(path, config.checkpoint_minutes, session.signals)
+            self.trainer_defaults["callbacks"] = [session.keeper]
+            callbacks = wanted.callbacks if isinstance(wanted.callbacks, list) else [wanted.callbacks]
+            if not any(isinstance(callback, Checkpoint) for callback in callbacks):
+                kwargs["enable_checkpointing"] = False  # Lightning's own would write a second copy of last.ckpt
+        try:
+            return super().instantiate_trainer(**kwargs)
+        except (ValueError, TypeError) as error:  # Lightning's words about the trainer's options
+            raise InputError(f"trainer: {error}") from error
+
+    def _run(self, method: str, **kwargs: Any) -> Any:
+        path = self.session.checkpoint
+        return getattr(self.trainer, method)(**kwargs, ckpt_path=path and str(path), weights_only=True)
+
+    def fit(self, **kwargs: Any) -> None:
+        """Train, with the folder's first files written before and its diary open."""
+        session = self.session
+        if session.run:
+            session.run.start(session.experiment, [session.command, *session.argv], self.saved_config)
+        session.started = True
+        weights = sum(p.numel() for p in self.model.parameters())
+        device = self.trainer.strategy.root_device
+        start = f", from {session.checkpoint}" if session.checkpoint else ""
+        where = f"{session.run.path}: " if session.run else ""
+        seed = self.config[session.command].seed_everything
+        _say(f"{where}{type(self.model).__name__}, {weights:,} weights, on {device}, seed {seed}{start}")
+        self._run("fit", **kwargs)
+
+    def validate(self, **kwargs: Any) -> None:
+        self._run("validate", **kwargs)
+
+    def test(self, **kwargs: Any) -> None:
+        self._run("test", **kwargs)
+
+    def predict(self, **kwargs: Any) -> None:
+        self._run("predict", **kwargs, return_predictions=False)
+        if not self.trainer.fast_dev_run and self.folder.is_dir():
+            _say(f"written to {self.folder}")
+
+
+def main(command: str, argv: list[str]) -> int:
+    """Run one of LightningCLI's commands; returns the exit status.
+
+    Raises:
+        InputError: What the user gave cannot be used.
+    """
+    with quiet(), Signals() as signals, ExitStack() as exits:
+        session = Session(command, argv, signals=signals, exits=exits)
+        status = "failed"
+        try:
+            UnrenderCLI(session)
+            status = "finished"
+        except (Stopped, KeyboardInterrupt, SIGTERMException):
+            return _stopped(session)
+        except SystemExit as exit_:  # help, --print_config; or Lightning after Ctrl-C
+            if signals.received:
+                return _stopped(session)
+            return exit_.code if isinstance(exit_.code, int) else 0
+        except Exception as error:
+            sentence = _explain(error, session)
+            if sentence is None or os.environ.get("UNRENDER_TRACEBACK"):
+                raise
+            raise sentence from error
+        finally:
+            _close(session, "interrupted" if signals.received and status != "finished" else status)
+    return 0
+
+
+def _explain(error: Exception, session: Session) -> InputError | None:
+    """The one sentence for a mistake that is the user's, or None."""
+    message = str(error)
+    cause: BaseException | None = error
+    while cause is not None:  # jsonargparse wraps what a constructor raises
+        if isinstance(cause, InputError):
+            return cause
+        cause = cause.__cause__
+    if isinstance(error, _ParseError):
+        return errors.parse_error(message, session.composed, session.given, session.options)
+    if isinstance(error, OmegaConfBaseException):
+        return errors.interpolation_error(message, session.composed)
+    if isinstance(error, MisconfigurationException):
+        return InputError(message)
+    unfit = ("Error(s) in loading state_dict", "loaded state dict ", "The checkpoint does not contain", "optimizers")
+    if session.checkpoint and isinstance(error, (RuntimeError, ValueError, KeyError)) and message.startswith(unfit):
+        return errors.checkpoint_error(message, str(session.checkpoint))
+    return None
+
+
+def _stopped(session: Session) -> int:
+    """Say how to go on, and return the signal's exit status."""
+    if session.run and session.run.last_checkpoint.is_file():
+        again = f"python -m trainer fit --run_dir {session.run.path} --ckpt_path last"
+        saved = "stopped and saved" if session.keeper and session.keeper.saved else "stopped"
+        print(f"{saved}; continue with: {again}", file=sys.stderr)
+    elif rank_zero_only.rank == 0:
+        print("stopped; nothing was saved" if session.command == "fit" else "stopped", file=sys.stderr)
+    return session.signals.status
+
+
+def _close(session: Session, status: str) -> None:
+    if session.run is None:
+        return
+    if not session.started:
+        session.run.give_up()
+        return
+    session.run.end(status)
+    if status == "finished":
+        _say(f"finished: {session.run.path}")
+
+
+def _say(line: str) -> None:
+    if rank_zero_only.rank == 0:
+        print(line, flush=True)
+
+
+def _only_process() -> bool:
+    counts = (os.environ.get(name, "1") for name in ("WORLD_SIZE", "SLURM_STEP_NUM_TASKS"))
+    return all(count in ("", "1") for count in counts) and rank_zero_only.rank == 0
+
+
+def _set_logger_folders(trainer: jsonargparse.Namespace, folder: Path) -> None:
+    """Loggers write into the run's folder unless the config says otherwise."""
+    loggers = trainer.logger if isinstance(trainer.logger, list) else [trainer.logger]
+    for logger in loggers:
+        arguments = logger.get("init_args") if isinstance(logger, jsonargparse.Namespace) else None
+        if arguments is not None and "save_dir" in arguments and arguments.save_dir in (None, "."):
+            arguments.save_dir = str(folder)
+
+
+@contextmanager
+def _environment(name: str, value: str) -> Iterator[None]:
+    before = os.environ.get(name)
+    os.environ[name] = value
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
+
+
+fit, validate, test, predict = (partial(main, name) for name in ("fit", "validate", "test", "predict"))

@@ -1,0 +1,63 @@
+"""What a training needs trained before it: the proxy that ``proxy_checkpoint`` names by its config."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from jsonargparse import Namespace
+
+from renderers.errors import InputError
+from trainer.configs import Composed, find_config, names_yaml
+from trainer.run_folder import newest_run
+from trainer.stopping import Stopped
+
+KEY = "model.init_args.proxy_checkpoint"
+
+
+def provide_proxy(config: Namespace, composed: Composed, *, needed: bool, alone: bool) -> None:
+    """Put the checkpoint of its newest finished run in the place of a proxy's config, training it first if there is none.
+
+    Args:
+        config: The command's config, changed in place.
+        composed: Where its values come from: a config is looked up beside the file that names it.
+        needed: Whether the proxy's weights matter; if not, the name is simply dropped.
+        alone: Whether this is the only process; several cannot all train it.
+    """
+    name = config.get(KEY)
+    if not names_yaml(name):
+        return
+    if not needed:
+        config[KEY] = None
+        return
+    origin = composed.origin(KEY)
+    beside = origin.parent if origin and (origin.parent / name).is_file() else None
+    path = find_config(name, beside)
+    command = ["-m", "trainer", "fit", "--config", str(path)]
+    run = newest_run(path.stem, finished=True)
+    if run is None:
+        if not alone:
+            raise InputError(f"the proxy of {name} is not trained yet; train it first: python {' '.join(command)}")
+        print(f"the proxy comes first: training {path.stem}, once", flush=True)
+        _train(command, path)
+        run = newest_run(path.stem, finished=True)
+        if run is None:
+            raise InputError(f"training {path} left no finished run with a last checkpoint")
+    if alone:
+        print(f"proxy: {run.last_checkpoint}", flush=True)
+    config[KEY] = str(run.last_checkpoint)
+
+
+def _train(command: list[str], config: Path) -> None:
+    environment = {k: v for k, v in os.environ.items() if k != "UNRENDER_RUN_DIR"}
+    with subprocess.Popen([sys.executable, *command], env=environment) as child:
+        try:
+            status = child.wait()
+        except BaseException:  # a signal: the child saves its own training before both leave
+            child.terminate()
+            child.wait()
+            raise
+    if status in (130, 143):
+        raise Stopped
+    if status:
+        raise InputError(f"training the proxy by {config} failed with status {status}; its message stands above")
