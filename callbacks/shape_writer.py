@@ -10,10 +10,10 @@ import pytorch_lightning as pl
 import trimesh
 from jaxtyping import Bool
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
+from torch import Tensor
 
 from callbacks.pictures import save_png
 from datamodules.shapes import write_binvox
-from renderers import Rendering, VoxelGrid
 from renderers.surface import marching_cubes
 
 Format = Literal["glb", "obj", "binvox"]
@@ -47,18 +47,14 @@ class ShapeWriter(pl.Callback):
     def on_predict_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         module.print(f"{module.samples} shapes in {Path(trainer.default_root_dir) / 'shapes'}")
 
-    def _write(
-        self, folder: Path, numbers: list[int], predicted: tuple[VoxelGrid, Rendering], module: pl.LightningModule
-    ) -> None:
-        shapes, drawn = predicted
-        solids = (shapes.occupancy[:, 0] > module.threshold).cpu().numpy()
-        normals = drawn.normal_map()
+    def _write(self, folder: Path, numbers: list[int], samples: dict[str, Tensor], module: pl.LightningModule) -> None:
+        solids = (samples["occupancy"][:, 0] > module.threshold).cpu().numpy()
         for i, number in enumerate(numbers):
             stem = folder / "shapes" / f"{number:04d}"
             stem.parent.mkdir(parents=True, exist_ok=True)
             write_shape(solids[i], stem, self.formats)
-            save_png(stem.with_suffix(".png"), drawn.image[i], 256)
-            save_png(stem.with_name(f"{stem.name}_normals.png"), normals[i], 256)
+            save_png(stem.with_suffix(".png"), samples["image"][i], 256)
+            save_png(stem.with_name(f"{stem.name}_normals.png"), samples["normal_map"][i], 256)
 
 
 def write_shape(solid: Bool[np.ndarray, "D D D"], stem: Path, formats: tuple[Format, ...]) -> None:

@@ -53,6 +53,10 @@ class RunDataModule(pl.LightningDataModule):
         local = max(1, self.batch_size // world_size)
         return self._loader(dataset, batch_size=local, sampler=ShareSampler(items, rank, world_size))
 
+    def predict_dataloader(self) -> DataLoader:
+        """The numbers of the samples to predict: the generator's own matter, no data."""
+        return self.trainer.lightning_module.predict_dataloader()
+
     def _loader(self, dataset: Dataset, **kwargs: Any) -> DataLoader:
         # Spawned, not forked: a process forked after OpenGL was used hangs.
         context = "spawn" if self.num_workers else None

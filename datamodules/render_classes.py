@@ -11,7 +11,7 @@ from datamodules.base import RunDataModule
 from datamodules.render_cache import RenderCache
 from datamodules.renders import RENDERS_VERSION, render_shapes
 from datamodules.shapes import ShapeSource
-from renderers import Renderer, ViewDistribution
+from renderers import InputError, Renderer, ViewDistribution
 from renderers.files import cache_root, fingerprint
 
 
@@ -47,7 +47,7 @@ class RenderClassesDataModule(RunDataModule):
     ) -> None:
         super().__init__(batch_size, total_kimg, num_workers, seed)
         if set(classes) != set(validation_classes):
-            raise ValueError(
+            raise InputError(
                 f"classes {sorted(classes)} and validation_classes {sorted(validation_classes)} must be the same"
             )
         self.classes, self.validation_classes = classes, validation_classes

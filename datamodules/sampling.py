@@ -7,6 +7,8 @@ from collections.abc import Iterator
 import numpy as np
 from torch.utils.data import Sampler
 
+from renderers import InputError
+
 
 class StepBatchSampler(Sampler[list[int]]):
     """Batches of a whole run, from any step on.
@@ -38,7 +40,7 @@ class StepBatchSampler(Sampler[list[int]]):
         world_size: int = 1,
     ) -> None:
         if batch_size % world_size:
-            raise ValueError(f"batch_size {batch_size} (all ranks together) must be divisible by {world_size} ranks")
+            raise InputError(f"batch_size {batch_size} (all ranks together) must be divisible by {world_size} ranks")
         self.items, self.batch_size, self.steps, self.seed = items, batch_size, steps, seed
         self.start, self.rank, self.world_size = start, rank, world_size
         self._epoch, self._order = -1, np.zeros(0, np.int64)

@@ -142,10 +142,11 @@ class VoxelGenerativeModule(ClockedModule):
     def predict_dataloader(self) -> DataLoader:
         return DataLoader(range(self.samples), batch_size=min(16, self.samples))
 
-    def predict_step(self, batch: Tensor, batch_idx: int) -> tuple[VoxelGrid, Rendering]:
-        """The batch's shapes and their pictures from random views."""
+    def predict_step(self, batch: Tensor, batch_idx: int) -> dict[str, Tensor]:
+        """The batch's samples: ``occupancy (B, 1, D, D, D)`` in [0, 1], ``image`` and ``normal_map`` from random views."""
         z = torch.cat([self.latents(1, "sample", self.sample_seed, int(i)) for i in batch])
         views = [self.views.sample(1, random_stream("sample view", self.sample_seed, int(i))) for i in batch]
         camera = Camera(torch.cat([v.azimuth for v in views]), torch.cat([v.elevation for v in views]), self.views.fov)
         shapes = self.shapes(z)
-        return shapes, self.draw(shapes, camera)
+        drawn = self.draw(shapes, camera)
+        return {"occupancy": shapes.occupancy, "image": drawn.image, "normal_map": drawn.normal_map()}

@@ -18,7 +18,7 @@ from lightning_modules.losses import (
     relative_error,
 )
 from lightning_modules.neural_renderer import load_proxy
-from renderers import NeuralRenderer, Renderer, ViewDistribution, VoxelGrid
+from renderers import InputError, NeuralRenderer, Renderer, ViewDistribution, VoxelGrid
 
 
 def adam_gan(params: Any) -> torch.optim.Optimizer:
@@ -69,6 +69,7 @@ class IGGANModule(VoxelGenerativeModule):
         **evaluation: Any,
     ) -> None:
         super().__init__(generator, renderer, views, **evaluation)
+        check_sizes(generator, discriminator, renderer, neural_renderer)
         self.discriminator, self.neural_renderer = discriminator, neural_renderer
         self.optimizer_factories = (discriminator_optimizer, generator_optimizer, proxy_optimizer)
         self.dom_weight, self.proxy, self.discriminator_sees = dom_weight, proxy, discriminator_sees
@@ -133,4 +134,30 @@ class IGGANModule(VoxelGenerativeModule):
                 "d_fake": (fake_logits < 0).float().mean(),
                 "occupancy_train": x_continuous.occupancy.detach().mean(),
             }
+        )
+
+
+def check_sizes(
+    generator: nn.Module, discriminator: nn.Module, renderer: Renderer, neural_renderer: NeuralRenderer
+) -> None:
+    """Refuse parts whose pictures or grids do not fit together; parts that do not tell their size are trusted.
+
+    Raises:
+        InputError: naming the two that differ.
+    """
+    network = neural_renderer.network
+    voxels = getattr(generator, "voxel_size", None)
+    lattice = neural_renderer.lattice_size or (2 * voxels if voxels else None)
+    parts = {"discriminator": discriminator, "neural_renderer": neural_renderer, "neural_renderer.network": network}
+    for name, part in parts.items():
+        size = getattr(part, "image_size", renderer.image_size)
+        if size != renderer.image_size:
+            raise InputError(
+                f"renderer draws {renderer.image_size}² pictures, {name}.image_size says {size}; set both to one size"
+            )
+    takes = getattr(network, "lattice_size", lattice)
+    if lattice is not None and takes != lattice:
+        raise InputError(
+            f"a generator of {voxels}³ voxels is rotated in {lattice}³, neural_renderer.network.lattice_size says "
+            f"{takes}; set it to {lattice}"
         )

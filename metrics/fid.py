@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import pickle
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -85,7 +86,7 @@ class PictureFID:
             state = torch.load(self._file(key), map_location="cpu", weights_only=True)
             for name in _REAL:
                 setattr(self.metric, name, state[name].to(self.metric.device))
-        except (OSError, KeyError, RuntimeError, EOFError, ValueError):
+        except (OSError, KeyError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError):
             return False
         return True
 

@@ -42,5 +42,11 @@ class DCGANDiscriminator(nn.Module):
                 spectral_norm(layer)
 
     def forward(self, image: Float[Tensor, "B C H W"]) -> Float[Tensor, " B"]:
-        """Logit of "real" for pictures in [0, 1]."""
+        """Logit of "real" for pictures in [0, 1].
+
+        Raises:
+            ValueError: pictures of another size, which would give several logits each.
+        """
+        if image.shape[-2:] != (self.image_size, self.image_size):
+            raise ValueError(f"the discriminator takes {self.image_size}² pictures, got {tuple(image.shape)}")
         return self.layers(image * 2 - 1).flatten()

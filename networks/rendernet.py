@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from networks.voxel_generator import power_of_two
+from renderers.errors import InputError
 
 
 class RenderNet(nn.Module):
@@ -51,7 +52,7 @@ class RenderNet(nn.Module):
         self.lattice_size, self.image_size = lattice_size, image_size
         trunk_size = lattice_size // 2 if trunk_size is None else trunk_size
         if trunk_size not in (lattice_size // 2, lattice_size // 4):
-            raise ValueError(f"trunk_size must be a half or a quarter of lattice_size {lattice_size}, got {trunk_size}")
+            raise InputError(f"trunk_size must be a half or a quarter of lattice_size {lattice_size}, got {trunk_size}")
         doublings = power_of_two("image_size", image_size, trunk_size) - power_of_two("trunk_size", trunk_size, 4)
         c1, c2, c3 = channels_3d
         stride = (2, 1, 1) if trunk_size == lattice_size // 2 else (2, 2, 2)

@@ -9,15 +9,17 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from renderers.errors import InputError
+
 
 def power_of_two(name: str, value: int, least: int) -> int:
     """log2 of a size.
 
     Raises:
-        ValueError: if it is no power of two or less than ``least``.
+        InputError: if it is no power of two or less than ``least``.
     """
     if value < least or value & (value - 1):
-        raise ValueError(f"{name} must be a power of two of at least {least}, got {value}")
+        raise InputError(f"{name} must be a power of two of at least {least}, got {value}")
     return int(math.log2(value))
 
 

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from renderers.cameras import Camera
+from renderers.errors import InputError
 from renderers.scenes import TriangleMesh, VoxelGrid
 
 Scene = VoxelGrid | TriangleMesh
@@ -59,7 +60,7 @@ class Renderer(nn.Module, ABC):
     def __init__(self, image_size: int) -> None:
         super().__init__()
         if image_size < 1:
-            raise ValueError(f"image_size must be positive, got {image_size}")
+            raise InputError(f"image_size must be positive, got {image_size}")
         self.image_size = image_size
 
     def forward(self, scene: Scene, camera: Camera, background: Tensor | None = None) -> Rendering:

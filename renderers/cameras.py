@@ -9,6 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from renderers.errors import InputError
+
 ORTHOGRAPHIC_DISTANCE = 2.0  # an orthographic image does not depend on it; depth is measured from there
 
 
@@ -39,7 +41,7 @@ class Camera:
                 f"and {tuple(self.elevation.shape)}"
             )
         if self.fov is not None and not 0 < self.fov < 180:
-            raise ValueError(f"fov must lie between 0 and 180 degrees, got {self.fov}")
+            raise InputError(f"fov must lie between 0 and 180 degrees, got {self.fov}")
 
     @classmethod
     def orbit(

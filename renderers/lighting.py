@@ -9,6 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from renderers.errors import InputError
+
 
 @dataclass(frozen=True)
 class Lighting:
@@ -30,7 +32,7 @@ class Lighting:
 
     def __post_init__(self) -> None:
         if len(self.directions) != len(self.intensities):
-            raise ValueError(
+            raise InputError(
                 f"{len(self.directions)} light directions need as many intensities, got {self.intensities}"
             )
 

@@ -242,7 +242,7 @@ class _Member:
 
     def __enter__(self) -> _Member:
         if not self.path.is_file():
-            raise InputError(f"there is no voxel archive at {self.path}")
+            raise InputError(f"there is no voxel archive at {self.path}; set path to where it is")
         try:
             self.archive = zipfile.ZipFile(self.path)
             info = self.archive.getinfo(f"{self.key}.npy")

@@ -68,14 +68,14 @@ def test_damaged_shards_are_drawn_anew(tmp_path, damage):
 def test_a_full_disk_is_said_before_rendering(tmp_path, monkeypatch):
     monkeypatch.setattr("datamodules.render_cache.shutil.disk_usage", lambda _: type("Usage", (), {"free": 100})())
     painter = Painter()
-    with pytest.raises(InputError, match="600 pictures need .* set cache_dir or ask for fewer pictures"):
+    with pytest.raises(InputError, match=r"600 pictures need .* set cache_dir or ask for fewer pictures"):
         make(tmp_path, painter).prepare()
     assert painter.drawn == 0
 
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match="file/x cannot be written .* set cache_dir"):
+    with pytest.raises(InputError, match=r"file/x cannot be written .* set cache_dir"):
         make(tmp_path / "file" / "x", Painter()).prepare()
 
 

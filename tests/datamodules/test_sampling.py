@@ -1,3 +1,5 @@
+from itertools import chain
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -14,7 +16,7 @@ def test_a_resume_and_the_number_of_ranks_change_nothing(items, batch, steps, da
     assert list(StepBatchSampler(items, batch, steps, seed=3, start=start)) == whole[start:]
     ranks = data.draw(st.sampled_from([r for r in (1, 2, 4) if batch % r == 0]))
     parts = [list(StepBatchSampler(items, batch, steps, seed=3, rank=r, world_size=ranks)) for r in range(ranks)]
-    assert [sum((part[i] for part in parts), []) for i in range(steps)] == whole
+    assert [list(chain.from_iterable(part[i] for part in parts)) for i in range(steps)] == whole
 
 
 def test_every_item_comes_once_an_epoch_in_another_order():
@@ -40,5 +42,5 @@ def test_batches_must_divide_over_ranks():
 
 def test_shares_cover_everything_once():
     parts = [list(ShareSampler(11, r, 3)) for r in range(3)]
-    assert sorted(sum(parts, [])) == list(range(11))
+    assert sorted(chain.from_iterable(parts)) == list(range(11))
     assert [len(ShareSampler(11, r, 3)) for r in range(3)] == [len(p) for p in parts]

@@ -1,13 +1,9 @@
 import copy
-import os
-import sys
 
 import pytest
 import pytorch_lightning as pl
 import torch
-
-sys.path.insert(0, os.path.dirname(__file__))
-from small import VIEWS, grids, iggan, proxy, proxy_module, renders, trainer
+from small_iggan import VIEWS, grids, iggan, proxy, proxy_module, renders, trainer
 
 from lightning_modules.base import frozen, random_stream
 from lightning_modules.losses import output_matching_loss, picture_loss
@@ -81,12 +77,12 @@ def test_random_thresholds_make_the_mean_solid_follow_the_occupancy():
 
 def test_a_step_is_the_papers(tmp_path):
     """One step against the same three updates written out, for losses and for every weight."""
-    module, data, spy = iggan(), renders(steps=1), Spy()
+    module, spy = iggan(), Spy()
     reference = copy.deepcopy(module)
     run = trainer(tmp_path, callbacks=[spy])
-    run.fit(module, data)
+    run.fit(module, renders(steps=1))
 
-    real = next(iter(data.train_dataloader()))[0].float() / 255
+    real = next(iter(renders(steps=1).train_dataloader()))[0].float() / 255
     z = torch.randn(4, 8, generator=random_stream(0, 0, "latents"))
     t = torch.rand(4, generator=random_stream(0, 0, "thresholds"))
     views = VIEWS.sample(4, random_stream(0, 0, "views"))
@@ -235,7 +231,7 @@ def test_samples_do_not_depend_on_how_many_are_asked_for(tmp_path):
     run = trainer(tmp_path)
     one = run.predict(iggan(samples=2, sample_seed=5), renders(), return_predictions=True)
     many = run.predict(iggan(samples=20, sample_seed=5), renders(), return_predictions=True)
-    assert torch.allclose(one[0][0].occupancy, many[0][0].occupancy[:2], atol=1e-6)
+    assert torch.allclose(one[0]["occupancy"], many[0]["occupancy"][:2], atol=1e-6)
 
 
 def test_proxy_pre_training_learns_and_feeds_the_gan(tmp_path):

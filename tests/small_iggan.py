@@ -13,7 +13,7 @@ VIEWS = ViewDistribution()
 
 
 def proxy() -> NeuralRenderer:
-    return NeuralRenderer(RenderNet(16, 16, width=16, channels_3d=(2, 4, 4)), 16)
+    return NeuralRenderer(RenderNet(16, 16, width=16, channels_3d=(2, 4, 4)), 16, lattice_size=16)
 
 
 def iggan(**options) -> IGGANModule:
@@ -46,8 +46,8 @@ def renders(steps: int = 4, **options) -> ShapeNetRenderDataModule:
 
 def grids(steps: int = 4) -> ShapeDataModule:
     return ShapeDataModule(
-        ProceduralShapes("table", count=12, voxel_size=8),
-        ProceduralShapes("table", count=4, voxel_size=8, split="test"),
+        ProceduralShapes("table", count=12, voxel_size=16),
+        ProceduralShapes("table", count=4, voxel_size=16, split="test"),
         batch_size=4,
         total_kimg=steps * 4 / 1000,
     )

@@ -1,0 +1,117 @@
+"""Where a training step of IG-GAN goes: seconds for G, D, R, OpenGL and data, and the peak of memory.
+
+python -m benchmarks.step [--config demo.yaml] [--steps 30]
+
+It trains by the project's own command with a callback that looks at the clock where one part of the step ends and the
+next begins.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+import yaml
+
+
+class StepTimer(pl.Callback):
+    """Splits each training step by wrapping what the step calls, in its order.
+
+    Args:
+        path: JSON file for the mean seconds of each part.
+        skip: first steps, not counted.
+    """
+
+    def __init__(self, path: str, skip: int = 3) -> None:
+        self.path, self.skip = path, skip
+        self.seconds: dict[str, list[float]] = {}
+        self._mark = time.perf_counter()
+
+    def on_train_start(self, trainer: pl.Trainer, module: Any) -> None:
+        self._device = module.device
+        self._phases = iter(())
+        self._wrap(module.renderer, "forward", "G forward", "OpenGL")
+        self._wrap(module.neural_renderer, "rotate", "D", "R rotation")
+        self._wrap(module, "descend", None, lambda: next(self._phases))
+
+    def on_train_batch_start(self, trainer: pl.Trainer, module: Any, batch: Any, batch_idx: int) -> None:
+        self._take("data")
+        self._phases = iter(("D", "G through R", "R"))
+
+    def on_train_batch_end(self, trainer: pl.Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        self._take("average, logging")
+
+    def on_train_end(self, trainer: pl.Trainer, module: Any) -> None:
+        steps = len(self.seconds["data"])
+        parts = {part: sum(times[self.skip :]) / (steps - self.skip) for part, times in self.seconds.items()}
+        Path(self.path).write_text(json.dumps(parts))
+
+    def _take(self, part: str) -> None:
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+        now = time.perf_counter()
+        self.seconds.setdefault(part, []).append(now - self._mark)
+        self._mark = now
+
+    def _wrap(self, owner: Any, name: str, before: str | None, part: str | Callable[[], str]) -> None:
+        inner = getattr(owner, name)
+
+        def timed(*args: Any, **kwargs: Any) -> Any:
+            if before is not None:
+                self._take(before)
+            result = inner(*args, **kwargs)
+            self._take(part if isinstance(part, str) else part())
+            return result
+
+        object.__setattr__(owner, name, timed)
+
+
+def run(config: str = "demo.yaml", steps: int = 30) -> list[dict[str, Any]]:
+    """One row a part of the step, then the whole step and the peak of memory."""
+    from trainer.__main__ import main
+
+    with tempfile.TemporaryDirectory() as folder:
+        output = Path(folder) / "parts.json"
+        timer = {"class_path": "benchmarks.step.StepTimer", "init_args": {"path": str(output)}}
+        settings = {
+            "trainer": {
+                "callbacks": [timer],
+                "limit_train_batches": steps,
+                "limit_val_batches": 0,
+                "num_sanity_val_steps": 0,
+                "enable_progress_bar": False,
+            },
+            "model": {"init_args": {"proxy_checkpoint": None}},
+        }
+        override = Path(folder) / "timed.yaml"
+        override.write_text(yaml.safe_dump(settings))
+        status = main(["fit", "--config", config, "--config", str(override), "--run_dir", str(Path(folder) / "run")])
+        if status:
+            raise SystemExit(status)
+        parts = json.loads(output.read_text())
+    rows = [{"benchmark": f"step {config}", "part": part, "seconds": seconds} for part, seconds in parts.items()]
+    rows.append({"benchmark": f"step {config}", "part": "whole step", "seconds": sum(parts.values())})
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    rows.append({"benchmark": f"step {config}", "part": "peak memory of the process", "GiB": peak})
+    if torch.cuda.is_available():
+        gpu = torch.cuda.max_memory_allocated() / 2**30
+        rows.append({"benchmark": f"step {config}", "part": "peak memory of the GPU", "GiB": gpu})
+    return rows
+
+
+if __name__ == "__main__":
+    from benchmarks.__main__ import show
+
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--config", default="demo.yaml")
+    parser.add_argument("--steps", type=int, default=30)
+    arguments = parser.parse_args()
+    show(run(arguments.config, arguments.steps))

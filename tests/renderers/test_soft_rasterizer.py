@@ -1,0 +1,453 @@
+"""The soft rasterizer against closed forms: what it sees, its gradients at edges, its continuity, its errors."""
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import trimesh
+from PIL import Image
+
+from renderers.cameras import Camera
+from renderers.lighting import Lighting
+from renderers.scenes import TriangleMesh, VoxelGrid
+from renderers.soft_rasterizer import SoftRasterizer
+from renderers.topology import sheet
+
+GOLDEN = Path(__file__).parent / "golden"
+BACKENDS = ("torch", "numba")
+VIEWS = [(0.0, 0.0, None), (0.0, 0.0, 10.0), (70.0, -20.0, None), (200.0, 40.0, 30.0), (-45.0, 15.0, 10.0)]
+
+
+def solid(shape: trimesh.Trimesh) -> TriangleMesh:
+    return TriangleMesh(torch.tensor(np.array(shape.vertices))[None].float(), torch.tensor(np.array(shape.faces)))
+
+
+def rays(camera: Camera, size: int):
+    """Origins and directions (of unit length along the optical axis) through the pixel centres, world frame."""
+    axis = (torch.arange(size) + 0.5) / size * 2 - 1
+    y, x = torch.meshgrid(-axis, axis, indexing="ij")
+    points = [torch.stack([x, y, torch.full_like(x, d)], -1).view(1, -1, 3) for d in (1.0, 2.0)]
+    near, far = (camera.unproject(p)[0].view(size, size, 3) for p in points)
+    return near - (far - near), far - near
+
+
+def square(x: float, y: float, z: float, side: float, dtype=torch.float64):
+    """Corners and faces of a square that faces +z; (x, y) is its lower left corner."""
+    corners = [[x, y, z], [x + side, y, z], [x + side, y + side, z], [x, y + side, z]]
+    return torch.tensor(corners, dtype=dtype), torch.tensor([[0, 1, 2], [0, 2, 3]])
+
+
+def occlusion(dx, gap: float = 0.2):
+    """A bright square that moves by dx in front of a dark one, colours and all; ``gap`` behind it."""
+    front, faces = square(-0.31, -0.33, gap / 2, 0.6)
+    back, _ = square(-0.8, -0.8, -gap / 2, 1.6)
+    shift = torch.zeros(4, 3, dtype=torch.float64)
+    shift[:, 0] = 1
+    vertices = torch.cat([front + shift * dx, back])[None]
+    colors = torch.cat([torch.tensor([[1.0, 0.8, 0.6]]).expand(4, 3), torch.tensor([[0.1, 0.2, 0.0]]).expand(4, 3)])
+    return TriangleMesh(vertices, torch.cat([faces, faces + 4]), colors=colors[None].double())
+
+
+def lone_square(dx):
+    mesh = occlusion(dx)
+    return replace(mesh, faces=mesh.faces[:2])
+
+
+# What it sees
+
+
+@pytest.mark.parametrize(("azimuth", "elevation", "fov"), VIEWS)
+def test_sees_the_sphere_that_a_ray_cast_sees(azimuth, elevation, fov):
+    camera, radius = Camera.orbit(azimuth, elevation, fov), 0.7
+    origin, direction = rays(camera, 128)
+    a, b = (direction**2).sum(-1), (origin * direction).sum(-1)
+    root = b**2 - a * ((origin**2).sum(-1) - radius**2)
+    hit = root > 0
+    depth = (-b - root.clamp(min=0).sqrt()) / a
+    normals = (origin + depth[..., None] * direction) / radius @ camera.rotation[0].T
+
+    seen = SoftRasterizer(128)(solid(trimesh.creation.icosphere(5, radius)), camera)
+    covered = seen.depth[0, 0].isfinite()
+    assert (covered & hit).sum() / (covered | hit).sum() > 0.99
+    both = covered & hit
+    assert (seen.depth[0, 0] - depth)[both].abs().median() < 1e-3
+    cosine = (seen.normals[0].permute(1, 2, 0) * normals)[both].sum(-1)
+    assert torch.rad2deg(cosine.clamp(max=1).arccos()).median() < 2
+    soft = seen.alpha[0, 0] > 0.5
+    assert (soft & hit).sum() / (soft | hit).sum() > 0.97
+    # Grey, without a texture: shaded as its normals say.
+    shade = Lighting().shade(normals.permute(2, 0, 1)[None])[0, 0]
+    assert (seen.image[0, 0] - shade)[both].abs().median() < 2 / 255
+
+
+@pytest.mark.parametrize(("azimuth", "elevation", "fov"), VIEWS)
+def test_sees_the_box_that_a_ray_cast_sees(azimuth, elevation, fov):
+    camera, extents = Camera.orbit(azimuth + 3, elevation + 2, fov), torch.tensor([0.9, 0.5, 0.7])
+    origin, direction = rays(camera, 128)
+    ends = torch.stack([(-extents / 2 - origin) / direction, (extents / 2 - origin) / direction])
+    enter, leave = ends.amin(0).amax(-1), ends.amax(0).amin(-1)
+    seen = SoftRasterizer(128, margin=0)(solid(trimesh.creation.box(extents.tolist())), camera)
+    covered, hit = seen.depth[0, 0].isfinite(), enter < leave
+    assert (covered & hit).sum() / (covered | hit).sum() > 0.995
+    assert (seen.depth[0, 0] - enter)[covered & hit].abs().median() < 1e-5
+    assert torch.equal(seen.alpha[0, 0] == 1, covered)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_attributes_are_perspective_correct(backend):
+    # A floor that runs away from the camera, its colour the world's z.
+    corners = torch.tensor([[-0.5, -0.3, -0.8], [0.5, -0.3, -0.8], [0.5, -0.3, 0.8], [-0.5, -0.3, 0.8]])[None]
+    faces = torch.tensor([[0, 2, 1], [0, 3, 2]])
+    camera = Camera.orbit(0.0, 20.0, 60.0)
+    renderer = SoftRasterizer(64, margin=0, backend=backend)
+    seen = renderer(TriangleMesh(corners, faces, colors=corners[..., 2:]), camera)
+    origin, direction = rays(camera, 64)
+    t = (-0.3 - origin[..., 1]) / direction[..., 1]
+    covered = seen.depth[0, 0].isfinite()
+    assert covered.sum() > 100
+    expected = (origin + t[..., None] * direction)[..., 2]
+    assert torch.allclose(seen.image[0, 0][covered], expected[covered], atol=1e-4)
+    assert torch.allclose(seen.depth[0, 0][covered], t[covered], atol=1e-4)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_texture_lies_with_its_top_left_at_uv_zero(backend):
+    faces, uvs = sheet(9)
+    vertices = torch.stack([2 * uvs[:, 0] - 1, 1 - 2 * uvs[:, 1], torch.zeros(81)], -1)[None]
+    faces = torch.cat([faces, torch.tensor([[0, 72, 8], [8, 72, 80]])])  # the whole square
+    texture = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    seen = SoftRasterizer(16, backend=backend, margin=0)(
+        TriangleMesh(vertices, faces, uvs, texture), Camera.orbit(0, 0)
+    )
+    assert torch.allclose(seen.image, texture, atol=1e-5)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_culling_leaves_out_what_turns_away(backend):
+    front, faces = square(-0.5, -0.5, 0.0, 1.0, torch.float32)
+    mesh = TriangleMesh(front[None], faces)
+    renderer = SoftRasterizer(16, cull_backfaces=True, backend=backend)
+    assert renderer(mesh, Camera.orbit(0, 0)).alpha.sum() > 60
+    assert renderer(mesh, Camera.orbit(180, 0)).alpha.sum() == 0
+    assert SoftRasterizer(16, backend=backend)(mesh, Camera.orbit(180, 0)).alpha.sum() > 60
+
+
+def test_what_cannot_be_seen_changes_nothing():
+    mesh = occlusion(0.01234)
+    odd = torch.tensor(
+        [
+            *([0.1, 0.1, 0.4], [0.1, 0.1, 0.4], [0.3, 0.2, 0.4]),  # two corners in one place
+            *([-0.2, -0.2, 0.4], [0.0, 0.0, 0.4], [0.2, 0.2, 0.4]),  # on one line
+            *([0.0, 0.0, 2.5], [0.3, 0.0, 2.5], [0.0, 0.3, 2.5]),  # behind the camera
+            *([0.0, 0.0, 2.5], [0.3, 0.0, 1.9], [0.0, 0.3, 0.5]),  # partly behind it
+            *([5.0, 5.0, 0.4], [6.0, 5.0, 0.4], [5.0, 6.0, 0.4]),  # off the screen
+            *([1e30, 0.0, 0.4], [1e30, 1e30, 0.4], [0.9e30, 1.0, 0.4]),  # far off the screen
+        ],
+        dtype=torch.float64,
+    )
+    extra = torch.arange(18).view(6, 3) + 8
+    with_odd = TriangleMesh(
+        torch.cat([mesh.vertices, odd[None]], 1).requires_grad_(),
+        torch.cat([extra[:3], mesh.faces, extra[3:]]),
+        colors=torch.cat([mesh.colors, torch.ones(1, 18, 3).double()], 1),
+    )
+    for backend in BACKENDS:
+        for fov in (None, 60.0):
+            renderer, camera = SoftRasterizer(24, backend=backend), Camera.orbit(10.0, 5.0, fov)
+            expected, got = renderer(mesh, camera), renderer(with_odd, camera)
+            assert torch.equal(expected.image, got.image)
+            assert torch.equal(expected.alpha, got.alpha)
+            assert torch.equal(expected.depth, got.depth)
+            (gradient,) = torch.autograd.grad(got.image.sum(), with_odd.vertices)
+            assert gradient.isfinite().all()
+            assert (gradient[:, 8:] == 0).all()
+
+
+def test_nothing_to_see_is_the_background():
+    background = torch.rand(2, 1, 8, 8)
+    empty = TriangleMesh(torch.rand(2, 5, 3), torch.zeros(0, 3, dtype=torch.long))
+    for backend in BACKENDS:
+        seen = SoftRasterizer(8, backend=backend)(empty, Camera.orbit([0.0, 9.0], 0.0), background)
+        assert torch.equal(seen.image, background)
+        assert (seen.alpha == 0).all() and (seen.depth == math.inf).all() and (seen.normals == 0).all()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_the_order_of_triangles_does_not_matter(backend):
+    generator = torch.Generator().manual_seed(3)
+    vertices = (torch.rand(1, 20, 3, generator=generator) * 2 - 1) * 0.7
+    faces = torch.randint(0, 20, (30, 3), generator=generator)
+    colors = torch.rand(1, 20, 3, generator=generator)
+    camera, renderer = Camera.orbit(10, 20, 30.0), SoftRasterizer(32, margin=2.0, backend=backend, normals=False)
+    one = renderer(TriangleMesh(vertices, faces, colors=colors), camera)
+    other = renderer(TriangleMesh(vertices, faces[torch.randperm(30, generator=generator)], colors=colors), camera)
+    assert torch.equal(one.image, other.image)
+    assert torch.equal(one.depth, other.depth)
+
+
+# Layers and weights
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("margin", [0.0, 1.0, 3.0])
+def test_weights_sum_to_one(backend, margin):
+    shape = solid(trimesh.creation.torus(0.6, 0.25))
+    white = replace(shape, colors=torch.ones_like(shape.vertices))
+    background = torch.ones(1, 3, 40, 40)
+    seen = SoftRasterizer(40, margin=margin, backend=backend)(white, Camera.orbit(20, 50, 10.0), background)
+    assert torch.allclose(seen.image, background, atol=1e-6)
+    assert seen.alpha.min() >= 0 and seen.alpha.max() <= 1 + 1e-6
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_alpha_is_one_at_the_edge_and_zero_a_margin_away(backend):
+    size, margin = 32, 3.0
+    for shift in (0.1, 0.35, 0.8):
+        edge = 16 + shift  # pixels; a half plane's right edge
+        x = edge / size * 2 - 1
+        corners = torch.tensor([[-9.0, -9.0, 0.0], [x, -9.0, 0.0], [x, 9.0, 0.0], [-9.0, 9.0, 0.0]])[None]
+        mesh = TriangleMesh(corners, torch.tensor([[0, 1, 2], [0, 2, 3]]))
+        alpha = SoftRasterizer(size, margin=margin, backend=backend)(mesh, Camera.orbit(0, 0)).alpha
+        expected = (1 - (torch.arange(size) + 0.5 - edge) / margin).clamp(0, 1)
+        assert torch.allclose(alpha, expected.expand_as(alpha), atol=1e-5)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("fov", [None, 10.0])
+def test_a_gap_of_a_tenth_fades_over_the_whole_margin(backend, fov):
+    mesh = occlusion(0.0123, gap=0.1)
+    seen = SoftRasterizer(64, backend=backend)(mesh, Camera.orbit(0, 0, fov))
+    alone = SoftRasterizer(64, backend=backend)(replace(mesh, faces=mesh.faces[:2]), Camera.orbit(0, 0, fov))
+    dark, bright = mesh.colors[0, 4].view(3, 1, 1), mesh.colors[0, 0].view(3, 1, 1)
+    inside = (slice(None), slice(15, 49), slice(15, 49))  # well within the back square
+    expected = alone.alpha[0] * bright + (1 - alone.alpha[0]) * dark
+    assert torch.allclose(seen.image[0][inside], expected[inside], atol=1e-9)
+    assert ((alone.alpha > 0.01) & (alone.alpha < 0.6)).sum() > 30
+
+
+def test_a_steep_depth_slope_hides_the_extension_that_a_small_gap_needs():
+    mesh = occlusion(0.0123, gap=0.03)
+    shallow = SoftRasterizer(64, depth_slope=0.01)(mesh, Camera.orbit(0, 0)).image
+    steep = SoftRasterizer(64, depth_slope=1.0)(mesh, Camera.orbit(0, 0)).image
+    assert ((shallow - steep).abs() > 0.1).sum() > 30
+
+
+# Gradients
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("fov", [None, 40.0])
+@pytest.mark.parametrize("margin", [0.0, 1.0, 2.0])
+def test_gradcheck(backend, fov, margin):
+    generator = torch.Generator().manual_seed(5)
+
+    def rand(*shape):
+        return torch.rand(*shape, generator=generator, dtype=torch.float64)
+
+    vertices = ((rand(2, 7, 3) * 2 - 1) * 0.8).requires_grad_()
+    faces = torch.tensor([[0, 1, 2], [2, 3, 4], [4, 5, 6], [0, 3, 6]])
+    uvs, texture = rand(7, 2).requires_grad_(), rand(2, 2, 4, 5).requires_grad_()
+    background = rand(2, 2, 6, 6).requires_grad_()
+    azimuth = torch.tensor([20.0, -70.0], dtype=torch.float64, requires_grad=True)
+    camera = Camera(azimuth, torch.tensor([10.0, 30.0], dtype=torch.float64), fov)
+    renderer = SoftRasterizer(6, margin=margin, backend=backend)
+
+    def textured(vertices, uvs, texture, background, azimuth):
+        seen = renderer(TriangleMesh(vertices, faces, uvs, texture), replace(camera, azimuth=azimuth), background)
+        return seen.image, seen.alpha, seen.depth.clamp(max=9), seen.normals
+
+    def colored(vertices, colors, normals):
+        seen = renderer(TriangleMesh(vertices, faces, normals=normals, colors=colors), camera)
+        return seen.image, seen.normals
+
+    def fixed_uvs(vertices, texture):
+        return renderer(TriangleMesh(vertices, faces, uvs.detach(), texture), camera).image
+
+    def lit(vertices):
+        lighting = Lighting(0.1, ((0.0, 0.3, 1.0), (0.2, 0.0, -1.0)), (0.4, 0.3))
+        return SoftRasterizer(6, margin=margin, backend=backend, lighting=lighting)(
+            TriangleMesh(vertices, faces, uvs.detach(), texture.detach()), camera
+        ).image
+
+    colors, normals = rand(2, 7, 3).requires_grad_(), rand(2, 7, 3).requires_grad_()
+    assert torch.autograd.gradcheck(fixed_uvs, (vertices, texture))
+    for function, inputs in (
+        (textured, (vertices, uvs, texture, background, azimuth)),
+        (colored, (vertices, colors, normals)),
+        (lit, (vertices,)),
+    ):
+        assert torch.autograd.gradcheck(function, inputs, fast_mode=True)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("scene", [lone_square, occlusion])
+@pytest.mark.parametrize("fov", [None, 10.0])
+def test_gradient_of_a_moving_edge_is_its_central_difference(backend, scene, fov):
+    size, camera = 32, Camera.orbit(0.0, 0.0, fov)
+    weight = torch.rand(1, 3, size, size, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+    def loss(dx, margin):
+        return (SoftRasterizer(size, margin=margin, backend=backend)(scene(dx), camera).image * weight).sum()
+
+    for dx in (0.0, 0.007, 0.019, 0.033, 0.051):
+        x = torch.tensor(dx, dtype=torch.float64, requires_grad=True)
+        (gradient,) = torch.autograd.grad(loss(x, 1.0), x)
+        h = 1e-6
+        difference = (loss(dx + h, 1.0) - loss(dx - h, 1.0)) / (2 * h)
+        assert abs(gradient) > 0.1
+        assert torch.allclose(gradient, difference, rtol=1e-5)
+        (gradient,) = torch.autograd.grad(loss(x, 0.0), x)
+        assert abs(gradient) < 1e-12
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_triangle_that_crosses_pixel_centres(backend):
+    # As a vertical edge moves over a centre, the pixel beyond takes up the fading where this one ends: the sum over the
+    # picture has one slope on both sides, and the gradient is it.
+    size = 16
+    corners, faces = square(-0.5, -0.5, 0.0, 1.0)
+    right = torch.tensor([[0.0], [1.0], [1.0], [0.0]], dtype=torch.float64) * torch.tensor([[1.0, 0.0, 0.0]])
+
+    def total(x, margin):
+        mesh = TriangleMesh((corners + right * x)[None], faces, colors=torch.ones(1, 4, 1).double())
+        return SoftRasterizer(size, margin=margin, backend=backend)(mesh, Camera.orbit(0, 0)).image.sum()
+
+    crossing, h = 1 / size, 1e-5  # the edge starts at pixel 12, this moves it to the centre at 12.5
+    slope = (total(crossing + h, 1.0) - total(crossing - h, 1.0)) / (2 * h)
+    assert slope > 60  # 8 rows and the corners' shares, 8 pixels a unit
+    for x in (crossing - h, crossing + h):
+        x = torch.tensor(x, dtype=torch.float64, requires_grad=True)
+        (gradient,) = torch.autograd.grad(total(x, 1.0), x)
+        assert torch.allclose(gradient, slope, rtol=1e-3)
+        (gradient,) = torch.autograd.grad(total(x, 0.0), x)
+        assert gradient == 0
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("scene", [lone_square, occlusion])
+@pytest.mark.parametrize("margin", [1.0, 2.0])
+def test_the_picture_is_continuous_as_edges_sweep_over_pixels(backend, scene, margin):
+    size, step = 16, 1e-3
+    pixels_a_step = step * size / 2
+
+    def largest_jump(margin):
+        renderer, camera = (
+            SoftRasterizer(size, margin=margin, backend=backend, normals=False),
+            Camera.orbit(20, 10, 10.0),
+        )
+        pictures = torch.cat([renderer(scene(i * step), camera).image for i in range(300)])
+        return (pictures[1:] - pictures[:-1]).abs().max()
+
+    assert largest_jump(margin) < 1.5 * pixels_a_step / margin
+    assert largest_jump(0.0) > 0.5
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_turning_mesh_of_many_colours_is_continuous(backend):
+    # Edges of many triangles enter margins and cross centres at once. The slope is steeper than any face, so that no
+    # face blurs itself: what is left are silhouettes, and nothing may jump.
+    shape = solid(trimesh.creation.box((0.9, 0.7, 0.8)))
+    colors = torch.rand(1, 8, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    mesh = replace(shape, vertices=shape.vertices.double(), colors=colors)
+    renderer = SoftRasterizer(24, depth_slope=1.0, backend=backend, normals=False)
+    pictures = torch.cat([renderer(mesh, Camera.orbit(30 + 0.01 * i, 20, 10.0)).image for i in range(400)])
+    assert (pictures[1:] - pictures[:-1]).abs().max() < 0.01
+    assert (pictures[-1] - pictures[0]).abs().max() > 0.1
+
+
+# Pictures to compare with, and bad input
+
+
+@pytest.mark.parametrize("margin", [0, 1])
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_golden(margin, backend):
+    """``python tests/renderers/test_soft_rasterizer.py`` draws them anew; look at them before they are committed."""
+    drawn = (golden_picture(margin, backend) * 255).round()
+    golden = np.array(Image.open(GOLDEN / f"soft_rasterizer_margin_{margin}.png"), dtype=np.float32)
+    differs = ((drawn.permute(1, 2, 0) - torch.from_numpy(golden)).abs() > 1).any(-1)
+    assert differs.sum() <= 8, f"{differs.sum()} of {differs.numel()} pixels differ by more than 1/255"
+
+
+def golden_picture(margin: float, backend: str) -> torch.Tensor:
+    faces, uvs = sheet(33)
+    x, y = 2 * uvs[:, 0] - 1, 1 - 2 * uvs[:, 1]
+    radius, angle = (x**2 + y**2).sqrt().clamp(max=1) * 2.4, torch.atan2(y, x)
+    bump = 0.75 + 0.12 * torch.cos(5 * angle) * torch.sin(radius) ** 2
+    vertices = torch.stack([radius.sin() * angle.cos(), radius.sin() * angle.sin(), radius.cos()], -1) * bump[:, None]
+    row, column = torch.meshgrid(torch.arange(64), torch.arange(64), indexing="ij")
+    texture = torch.stack([((row // 8 + column // 8) % 2).float() * 0.8 + 0.1, row / 64, column / 64])[None]
+    background = torch.stack([torch.linspace(0.2, 0.6, 64).expand(64, 64)] * 3)[None]
+    renderer = SoftRasterizer(64, margin=margin, backend=backend, normals=False)
+    return renderer(TriangleMesh(vertices[None], faces, uvs, texture), Camera.orbit(60, 25, 10.0), background).image[0]
+
+
+def ordinary() -> TriangleMesh:
+    vertices, faces = square(-0.5, -0.5, 0.0, 1.0, torch.float32)
+    return TriangleMesh(vertices[None], faces)
+
+
+def test_bad_input_is_told_with_its_shape():
+    renderer, camera, mesh = SoftRasterizer(8), Camera.orbit(0, 0), ordinary()
+    bad = mesh.vertices.clone()
+    bad[0, 2, 1] = math.nan
+    with pytest.raises(ValueError, match=r"\(1, 4, 3\) must be finite; 1 are not, the first at \[0, 2\]"):
+        renderer(replace(mesh, vertices=bad), camera)
+    bad[0, 2, 1] = math.inf
+    with pytest.raises(ValueError, match="finite"):
+        renderer(replace(mesh, vertices=bad), camera)
+    with pytest.raises(ValueError, match=r"faces \(2, 3\) must index 4 vertices, got indices from 0 to 7"):
+        renderer(replace(mesh, faces=torch.tensor([[0, 1, 2], [0, 2, 7]])), camera)
+    with pytest.raises(ValueError, match="from -1 to 3"):
+        renderer(replace(mesh, faces=torch.tensor([[0, 1, 2], [-1, 2, 3]])), camera)
+    with pytest.raises(TypeError, match=r"float32 or float64, got torch\.bfloat16"):
+        renderer(replace(mesh, vertices=mesh.vertices.bfloat16()), camera)
+    with pytest.raises(TypeError, match="colors must have the vertices' dtype"):
+        renderer(replace(mesh, colors=torch.ones(1, 4, 3).double()), camera)
+    with pytest.raises(TypeError, match="faces must be integers"):
+        replace(mesh, faces=mesh.faces.float())
+    with pytest.raises(ValueError, match=r"texture \(1, 3, 4, 4\) needs uvs"):
+        renderer(replace(mesh, texture=torch.ones(1, 3, 4, 4)), camera)
+    with pytest.raises(ValueError, match=r"background must have shape \(1, 1, 8, 8\), got \(1, 3, 8, 8\)"):
+        renderer(mesh, camera, torch.zeros(1, 3, 8, 8))
+    with pytest.raises(ValueError, match="device"):
+        renderer(replace(mesh, faces=mesh.faces.to("meta")), camera)
+    with pytest.raises(TypeError, match="SoftRasterizer draws TriangleMesh, not VoxelGrid"):
+        renderer(VoxelGrid(torch.zeros(1, 1, 4, 4, 4)), camera)
+    with pytest.raises(ValueError, match="1 scenes need as many cameras, got 2"):
+        renderer(mesh, Camera.orbit([0.0, 1.0], 0))
+    for kwargs in ({"margin": -1.0}, {"depth_slope": -0.1}, {"backend": "opengl"}, {"image_size": 0}):
+        with pytest.raises(ValueError, match=r"must"):
+            SoftRasterizer(**{"image_size": 8, **kwargs})
+    for name, value in (
+        ("uvs", torch.ones(3, 2)),
+        ("texture", torch.ones(2, 3, 4, 4)),
+        ("normals", torch.ones(1, 3, 3)),
+        ("colors", torch.ones(1, 3, 3)),
+    ):
+        with pytest.raises(ValueError, match=f"{name} must have"):
+            replace(mesh, **{name: value})
+
+
+def test_faces_are_checked_again_when_they_change():
+    renderer, mesh = SoftRasterizer(8), ordinary()
+    renderer(mesh, Camera.orbit(0, 0))
+    mesh.faces[1, 2] = 9
+    with pytest.raises(ValueError, match="from 0 to 9"):
+        renderer(mesh, Camera.orbit(0, 0))
+
+
+def test_works_under_autocast():
+    with torch.autocast("cpu", torch.bfloat16):
+        image = SoftRasterizer(16)(ordinary(), Camera.orbit(0, 0)).image
+    assert image.dtype == torch.float32
+    assert torch.equal(image, SoftRasterizer(16)(ordinary(), Camera.orbit(0, 0)).image)
+
+
+if __name__ == "__main__":
+    GOLDEN.mkdir(exist_ok=True)
+    for margin in (0, 1):
+        picture = (golden_picture(margin, "torch") * 255).round().byte().permute(1, 2, 0).numpy()
+        Image.fromarray(picture).save(GOLDEN / f"soft_rasterizer_margin_{margin}.png")

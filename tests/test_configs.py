@@ -1,0 +1,84 @@
+"""Every config builds as it stands, and takes two steps on the CPU when its widths are cut."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import trimesh
+
+from datamodules.shapes import write_archive, write_binvox
+from trainer.__main__ import main
+from trainer.configs import PROJECT_CONFIGS
+
+EXPERIMENTS = sorted(path.name for path in PROJECT_CONFIGS.glob("*.yaml"))
+GRID = 128
+
+
+@pytest.fixture(scope="module")
+def shapenet(tmp_path_factory) -> Path:
+    """A ShapeNetCore.v2 with three blocks of two voxelisations in each category that the configs use."""
+    root = tmp_path_factory.mktemp("shapenet") / "ShapeNetCore.v2"
+    for synset in ("03001627", "04256520", "02808440"):
+        for i in range(24):
+            folder = root / synset / f"model{i}" / "models"
+            folder.mkdir(parents=True)
+            solid = np.zeros((GRID,) * 3, bool)
+            solid[30:90, 20 : 60 + i, 40:80] = True
+            write_binvox(folder / "model_normalized.solid.binvox", solid)
+            trimesh.creation.box((0.4, 0.5, 0.3)).export(folder / "model_normalized.obj")
+    return root
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("archive") / "voxels.npz"
+    voxels = np.zeros((6, 32, 32, 32), bool)
+    voxels[:, 8:24, 8:24, 8:20] = True
+    labels = np.array([0, 0, 0, 1, 1, 1])
+    write_archive(path, {"train": voxels, "test": voxels}, {"train": labels, "test": labels}, ["chair", "sofa"])
+    return path
+
+
+def options(name: str, shapenet: Path, archive: Path) -> list[str]:
+    given = ["--config", name, "--trainer.accelerator=cpu", "--trainer.devices=1"]
+    if name in ("chairs.yaml", "couches.yaml", "bathtubs.yaml"):
+        given.append(f"--data.init_args.shapes.init_args.root={shapenet}")
+    if name == "chairs_modelnet.yaml":
+        given.append(f"--data.init_args.shapes.init_args.path={archive}")
+    return given
+
+
+def two_steps(name: str) -> list[str]:
+    cut = ["--trainer.fast_dev_run=2", "--data.init_args.batch_size=2", "--data.init_args.total_kimg=0.004"]
+    if name == "extractor.yaml":
+        return [*cut, "--data.init_args.pictures_per_class=2", "--data.init_args.validation_pictures_per_class=2"]
+    network = "--model.init_args.neural_renderer.init_args.network.init_args"
+    cut += [f"{network}.width=16", f"{network}.channels_3d=[2,2,2]"]
+    if name.startswith("proxy"):
+        return [*cut, "--data.init_args.shapes.init_args.count=4", "--data.init_args.validation_count=2"]
+    cut += ["--model.init_args.generator.init_args.width=16", "--model.init_args.discriminator.init_args.width=8"]
+    return [*cut, "--data.init_args.pictures=4", "--data.init_args.reference_pictures=4"]
+
+
+def test_there_are_the_configs_that_the_readme_names():
+    named = {"chairs.yaml", "couches.yaml", "bathtubs.yaml", "chairs_modelnet.yaml", "demo.yaml", "extractor.yaml"}
+    assert named <= set(EXPERIMENTS)
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_config_builds_as_it_stands(name, shapenet, archive, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["fit", *options(name, shapenet, archive), "--print_config"]) == 0
+    assert "class_path" in capsys.readouterr().out
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_config_takes_two_steps(name, shapenet, archive, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["fit", *options(name, shapenet, archive), *two_steps(name)]) == 0
+
+
+def test_files_stay_readable():
+    for path in PROJECT_CONFIGS.rglob("*.yaml"):
+        assert len(path.read_text().splitlines()) <= 60, path
