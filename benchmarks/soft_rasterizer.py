@@ -48,8 +48,7 @@ def run(repeats: int = 30) -> list[dict]:
         rows.append(row("unrender, numba, margin 0", 128, 1, measure(make_step(dome(128), margin=0.0), repeats)))
         rows.append(row("unrender, numba, with normals", 128, 1, measure(make_step(dome(128), normals=True), repeats)))
         rows.append(row("unrender, torch", 128, 1, measure(make_step(dome(128), backend="torch"), 3)))
-        for grid in GRIDS:
-            rows.append(row("scaling, numba", grid, 1, measure(make_step(dome(grid)), repeats)))
+        rows.extend(row("scaling, numba", grid, 1, measure(make_step(dome(grid)), repeats)) for grid in GRIDS)
         batch = dome(128, batch=16)
         rows.append(row("unrender, numba", 128, 16, measure(make_step(batch), max(3, repeats // 10))))
     finally:

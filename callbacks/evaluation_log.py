@@ -54,7 +54,7 @@ class EvaluationLog(pl.Callback):
         if trainer.fast_dev_run or not lines:
             return
         first, last = lines[0], lines[-1]
-        module.print(
+        print(
             f"FID {first['fid']:.1f} at {first['kimg']:g} kimg, {last['fid']:.1f} at {last['kimg']:g} kimg "
             f"({last['note']})"
         )

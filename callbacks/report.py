@@ -40,7 +40,7 @@ class Report(pl.Callback):
         if trainer.fast_dev_run:
             return
         path = write_report(Path(trainer.default_root_dir))
-        module.print(f"look at {path}")
+        print(f"look at {path}")
 
 
 def write_report(folder: Path) -> Path:

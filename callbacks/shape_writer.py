@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,6 +17,11 @@ from callbacks.pictures import save_png
 from datamodules.shapes import write_binvox
 from renderers.surface import marching_cubes
 
+_NOTHING = b'{"asset":{"version":"2.0"}} '  # padded to a multiple of 4 bytes, as GLB asks
+EMPTY = {
+    "glb": struct.pack("<4sIIII", b"glTF", 2, 20 + len(_NOTHING), len(_NOTHING), 0x4E4F534A) + _NOTHING,
+    "obj": b"# an empty shape\n",
+}
 Format = Literal["glb", "obj", "binvox"]
 
 
@@ -45,7 +51,7 @@ class ShapeWriter(pl.Callback):
 
     @rank_zero_only
     def on_predict_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        module.print(f"{module.samples} shapes in {Path(trainer.default_root_dir) / 'shapes'}")
+        print(f"{module.samples} shapes in {Path(trainer.default_root_dir) / 'shapes'}")
 
     def _write(self, folder: Path, numbers: list[int], samples: dict[str, Tensor], module: pl.LightningModule) -> None:
         solids = (samples["occupancy"][:, 0] > module.threshold).cpu().numpy()
@@ -65,8 +71,7 @@ def write_shape(solid: Bool[np.ndarray, "D D D"], stem: Path, formats: tuple[For
             write_binvox(path, solid)
             continue
         vertices, faces, normals = marching_cubes(solid)
-        mesh = trimesh.Trimesh(vertices, faces, vertex_normals=normals, process=False)
         if len(faces):
-            mesh.export(path)
+            trimesh.Trimesh(vertices, faces, vertex_normals=normals, process=False).export(path)
         else:  # trimesh refuses to export nothing
-            path.write_bytes(trimesh.Scene().export(file_type=kind) if kind == "glb" else b"# an empty shape\n")
+            path.write_bytes(EMPTY[kind])

@@ -7,6 +7,8 @@ from renderers.lighting import Lighting
 from renderers.neural import NeuralRenderer
 from renderers.opengl import OpenGLRenderer
 from renderers.scenes import TriangleMesh, VoxelGrid
+from renderers.soft_rasterizer import SoftRasterizer
+from renderers.topology import sheet
 
 __all__ = [
     "Camera",
@@ -17,7 +19,9 @@ __all__ = [
     "Renderer",
     "Rendering",
     "Scene",
+    "SoftRasterizer",
     "TriangleMesh",
     "ViewDistribution",
     "VoxelGrid",
+    "sheet",
 ]

@@ -1,4 +1,4 @@
-"""Marching cubes without triangles: the solid part of one cell of a binary grid as an AND or OR of at most three half-spaces.
+"""Marching cubes without triangles: a cell of a binary grid as an AND or OR of at most three half-spaces.
 
 A cell joins eight voxel centres. Where they disagree, marching cubes at level 0.5 cuts the cell by polygons through the
 midpoints of its edges, and for a binary grid nearly all 254 cases are exactly such a combination of planes. A ray then

@@ -43,8 +43,12 @@ class GridPacker:
         np.greater(occupancy, threshold, out=inner.view(bool))
         self._write_codes(i)
         pairs = self.codes[i].view(np.uint64).reshape(y // 2, 2, y * x // 8)
-        pairs = (pairs[:, 0] | pairs[:, 1]).reshape(y // 2, y // 2, 2, x // 8)
-        blocks = (pairs[:, :, 0] | pairs[:, :, 1]).view(np.uint16)  # (z, y, x) of 2³ cells; 0 where empty
+        planes = self._work[0][: pairs[:, 0].size].reshape(
+            y // 2, y * x // 8
+        )  # fresh memory would cost more than the work
+        np.bitwise_or(pairs[:, 0], pairs[:, 1], out=planes)
+        rows = planes.reshape(y // 2, y // 2, 2, x // 8)
+        blocks = (rows[:, :, 0] | rows[:, :, 1]).view(np.uint16)  # (z, y, x) of 2³ cells; 0 where empty
         fours = blocks.view(np.uint32).reshape(y // 4, 2, y // 4, 2, x // 4)
         fours = fours[:, 0] | fours[:, 1]
         full = (fours[:, :, 0] | fours[:, :, 1]) != 0

@@ -1,6 +1,6 @@
 """The shaders of :mod:`renderers.gl_voxels`.
 
-Written for drivers that run every branch of an ``if`` for all lanes (llvmpipe does): the loops are the only real branches, so
+Written for drivers that run every branch of an ``if`` for all lanes (llvmpipe does): loops are the only real branches, so
 each step of a ray does the same work, whether it skips an empty block or tests a cell.
 """
 
@@ -32,8 +32,21 @@ in vec2 corner;
 void main() { gl_Position = vec4(corner * 2.0 - 1.0, 0.0, 1.0); }
 """
 
-MARCH = """
+SHADE = """
 #version 330
+uniform float ambient;
+uniform int light_count;
+uniform vec4 lights[8];         // unit direction, camera frame; intensity
+float shade(vec3 normal) {
+    float light = ambient;
+    for (int i = 0; i < light_count; i++) light += lights[i].w * max(0.0, dot(lights[i].xyz, normal));
+    return min(light, 1.0);
+}
+"""
+
+MARCH = (
+    SHADE
+    + """
 uniform usampler3D codes;
 uniform usampler3D steps;
 uniform usampler2D cells;
@@ -45,9 +58,6 @@ uniform float camera_distance;
 uniform float half_extent;
 uniform bool perspective;
 uniform bool cubes;
-uniform float ambient;
-uniform int light_count;
-uniform vec4 lights[8];         // unit direction, camera frame; intensity
 
 const float NEVER = 1e9;
 struct Ray { vec3 o; vec3 d; vec3 inverse; float start; float end; };  // depth = start + t; cell coordinates o + t d
@@ -69,7 +79,8 @@ Ray ray_at(vec2 pixel, mat3 axes, vec3 box_low, vec3 box_high) {
     return ray;
 }
 
-uint code_at(vec3 cell, int base) { return texelFetch(codes, ivec3(cell) + ivec3(0, 0, base), 0).r; }
+// Everything is int, not uint, from here on: processors without unsigned conversions need six instructions for one.
+int code_at(vec3 cell, int base) { return int(texelFetch(codes, ivec3(cell) + ivec3(0, 0, base), 0).r); }
 
 struct Hit { float t; float first; float last; };  // the surface; where cells with surface were entered first and left last
 
@@ -78,9 +89,9 @@ Hit march(Ray ray, float t, float end, int base) {
     vec3 c = floor(o + d * t);
     Hit hit = Hit(NEVER, NEVER, -NEVER);
     for (int i = 0; i < 4096; i++) {  // come near: rays of a neighbourhood skip alike, and this loop is the cheaper one
-        uint known = texelFetch(steps, (ivec3(c) + ivec3(0, 0, base)) >> 1, 0).r;
-        if (known < 2u || t >= end) break;
-        float around = known == 3u ? 4.0 : 0.0, side = 4.0 + 2.0 * around;
+        int known = int(texelFetch(steps, (ivec3(c) + ivec3(0, 0, base)) >> 1, 0).r);
+        if (known < 2 || t >= end) break;
+        float around = known == 3 ? 4.0 : 0.0, side = 4.0 + 2.0 * around;
         vec3 low = floor(c * 0.25) * 4.0 - around;
         vec3 away = (low + ahead * side - o) * inverse;
         t = min(min(away.x, away.y), away.z);
@@ -89,18 +100,19 @@ Hit march(Ray ray, float t, float end, int base) {
     }
     for (int i = 0; i < 4096; i++) {
         if (t >= end) break;
-        uint known = texelFetch(steps, (ivec3(c) + ivec3(0, 0, base)) >> 1, 0).r;
-        uint code = code_at(c, base);
-        uvec4 cell = texelFetch(cells, ivec2(code, 0), 0);
+        int known = int(texelFetch(steps, (ivec3(c) + ivec3(0, 0, base)) >> 1, 0).r);
+        int code = code_at(c, base);
+        ivec4 cell = ivec4(texelFetch(cells, ivec2(code, 0), 0));
         // Where this stretch of the ray ends: at a cell's side, or at that of all that is known to be empty around it.
-        float block = known == 0u ? 1.0 : known == 1u ? 2.0 : 4.0, around = known == 3u ? 4.0 : 0.0;
-        vec3 low = floor(c / block) * block - around;
+        float block = known == 0 ? 1.0 : known == 1 ? 2.0 : 4.0, around = known == 3 ? 4.0 : 0.0;
+        float part = known == 0 ? 1.0 : known == 1 ? 0.5 : 0.25;
+        vec3 low = floor(c * part) * block - around;
         float side = block + 2.0 * around;
         vec3 away = (low + ahead * side - o) * inverse;
         float leave = min(min(away.x, away.y), away.z);
         // Three half-spaces at once: where the ray enters and leaves what is common to them.
-        vec3 nx = vec3(cell.xyz & 7u) - 2.0, ny = vec3((cell.xyz >> 3) & 7u) - 2.0;
-        vec3 nz = vec3((cell.xyz >> 6) & 7u) - 2.0, offset = vec3(cell.xyz >> 9) * 0.5 - 8.0;
+        vec3 nx = vec3(cell.xyz & 7) - 2.0, ny = vec3((cell.xyz >> 3) & 7) - 2.0;
+        vec3 nz = vec3((cell.xyz >> 6) & 7) - 2.0, offset = vec3(cell.xyz >> 9) * 0.5 - 8.0;
         vec3 p = o - c;
         vec3 value = nx * p.x + ny * p.y + nz * p.z - offset, slope = nx * d.x + ny * d.y + nz * d.z;
         slope = mix(slope, vec3(1e-6), lessThan(abs(slope), vec3(1e-6)));
@@ -109,10 +121,10 @@ Hit march(Ray ray, float t, float end, int base) {
         vec3 from = mix(vec3(-NEVER), crossing, enters), to = mix(crossing, vec3(NEVER), enters);
         float t0 = max(max(from.x, from.y), from.z), t1 = min(min(to.x, to.y), to.z);
         // [t0, t1] is solid, or for an OR it is empty and all else solid.
-        bool either = cell.w != 0u;
+        bool either = cell.w != 0;
         float at = either ? (t0 > t + 1e-6 || t1 <= t ? t : t1) : max(t0, t);
         float limit = either ? leave : min(leave, t1);
-        if (code != 0u) { hit.first = min(hit.first, t); hit.last = leave; }
+        if (code != 0) { hit.first = min(hit.first, t); hit.last = leave; }
         if (at <= limit + 1e-6) { hit.t = at; break; }
         t = leave;
         vec3 inside = clamp(floor(o + d * t), low, low + (side - 1.0));
@@ -123,9 +135,9 @@ Hit march(Ray ray, float t, float end, int base) {
 
 float occupancy(vec3 p, int base) {
     vec3 cell = floor(p), f = p - cell;
-    uint k = code_at(cell, base);
-    vec4 low = vec4(k & 1u, (k >> 2) & 1u, (k >> 4) & 1u, (k >> 6) & 1u);
-    vec4 high = vec4((k >> 1) & 1u, (k >> 3) & 1u, (k >> 5) & 1u, (k >> 7) & 1u);
+    int k = code_at(cell, base);
+    vec4 low = vec4(k & 1, (k >> 2) & 1, (k >> 4) & 1, (k >> 6) & 1);
+    vec4 high = vec4((k >> 1) & 1, (k >> 3) & 1, (k >> 5) & 1, (k >> 7) & 1);
     vec4 x = mix(low, high, f.x);
     vec2 y = mix(x.xz, x.yw, f.y);
     return mix(y.x, y.y, f.z);
@@ -145,13 +157,8 @@ vec3 normal_at(Ray ray, float t, mat3 axes, int base) {  // camera frame
     }
     return normalize(n * axes + vec3(0.0, 0.0, 1e-6));
 }
-
-float shade(vec3 normal) {
-    float light = ambient;
-    for (int i = 0; i < light_count; i++) light += lights[i].w * max(0.0, dot(lights[i].xyz, normal));
-    return min(light, 1.0);
-}
 """
+)
 
 # The pass over whole pictures: one ray through each pixel's centre. Where it runs clear, that is the pixel; where it passes
 # close by a surface the pixel is marked, and the second pass takes four samples there.
@@ -174,9 +181,10 @@ void main() {
     float margin = 1.5 / voxels;
     bool seen = hit.t < NEVER;
     bool close = everywhere || (seen ? (hit.t - hit.first) * voxels > 2.0 : hit.first < NEVER);
+    if (!seen && !close) discard;
     vec3 normal = normal_at(ray, seen ? hit.t : 0.0, axes, base);
     bool clear = seen && !close;
-    picture = clear ? vec4(shade(normal), 1.0, 0.0, 1.0) : close ? vec4(0.0, 0.5, 0.0, 1.0) : vec4(0.0);
+    picture = clear ? vec4(shade(normal), 1.0, 0.0, 1.0) : vec4(0.0, 0.5, 0.0, 1.0);
     stretch = everywhere ? vec4(-NEVER, NEVER, 0.0, 1.0)
         : vec4(ray.start + hit.first - margin, ray.start + (seen ? NEVER : hit.last + margin), 0.0, 1.0);
     surface = clear ? vec4(normal, ray.start + hit.t) : vec4(0.0);
@@ -184,42 +192,56 @@ void main() {
 """
 )
 
-# The pass over a list of marked pixels, four samples each, where 4x multisampling has them.
-EDGES = (
+# The pass over a list of marked pixels: one fragment a sample, the four of a pixel side by side so that they run alike.
+SAMPLES = (
     MARCH
     + """
 uniform sampler2D views;
 uniform usampler2D list;        // pixel numbers in the sheet, row by row
 uniform sampler2D stretches;
-layout(location = 0) out vec4 picture;   // shade times alpha, alpha
-layout(location = 1) out vec4 unused;
-layout(location = 2) out vec4 surface;   // mean normal, nearest depth
-const vec2 SAMPLES[4] = vec2[](vec2(0.375, 0.875), vec2(0.875, 0.625), vec2(0.125, 0.375), vec2(0.625, 0.125));
+out vec4 surface;               // normal, depth; depth 0 where nothing is hit
+// Where 4x multisampling has them.
+const vec2 PLACES[4] = vec2[](vec2(0.375, 0.875), vec2(0.875, 0.625), vec2(0.125, 0.375), vec2(0.625, 0.125));
 void main() {
     ivec2 at = ivec2(gl_FragCoord.xy);
-    int size = int(pixels), which = int(texelFetch(list, at, 0).r);
+    int size = int(pixels), which = int(texelFetch(list, ivec2(at.x >> 2, at.y), 0).r);
     ivec2 where = ivec2(which % size, which / size);
-    int grid = where.y / size;
+    int grid = where.y / size, base = grid * depth_of_grid;
     mat3 axes = mat3(texelFetch(views, ivec2(0, grid), 0).xyz, texelFetch(views, ivec2(1, grid), 0).xyz,
                      texelFetch(views, ivec2(2, grid), 0).xyz);
     vec3 box_low = texelFetch(views, ivec2(3, grid), 0).xyz, box_high = texelFetch(views, ivec2(4, grid), 0).xyz;
-    int base = grid * depth_of_grid;
     vec2 between = texelFetch(stretches, where, 0).xy;
-    float covered = 0.0, nearest = NEVER;
+    Ray ray = ray_at(vec2(where.x, where.y - grid * size) + PLACES[at.x & 3], axes, box_low, box_high);
+    Hit hit = march(ray, max(0.0, between.x - ray.start), min(ray.end, between.y - ray.start), base);
+    bool seen = hit.t < NEVER;
+    surface = seen ? vec4(normal_at(ray, hit.t, axes, base), ray.start + hit.t) : vec4(0.0);
+}
+"""
+)
+
+# Four samples to a pixel.
+RESOLVE = (
+    SHADE
+    + """
+uniform sampler2D samples;
+uniform float step_apart;       // depths further apart than this are of two surfaces
+layout(location = 0) out vec4 picture;   // shade times alpha, alpha
+layout(location = 1) out vec4 surface;   // direction of the mean normal, mean depth of the nearest surface
+void main() {
+    ivec2 at = ivec2(gl_FragCoord.xy);
     vec3 normal = vec3(0.0);
+    float covered = 0.0, nearest = 1e9, depth = 0.0, count = 0.0;
     for (int i = 0; i < 4; i++) {
-        Ray ray = ray_at(vec2(where.x, where.y - grid * size) + SAMPLES[i], axes, box_low, box_high);
-        Hit hit = march(ray, max(0.0, between.x - ray.start), min(ray.end, between.y - ray.start), base);
-        if (hit.t < NEVER) {
-            covered += 0.25;
-            normal += normal_at(ray, hit.t, axes, base);
-            nearest = min(nearest, ray.start + hit.t);
-        }
+        vec4 one = texelFetch(samples, ivec2(4 * at.x + i, at.y), 0);
+        if (one.w > 0.0) { covered += 0.25; normal += one.xyz; nearest = min(nearest, one.w); }
+    }
+    for (int i = 0; i < 4; i++) {
+        float one = texelFetch(samples, ivec2(4 * at.x + i, at.y), 0).w;
+        if (one > 0.0 && one < nearest + step_apart) { depth += one; count += 1.0; }
     }
     normal = covered > 0.0 ? normalize(normal) : vec3(0.0);
     picture = vec4(shade(normal) * covered, covered, 0.0, 1.0);
-    unused = vec4(0.0);
-    surface = vec4(normal, nearest);
+    surface = vec4(normal, depth / max(count, 1.0));
 }
 """
 )

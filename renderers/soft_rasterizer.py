@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
 from functools import lru_cache
 from types import ModuleType
 from typing import Any, ClassVar
@@ -18,8 +19,9 @@ from renderers.base import Renderer, Rendering, Scene, composite
 from renderers.cameras import Camera
 from renderers.lighting import Lighting
 from renderers.scenes import TriangleMesh
-from renderers.soft_rasterizer_reference import NEAR, Fragments, RasterSettings
+from renderers.soft_rasterizer_reference import Fragments, RasterSettings
 
+FADE_DEPTH = 0.05  # world units that the default slope adds over the margin
 BACKENDS = {
     "torch": "renderers.kernels.raster_torch",
     "numba": "renderers.kernels.raster_numba",
@@ -49,7 +51,8 @@ class SoftRasterizer(Renderer):
             no gradient at edges.
         depth_slope: lambda of eq. 9, in world units a pixel: how much farther a triangle's extension counts as it leaves
             the triangle. It keeps a tilted surface from blurring itself. An edge fades over the whole margin if it is more
-            than ``margin * depth_slope`` in front of what it hides.
+            than ``margin * depth_slope`` in front of what it hides; None is ``0.05 / margin``, so that a gap of 0.1 is
+            enough for any margin, on tilted surfaces too.
         cull_backfaces: draw only triangles whose corners turn counter-clockwise as seen.
         lighting: shades the colours by the normals. None leaves texture and vertex colours unlit, and shades a grey mesh
             by ``Lighting()``, which is how OpenGLRenderer draws one.
@@ -65,19 +68,21 @@ class SoftRasterizer(Renderer):
         self,
         image_size: int,
         margin: float = 1.0,
-        depth_slope: float = 0.05,
+        depth_slope: float | None = None,
         cull_backfaces: bool = False,
         lighting: Lighting | None = None,
         normals: bool = True,
         backend: str = "auto",
     ) -> None:
         super().__init__(image_size)
+        if depth_slope is None:
+            depth_slope = FADE_DEPTH / margin if margin > 0 else 0.0
         if margin < 0 or depth_slope < 0:
             raise ValueError(f"margin and depth_slope must not be negative, got {margin} and {depth_slope}")
         if backend != "auto" and backend not in BACKENDS:
             raise ValueError(f"backend must be auto, {', '.join(BACKENDS)}, got {backend!r}")
-        self.margin = margin
-        self.depth_slope = depth_slope
+        self.margin = float(margin)
+        self.depth_slope = float(depth_slope)
         self.cull_backfaces = cull_backfaces
         self.lighting = lighting
         self.normals = normals
@@ -93,7 +98,9 @@ class SoftRasterizer(Renderer):
         )
         # Half precision does not hold screen coordinates.
         with torch.autocast(scene.device.type, enabled=False):
-            screen = backend.project(scene.vertices, *screen_transform(scene.vertices, camera, self.image_size), settings)
+            screen = backend.project(
+                scene.vertices, *screen_transform(scene.vertices, camera, self.image_size), settings
+            )
             fragments = backend.find_fragments(screen.detach(), faces, settings)
             weights, barycentric, alpha, depth = backend.evaluate_fragments(screen, faces, fragments, settings)
             normals = self._camera_normals(scene, faces, camera, backend)
@@ -149,7 +156,9 @@ class SoftRasterizer(Renderer):
         if name == "auto":
             fast_cuda = vertices.dtype == torch.float32 and _has_triton()
             name = "numba" if kind == "cpu" else "triton" if kind == "cuda" and fast_cuda else "torch"
-        needed = {"numba": "cpu", "triton": "cuda"}.get(name, kind)
+        # Triton's interpreter draws on the CPU, for tests.
+        interpreted = name == "triton" and os.environ.get("TRITON_INTERPRET") == "1"
+        needed = kind if interpreted else {"numba": "cpu", "triton": "cuda"}.get(name, kind)
         if kind != needed:
             raise ValueError(f"backend {name!r} draws scenes on {needed}, this one is on {vertices.device}")
         if name == "triton" and vertices.dtype != torch.float32:
@@ -197,7 +206,7 @@ class SoftRasterizer(Renderer):
 
     def _check_faces(self, faces: Tensor, count: int) -> Int[Tensor, "F 3"]:
         """A training run draws one topology over and over: it is checked and converted when it changes."""
-        key = (faces._version, count)
+        key = (0 if faces.is_inference() else faces._version, count)
         if self._checked_faces is not None and self._checked_faces[0] is faces and self._checked_faces[1] == key:
             return self._checked_faces[2]
         if faces.dtype in (torch.bool, torch.uint8) or faces.is_complex():

@@ -88,9 +88,7 @@ def project(
     return torch.cat([x_y + settings.size / 2, depth], -1)
 
 
-def find_fragments(
-    screen: Float[Tensor, "B V 3"], faces: Int[Tensor, "F 3"], settings: RasterSettings
-) -> Fragments:
+def find_fragments(screen: Float[Tensor, "B V 3"], faces: Int[Tensor, "F 3"], settings: RasterSettings) -> Fragments:
     """The fragments that weigh anything, for vertices (x, y, depth) in the screen frame."""
     with torch.no_grad():
         parts = [_find_in_one(points, faces, settings) for points in screen]
@@ -119,9 +117,9 @@ def _find_in_one(screen: Float[Tensor, "V 3"], faces: Int[Tensor, "F 3"], settin
     crisp_face = torch.full_like(nearest, faces.shape[0], dtype=torch.long)
     crisp_face = crisp_face.scatter_reduce(0, pixel[at], pair_face[at], "amin")
     crisp_pixel = torch.nonzero(nearest < torch.inf)[:, 0]
-    crisp = Fragments(crisp_pixel, crisp_face[crisp_pixel], torch.full_like(crisp_pixel, CRISP))
+    crisp_face = crisp_face[crisp_pixel]
     if settings.margin == 0:
-        return crisp
+        return Fragments(crisp_pixel, crisp_face, torch.full_like(crisp_pixel, CRISP))
 
     # Soft: the point of the triangle nearest to a centre outside it lies on an edge that faces the centre.
     at = torch.nonzero(~inside)[:, 0]
@@ -131,18 +129,41 @@ def _find_in_one(screen: Float[Tensor, "V 3"], faces: Int[Tensor, "F 3"], settin
     z = _interpolated_depth(_on_edge(edge, t), corners[at, :, 2], settings.perspective)
     z = z + settings.depth_slope * distance
     seen = (distance < settings.margin) & (z < nearest[pixel[at]])
-    at, edge, z, coverage = at[seen], edge[seen], z[seen], 1 - distance[seen] / settings.margin
-    order = _lexicographic(pixel[at], z, -coverage, pair_face[at])
-    soft = Fragments(pixel[at][order], pair_face[at][order], edge[order])
+    at = at[seen]
+    return keep_what_weighs(
+        torch.cat([pixel[at], crisp_pixel]),
+        torch.cat([pair_face[at], crisp_face]),
+        torch.cat([edge[seen], torch.full_like(crisp_pixel, CRISP)]),
+        torch.cat([z[seen], torch.full_like(crisp_pixel, torch.inf, dtype=z.dtype)]),
+        torch.cat([distance[seen] / settings.margin, torch.zeros_like(crisp_pixel, dtype=z.dtype)]),
+    )
 
-    # Only what hides more than all nearer ones weighs anything. Adding 2 a pixel turns one running maximum into one for
-    # each pixel.
-    level = 2 * soft.pixel.double() + coverage[order].double()
+
+def keep_what_weighs(
+    pixel: Int[Tensor, " M"],
+    face: Int[Tensor, " M"],
+    edge: Int[Tensor, " M"],
+    z: Float[Tensor, " M"],
+    share: Float[Tensor, " M"],
+) -> Fragments:
+    """Sort fragments, and keep those which cover more than all nearer ones of their pixel.
+
+    Args:
+        pixel: as in :class:`Fragments`.
+        face: likewise.
+        edge: likewise.
+        z: depth to sort by, infinite for crisp fragments.
+        share: distance to the pixel's centre as a share of the margin.
+    """
+    order = torch.arange(len(pixel), device=pixel.device)
+    for key in (face, share, z, pixel):  # by pixel, ties by depth, ties of these by distance and face
+        order = order[torch.argsort(key[order], stable=True)]
+    pixel, face, edge, share = pixel[order], face[order], edge[order], share[order]
+    # Adding 2 a pixel turns one running maximum into one for each pixel.
+    level = 2 * pixel.double() + 1 - share.double()
     before = torch.cat([level.new_full((1,), -1.0), level.cummax(0).values])[: len(level)]
-    soft = Fragments(*(x[level > before] for x in (soft.pixel, soft.face, soft.edge)))
-    joined = [torch.cat(pair) for pair in ((x, y) for x, y in zip(_fields(soft), _fields(crisp), strict=True))]
-    order = torch.argsort(joined[0], stable=True)
-    return Fragments(*(x[order] for x in joined))
+    kept = level > before
+    return Fragments(pixel[kept], face[kept], edge[kept])
 
 
 def evaluate_fragments(
@@ -253,15 +274,3 @@ def _normalised(x: Float[Tensor, "M 3"]) -> Float[Tensor, "M 3"]:
 
 def _cross(a: Float[Tensor, "M 2"], b: Float[Tensor, "M 2"]) -> Float[Tensor, " M"]:
     return a[..., 0] * b[..., 1] - a[..., 1] * b[..., 0]
-
-
-def _lexicographic(*keys: Tensor) -> Int[Tensor, " M"]:
-    """The order that sorts by the first key, ties by the second, and so on."""
-    order = torch.arange(len(keys[0]), device=keys[0].device)
-    for key in reversed(keys):
-        order = order[torch.argsort(key[order], stable=True)]
-    return order
-
-
-def _fields(fragments: Fragments) -> tuple[Tensor, Tensor, Tensor]:
-    return fragments.pixel, fragments.face, fragments.edge

@@ -25,9 +25,9 @@ def marching_cubes(
     field = np.pad(solid.astype(np.float32), 2)
     vertices, faces, _, _ = _marching_cubes(field, 0.5)
     normals = _descent(field, vertices)
-    # (z, y, x) to (x, y, z) is a reflection: reverse each face to keep its outside outside.
+    # skimage winds its faces clockwise from outside in (z, y, x); the reflection to (x, y, z) turns them round.
     xyz = (vertices[:, ::-1] - 2 + 0.5) / size - 0.5
-    return np.ascontiguousarray(xyz, np.float32), faces[:, ::-1].astype(np.int32), normals[:, ::-1].astype(np.float32)
+    return np.ascontiguousarray(xyz, np.float32), faces.astype(np.int32), normals[:, ::-1].astype(np.float32)
 
 
 def _descent(field: np.ndarray, points: np.ndarray) -> np.ndarray:
@@ -43,3 +43,30 @@ def _descent(field: np.ndarray, points: np.ndarray) -> np.ndarray:
         across = 0.375 * ((value[0] - field[tuple((low + step).T)]) + (field[tuple((high - step).T)] - value[3]))
         normals[:, axis] = np.where(low[:, axis] != high[:, axis], along, across)
     return normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-6)
+
+
+def cubes(
+    solid: Bool[np.ndarray, "D D D"],
+) -> tuple[Float[np.ndarray, "V 3"], Int[np.ndarray, "F 3"], Float[np.ndarray, "V 3"]]:
+    """The outer faces of the voxels of a boolean grid ``[z, y, x]``, two triangles each, with flat normals.
+
+    Returns vertices, faces and normals as :func:`marching_cubes` does; each square has its own four vertices.
+    """
+    size = solid.shape[0]
+    padded = np.pad(solid, 1)
+    vertices, normals = [], []
+    for axis in range(3):  # x, y, z, which is dimension 2 - axis of the grid
+        for side in (-1, 1):
+            outer = padded & ~np.roll(padded, -side, 2 - axis)
+            voxels = np.argwhere(outer)[:, ::-1] - 1  # (x, y, z)
+            # The square's corners, counter-clockwise seen from outside.
+            square = np.full((4, 3), 0.5)
+            square[:, (axis + 1) % 3] += np.array([-0.5, 0.5, 0.5, -0.5]) * side
+            square[:, (axis + 2) % 3] += [-0.5, -0.5, 0.5, 0.5]
+            square[:, axis] += 0.5 * side
+            vertices.append((voxels[:, None] + square).reshape(-1, 3) / size - 0.5)
+            normals.append(np.broadcast_to(np.eye(3)[axis] * side, (4 * len(voxels), 3)))
+    points = np.concatenate(vertices).astype(np.float32)
+    first = 4 * np.arange(len(points) // 4, dtype=np.int32)[:, None]
+    faces = np.concatenate([first + np.array(corners, np.int32) for corners in ([0, 1, 2], [0, 2, 3])])
+    return points, faces, np.concatenate(normals).astype(np.float32)

@@ -17,6 +17,7 @@ def sheet(size: int, device: torch.device | str | None = None) -> tuple[Int[Tens
 
     Args:
         size: N, vertices along a side; 128 gives 24,858 triangles.
+        device: of the result.
 
     Returns:
         Faces ``(F, 3)`` and UVs ``(N², 2)`` in [0, 1], (0, 0) at the top left.

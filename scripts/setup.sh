@@ -29,5 +29,5 @@ if ! "$PYTHON" -m venv "$VENV" 2>/dev/null; then
 fi
 # torch first: asked for by another package, pip would take its newest build with gigabytes of CUDA.
 "$VENV/bin/pip" install -q --disable-pip-version-check "$(grep '^torch==' constraints.txt)"
-"$VENV/bin/pip" install -q --disable-pip-version-check -c constraints.txt -e '.[dev,bench]'
+"$VENV/bin/pip" install -q --disable-pip-version-check -c constraints.txt -e '.[dev]'
 echo "setup: $VENV is ready"

@@ -4,6 +4,7 @@ import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import jaxtyping
 from jaxtyping import install_import_hook
 
 PACKAGES = ["callbacks", "datamodules", "lightning_modules", "metrics", "networks", "renderers"]
@@ -30,3 +31,11 @@ def seeded():
 def needs_gpu():
     if not torch.cuda.is_available():
         pytest.skip("needs a CUDA device")
+
+
+@pytest.fixture
+def unchecked():
+    """Types unchecked, as outside the tests: for what a user may type that no annotation allows."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)

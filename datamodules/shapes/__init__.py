@@ -3,6 +3,7 @@
 from datamodules.shapes.archive import VoxelArchive, write_archive
 from datamodules.shapes.base import Shape, ShapeSource, Split, in_split, to_voxel_grid
 from datamodules.shapes.binvox import Binvox, read_binvox, write_binvox
+from datamodules.shapes.damaged import DamagedShapes
 from datamodules.shapes.procedural import ProceduralShapes
 from datamodules.shapes.regrid import fit, regrid
 from datamodules.shapes.shapenet import ShapeNetShapes
@@ -10,6 +11,7 @@ from datamodules.shapes.voxelize import normalize, voxelize
 
 __all__ = [
     "Binvox",
+    "DamagedShapes",
     "ProceduralShapes",
     "Shape",
     "ShapeNetShapes",

@@ -3,6 +3,8 @@
 See :mod:`renderers.soft_rasterizer_reference` for the formulas; the backward pass is their derivative by hand.
 """
 
+# ruff: noqa: ANN001, ANN202 (numba types the kernels itself)
+
 from __future__ import annotations
 
 import math

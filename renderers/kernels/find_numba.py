@@ -3,6 +3,8 @@
 See :mod:`renderers.soft_rasterizer_reference` for what they must find.
 """
 
+# ruff: noqa: ANN001, ANN202, RUF046 (numba types the kernels itself)
+
 from __future__ import annotations
 
 import math
@@ -44,7 +46,15 @@ def _find_in_one(
     crisp = np.full((size, size), -1, np.int32)
     orientation = np.zeros(len(faces), np.int8)
     covered = _crisp_pass(
-        screen, faces, kind(NEAR), kind(THIN**2), settings.cull_backfaces, settings.perspective, depth, crisp, orientation
+        screen,
+        faces,
+        kind(NEAR),
+        kind(THIN**2),
+        settings.cull_backfaces,
+        settings.perspective,
+        depth,
+        crisp,
+        orientation,
     )
     head = np.full((size, size), -1, np.int32)
     capacity, listed = 2 * size * size, 0

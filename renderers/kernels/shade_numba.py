@@ -3,6 +3,8 @@
 The specifications are in :mod:`renderers.fragment_shading` and :mod:`renderers.vertex_normals`.
 """
 
+# ruff: noqa: ANN001, ANN202 (numba types the kernels itself)
+
 from __future__ import annotations
 
 from typing import Any, no_type_check
@@ -54,7 +56,13 @@ def vertex_normals(vertices: Float[Tensor, "B V 3"], faces: Int[Tensor, "F 3"]) 
 class _SplatAttributes(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, weights: Tensor, barycentric: Tensor, attributes: Tensor, faces: Tensor, fragments: Fragments, size: int
+        ctx: Any,
+        weights: Tensor,
+        barycentric: Tensor,
+        attributes: Tensor,
+        faces: Tensor,
+        fragments: Fragments,
+        size: int,
     ) -> Tensor:
         attributes = attributes.contiguous()
         picture = attributes.new_zeros(attributes.shape[0], attributes.shape[2], size * size)

@@ -110,6 +110,7 @@ def test_pickles_and_fingerprints(archive, tmp_path):
         ({"category": "chair", "path": "/no/shapes.npz"}, "/no/shapes.npz"),
     ],
 )
+@pytest.mark.usefixtures("unchecked")
 def test_mistakes_are_told_at_construction(archive, arguments, message):
     with pytest.raises(InputError, match=message):
         VoxelArchive(**{"path": archive, **arguments})
@@ -189,6 +190,7 @@ def test_nothing_but_input_errors_comes_out_of_damaged_files(archive, tmp_path_f
 
 
 @pytest.mark.parametrize("labels", [np.array([0, 2]), np.array([0])])
+@pytest.mark.usefixtures("unchecked")
 def test_write_archive_checks_labels(tmp_path, labels):
     grids = np.zeros((2, 4, 4, 4), bool)
     with pytest.raises(ValueError, match="labels"):

@@ -104,6 +104,7 @@ def test_nothing_but_input_errors_comes_out(file, noise, at, headed):
         assert read_binvox(file).voxels.dtype == bool
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_shapes_that_the_format_cannot_hold_are_refused(file):
     with pytest.raises(ValueError, match="shape"):
         write_binvox(file, np.zeros((2, 2, 3), bool))

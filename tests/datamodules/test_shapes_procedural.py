@@ -124,6 +124,7 @@ def test_shapes_vary():
         ({"category": "chair", "seed": -1}, "seed"),
     ],
 )
+@pytest.mark.usefixtures("unchecked")
 def test_arguments_that_make_no_sense_are_refused(arguments, message):
     with pytest.raises(InputError, match=message):
         ProceduralShapes(**arguments)

@@ -196,6 +196,7 @@ def test_a_changed_file_changes_the_fingerprint(tmp_path):
         ({"category": "chair", "root": "/no/ShapeNet"}, "/no/ShapeNet"),
     ],
 )
+@pytest.mark.usefixtures("unchecked")
 def test_mistakes_are_told_at_construction(v2, arguments, message):
     with pytest.raises(InputError, match=message):
         ShapeNetShapes(**{"root": v2, **arguments})

@@ -1,0 +1,196 @@
+"""Pictures a second of new voxel grids: naive pyrender, OpenGLRenderer's two backends, and worker processes.
+
+    python -m benchmarks.opengl [--voxels 64] [--size 128] [--batch 64] [--json figures.json]
+
+Every picture is of a new binary grid (procedural chairs and lumps by turns) from a new view, under two lights, and counts
+from the grid in memory to the picture in memory. All but the last rows are of one core, OpenGL's own threads included: the
+benchmark runs itself again, bound to one core. Each repeat measures all ways in turn, so that a busy machine slows all
+alike; the figure is the median, and "times naive" the median of the ratios.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from renderers import Camera, OpenGLRenderer, ViewDistribution, VoxelGrid
+
+
+def run(voxels: int = 64, size: int = 128, batch: int = 64, repeats: int = 7) -> list[dict[str, Any]]:
+    """One row a way: name, processes, frames a second, and how many times the naive way."""
+    settings = [str(x) for x in (voxels, size, batch, repeats)]
+    rows = []
+    for mode, cores in (("alone", 1), ("pools", None)):
+        available = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+        pin = f"import os; os.sched_setaffinity(0, {{{available[-1]}}}); " if cores == 1 and available else ""
+        code = f"{pin}from benchmarks.opengl import child; child({mode!r}, {', '.join(settings)})"
+        environment = {**os.environ, "LP_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+        output = subprocess.run(
+            [sys.executable, "-c", f"if __name__ == '__main__':\n    {code}"],
+            stdout=subprocess.PIPE,
+            text=True,
+            check=True,
+            env=environment,
+            cwd=Path(__file__).parents[1],
+        ).stdout
+        rows += json.loads(output.splitlines()[-1])
+    naive = rows[0]["frames_per_s"]
+    for row in rows:
+        row.setdefault("times_naive", row["frames_per_s"] / naive)
+    return rows
+
+
+def child(mode: str, voxels: int, size: int, batch: int, repeats: int) -> None:
+    """Measure in this process, and print rows as JSON."""
+    torch.set_num_threads(1)
+    generator = torch.Generator().manual_seed(0)
+    scene = VoxelGrid(torch.stack([solid(voxels, i) for i in range(batch)])[:, None])
+    camera = ViewDistribution().sample(batch, generator)
+    rows = _alone(scene, camera, size, repeats) if mode == "alone" else _pools(scene, camera, size, repeats)
+    print(json.dumps(rows))
+
+
+def _alone(scene: VoxelGrid, camera: Camera, size: int, repeats: int) -> list[dict[str, Any]]:
+    few = slice(0, 8)  # the slow ways draw fewer pictures
+    small = VoxelGrid(scene.occupancy[few]), camera[few]
+    moderngl = OpenGLRenderer(size, backend="moderngl")
+    image_only = OpenGLRenderer(size, backend="moderngl", geometry=False)
+    cubes = OpenGLRenderer(size, backend="moderngl", geometry=False, surface="cubes")
+    pyrender = OpenGLRenderer(size, backend="pyrender")
+    naive = Naive(size)
+    ways: dict[str, tuple[Callable[[], Any], int]] = {
+        "naive pyrender": (lambda: naive(*small), len(small[0])),
+        "pyrender, batched": (lambda: pyrender(*small), len(small[0])),
+        "moderngl": (lambda: image_only(scene, camera), len(scene)),
+        "moderngl, with normals and depth": (lambda: moderngl(scene, camera), len(scene)),
+        "moderngl, cubes": (lambda: cubes(*small), len(small[0])),
+    }
+    rates: dict[str, list[float]] = {name: [] for name in ways}
+    for repeat in range(repeats + 1):
+        for name, (draw, count) in ways.items():
+            start = time.perf_counter()
+            draw()
+            if repeat:  # the first compiles shaders
+                rates[name].append(count / (time.perf_counter() - start))
+    return [
+        {
+            "way": name,
+            "processes": 1,
+            "frames_per_s": statistics.median(values),
+            "times_naive": statistics.median(a / b for a, b in zip(values, rates["naive pyrender"], strict=True)),
+        }
+        for name, values in rates.items()
+    ]
+
+
+def _pools(scene: VoxelGrid, camera: Camera, size: int, repeats: int) -> list[dict[str, Any]]:
+    from renderers.pool import RenderPool
+
+    rows = []
+    for backend in ("pyrender", "moderngl"):
+        for workers in (1, 2):
+            part = slice(0, 8 if backend == "pyrender" else len(scene))
+            some = VoxelGrid(scene.occupancy[part]), camera[part]
+            with RenderPool(OpenGLRenderer(size, backend=backend, geometry=False), workers) as pool:
+                for future in [pool.submit(*some) for _ in range(2 * workers)]:
+                    future.result()
+                start = time.perf_counter()
+                futures = [pool.submit(*some) for _ in range(repeats + 1)]
+                for future in futures:
+                    future.result()
+                rate = len(futures) * len(some[0]) / (time.perf_counter() - start)
+            rows.append({"way": f"{backend}, pool", "processes": workers, "frames_per_s": rate})
+    return rows
+
+
+class Naive:
+    """What one writes first: scikit-image's marching cubes, and a new pyrender scene for each picture."""
+
+    def __init__(self, size: int) -> None:
+        OpenGLRenderer(8)(
+            VoxelGrid(torch.ones(1, 1, 2, 2, 2)), Camera.orbit(0.0, 0.0)
+        )  # sets pyrender up for no window
+        import pyrender
+
+        from renderers.gl_pyrender import _context
+
+        self.pyrender, self.offscreen, self.size = pyrender, _context().offscreen, size
+
+    def __call__(self, scene: VoxelGrid, camera: Camera) -> list[np.ndarray]:
+        from skimage.measure import marching_cubes
+
+        pyrender, pictures = self.pyrender, []
+        self.offscreen.viewport_width = self.offscreen.viewport_height = self.size
+        for solid, rotation in zip(scene.occupancy[:, 0].numpy(), camera.rotation.numpy(), strict=True):
+            vertices, faces, normals, _ = marching_cubes(np.pad(solid, 1), 0.5)
+            primitive = pyrender.Primitive(
+                positions=((vertices[:, ::-1] - 0.5) / len(solid) - 0.5).astype(np.float32),
+                normals=normals[:, ::-1].astype(np.float32),
+                indices=faces[:, ::-1],
+            )
+            pose = np.eye(4)
+            pose[:3, :3], pose[:3, 3] = rotation.T, rotation.T @ [0, 0, camera.distance]
+            drawing = pyrender.Scene(bg_color=(0.0, 0.0, 0.0, 0.0), ambient_light=(0.1, 0.1, 0.1))
+            drawing.add(pyrender.Mesh([primitive]))
+            drawing.add(pyrender.OrthographicCamera(1, 1, znear=0.1, zfar=4.0), pose=pose)
+            for strength in (3.0, 1.5):
+                drawing.add(pyrender.DirectionalLight(intensity=strength), pose=pose)
+            pictures.append(self.offscreen.render(drawing)[0])
+        return pictures
+
+
+def solid(size: int, i: int) -> torch.Tensor:
+    """``(D, D, D)`` of 0 and 1: chairs for even i, lumps for odd ones."""
+    generator = torch.Generator().manual_seed(i)
+    if i % 2:
+        noise = torch.randn(1, 1, 5, 5, 5, generator=generator)
+        noise = torch.nn.functional.interpolate(noise, size=(size,) * 3, mode="trilinear", align_corners=True)[0, 0]
+        axis = (torch.arange(size) + 0.5) / size * 2 - 1
+        z, y, x = torch.meshgrid(axis, axis, axis, indexing="ij")
+        return (noise * 0.3 + 0.65 > (x * x + y * y + z * z).sqrt()).float()
+    out = torch.zeros(size, size, size)
+    wide, high, leg = (int(torch.randint(a, b, (1,), generator=generator)) for a, b in ((16, 25), (20, 31), (1, 5)))
+    low, far = 32 - wide, 32 + wide
+    boxes = [
+        (low, far, high, high + 3, low, far),
+        (low, far, high, 61, low, low + 3),
+        (low, low + 2, high, high + 12, low, far),
+    ]
+    boxes += [(x, x + leg, 2, high, z, z + leg) for x in (low, far - leg) for z in (low, far - leg)]
+    for x0, x1, y0, y1, z0, z1 in boxes:
+        spans = [
+            (round(a * size / 64), max(round(b * size / 64), round(a * size / 64) + 1))
+            for a, b in ((z0, z1), (y0, y1), (x0, x1))
+        ]
+        out[tuple(slice(a, b) for a, b in spans)] = 1
+    return out
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--voxels", type=int, default=64, help="voxels along an edge")
+    parser.add_argument("--size", type=int, default=128, help="pixels along an edge")
+    parser.add_argument("--batch", type=int, default=64, help="grids drawn at once")
+    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--json", type=Path, help="also write the rows here")
+    options = parser.parse_args()
+    rows = run(options.voxels, options.size, options.batch, options.repeats)
+    for row in rows:
+        print(f"{row['way']:34} {row['processes']:2d} {row['frames_per_s']:8.0f} frames/s {row['times_naive']:7.1f}x")
+    if options.json:
+        options.json.write_text(json.dumps(rows, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

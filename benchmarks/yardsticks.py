@@ -1,0 +1,55 @@
+"""What a FID on real chairs means: the floor, and what other shapes score.
+
+python -m benchmarks.yardsticks --archive modelnet10_voxels_32.npz [--fid FID_OF_A_RUN]
+
+Renders at 64², views of chairs_modelnet.yaml, against the test chairs that it compares with: training chairs (the floor),
+tables, random cubes.
+"""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+import torch
+
+from benchmarks.__main__ import machine, show
+from datamodules.renders import render_shapes
+from datamodules.shapes import ProceduralShapes, ShapeSource, VoxelArchive
+from metrics import PictureFID, load_extractor
+from renderers import OpenGLRenderer, ViewDistribution
+
+
+def run(archive: str, count: int = 2000, fid_of_run: float | None = None) -> list[dict[str, Any]]:
+    """One row a yardstick, FID of ``count`` renders against ``count`` renders of the test chairs."""
+    renderer = OpenGLRenderer(64, backend="moderngl")
+    fid = PictureFID(load_extractor("renders_small"))
+    sources: dict[str, ShapeSource] = {
+        "test chairs (reference)": VoxelArchive(archive, "chair", "test"),
+        "training chairs: the floor": VoxelArchive(archive, "chair", "train"),
+        "tables": VoxelArchive(archive, "table", "train"),
+        "random cubes": ProceduralShapes("cubes", count=1000, voxel_size=32),
+    }
+    rows = []
+    for seed, (name, shapes) in enumerate(sources.items()):
+        for start in range(0, count, 100):
+            indices = list(range(start, start + 100))
+            pictures = torch.from_numpy(render_shapes(shapes, renderer, ViewDistribution(), seed, indices))
+            fid.update(pictures, real=seed == 0)
+        if seed:
+            rows.append({"pictures": name, "FID": fid.compute()})
+            fid.reset()
+    if fid_of_run is not None:
+        rows.append({"pictures": "the run", "FID": fid_of_run})
+    return rows
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--archive", required=True)
+    parser.add_argument("--count", type=int, default=2000)
+    parser.add_argument("--fid", type=float, help="of a run, to stand beside the yardsticks")
+    arguments = parser.parse_args()
+    print(machine())
+    show(run(arguments.archive, arguments.count, arguments.fid))
+    print(f"extractor renders_small, {arguments.count:,} pictures of each against as many of the test chairs")

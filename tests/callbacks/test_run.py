@@ -1,0 +1,160 @@
+"""What a whole run of the demo leaves behind, at a size for a test."""
+
+import base64
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import trimesh
+from PIL import Image
+
+from callbacks.evaluation_log import read_metrics
+from callbacks.pictures import save_png, tile
+from callbacks.shape_writer import write_shape
+from datamodules.shapes import read_binvox
+from trainer.__main__ import main
+
+NETWORK = "--model.init_args.neural_renderer.init_args.network.init_args"
+SMALL = [
+    "--config=demo.yaml",
+    "--trainer.accelerator=cpu",
+    "--trainer.val_check_interval=0.5",
+    "--trainer.log_every_n_steps=1",
+    "--model.init_args.proxy_checkpoint=null",
+    "--model.init_args.generator.init_args.width=16",
+    "--model.init_args.discriminator.init_args.width=8",
+    f"{NETWORK}.width=16",
+    f"{NETWORK}.channels_3d=[2,2,2]",
+    "--data.init_args.shapes.init_args.count=8",
+    "--data.init_args.reference_shapes.init_args.count=8",
+    "--data.init_args.reference_pictures=16",
+    "--data.init_args.batch_size=4",
+    "--data.init_args.total_kimg=0.016",
+]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> tuple[Path, str]:
+    """A finished run's folder and what it printed."""
+    import contextlib
+    import io
+    import os
+
+    folder = tmp_path_factory.mktemp("demo")
+    before, printed = Path.cwd(), io.StringIO()
+    os.chdir(folder)
+    try:
+        with contextlib.redirect_stdout(printed):
+            assert main(["fit", *SMALL]) == 0
+    finally:
+        os.chdir(before)
+    return folder / "runs" / "demo" / "001", printed.getvalue()
+
+
+def test_all_that_the_readme_names_is_there(run):
+    folder, _ = run
+    names = {path.name for path in folder.iterdir()}
+    assert names >= {
+        *("report.html", "metrics.jsonl", "metrics.csv", "samples", "normals", "reals.png", "fid.png", "shapes"),
+        *("checkpoints", "config.yaml", "command.txt", "version.json", "run.json"),
+    }
+    assert json.loads((folder / "run.json").read_text())["status"] == "finished"
+
+
+def test_each_evaluation_has_a_line_with_all_that_a_figure_must_say(run):
+    lines = read_metrics(run[0])
+    assert [line["step"] for line in lines] == [0, 2, 4]
+    assert [line["kimg"] for line in lines] == pytest.approx([0, 0.008, 0.016])
+    for line in lines:
+        assert line["fid"] > 0 and 0 < line["reference_occupancy"] < 1
+        assert {"occupancy", "pairwise_iou", "seconds"} <= line.keys()
+        assert line["note"] == "extractor renders_small, 16 generated against 16 real pictures"
+
+
+def test_grids_start_before_training_and_show_something(run):
+    folder, _ = run
+    for kind, mode in (("samples", "L"), ("normals", "RGB")):
+        grids = sorted((folder / kind).glob("*.png"))
+        assert [g.stem for g in grids] == ["000000.00kimg", "000000.01kimg", "000000.02kimg"]
+        assert Image.open(grids[0]).mode == mode
+    reals = np.asarray(Image.open(folder / "reals.png"))
+    assert reals.std() > 10
+
+
+def test_the_last_lines_say_fid_and_where_to_look(run):
+    folder, printed = run
+    first, last = read_metrics(folder)[0]["fid"], read_metrics(folder)[-1]["fid"]
+    assert re.search(
+        rf"FID {first:.1f} at 0 kimg, {last:.1f} at 0.016 kimg \(extractor renders_small, 16 generated against 16",
+        printed,
+    )
+    assert "report.html" in printed.splitlines()[-2]
+
+
+def test_the_report_needs_nothing_else(run):
+    page = (run[0] / "report.html").read_text()
+    assert not re.search(r"(src|href)=['\"](?!data:)", page)
+    assert page.count("data:image/png") >= 1 + 3 + 3 + 1 + 8
+    glbs = re.findall(r"data:model/gltf-binary;base64,([^']+)'", page)
+    assert len(glbs) == 8 and all(base64.b64decode(glb)[:4] == b"glTF" for glb in glbs)
+    assert "Samples over time" in page and "class_path" in page
+
+
+def test_losses_are_in_metrics_csv_by_step(run):
+    lines = (run[0] / "metrics.csv").read_text().splitlines()
+    assert {"d", "g", "r", "kimg", "fid"} <= set(lines[0].split(","))
+
+
+def test_validate_and_predict_take_the_run(run, capsys, monkeypatch):
+    folder, _ = run
+    monkeypatch.chdir(folder.parents[2])
+    where = str(folder.relative_to(Path.cwd()))
+    assert main(["validate", "--run_dir", where]) == 0
+    printed = capsys.readouterr().out
+    assert f"{read_metrics(folder)[-1]['fid']:.2f}"[:4] in printed
+    assert main(["predict", "--run_dir", where, "--model.init_args.samples=3", "--model.init_args.sample_seed=1"]) == 0
+    shapes = folder / "predict" / "shapes"
+    assert {p.name for p in shapes.glob("0002*")} == {
+        *("0002.glb", "0002.obj", "0002.binvox", "0002.png", "0002_normals.png"),
+    }
+    assert len(list(shapes.glob("*.glb"))) == 3
+
+
+def test_a_checkpoint_of_another_configuration_is_refused(run, capsys, monkeypatch):
+    folder, _ = run
+    monkeypatch.chdir(folder.parents[2])
+    bigger = ["--model.init_args.generator.init_args.width=32"]
+    assert main(["validate", "--run_dir", str(folder), *bigger]) == 2
+    error = capsys.readouterr().err.strip().splitlines()
+    assert error[-1].startswith("error: ") and "last.ckpt" in error[-1]
+
+
+def test_shapes_are_closed_and_the_same_in_each_format(tmp_path):
+    solid = np.zeros((16, 16, 16), bool)
+    solid[2:5, 3:12, 1:9] = True  # z, y, x: touches nothing
+    solid[0:2, 3:5, 0:4] = True  # touches the border
+    write_shape(solid, tmp_path / "shape", ("glb", "obj", "binvox"))
+    assert (read_binvox(tmp_path / "shape.binvox").voxels == solid).all()
+    for kind in ("glb", "obj"):
+        mesh = trimesh.load(tmp_path / f"shape.{kind}", force="mesh")
+        assert mesh.is_watertight and mesh.volume > 0
+        assert mesh.bounds[1] == pytest.approx([9 / 16 - 0.5, 12 / 16 - 0.5, 5 / 16 - 0.5], abs=0.02)
+        assert mesh.bounds[0][0] == pytest.approx(-0.5, abs=0.04)
+
+
+def test_an_empty_shape_is_written_too(tmp_path):
+    write_shape(np.zeros((8, 8, 8), bool), tmp_path / "empty", ("glb", "obj", "binvox"))
+    assert (tmp_path / "empty.glb").read_bytes()[:4] == b"glTF"
+    assert not read_binvox(tmp_path / "empty.binvox").voxels.any()
+
+
+def test_tiles_stand_in_reading_order(tmp_path):
+    pictures = torch.arange(6).view(6, 1, 1, 1) / 10 * torch.ones(6, 1, 2, 2)
+    sheet = tile(pictures, columns=3)
+    assert sheet.shape == (1, 5, 8)
+    assert sheet[0, 0, 3].item() == pytest.approx(0.1) and sheet[0, 3, 0].item() == pytest.approx(0.3)
+    save_png(tmp_path / "x" / "sheet.png", sheet, at_least=80)
+    assert Image.open(tmp_path / "x" / "sheet.png").size == (80, 50)

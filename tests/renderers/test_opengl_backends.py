@@ -1,0 +1,184 @@
+"""pyrender and moderngl draw the same, and can live in one process."""
+
+import logging
+
+import numpy as np
+import pytest
+import torch
+from solids import angles, ball_mesh, blob, both_opaque, chair, grids, mean_difference, overlap
+
+pytest.importorskip("moderngl")
+
+from skimage.measure import marching_cubes
+
+from renderers import Camera, OpenGLRenderer, TriangleMesh, ViewDistribution
+from renderers.gl_cells import cell_planes
+from renderers.gl_context import log_renderer
+from renderers.gl_pack import GridPacker
+
+
+def views(n, fov=None, seed=1):
+    return ViewDistribution(fov=fov).sample(n, torch.Generator().manual_seed(seed))
+
+
+def both(scene, camera, size=128, **options):
+    return [OpenGLRenderer(size, backend=b, **options)(scene, camera) for b in ("pyrender", "moderngl")]
+
+
+@pytest.mark.parametrize("fov", [None, 40.0])
+@pytest.mark.parametrize("surface", ["marching_cubes", "cubes"])
+def test_voxels_agree(surface, fov):
+    scene = grids(chair(), blob(seed=1), chair(leg=3), blob(seed=2), torch.zeros(64, 64, 64), torch.ones(64, 64, 64))
+    a, b = both(scene, views(6, fov), surface=surface)
+    inner = both_opaque(a, b)
+    assert mean_difference(a.image, b.image) < 1.2
+    assert mean_difference(a.alpha, b.alpha) < 0.2
+    assert overlap(a.alpha, b.alpha) > 0.998
+    assert (a.depth - b.depth)[inner].abs().median() < 2e-3
+    assert angles(a.normals, b.normals)[inner].median() < 2
+
+
+def test_thin_legs_look_the_same_from_every_side():
+    """One voxel thick, seen at angles where the centre of no pixel may meet them."""
+    solid = torch.zeros(64, 64, 64)
+    solid[20, 4:60, 20] = solid[44, 4:60, 40] = 1
+    camera = Camera.orbit(torch.arange(0.0, 360.0, 22.5), 0.0)
+    a, b = both(grids(*[solid] * 16), camera)
+    assert mean_difference(a.alpha, b.alpha) < 0.02
+    assert a.alpha.sum() > 0
+
+
+@pytest.mark.parametrize(("voxels", "size", "most"), [(64, 32, 4), (16, 128, 1.5), (48, 100, 1.5), (33, 64, 1.5)])
+def test_other_sizes_agree(voxels, size, most):
+    """A pixel of two voxels at 32² mixes more facets than four samples or triangles can say."""
+    scene = grids(blob(voxels, 4), chair(voxels, leg=4))
+    a, b = both(scene, views(2), size)
+    assert overlap(a.alpha, b.alpha) > 0.995
+    assert mean_difference(a.image, b.image) < most
+
+
+def test_noise_agrees():
+    """An untrained generator's grid: every kind of cell, ambiguous ones included."""
+    noise = (torch.rand(2, 1, 32, 32, 32, generator=torch.Generator().manual_seed(0)) > 0.6).float()
+    a, b = both(grids(*noise[:, 0]), views(2))
+    assert overlap(a.alpha, b.alpha) > 0.99
+    assert mean_difference(a.image, b.image) < 8
+
+
+@pytest.mark.parametrize("fov", [None, 30.0])
+@pytest.mark.parametrize("lighting", [None, "unlit"])
+def test_meshes_agree(fov, lighting):
+    ball = ball_mesh(5)
+    camera = views(5, fov)
+    background = torch.rand(5, 3, 1, 1).expand(5, 3, 128, 128)
+    colored = TriangleMesh(ball.vertices, ball.faces, colors=ball.vertices.clamp(-1, 1) / 2 + 0.5)
+    plain = TriangleMesh(ball.vertices, ball.faces)
+    for mesh, behind in ((ball, background), (colored, background), (plain, background[:, :1])):
+        a, b = (
+            OpenGLRenderer(128, backend=name, lighting=lighting)(mesh, camera, behind)
+            for name in ("pyrender", "moderngl")
+        )
+        inner = both_opaque(a, b)
+        assert mean_difference(a.image, b.image) < 0.2
+        assert overlap(a.alpha, b.alpha) > 0.999
+        assert (a.depth - b.depth)[inner].abs().median() < 1e-3
+        assert angles(a.normals, b.normals)[inner].median() < 1
+
+
+def test_backends_take_turns_in_one_process():
+    scene, mesh, camera = grids(blob(32), chair(32, leg=2)), ball_mesh(2), views(2)
+    renderers = [OpenGLRenderer(64, backend=b) for b in ("pyrender", "moderngl", "pyrender", "moderngl")]
+    pictures = [[r(s, camera).image for s in (scene, mesh)] for _ in range(2) for r in renderers]
+    for i in range(2, len(pictures)):
+        for now, then in zip(pictures[i], pictures[i % 2], strict=True):
+            assert torch.equal(now, then)
+
+
+def test_picture_alone_is_the_same_picture():
+    scene, camera = grids(blob(), chair()), views(2)
+    a = OpenGLRenderer(64, backend="moderngl")(scene, camera)
+    b = OpenGLRenderer(64, backend="moderngl", geometry=False)(scene, camera)
+    assert torch.equal(a.image, b.image)
+    assert b.normals is None
+    assert b.depth is None
+
+
+def test_says_once_what_draws(caplog):
+    log_renderer.cache_clear()
+    with caplog.at_level(logging.INFO):
+        log_renderer("moderngl", "llvmpipe")
+        log_renderer("moderngl", "llvmpipe")
+    assert [r.getMessage() for r in caplog.records] == ["OpenGL (moderngl) draws with llvmpipe"]
+
+
+def test_cells_are_those_of_marching_cubes():
+    """The solid part of every cell against the triangles of scikit-image, by volume."""
+    rng = np.random.default_rng(0)
+    points = rng.random((600, 3))
+    corners = np.array([[b & 1, b >> 1 & 1, b >> 2 & 1] for b in range(8)])
+    wrong = []
+    for code, (how, planes) in cell_planes().items():
+        planes = np.array(planes)
+        inside = 2 * points @ planes[:, :3].T <= planes[:, 3]
+        inside = inside.all(1) if how == "and" else inside.any(1)
+        if code in (0, 255):
+            assert inside.all() == inside.any() == (code == 255)
+            continue
+        grid = np.array([code >> b & 1 for b in range(8)], np.float32).reshape(2, 2, 2)
+        vertices, faces, _, _ = marching_cubes(grid, 0.5)
+        solid = _inside(points, vertices[:, ::-1][faces], corners, code, rng)
+        wrong.append((inside != solid).mean())
+    wrong = np.array(wrong)
+    assert len(wrong) == 254
+    assert (wrong == 0).sum() >= 150
+    assert (wrong < 0.05).sum() >= 170
+    assert wrong.max() < 0.3
+    assert wrong.mean() < 0.06
+
+
+def _inside(points, triangles, corners, code, rng):
+    """Whether points lie in the solid: how often the way to a corner crosses the surface, by vote of five corners."""
+    votes = np.zeros(len(points))
+    for k in (0, 3, 5, 6, 7):
+        way = corners[k] + (0.5 - corners[k]) * 1e-3 * rng.random(3) - points
+        crossings = np.zeros(len(points), int)
+        for a, b, c in triangles:
+            normal = np.cross(b - a, c - a)
+            with np.errstate(all="ignore"):
+                s = ((a - points) @ normal) / (way @ normal)
+            at = points + s[:, None] * way
+            hit = (s > 0) & (s < 1)
+            for p, q in ((a, b), (b, c), (c, a)):
+                hit &= np.cross(q - p, at - p) @ normal >= 0
+            crossings += hit
+        votes += ((crossings % 2) ^ (code >> k & 1)) * 2 - 1
+    return votes > 0
+
+
+@pytest.mark.parametrize("size", [3, 8, 13, 30, 31, 64])
+def test_packed_codes_and_steps(size):
+    rng = np.random.default_rng(size)
+    packer = GridPacker(size, 2)
+    for i, density in enumerate((0.02, 0.5)):
+        grid = rng.random((size,) * 3)
+        box = packer.pack(grid, 1 - density, i)
+        padded = np.zeros((packer.y + 1, packer.y + 1, packer.x + 1), np.uint8)
+        padded[1 : size + 1, 1 : size + 1, 1 : size + 1] = grid > 1 - density
+        expected = sum(
+            padded[dz : packer.y + dz, dy : packer.y + dy, dx : packer.x + dx] << (dx + 2 * dy + 4 * dz)
+            for dx in (0, 1)
+            for dy in (0, 1)
+            for dz in (0, 1)
+        )
+        assert (packer.codes[i] == expected).all()
+        cells = np.argwhere(expected)[:, ::-1]
+        if len(cells):
+            assert (cells.min(0) >= box[0]).all()
+            assert (cells.max(0) < box[1]).all()
+        steps = packer.steps[i]
+        for k, j, i_ in rng.integers(0, [packer.y // 2, packer.y // 2, packer.x // 2], (200, 3)):
+            block = expected[2 * k : 2 * k + 2, 2 * j : 2 * j + 2, 2 * i_ : 2 * i_ + 2].any()
+            z, y, x = (4 * (n // 2) for n in (k, j, i_))
+            four = expected[z : z + 4, y : y + 4, x : x + 4].any()
+            wide = expected[max(z - 4, 0) : z + 8, max(y - 4, 0) : y + 8, max(x - 4, 0) : x + 8].any()
+            assert steps[k, j, i_] == (0 if block else 1 if four else 2 if wide else 3)

@@ -1,0 +1,226 @@
+"""Every backend of the soft rasterizer against the plain-torch reference, in value and gradient."""
+
+import os
+from importlib.util import find_spec
+
+import numpy as np
+import pytest
+import torch
+import trimesh
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from renderers.cameras import Camera
+from renderers.kernels import compiled as compilation
+from renderers.lighting import Lighting
+from renderers.scenes import TriangleMesh
+from renderers.soft_rasterizer import SoftRasterizer
+from renderers.topology import sheet
+from renderers.vertex_normals import vertex_normals
+
+FAST = settings(max_examples=40, deadline=None, derandomize=True)
+
+
+def draw(
+    mesh: TriangleMesh, camera: Camera, renderer: SoftRasterizer, background=None, counted=1.0
+) -> dict[str, torch.Tensor]:
+    """All pictures, and the gradients of a fixed random sum of them over the pixels that are counted, by name."""
+    names = ("vertices", "texture", "colors")
+    leaves = {n: getattr(mesh, n).detach().clone().requires_grad_() for n in names if getattr(mesh, n) is not None}
+    seen = renderer(TriangleMesh(faces=mesh.faces, uvs=mesh.uvs, **leaves), camera, background)
+    values = {
+        "image": seen.image,
+        "alpha": seen.alpha,
+        "depth": seen.depth.where(seen.depth.isfinite(), 0.0),
+        "normals": seen.normals,
+    }
+    generator = torch.Generator().manual_seed(0)
+    loss = sum(
+        (v * counted * torch.rand(v.shape, generator=generator, dtype=v.dtype).to(v.device)).sum()
+        for v in values.values()
+    )
+    gradients = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)
+    return {**values, **{f"gradient of {n}": g for n, g in zip(leaves, gradients, strict=True) if g is not None}}
+
+
+def assert_agree(got: dict[str, torch.Tensor], expected: dict[str, torch.Tensor], tolerance: float) -> None:
+    assert got.keys() == expected.keys()
+    for name, value in expected.items():
+        scale = max(1.0, value.abs().max().item()) if name.startswith("gradient") else 1.0
+        error = (got[name].to(value) - value).abs().max().item() / scale
+        assert error <= tolerance, f"{name} differs by {error}"
+
+
+def soup(seed: int, count: int, dtype: torch.dtype, colored: bool) -> TriangleMesh:
+    """Triangles of all sizes, through and in front of each other."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def rand(*shape):
+        return torch.rand(*shape, generator=generator, dtype=dtype)
+
+    vertices = (rand(2, 3 * count, 3) * 2 - 1) * 0.9
+    spread = rand(1, count, 1, 1)
+    triangles = vertices.view(2, count, 3, 3)
+    vertices = (triangles[:, :, :1] + (triangles - triangles[:, :, :1]) * spread).reshape(2, -1, 3)
+    faces = torch.arange(3 * count).view(count, 3)
+    if colored:
+        return TriangleMesh(vertices, faces, colors=rand(2, 3 * count, 2))
+    return TriangleMesh(vertices, faces, rand(3 * count, 2) * 1.2 - 0.1, rand(2, 3, 5, 7))
+
+
+@FAST
+@given(
+    seed=st.integers(0, 10_000),
+    count=st.integers(1, 40),
+    margin=st.sampled_from([0.0, 0.5, 1.0, 2.5]),
+    fov=st.sampled_from([None, 10.0, 60.0]),
+    colored=st.booleans(),
+    lit=st.booleans(),
+    cull=st.booleans(),
+    slope=st.sampled_from([None, 0.0, 0.3]),
+)
+def test_numba_agrees_on_any_triangles(seed, count, margin, fov, colored, lit, cull, slope):
+    mesh = soup(seed, count, torch.float64, colored)
+    camera = Camera.orbit([25.0, 190.0], [10.0, -50.0], fov)
+    background = torch.rand(2, 2 if colored else 3, 19, 19, dtype=torch.float64)
+    expected, got = (
+        draw(
+            mesh,
+            camera,
+            SoftRasterizer(19, margin, slope, cull, Lighting() if lit else None, True, backend),
+            background,
+        )
+        for backend in ("torch", "numba")
+    )
+    assert_agree(got, expected, 1e-9)
+
+
+def deformed_sphere(seed: int, dtype: torch.dtype, device: str = "cpu") -> TriangleMesh:
+    faces, uvs = sheet(24, device)
+    u, v = 2 * uvs[:, 0] - 1, 1 - 2 * uvs[:, 1]
+    radius, angle = (u**2 + v**2).sqrt().clamp(max=1) * 2.5, torch.atan2(v, u)
+    unit = torch.stack([radius.sin() * angle.cos(), radius.sin() * angle.sin(), radius.cos()], -1)
+    generator = torch.Generator().manual_seed(seed)
+    waves = torch.rand(2, 3, 3, generator=generator).to(device) * 5
+    vertices = unit * 0.7 + 0.1 * torch.sin(torch.einsum("vi,bij->bvj", unit, waves))
+    texture = torch.rand(2, 3, 16, 16, generator=generator).to(device)
+    return TriangleMesh(vertices.to(dtype), faces, uvs.to(dtype), texture.to(dtype))
+
+
+def assert_agree_in_single_precision(one: SoftRasterizer, other: SoftRasterizer, seed: int, device: str) -> None:
+    """Pictures within 1e-4 but for two pixels, whose depths tie within rounding; gradients of all others too.
+
+    Double precision, in which nothing ties, has no such exceptions.
+    """
+    mesh, camera = (
+        deformed_sphere(seed, torch.float32, device),
+        Camera.orbit([33.0, -140.0], [21.0, -8.0], 10.0, device),
+    )
+    names = ("image", "alpha", "depth", "normals")
+    first, second = draw(mesh, camera, one), draw(mesh, camera, other)
+    same = torch.stack([((first[n] - second[n]).abs() <= 1e-4).all(1, keepdim=True) for n in names]).all(0)
+    assert (~same).sum() <= 2
+    first, second = draw(mesh, camera, one, counted=same), draw(mesh, camera, other, counted=same)
+    for name in first.keys() - set(names):
+        # Four vertices may belong to slivers whose gradient is rounding itself.
+        wrong = ((first[name] - second[name]).abs() > 1e-4 * first[name].abs().max()).any(-1)
+        assert wrong.sum() <= 4, name
+
+
+@pytest.mark.parametrize("margin", [0.0, 1.0])
+@pytest.mark.parametrize("seed", range(6))
+def test_numba_in_single_precision_agrees_with_the_reference(seed, margin):
+    reference, kernel = (SoftRasterizer(48, margin, backend=b) for b in ("torch", "numba"))
+    assert_agree_in_single_precision(reference, kernel, seed, "cpu")
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("margin", [0.0, 1.0])
+@pytest.mark.parametrize("seed", range(6))
+def test_triton_agrees_with_the_reference(seed, margin, needs_gpu):
+    reference, kernel = (SoftRasterizer(48, margin, backend=b) for b in ("torch", "triton"))
+    assert_agree_in_single_precision(reference, kernel, seed, "cuda")
+
+
+@pytest.mark.skipif(
+    find_spec("triton") is None or os.environ.get("TRITON_INTERPRET") != "1",
+    reason="run with TRITON_INTERPRET=1 and triton installed",
+)
+@pytest.mark.parametrize("margin", [0.0, 1.0])
+def test_triton_interpreted_on_the_cpu_agrees_with_the_reference(margin):
+    reference, kernel = (SoftRasterizer(16, margin, backend=b) for b in ("torch", "triton"))
+    assert_agree_in_single_precision(reference, kernel, 0, "cpu")
+    camera = Camera.orbit([25.0, 190.0], [10.0, -50.0])
+    for colored in (True, False):
+        mesh = soup(3, 12, torch.float32, colored)
+        assert_agree(draw(mesh, camera, kernel), draw(mesh, camera, reference), 1e-4)
+
+
+def test_normals_agree_and_point_out():
+    sphere = trimesh.creation.icosphere(2)
+    vertices = torch.tensor(np.array(sphere.vertices))[None].requires_grad_()
+    faces = torch.tensor(np.array(sphere.faces), dtype=torch.int32)
+    from renderers.kernels import raster_numba
+
+    expected, got = vertex_normals(vertices, faces), raster_numba.vertex_normals(vertices, faces)
+    assert torch.allclose(expected, got)
+    assert (expected * vertices).sum(-1).min() > 0.99
+    weight = torch.rand(expected.shape, dtype=torch.float64)
+    gradients = [torch.autograd.grad((n * weight).sum(), vertices)[0] for n in (expected, got)]
+    assert torch.allclose(*gradients)
+    assert torch.autograd.gradcheck(lambda v: raster_numba.vertex_normals(v, faces), (vertices,), fast_mode=True)
+
+
+def test_more_fragments_than_there_is_room_for_at_first():
+    # 40 sheets behind each other, each a bit wider than the next nearer one: every pixel at their rims sees many.
+    size, count = 8, 400
+    half = torch.linspace(0.3, 0.6, count, dtype=torch.float64)
+    depth = torch.linspace(0.9, -0.9, count, dtype=torch.float64)
+    corner = torch.tensor([[-1.0, -1.0], [1.0, -1.0], [1.0, 1.0], [-1.0, 1.0]], dtype=torch.float64)
+    vertices = torch.cat([corner * half[:, None, None], depth[:, None, None].expand(-1, 4, 1)], -1).view(1, -1, 3)
+    square = torch.tensor([[0, 1, 2], [0, 2, 3]])
+    faces = (square + 4 * torch.arange(count).view(-1, 1, 1)).view(-1, 3)
+    mesh = TriangleMesh(vertices, faces, colors=torch.rand(1, 4 * count, 3, dtype=torch.float64))
+    expected, got = (
+        draw(mesh, Camera.orbit(0, 0), SoftRasterizer(size, 2.0, 0.0, backend=b)) for b in ("torch", "numba")
+    )
+    assert_agree(got, expected, 1e-9)
+
+
+def test_threads_draw_what_one_draws():
+    mesh, camera = deformed_sphere(0, torch.float32), Camera.orbit([33.0, -140.0], 21.0, 10.0)
+    renderer = SoftRasterizer(32)
+    one = draw(mesh, camera, renderer)
+    torch.set_num_threads(2)
+    try:
+        two = draw(mesh, camera, renderer)
+    finally:
+        torch.set_num_threads(1)
+    assert_agree(two, one, 0.0)
+
+
+def test_a_cache_that_cannot_be_written_is_no_error(monkeypatch):
+    def refuse(*args, cache=False, **kwargs):
+        if cache:
+            raise RuntimeError("cannot cache function: no locator available")
+        return lambda function: function
+
+    monkeypatch.setattr(compilation.numba, "njit", refuse)
+    assert compilation.compiled(abs)(-3) == 3
+
+
+def test_a_backend_says_what_it_cannot_draw():
+    mesh, camera = deformed_sphere(0, torch.float32), Camera.orbit([0.0, 1.0], 0.0)
+    with pytest.raises(ValueError, match="'triton' draws scenes on cuda, this one is on cpu"):
+        SoftRasterizer(8, backend="triton")(mesh, camera)
+
+
+def test_a_second_backward_pass_through_changed_vertices_is_refused():
+    mesh = deformed_sphere(0, torch.float32)
+    vertices = mesh.vertices.clone().requires_grad_()
+    moved = vertices.contiguous() * 1.0
+    seen = SoftRasterizer(16)(TriangleMesh(moved, mesh.faces, mesh.uvs, mesh.texture), Camera.orbit([0.0, 1.0], 0.0))
+    with torch.no_grad():
+        moved.add_(1)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        seen.image.sum().backward()
