@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from renderers.cameras import Camera
+from renderers.errors import InputError
 from renderers.gl_context import choose_device, log_renderer, no_opengl, refuse_fork
 from renderers.gl_sheet import MAX_SHEET, Drawn, Layout, Surface, depth_range, on_sheet
 from renderers.gl_voxels import VoxelMarcher
@@ -78,10 +79,12 @@ class Context:
         device = choose_device()
         try:
             import moderngl
-
+        except ImportError as error:
+            raise InputError("backend moderngl needs the package moderngl: pip install moderngl") from error
+        try:
             settings = {} if device is None else {"device_index": device}
             self.gl = moderngl.create_context(standalone=True, require=330, backend="egl", **settings)
-        except Exception as error:  # moderngl, glcontext and a missing module each raise their own
+        except Exception as error:  # moderngl and glcontext each raise their own
             raise no_opengl(error) from error
         log_renderer("moderngl", self.gl.info["GL_RENDERER"])
         self.marcher = VoxelMarcher(self.gl)
@@ -151,7 +154,8 @@ class Context:
         picture, surface = layout.split(sheets[0]).float() / 255, layout.split(sheets[1])
         alpha = picture[:, 3:]
         seen = alpha > 0
-        direction = surface[:, :3] / surface[:, :3].norm(dim=1, keepdim=True).clamp(min=1e-6)
+        direction = surface[:, :3]
+        direction = direction / (direction * direction).sum(1, keepdim=True).sqrt().clamp(min=1e-6)
         # Attributes are taken at pixels' centres and averaged over the covered samples.
         depth = torch.where(seen, surface[:, 3:] / alpha.clamp(min=0.25), math.inf)
         return Drawn(alpha, direction * seen, depth, picture[:, :3] if colored else None)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import Float, Num
+from jaxtyping import Float, Shaped
 
 
 class GridPacker:
@@ -33,14 +33,17 @@ class GridPacker:
         self._solid = np.zeros((y, y, x), np.uint8)
         self._work = np.empty(y * y * x // 8, np.uint64), np.empty(y * y * x // 8, np.uint64)
 
-    def pack(self, occupancy: Num[np.ndarray, "D D D"], threshold: float, i: int) -> Float[np.ndarray, "2 3"]:
+    def pack(self, occupancy: Shaped[np.ndarray, "D D D"], threshold: float, i: int) -> Float[np.ndarray, "2 3"]:
         """Write grid ``i`` of :attr:`codes` and :attr:`steps`; the lowest and highest (x, y, z) of a box around its surface.
 
         The box is in cells, rounded out to multiples of 4; an empty grid has an empty box.
         """
         size, x, y = self.size, self.x, self.y
         inner = self._solid[1 : size + 1, 1 : size + 1, 1 : size + 1]
-        np.greater(occupancy, threshold, out=inner.view(bool))
+        if occupancy.dtype == bool:
+            inner[...] = occupancy
+        else:
+            np.greater(occupancy, threshold, out=inner.view(bool))
         self._write_codes(i)
         pairs = self.codes[i].view(np.uint64).reshape(y // 2, 2, y * x // 8)
         planes = self._work[0][: pairs[:, 0].size].reshape(

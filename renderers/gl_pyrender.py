@@ -43,7 +43,8 @@ def _draw_sheet(surfaces: list[Surface], camera: Camera, size: int) -> Drawn:
     seen = alpha > 0
     # Colours are (n + 1) / 2 averaged over the covered samples, the empty ones being black.
     direction = tiles[:, :3] * 2 - alpha
-    direction = direction / direction.norm(dim=1, keepdim=True).clamp(min=1e-6) * seen
+    length = (direction * direction).sum(1, keepdim=True).sqrt()  # torch.norm over a short dimension is slow
+    direction = direction / length.clamp(min=1e-6) * seen
     depth = _centred(depth, direction, camera, context.depth_sample)
     # That sample may be empty where others of the pixel are not: then the nearest of the neighbours' will do.
     near = -max_pool2d(-depth, 3, 1, 1)

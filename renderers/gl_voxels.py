@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Shaped
 from torch import Tensor
 
 from renderers import gl_voxels_glsl as glsl
@@ -45,7 +45,7 @@ class VoxelMarcher:
 
     def draw(
         self,
-        occupancy: Float[Tensor, "B 1 D D D"],
+        occupancy: Shaped[Tensor, "B 1 D D D"],
         threshold: float,
         camera: Camera,
         size: int,
@@ -53,7 +53,10 @@ class VoxelMarcher:
         cubes: bool,
         geometry: bool,
     ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
-        """Shaded image times alpha, alpha, and with ``geometry`` normals and depth (else None), as in ``Rendering``.
+        """Draw grids of numbers, solid above ``threshold``, or of booleans.
+
+        Returns the shaded image times alpha, alpha, and with ``geometry`` normals and depth (else None), as in
+        ``Rendering``.
 
         Everything on the CPU, without a background. ``lighting=None`` draws white.
         """

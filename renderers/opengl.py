@@ -81,8 +81,11 @@ class OpenGLRenderer(Renderer):
         if len(scene) == 0:
             raise ValueError("an empty batch has no pictures")
         if isinstance(scene, VoxelGrid) and self.backend == "moderngl":
+            occupancy = scene.occupancy.detach()
+            if occupancy.is_cuda or occupancy.dtype == torch.bfloat16:
+                occupancy = occupancy > self.threshold  # a quarter of the bytes to bring over; numpy has no bfloat16
             image, alpha, normals, depth = gl_moderngl.draw_voxels(
-                scene.occupancy.cpu(),
+                occupancy.cpu(),
                 self.threshold,
                 camera,
                 self.image_size,
@@ -92,7 +95,7 @@ class OpenGLRenderer(Renderer):
             )
         else:
             if isinstance(scene, VoxelGrid):
-                solids = scene.occupancy[:, 0].cpu().numpy() > self.threshold
+                solids = (scene.occupancy[:, 0] > self.threshold).cpu().numpy()
                 surfaces = [Surface(*SURFACES[self.surface](solid)) for solid in solids]
             else:
                 surfaces = _mesh_surfaces(scene)
