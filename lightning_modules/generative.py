@@ -87,12 +87,32 @@ class VoxelGenerativeModule(ClockedModule):
         weight = 1 - 0.5 ** (batch / half_life)
         for average, current in zip(self.generator_ema.parameters(), self.generator.parameters(), strict=True):
             average.lerp_(current, weight)
-        for average, current in zip(self.generator_ema.buffers(), self.generator.buffers(), strict=True):
-            average.lerp_(current, weight) if average.is_floating_point() else average.copy_(current)
+
+    @torch.no_grad()
+    def measure_batch_norm(self, batches: int = 8, batch: int = 64) -> None:
+        """Give the averaged generator batch-norm statistics of its own ("standing statistics", BigGAN).
+
+        Those that the trained generator gathered belong to other weights: evaluated with them, the same network swings
+        between empty and full grids from one evaluation to the next. A function of the weights alone.
+        """
+        norms = [m for m in self.generator_ema.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+        if not norms:
+            return
+        momenta = [m.momentum for m in norms]
+        for norm in norms:
+            norm.reset_running_stats()
+            norm.momentum = None  # a plain mean over the batches
+            norm.train()
+        for i in range(batches):
+            self.generator_ema(self.latents(batch, "batch norm", i))
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
+            norm.eval()
 
     # Evaluation: FID of as many generated pictures as there are reference pictures.
 
     def on_validation_epoch_start(self) -> None:
+        self.measure_batch_norm()
         self.fid.to(self.device).reset()
         self._solids: list[Tensor] = []
         self._key = getattr(self.trainer.datamodule, "reference_key", None)
@@ -137,7 +157,13 @@ class VoxelGenerativeModule(ClockedModule):
     def on_test_epoch_end(self) -> None:
         self.on_validation_epoch_end()
 
+    def on_train_end(self) -> None:
+        self.measure_batch_norm()  # before the last checkpoint and the last samples
+
     # Samples, by number: sample i of a seed is the same however many are asked for.
+
+    def on_predict_epoch_start(self) -> None:
+        self.measure_batch_norm()
 
     def predict_dataloader(self) -> DataLoader:
         return DataLoader(range(self.samples), batch_size=min(16, self.samples))

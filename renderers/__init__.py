@@ -6,6 +6,7 @@ from renderers.errors import InputError
 from renderers.lighting import Lighting
 from renderers.neural import NeuralRenderer
 from renderers.opengl import OpenGLRenderer
+from renderers.pool import RenderPool
 from renderers.scenes import TriangleMesh, VoxelGrid
 from renderers.soft_rasterizer import SoftRasterizer
 from renderers.topology import sheet
@@ -16,6 +17,7 @@ __all__ = [
     "Lighting",
     "NeuralRenderer",
     "OpenGLRenderer",
+    "RenderPool",
     "Renderer",
     "Rendering",
     "Scene",

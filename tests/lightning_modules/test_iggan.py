@@ -213,6 +213,24 @@ def test_the_moving_average_has_its_half_life():
         assert torch.allclose(p, torch.full_like(p, 0.5), atol=1e-5)
 
 
+def test_the_averages_batch_norm_fits_its_weights():
+    """In eval mode it gives what it gives in training mode on a large batch, whatever the generator has gathered."""
+    module = iggan()
+    for norm in module.generator_ema.modules():
+        if isinstance(norm, torch.nn.BatchNorm3d):
+            norm.running_mean.fill_(5.0)
+    module.measure_batch_norm()
+    z = module.latents(512, "test")
+    evaluated = module.shapes(z).occupancy
+    twin = copy.deepcopy(module.generator_ema).train()
+    with torch.no_grad():
+        assert torch.allclose(evaluated.mean(), twin(z).mean(), atol=2e-3)
+    assert not any(m.training for m in module.generator_ema.modules())
+    again = weights(module.generator_ema)
+    module.measure_batch_norm()
+    assert equal(again, weights(module.generator_ema))
+
+
 def test_evaluation_measures_and_repeats(tmp_path):
     module, data = iggan(), renders(steps=1)
     run = trainer(tmp_path, limit_val_batches=1.0)
