@@ -37,8 +37,8 @@ bench: setup ## measure speed and memory: seconds a training step, renderers
 
 .PHONY: extractor
 extractor: setup ## train the classifier behind the FID extractor renders_small and put its weights into metrics/weights
-	$(BIN)/python -m trainer fit --config extractor.yaml --run_dir runs/extractor/weights
-	$(BIN)/python -m lightning_modules.export_extractor runs/extractor/weights
+	$(BIN)/python -m trainer fit --config extractor.yaml
+	$(BIN)/python -m lightning_modules.export_extractor "$$(ls -td runs/extractor/* | head -n 1)"
 
 .PHONY: test-pyrender
 test-pyrender: setup ## run the OpenGL tests on the two maintained forks of pyrender as well

@@ -9,10 +9,9 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from datamodules.base import RunDataModule
 from datamodules.render_cache import RenderCache
-from datamodules.renders import RENDERS_VERSION, render_shapes
+from datamodules.renders import shape_renders
 from datamodules.shapes import ShapeSource
 from renderers import InputError, Renderer, ViewDistribution
-from renderers.files import cache_root, fingerprint
 
 
 class RenderClassesDataModule(RunDataModule):
@@ -80,13 +79,12 @@ class RenderClassesDataModule(RunDataModule):
         return TensorDataset(torch.from_numpy(np.concatenate(pictures)), labels)
 
     def _cache(self, name: str, train: bool) -> RenderCache:
-        shapes = (self.classes if train else self.validation_classes)[name]
-        count, size, seed = self.counts[train], self.renderer.image_size, 2 * self.seed + (0 if train else 1)
-        key = fingerprint(RENDERS_VERSION, shapes.fingerprint(), self.renderer.fingerprint(), self.views, seed, count)
-        return RenderCache(
-            cache_root(self.cache_dir) / "renders" / key,
-            count,
-            (1, size, size),
-            lambda indices: render_shapes(shapes, self.renderer, self.views, seed, indices),
+        return shape_renders(
+            (self.classes if train else self.validation_classes)[name],
+            self.renderer,
+            self.views,
+            self.counts[train],
+            2 * self.seed + (0 if train else 1),
+            self.cache_dir,
             f"rendering {name} {'training' if train else 'held-out'} pictures",
         )

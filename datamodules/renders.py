@@ -31,6 +31,26 @@ def render_shapes(
     return (image * 255).round().to(torch.uint8).cpu().numpy()
 
 
+def shape_renders(
+    shapes: ShapeSource,
+    renderer: Renderer,
+    views: ViewDistribution,
+    count: int,
+    seed: int,
+    cache_dir: str | None,
+    description: str,
+) -> RenderCache:
+    """The cache of ``count`` pictures ``(1, S, S)`` by :func:`render_shapes`, in a folder named by all they depend on."""
+    key = fingerprint(RENDERS_VERSION, shapes.fingerprint(), renderer.fingerprint(), views, seed, count)
+    return RenderCache(
+        cache_root(cache_dir) / "renders" / key,
+        count,
+        (1, renderer.image_size, renderer.image_size),
+        lambda indices: render_shapes(shapes, renderer, views, seed, indices),
+        description,
+    )
+
+
 class EndlessRenders(Dataset):
     """Renders made as they are asked for, never the same view twice ("unlimited" in the supplement's tables)."""
 
@@ -127,15 +147,12 @@ class ShapeNetRenderDataModule(RunDataModule):
         return self.val_dataloader()
 
     def _cache(self, train: bool) -> RenderCache:
-        shapes = self.shapes if train else self.reference_shapes
-        count = self.pictures if train else self.reference_pictures
-        seed = 2 * self.seed + (0 if train else 1)
-        size = self.renderer.image_size
-        key = fingerprint(RENDERS_VERSION, shapes.fingerprint(), self.renderer.fingerprint(), self.views, seed, count)
-        return RenderCache(
-            cache_root(self.cache_dir) / "renders" / key,
-            count,
-            (1, size, size),
-            lambda indices: render_shapes(shapes, self.renderer, self.views, seed, indices),
+        return shape_renders(
+            self.shapes if train else self.reference_shapes,
+            self.renderer,
+            self.views,
+            self.pictures if train else self.reference_pictures,
+            2 * self.seed + (0 if train else 1),
+            self.cache_dir,
             "rendering training pictures" if train else "rendering reference pictures",
         )

@@ -116,7 +116,7 @@ class VoxelGenerativeModule(ClockedModule):
         self.fid.to(self.device).reset()
         self._solids: list[Tensor] = []
         self._key = getattr(self.trainer.datamodule, "reference_key", None)
-        # Rank 0 alone takes kept statistics: the ranks' sums are added up.
+        # With several ranks the sums of all are added up, so each measures its own share of the real pictures.
         self._know_real = self.fid.counts()["real"] > 0
         if not self._know_real and self._key is not None and self.world_size == 1:
             self._know_real = self.fid.load_real(self._key)
