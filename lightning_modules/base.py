@@ -96,10 +96,10 @@ class ClockedModule(pl.LightningModule):
         self.log_dict(values, prog_bar=True)
         self.log_dict({"kimg": self.kimg, "step": float(self.step)})
 
-    def descend(self, optimizer: Any, loss: Tensor) -> None:
-        """One step of one optimizer on one loss."""
+    def descend(self, optimizer: Any, loss: Tensor, *args: Any, **options: Any) -> None:
+        """One step of one optimizer on one loss; ``args`` and ``options`` are those of ``Tensor.backward``."""
         optimizer.zero_grad(set_to_none=True)
-        self.manual_backward(loss)
+        self.manual_backward(loss, *args, **options)
         optimizer.step()
 
     def anneal(self, optimizer: Any) -> None:

@@ -97,31 +97,32 @@ class IGGANModule(VoxelGenerativeModule):
         rotated = self.neural_renderer.rotate(x_continuous, views)
         draw = self.neural_renderer.network
 
+        # The proxy draws once for all: its graph, from `seen` on, serves the generator's gradient and then its own.
+        seen = rotated.detach().requires_grad_()
+        y_neural = draw(seen)
+
         # Discriminator: real pictures against the black box's.
-        if self.discriminator_sees == "opengl":
-            fake = y_opengl
-        else:
-            with torch.no_grad():
-                fake = draw(rotated)
+        fake = y_opengl if self.discriminator_sees == "opengl" else y_neural.detach()
         real_logits, fake_logits = self.discriminator(torch.cat([real, fake])).chunk(2)
         d_loss = discriminator_loss(real_logits, fake_logits)
         self.descend(d_optimizer, d_loss)
 
         # Generator: through the proxy, on the continuous grid.
-        with frozen(self.discriminator, self.neural_renderer):
-            g_loss = generator_loss(self.discriminator(draw(rotated)))
-        self.descend(g_optimizer, g_loss)
+        with frozen(self.discriminator):
+            proxy_logits = self.discriminator(y_neural)
+        g_loss = generator_loss(proxy_logits)
+        (gradient,) = torch.autograd.grad(g_loss, seen, retain_graph=self.proxy == "retrained")
+        self.descend(g_optimizer, rotated, gradient)
 
         # Proxy: the continuous grid drawn as the black box draws its thresholding.
         losses = {"d": d_loss, "g": g_loss}
         if self.proxy == "retrained":
-            y_neural = draw(rotated.detach())
             r_loss = picture_loss(y_neural, y_opengl)
             if self.dom_weight:
-                with frozen(self.discriminator):
-                    proxy_logits, opengl_logits = self.discriminator(torch.cat([y_neural, y_opengl])).chunk(2)
+                with frozen(self.discriminator), torch.no_grad():
+                    opengl_logits = self.discriminator(y_opengl)
                 r_loss = r_loss + self.dom_weight * output_matching_loss(proxy_logits, opengl_logits)
-            self.descend(r_optimizer, r_loss)
+            self.descend(r_optimizer, r_loss, inputs=list(self.neural_renderer.parameters()))
             losses["r"] = r_loss
             self.log("proxy_error", relative_error(y_neural.detach(), y_opengl))
 

@@ -10,9 +10,12 @@ from renderers.pool import RenderPool
 from renderers.scenes import TriangleMesh, VoxelGrid
 from renderers.soft_rasterizer import SoftRasterizer
 from renderers.topology import sheet
+from renderers.volume import AbsorptionRenderer, EmissionAbsorptionRenderer, VisualHullRenderer
 
 __all__ = [
+    "AbsorptionRenderer",
     "Camera",
+    "EmissionAbsorptionRenderer",
     "InputError",
     "Lighting",
     "NeuralRenderer",
@@ -24,6 +27,7 @@ __all__ = [
     "SoftRasterizer",
     "TriangleMesh",
     "ViewDistribution",
+    "VisualHullRenderer",
     "VoxelGrid",
     "sheet",
 ]

@@ -72,14 +72,25 @@ class Renderer(nn.Module, ABC):
             background: ``(B, C, H, W)`` behind the object, or None for black.
 
         Raises:
-            TypeError: a scene that this renderer does not accept.
-            ValueError: batch sizes or devices that do not fit.
+            TypeError: a scene that this renderer does not accept, or of a dtype that it does not.
+            ValueError: batch sizes or devices that do not fit; occupancy or colour outside of [0, 1]; a background that
+                is no picture of this size.
         """
         if not isinstance(scene, self.accepts):
             names = " or ".join(t.__name__ for t in self.accepts)
             raise TypeError(f"{type(self).__name__} draws {names}, not {type(scene).__name__}")
         if len(scene) != len(camera):
             raise ValueError(f"{len(scene)} scenes need as many cameras, got {len(camera)}")
+        if camera.device != scene.device:
+            raise ValueError(f"scene and camera must be on one device, got {scene.device} and {camera.device}")
+        if isinstance(scene, VoxelGrid):
+            scene.check()
+        if background is not None:
+            expected = (len(scene), background.shape[1] if background.dim() > 1 else 1, *(self.image_size,) * 2)
+            if tuple(background.shape) != expected:
+                raise ValueError(f"background must have shape (B, C, H, W) = {expected}, got {tuple(background.shape)}")
+            if background.device != scene.device:
+                raise ValueError(f"background must be on the scene's device {scene.device}, is on {background.device}")
         return self.render(scene, camera, background)
 
     def fingerprint(self) -> str:
@@ -93,7 +104,10 @@ class Renderer(nn.Module, ABC):
 
 
 def composite(
-    image: Float[Tensor, "B C H W"], alpha: Float[Tensor, "B 1 H W"], background: Tensor | None
-) -> Float[Tensor, "B C H W"]:
-    """``image + (1 - alpha) background`` for an image that is already multiplied by its alpha; None is black."""
+    image: Float[Tensor, "B _ H W"], alpha: Float[Tensor, "B 1 H W"], background: Tensor | None
+) -> Float[Tensor, "B _ H W"]:
+    """``image + (1 - alpha) background`` for an image that is already multiplied by its alpha; None is black.
+
+    A grey image before a background in colour is grey in all of its channels.
+    """
     return image if background is None else image + (1 - alpha) * background

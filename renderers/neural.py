@@ -33,7 +33,8 @@ class NeuralRenderer(Renderer):
 
     def rotate(self, scene: VoxelGrid, camera: Camera) -> Float[Tensor, "B 1 S S S"]:
         """The grid as the camera sees it, the network's input."""
-        return resample(scene.occupancy, camera, self.lattice_size)
+        occupancy = scene.occupancy
+        return resample(occupancy if occupancy.is_floating_point() else occupancy.float(), camera, self.lattice_size)
 
     def render(self, scene: Scene, camera: Camera, background: Tensor | None) -> Rendering:
         rotated = self.rotate(scene, camera)

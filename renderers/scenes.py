@@ -54,6 +54,27 @@ class VoxelGrid:
     def to(self, device: torch.device | str) -> VoxelGrid:
         return VoxelGrid(self.occupancy.to(device), None if self.color is None else self.color.to(device))
 
+    def check(self) -> None:
+        """Look at the values, which construction does not; every renderer does so before it draws.
+
+        Raises:
+            TypeError: integers or complex numbers (booleans are solids), or several dtypes.
+            ValueError: values that are not in [0, 1] (1e-3 is allowed for rounding), NaN among them; several devices.
+        """
+        for name, values in (("occupancy", self.occupancy), ("color", self.color)):
+            if values is None:
+                continue
+            if values.dtype != torch.bool and not values.is_floating_point():
+                raise TypeError(f"{name} must be floating point or bool, got {values.dtype}")
+            if values.device != self.device:
+                raise ValueError(f"{name} must be on occupancy's device {self.device}, is on {values.device}")
+            if values.numel() and values.dtype != torch.bool:
+                low, high = (float(x) for x in values.detach().aminmax())
+                if not (low >= -1e-3 and high <= 1 + 1e-3):  # so written, NaN is refused too
+                    raise ValueError(
+                        f"{name} {tuple(values.shape)} must lie in [0, 1], got values from {low:.4g} to {high:.4g}"
+                    )
+
     def binarize(self, threshold: float | Float[Tensor, " B"] = 0.5) -> VoxelGrid:
         """The solid {occupancy > threshold}, one threshold for all or one a sample; no gradient passes."""
         if isinstance(threshold, Tensor):

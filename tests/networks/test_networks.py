@@ -85,7 +85,7 @@ def test_rendernet_has_the_papers_blocks():
     network = RenderNet(width=64)
     assert len(network.encoder[-1].blocks) == 2
     assert len(network.trunk[0].blocks) == 4
-    assert network.projection[0].in_channels == 1024  # 32 depths of 32 channels
+    assert network.projection[0].in_channels == 896  # 28 depths of 32 channels: 112 of 128 voxels, halved twice
 
 
 def test_rendernet_starts_as_a_faint_picture_and_learns():

@@ -1,0 +1,70 @@
+"""What the volume renderers compute, in plain torch: the specification of their kernels, and the backend "torch"."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from renderers.cameras import Camera
+
+
+@dataclass(frozen=True)
+class Rays:
+    """A ray through the centre of each of P² pixels, with samples at S depths; all but the cameras' rotations.
+
+    In the camera's frame sample k of the pixel at (x, y), both in [-1, 1], lies at ``(x s, y s, -a_k)`` with
+    ``a_k = (2 k + 1) / S - 1`` and ``s = half_extent (distance + a_k)`` in perspective, else 1.
+    """
+
+    image_size: int
+    samples: int
+    perspective: bool
+    half_extent: float
+    distance: float
+
+    @classmethod
+    def of(cls, camera: Camera, image_size: int, samples: int) -> Rays:
+        return cls(image_size, samples, camera.fov is not None, camera.half_extent, camera.distance)
+
+    def points(self, rotation: Float[Tensor, "B 3 3"]) -> Float[Tensor, "B S P P 3"]:
+        """World positions of all samples, ``[b, depth, row, column]``; depth 0 nearest, row 0 at the top."""
+        x = (torch.arange(self.image_size).to(rotation) + 0.5) / self.image_size * 2 - 1
+        a = (torch.arange(self.samples).to(rotation) + 0.5) / self.samples * 2 - 1
+        scale = self.half_extent * (self.distance + a) if self.perspective else torch.ones_like(a)
+        plane = torch.stack(torch.meshgrid(-x, x, indexing="ij")[::-1], -1)  # (P, P, 2): x right, y up
+        plane = scale.view(-1, 1, 1, 1) * plane
+        depth = -a.view(-1, 1, 1, 1).expand(*plane.shape[:-1], 1)
+        return torch.einsum("bij,srci->bsrcj", rotation, torch.cat([plane, depth], -1))
+
+
+def march(
+    occupancy: Float[Tensor, "B 1 D D D"],
+    color: Float[Tensor, "B C D D D"] | None,
+    rotation: Float[Tensor, "B 3 3"],
+    rays: Rays,
+    law: str,
+    density: float,
+) -> tuple[Float[Tensor, "B 1 P P"], Float[Tensor, "B K P P"]]:
+    """Alpha, and the picture on black: colour composited front to back, or alpha again without colour.
+
+    ``v_i`` are the samples of occupancy along a ray, times ``density`` in absorption.
+
+    - law "absorption": ``alpha = 1 - prod_i (1 - v_i)``, picture ``sum_i c_i v_i prod_{j<i} (1 - v_j)``;
+    - law "visual_hull": ``alpha = 1 - exp(-density sum_i v_i)``, without colour.
+    """
+    grid = 2 * rays.points(rotation)  # grid_sample's coordinates are -1 and 1 at the volume's faces
+    v = F.grid_sample(occupancy, grid, align_corners=False)
+    if law == "visual_hull":
+        alpha = 1 - torch.exp(-density * v.sum(2))
+        return alpha, alpha
+    v = density * v
+    alpha = 1 - (1 - v).prod(2)
+    if color is None:
+        return alpha, alpha
+    c = F.grid_sample(color, grid, padding_mode="border", align_corners=False)
+    before = torch.cat([torch.ones_like(v[:, :, :1]), (1 - v[:, :, :-1]).cumprod(2)], 2)
+    return alpha, (c * v * before).sum(2)

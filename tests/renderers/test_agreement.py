@@ -1,0 +1,77 @@
+"""All renderers see the same world: one solid, one mesh, and each camera the same silhouette, depth and normals."""
+
+import pytest
+import torch
+from solids import angles, ball_mesh, blob, chair, grids, mean_difference, overlap
+
+from renderers import (
+    AbsorptionRenderer,
+    Camera,
+    EmissionAbsorptionRenderer,
+    OpenGLRenderer,
+    SoftRasterizer,
+    TriangleMesh,
+    ViewDistribution,
+    VisualHullRenderer,
+    sheet,
+)
+
+SIZE = 128
+
+
+def views(n: int, fov: float | None, seed: int = 1) -> Camera:
+    return ViewDistribution(fov=fov).sample(n, torch.Generator().manual_seed(seed))
+
+
+def silhouette(alpha: torch.Tensor) -> torch.Tensor:
+    return (alpha >= 0.5).float()
+
+
+@pytest.mark.parametrize("fov", [None, 30.0])
+@pytest.mark.parametrize("backend", ["pyrender", "moderngl"])
+@pytest.mark.parametrize("volume", [AbsorptionRenderer, EmissionAbsorptionRenderer, VisualHullRenderer])
+def test_volumes_and_opengl_agree_about_a_solid(volume, backend, fov):
+    """As coverage, where every part is some voxels thick.
+
+    Trilinear samples reach half a voxel beyond OpenGL's surface, and more samples or more density only find more of them:
+    a denser law draws a wider silhouette, not a sharper one.
+    """
+    scene, camera = grids(chair(leg=3), blob(), blob(seed=5)), views(3, fov)
+    drawn = OpenGLRenderer(SIZE, backend=backend)(scene, camera)
+    assert overlap(drawn.alpha, volume(SIZE)(scene, camera).alpha) >= 0.97
+
+
+def bumpy(batch: int) -> TriangleMesh:
+    """A sheet with hills before hills (self-occlusion), seen from the front by most views."""
+    faces, uvs = sheet(40)
+    x, y = 2 * uvs[:, 0] - 1, 1 - 2 * uvs[:, 1]
+    z = 0.15 * (4 * x + 1).sin() * (5 * y).cos()
+    vertices = torch.stack([0.7 * x, 0.6 * y, z], -1)
+    colors = torch.stack([uvs[:, 0], uvs[:, 1], 0.5 + 0 * uvs[:, 0]], -1)
+    return TriangleMesh(vertices.expand(batch, -1, -1), faces, colors=colors.expand(batch, -1, -1))
+
+
+@pytest.mark.parametrize("fov", [None, 10.0, 40.0])
+@pytest.mark.parametrize("backend", ["pyrender", "moderngl"])
+@pytest.mark.parametrize("mesh", ["ball", "sheet"])
+def test_the_soft_rasterizers_crisp_layer_is_opengls_picture(mesh, backend, fov):
+    scene = ball_mesh(4) if mesh == "ball" else bumpy(4)
+    camera = views(4, fov) if mesh == "ball" else Camera.orbit([2.0, 25.0, -35.0, 10.0], [1.0, 15.0, -20.0, 30.0], fov)
+    gl = OpenGLRenderer(SIZE, backend=backend, lighting="unlit")(scene, camera)
+    crisp = SoftRasterizer(SIZE, margin=0)(scene, camera)
+    assert overlap(silhouette(gl.alpha), crisp.alpha) >= 0.99
+    inner = (gl.alpha == 1) & (crisp.alpha == 1)
+    assert (gl.depth - crisp.depth)[inner].abs().median() < 1e-3
+    assert angles(gl.normals, crisp.normals)[inner].median() < 2
+    assert mean_difference(gl.image * inner, crisp.image * inner) < 2
+
+
+@pytest.mark.parametrize("fov", [None, 30.0])
+def test_the_soft_layer_keeps_to_the_silhouette(fov):
+    """It fades over a margin of one pixel outside of the triangles, no farther."""
+    scene, camera = ball_mesh(3), views(3, fov)
+    crisp = SoftRasterizer(SIZE, margin=0)(scene, camera).alpha
+    soft = SoftRasterizer(SIZE, margin=1)(scene, camera).alpha
+    assert (soft >= crisp - 1e-5).all()
+    around = torch.nn.functional.max_pool2d(crisp, 5, 1, 2)
+    assert (soft * (1 - around)).max() == 0
