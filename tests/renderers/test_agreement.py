@@ -23,10 +23,6 @@ def views(n: int, fov: float | None, seed: int = 1) -> Camera:
     return ViewDistribution(fov=fov).sample(n, torch.Generator().manual_seed(seed))
 
 
-def silhouette(alpha: torch.Tensor) -> torch.Tensor:
-    return (alpha >= 0.5).float()
-
-
 @pytest.mark.parametrize("fov", [None, 30.0])
 @pytest.mark.parametrize("backend", ["pyrender", "moderngl"])
 @pytest.mark.parametrize("volume", [AbsorptionRenderer, EmissionAbsorptionRenderer, VisualHullRenderer])
@@ -59,7 +55,8 @@ def test_the_soft_rasterizers_crisp_layer_is_opengls_picture(mesh, backend, fov)
     camera = views(4, fov) if mesh == "ball" else Camera.orbit([2.0, 25.0, -35.0, 10.0], [1.0, 15.0, -20.0, 30.0], fov)
     gl = OpenGLRenderer(SIZE, backend=backend, lighting="unlit")(scene, camera)
     crisp = SoftRasterizer(SIZE, margin=0)(scene, camera)
-    assert overlap(silhouette(gl.alpha), crisp.alpha) >= 0.99
+    decided = gl.alpha != 0.5  # two of OpenGL's four samples say nothing about the pixel's centre
+    assert overlap((gl.alpha > 0.5) * decided, crisp.alpha * decided) >= 0.99
     inner = (gl.alpha == 1) & (crisp.alpha == 1)
     assert (gl.depth - crisp.depth)[inner].abs().median() < 1e-3
     assert angles(gl.normals, crisp.normals)[inner].median() < 2
