@@ -76,7 +76,7 @@ class PictureFID:
 
     def describe(self, real: int, fake: int) -> str:
         """What a figure must say beside itself."""
-        return f"extractor {self.extractor.name}, {fake:,} generated against {real:,} real pictures"
+        return f"extractor {self.extractor.label}, {fake:,} generated against {real:,} real pictures"
 
     def load_real(self, key: str) -> bool:
         """Take the real statistics that an earlier run kept under ``key``; False if there are none that fit."""

@@ -1,8 +1,9 @@
 """Plain networks: no training, no data, no Lightning."""
 
 from networks.dcgan import DCGANDiscriminator
+from networks.inception import InceptionV3
 from networks.render_classifier import RenderClassifier
 from networks.rendernet import RenderNet
 from networks.voxel_generator import VoxelGenerator
 
-__all__ = ["DCGANDiscriminator", "RenderClassifier", "RenderNet", "VoxelGenerator"]
+__all__ = ["DCGANDiscriminator", "InceptionV3", "RenderClassifier", "RenderNet", "VoxelGenerator"]

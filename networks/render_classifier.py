@@ -24,6 +24,7 @@ class RenderClassifier(nn.Module):
     def __init__(self, classes: list[str], width: int = 24, num_features: int = 128) -> None:
         super().__init__()
         self.classes, self.num_features = list(classes), num_features
+        self.sizes = {"width": width, "num_features": num_features}
         sizes = [1, width, 2 * width, 4 * width, 4 * width, num_features]
         layers: list[nn.Module] = []
         for i, (before, after) in enumerate(pairwise(sizes)):
