@@ -2,15 +2,34 @@
 
 from metrics.extractors import EXTRACTORS, FeatureExtractor, load_extractor
 from metrics.fid import PictureFID, fid_between, to_bytes
-from metrics.shapes import mean_occupancy, mean_pairwise_iou
+from metrics.kid import KernelDistance, polynomial_mmd2
+from metrics.point_clouds import (
+    chamfer_matrix,
+    compare_clouds,
+    coverage,
+    minimum_matching_distance,
+    nearest_neighbour_accuracy,
+    surface_clouds,
+)
+from metrics.shapes import iou_matrix, mean_occupancy, mean_pairwise_iou, nearest_training_iou
 
 __all__ = [
     "EXTRACTORS",
     "FeatureExtractor",
+    "KernelDistance",
     "PictureFID",
+    "chamfer_matrix",
+    "compare_clouds",
+    "coverage",
     "fid_between",
+    "iou_matrix",
     "load_extractor",
     "mean_occupancy",
     "mean_pairwise_iou",
+    "minimum_matching_distance",
+    "nearest_neighbour_accuracy",
+    "nearest_training_iou",
+    "polynomial_mmd2",
+    "surface_clouds",
     "to_bytes",
 ]

@@ -1,4 +1,4 @@
-"""Fréchet Inception Distance between real and generated pictures."""
+"""Fréchet and Kernel Inception Distance between real and generated pictures."""
 
 from __future__ import annotations
 
@@ -9,17 +9,18 @@ from pathlib import Path
 
 import torch
 from jaxtyping import UInt8
-from torch import Tensor
+from torch import Tensor, nn
 from torchmetrics.image.fid import FrechetInceptionDistance
 
 from metrics.extractors import FeatureExtractor
+from metrics.kid import KernelDistance
 from renderers.files import write_atomically
 
 _REAL = ("real_features_sum", "real_features_cov_sum", "real_features_num_samples")
 
 
 class PictureFID:
-    """torchmetrics' FID with our extractor, in float64, and real statistics that can be kept on disk.
+    """torchmetrics' FID with our extractor, in float64, KID if asked for, and real statistics that can be kept on disk.
 
     No ``nn.Module`` on purpose: as a module's attribute it would write the extractor's weights into every checkpoint.
 
@@ -28,6 +29,7 @@ class PictureFID:
     Args:
         extractor: features of byte pictures.
         cache_dir: where statistics of real pictures are kept, or None.
+        kid_subset: pictures a subset of KID's, 0 for no KID; features are then kept, 16 kB a picture for InceptionV3.
 
     Example:
         >>> import torch
@@ -39,19 +41,30 @@ class PictureFID:
         True
     """
 
-    def __init__(self, extractor: FeatureExtractor, cache_dir: Path | None = None) -> None:
+    def __init__(self, extractor: FeatureExtractor, cache_dir: Path | None = None, kid_subset: int = 0) -> None:
         self.extractor = extractor
         self.cache_dir = cache_dir
-        self.metric = FrechetInceptionDistance(feature=extractor, reset_real_features=False)
+        self.metric = FrechetInceptionDistance(feature=_Given(extractor.num_features), reset_real_features=False)
         self.metric.set_dtype(torch.float64)
+        self.kid = KernelDistance(kid_subset) if kid_subset else None
+
+    @property
+    def needed(self) -> int:
+        """The fewest pictures of either kind that give figures."""
+        return max(2, self.kid.subset) if self.kid else 2
 
     def to(self, device: torch.device | str) -> PictureFID:
-        self.metric.to(device)
+        for part in (self.extractor, self.metric, self.kid):
+            if part is not None:
+                part.to(device)
         return self
 
     def update(self, pictures: Tensor, real: bool) -> None:
         """Add pictures ``(B, C, H, W)``: bytes, or floats in [0, 1], which are rounded to bytes first."""
-        self.metric.update(to_bytes(pictures), real=real)
+        features = self.extractor(to_bytes(pictures))
+        self.metric.update(features, real=real)
+        if self.kid is not None:
+            self.kid.update(features, real=real)
 
     def compute(self) -> float:
         """FID over all ranks' pictures. Every rank must call it.
@@ -63,9 +76,23 @@ class PictureFID:
             raise ValueError(f"FID needs at least two pictures of either kind, got {self.counts()}")
         return float(self.metric.compute())
 
+    def figures(self) -> dict[str, float]:
+        """``fid`` and, if asked for, ``kid`` and ``kid_std`` over its subsets. Every rank must call it.
+
+        Raises:
+            ValueError: with fewer than two pictures of either kind.
+            InputError: with fewer than KID's subsets have.
+        """
+        if self.kid is None:
+            return {"fid": self.compute()}
+        kid, deviation = self.kid.compute()
+        return {"fid": self.compute(), "kid": kid, "kid_std": deviation}
+
     def reset(self) -> None:
         """Forget the generated pictures; the real ones stay."""
         self.metric.reset()
+        if self.kid is not None:
+            self.kid.reset()
 
     def counts(self) -> dict[str, int]:
         """How many pictures this rank has added, by kind."""
@@ -76,7 +103,8 @@ class PictureFID:
 
     def describe(self, real: int, fake: int) -> str:
         """What a figure must say beside itself."""
-        return f"extractor {self.extractor.label}, {fake:,} generated against {real:,} real pictures"
+        subsets = f", KID over {self.kid.subsets} subsets of {self.kid.subset:,}" if self.kid else ""
+        return f"extractor {self.extractor.label}, {fake:,} generated against {real:,} real pictures{subsets}"
 
     def load_real(self, key: str) -> bool:
         """Take the real statistics that an earlier run kept under ``key``; False if there are none that fit."""
@@ -84,10 +112,13 @@ class PictureFID:
             return False
         try:
             state = torch.load(self._file(key), map_location="cpu", weights_only=True)
-            for name in _REAL:
-                setattr(self.metric, name, state[name].to(self.metric.device))
+            found = [state[name].to(self.metric.device) for name in _REAL]
+            if self.kid is not None:
+                self.kid.real_features = [state["real_features"].to(self.metric.device)]
         except (OSError, KeyError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError):
             return False
+        for name, value in zip(_REAL, found, strict=True):
+            setattr(self.metric, name, value)
         return True
 
     def save_real(self, key: str) -> None:
@@ -95,12 +126,25 @@ class PictureFID:
         if self.cache_dir is None:
             return
         state = {name: getattr(self.metric, name).cpu() for name in _REAL}
+        if self.kid is not None:
+            state["real_features"] = torch.cat(self.kid.real_features).cpu()
         write_atomically(self._file(key), lambda path: torch.save(state, path))
 
     def _file(self, key: str) -> Path:
         assert self.cache_dir is not None
         whole = hashlib.sha256(f"{key} {self.extractor.name} {self.extractor.checksum}".encode()).hexdigest()[:24]
-        return self.cache_dir / f"fid-{whole}.pt"
+        return self.cache_dir / f"{'kid' if self.kid else 'fid'}-{whole}.pt"
+
+
+class _Given(nn.Module):
+    """Stands for the extractor within torchmetrics' FID, which is given features: both distances rest on one forward."""
+
+    def __init__(self, num_features: int) -> None:
+        super().__init__()
+        self.num_features = num_features
+
+    def forward(self, features: Tensor) -> Tensor:
+        return features
 
 
 def to_bytes(pictures: Tensor) -> UInt8[Tensor, "B C H W"]:

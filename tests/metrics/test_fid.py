@@ -3,7 +3,7 @@ import pytest
 import scipy.linalg
 import torch
 
-from metrics import PictureFID, fid_between, load_extractor, mean_pairwise_iou, to_bytes
+from metrics import PictureFID, fid_between, load_extractor, to_bytes
 from renderers import InputError
 
 
@@ -83,12 +83,3 @@ def test_extractors_that_are_not_there_are_named(tmp_path):
     (tmp_path / "junk.pt").write_bytes(b"junk")
     with pytest.raises(InputError, match=r"junk.pt does not hold the weights"):
         load_extractor("renders_small", tmp_path / "junk.pt")
-
-
-def test_pairwise_iou_by_hand():
-    solids = torch.zeros(3, 2, 2, 2, dtype=torch.bool)
-    solids[0, 0, 0] = True  # two voxels
-    solids[1, 0, 0, 0] = True  # one of them
-    assert mean_pairwise_iou(solids) == pytest.approx((0.5 + 0 + 0) / 3)
-    assert mean_pairwise_iou(solids[:1].repeat(4, 1, 1, 1)) == pytest.approx(1)
-    assert mean_pairwise_iou(torch.zeros(2, 2, 2, 2, dtype=torch.bool)) == pytest.approx(1)

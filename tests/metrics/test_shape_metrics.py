@@ -1,0 +1,120 @@
+import numpy as np
+import pytest
+import torch
+
+from metrics import (
+    chamfer_matrix,
+    compare_clouds,
+    coverage,
+    iou_matrix,
+    mean_pairwise_iou,
+    minimum_matching_distance,
+    nearest_neighbour_accuracy,
+    nearest_training_iou,
+    surface_clouds,
+)
+from metrics.point_clouds import _by_pairs, sample_surface
+from renderers import InputError
+
+
+def chamfer(x: np.ndarray, y: np.ndarray) -> float:
+    there = np.mean([min(np.sum((p - q) ** 2) for q in y) for p in x])
+    return there + np.mean([min(np.sum((p - q) ** 2) for p in x) for q in y])
+
+
+def clouds(n: int, points: int = 12, shift: float = 0.0) -> torch.Tensor:
+    return torch.rand(n, points, 3, dtype=torch.float64) + shift
+
+
+def boxes(*sizes: int) -> torch.Tensor:
+    solids = torch.zeros(len(sizes), 16, 16, 16, dtype=torch.bool)
+    for solid, size in zip(solids, sizes, strict=True):
+        solid[2 : 2 + size, 3:9, 4:10] = True
+    return solids
+
+
+def test_chamfer_is_the_double_loop():
+    a, b = clouds(3), clouds(4, 9)
+    expected = np.array([[chamfer(x, y) for y in b.numpy()] for x in a.numpy()])
+    assert chamfer_matrix(a, b).numpy() == pytest.approx(expected, rel=1e-12)
+    assert _by_pairs(a, b).numpy() == pytest.approx(expected, rel=1e-12)
+    assert torch.equal(chamfer_matrix(a, a).diagonal(), torch.zeros(3, dtype=torch.float64))
+
+
+def test_coverage_and_matching_by_brute_force():
+    a, b = clouds(6), clouds(5)
+    distances = np.array([[chamfer(x, y) for y in b.numpy()] for x in a.numpy()])
+    figures = compare_clouds(a, b)
+    assert figures["coverage"] == len({int(np.argmin(row)) for row in distances}) / 5
+    assert figures["mmd"] == pytest.approx(np.mean([min(distances[:, r]) for r in range(5)]), rel=1e-12)
+
+
+def test_one_nn_accuracy_by_brute_force():
+    a, b = clouds(7), clouds(5, shift=0.05)
+    union = [*a.numpy(), *b.numpy()]
+    right = 0
+    for i, x in enumerate(union):
+        others = [(chamfer(x, y), j) for j, y in enumerate(union) if j != i]
+        right += (min(others)[1] < 7) == (i < 7)
+    assert compare_clouds(a, b)["one_nn_accuracy"] == right / 12
+
+
+def test_what_the_figures_mean():
+    a = clouds(8)
+    far = compare_clouds(a, clouds(8, shift=5))
+    assert far["one_nn_accuracy"] == 1
+    same = compare_clouds(a, a)
+    assert same["coverage"] == 1 and same["mmd"] == 0 and same["one_nn_accuracy"] == 0
+    collapsed = compare_clouds(a[:1].repeat(8, 1, 1), a)
+    assert collapsed["coverage"] == 1 / 8 and collapsed["mmd"] > 0
+    ties = torch.ones(2, 2, dtype=torch.float64)
+    assert nearest_neighbour_accuracy(ties, ties, ties) == 0.5
+    assert coverage(ties) == 0.5 and minimum_matching_distance(ties) == 1
+
+
+def test_points_lie_on_the_surface_and_follow_the_seed():
+    solid = boxes(8)
+    first, second = surface_clouds(solid, 500), surface_clouds(solid, 500)
+    assert torch.equal(first, second)
+    assert not torch.equal(first, surface_clouds(solid, 500, seed=1))
+    low = torch.tensor([4, 3, 2]) / 16 - 0.5  # (x, y, z) of the box's corner
+    high = torch.tensor([10, 9, 10]) / 16 - 0.5
+    inside = torch.minimum(first[0] - low, high - first[0])
+    assert inside.min() > -1e-6  # marching cubes cuts corners, within half a voxel of a face
+    assert inside.amin(1).max() <= 0.5 / 16 + 1e-6
+
+
+def test_points_are_uniform_by_area():
+    vertices = np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0], [5, 0, 0], [8, 0, 0], [5, 1, 0]], np.float32)
+    points = sample_surface(vertices, np.array([[0, 1, 2], [3, 4, 5]]), 20_000, 0)
+    big = points[:, 0] >= 5
+    assert big.mean() == pytest.approx(0.75, abs=0.02)
+    assert points[~big].mean(0) == pytest.approx([1 / 3, 1 / 3, 0], abs=0.01)
+    assert points[big].mean(0) == pytest.approx([6, 1 / 3, 0], abs=0.03)
+
+
+def test_empty_shapes_are_named():
+    with pytest.raises(InputError, match="1 of 3 shapes are empty, the first is number 1"):
+        surface_clouds(boxes(4, 0, 4))
+    with pytest.raises(InputError, match="no surface"):
+        sample_surface(np.zeros((0, 3), np.float32), np.zeros((0, 3), np.int32), 5, 0)
+
+
+def test_nearest_training_shape_by_brute_force():
+    generated, training = torch.rand(5, 8, 8, 8) > 0.5, torch.rand(130, 8, 8, 8) > 0.5
+    expected = [[float((g & t).sum() / (g | t).sum()) for t in training] for g in generated]
+    iou, index = nearest_training_iou(generated, training)
+    assert iou.numpy() == pytest.approx(np.max(expected, 1), rel=1e-6)
+    assert index.tolist() == np.argmax(expected, 1).tolist()
+    assert nearest_training_iou(training[[7, 2]], training)[1].tolist() == [7, 2]
+    assert nearest_training_iou(torch.zeros(1, 8, 8, 8) > 0, training)[0].item() == 0
+    assert iou_matrix(generated, training).numpy() == pytest.approx(np.array(expected), rel=1e-6)
+
+
+def test_pairwise_iou_by_hand():
+    solids = torch.zeros(3, 2, 2, 2, dtype=torch.bool)
+    solids[0, 0, 0] = True  # two voxels
+    solids[1, 0, 0, 0] = True  # one of them
+    assert mean_pairwise_iou(solids) == pytest.approx((0.5 + 0 + 0) / 3)
+    assert mean_pairwise_iou(solids[:1].repeat(4, 1, 1, 1)) == pytest.approx(1)
+    assert mean_pairwise_iou(torch.zeros(2, 2, 2, 2, dtype=torch.bool)) == pytest.approx(1)
