@@ -1,7 +1,13 @@
 """One LightningDataModule a data source; the shapes that some of them draw are in ``datamodules.shapes``."""
 
-from datamodules.render_classes import RenderClassesDataModule
+from datamodules.render_classes import ArchiveClassesDataModule, RenderClassesDataModule, ShapeNetClassesDataModule
 from datamodules.renders import ShapeNetRenderDataModule
 from datamodules.shape_batches import ShapeDataModule
 
-__all__ = ["RenderClassesDataModule", "ShapeDataModule", "ShapeNetRenderDataModule"]
+__all__ = [
+    "ArchiveClassesDataModule",
+    "RenderClassesDataModule",
+    "ShapeDataModule",
+    "ShapeNetClassesDataModule",
+    "ShapeNetRenderDataModule",
+]

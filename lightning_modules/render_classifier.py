@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from pytorch_lightning.cli import OptimizerCallable
-from torch import Tensor
+from torch import Tensor, nn
 
 from lightning_modules.base import ClockedModule
-from networks import RenderClassifier
+from renderers import InputError
+from renderers.files import write_atomically
 
 
 def adamw(params: Any) -> torch.optim.Optimizer:
@@ -23,26 +25,23 @@ class RenderClassifierModule(ClockedModule):
     """Cross-entropy on labelled renders; the learning rate falls to 0 along a cosine.
 
     Args:
-        classes: names in alphabetical order, as :class:`RenderClassesDataModule` numbers them.
-        width: channels of the first convolution.
-        num_features: length of the features.
+        classifier: pictures to logits, such as :class:`networks.RenderClassifier` or :class:`networks.InceptionV3`; has
+            ``classes``, names in alphabetical order as :class:`RenderClassesDataModule` numbers them, and ``sizes``, its
+            other arguments.
         optimizer: of the weights.
         seed: of all draws.
     """
 
-    def __init__(
-        self,
-        classes: list[str],
-        width: int = 24,
-        num_features: int = 128,
-        optimizer: OptimizerCallable = adamw,
-        seed: int = 0,
-    ) -> None:
+    def __init__(self, classifier: nn.Module, optimizer: OptimizerCallable = adamw, seed: int = 0) -> None:
         super().__init__(seed)
-        self.sizes = {"width": width, "num_features": num_features}
-        self.classifier = RenderClassifier(classes, **self.sizes)
+        self.classifier = classifier
         self.make_optimizer = optimizer
         self.accuracy = float("nan")
+
+    @property
+    def classes(self) -> list[str]:
+        """What the logits stand for; the data module checks that it is the data's."""
+        return self.classifier.classes
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return self.make_optimizer(self.classifier.parameters())
@@ -73,15 +72,24 @@ class RenderClassifierModule(ClockedModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_save_checkpoint(checkpoint)
-        checkpoint["extractor"] = {"classes": self.classifier.classes, "sizes": self.sizes, "accuracy": self.accuracy}
+        network = self.classifier
+        checkpoint["extractor"] = {"classes": network.classes, "sizes": network.sizes, "accuracy": self.accuracy}
 
 
-def export_extractor(checkpoint: str | Path, file: str | Path) -> float:
-    """Write the weights of a trained classifier as FID's extractor, in half precision; returns its accuracy."""
-    state = torch.load(checkpoint, map_location="cpu", weights_only=True)
+def export_extractor(checkpoint: str | Path, file: str | Path, half: bool = False) -> float:
+    """Write the weights of a trained classifier as FID's extractor, with ``half`` in half precision; returns its accuracy.
+
+    Raises:
+        InputError: no such checkpoint, or one of something else.
+    """
+    try:
+        state = torch.load(checkpoint, map_location="cpu", weights_only=True)
+        accuracy = float(state["extractor"]["accuracy"])
+    except (OSError, KeyError, RuntimeError, pickle.UnpicklingError) as error:
+        raise InputError(f"{checkpoint} is no checkpoint of a classifier; name a finished run of one") from error
     prefix = "classifier."
     weights = {k.removeprefix(prefix): v for k, v in state["state_dict"].items() if k.startswith(prefix)}
-    weights = {k: v.half() if v.is_floating_point() else v for k, v in weights.items()}
-    Path(file).parent.mkdir(parents=True, exist_ok=True)
-    torch.save({**state["extractor"], "weights": weights}, file)
-    return state["extractor"]["accuracy"]
+    if half:
+        weights = {k: v.half() if v.is_floating_point() else v for k, v in weights.items()}
+    write_atomically(Path(file), lambda path: torch.save({**state["extractor"], "weights": weights}, path))
+    return accuracy

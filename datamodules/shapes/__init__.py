@@ -1,9 +1,10 @@
 """Where shapes come from: programs, ShapeNet folders, packed archives; every source gives the same :class:`Shape`."""
 
-from datamodules.shapes.archive import VoxelArchive, write_archive
+from datamodules.shapes.archive import VoxelArchive, archive_classes, write_archive
 from datamodules.shapes.base import Shape, ShapeSource, Split, in_split, to_voxel_grid
 from datamodules.shapes.binvox import Binvox, read_binvox, write_binvox
 from datamodules.shapes.damaged import DamagedShapes
+from datamodules.shapes.merged import MergedShapes
 from datamodules.shapes.procedural import ProceduralShapes
 from datamodules.shapes.regrid import fit, regrid
 from datamodules.shapes.shapenet import ShapeNetShapes
@@ -12,12 +13,14 @@ from datamodules.shapes.voxelize import normalize, voxelize
 __all__ = [
     "Binvox",
     "DamagedShapes",
+    "MergedShapes",
     "ProceduralShapes",
     "Shape",
     "ShapeNetShapes",
     "ShapeSource",
     "Split",
     "VoxelArchive",
+    "archive_classes",
     "fit",
     "in_split",
     "normalize",

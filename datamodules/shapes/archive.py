@@ -139,6 +139,15 @@ class VoxelArchive(ShapeSource):
         return entries
 
 
+def archive_classes(path: str | Path) -> list[str]:
+    """The classes of an archive, in its order.
+
+    Raises:
+        InputError: a file that is missing, damaged, or no such archive.
+    """
+    return _read_head(Path(path))[1]
+
+
 def write_archive(
     path: str | Path,
     voxels: dict[str, Bool[np.ndarray, "N D D D"]],

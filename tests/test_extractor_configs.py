@@ -1,0 +1,124 @@
+"""The classifiers behind the extractor ``renders``: from shapes to a run, from the run to FID's features."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from datamodules import ShapeNetClassesDataModule
+from datamodules.render_classes import LARGEST_CLASSES
+from datamodules.shapes import write_archive, write_binvox
+from lightning_modules import export_extractor
+from metrics import load_extractor
+from renderers import InputError, OpenGLRenderer, ViewDistribution
+from trainer.__main__ import main
+
+MODELNET = ["bathtub", "bed", "chair", "desk", "dresser", "monitor", "night_stand", "sofa", "table", "toilet"]
+SMALL = [
+    "--trainer.accelerator=cpu",
+    "--trainer.devices=1",
+    "--trainer.val_check_interval=1.0",
+    "--model.init_args.classifier.init_args.image_size=75",
+    "--data.init_args.batch_size=3",
+    "--data.init_args.total_kimg=0.006",
+    "--data.init_args.pictures_per_class=2",
+    "--data.init_args.validation_pictures_per_class=1",
+]
+
+
+@pytest.fixture(scope="module")
+def shapenet(tmp_path_factory) -> Path:
+    """A ShapeNetCore.v2 of boxes: ten models a category, of which two cellphones are telephones and one chair a couch."""
+    root = tmp_path_factory.mktemp("shapenet") / "ShapeNetCore.v2"
+    for number, synset in enumerate(synset for synsets in LARGEST_CLASSES.values() for synset in synsets):
+        names = [f"{synset}-{i}" for i in range(10)]
+        if synset == "02992529":
+            names[:2] = ["04401088-0", "04401088-1"]
+        if synset == "04256520":
+            names[0] = "03001627-0"
+        for name in names:
+            file = root / synset / name / "models" / "model_normalized.solid.binvox"
+            file.parent.mkdir(parents=True)
+            solid = np.zeros((16,) * 3, bool)
+            solid[4:12, 2 : 4 + number % 10, 5:11] = True
+            write_binvox(file, solid)
+    return root
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("archive") / "voxels.npz"
+    voxels = np.zeros((10, 16, 16, 16), bool)
+    voxels[:, 4:12, 4:12, 4:10] = True
+    labels = np.arange(10)
+    write_archive(path, {"train": voxels, "test": voxels}, {"train": labels, "test": labels}, MODELNET)
+    return path
+
+
+def test_21_classes_with_cellphones_among_telephones(shapenet):
+    data = ShapeNetClassesDataModule(shapenet, OpenGLRenderer(16), ViewDistribution(), 16, test_fraction=0.5)
+    assert len(data.class_names) == 21 and "cellphone" not in data.class_names
+
+    def names(name):
+        sources = data.classes[name], data.validation_classes[name]
+        return [source.name(i) for source in sources for i in range(len(source))]
+
+    telephones = names("telephone")
+    assert len(telephones) == len(set(telephones)) == 18
+    assert {"04401088-0", "02992529-9"} <= set(telephones)
+    assert len(names("chair")) == len(names("couch")) == 9
+    assert "03001627-0" not in names("chair") + names("couch")
+
+
+def test_classes_are_those_of_the_data(shapenet, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    argv = ["fit", "--config=extractor_renders.yaml", *SMALL, f"--data.init_args.root={shapenet}"]
+    argv += ["--data.init_args.voxel_size=16", "--data.init_args.test_fraction=0.5"]
+    argv += ["--data.init_args.renderer.init_args.image_size=16", "--trainer.fast_dev_run=1"]
+    assert main([*argv, "--model.init_args.classifier.init_args.classes=[airplane,boat]"]) == 2
+    assert "the classifier has 2 classes and the data 21; they differ in bathtub, bench" in capsys.readouterr().err
+
+
+def test_shapenet_takes_two_steps(shapenet, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    argv = ["fit", "--config=extractor_renders.yaml", *SMALL, f"--data.init_args.root={shapenet}"]
+    argv += ["--data.init_args.voxel_size=16", "--data.init_args.test_fraction=0.5"]
+    argv += ["--data.init_args.renderer.init_args.image_size=16", "--trainer.fast_dev_run=2"]
+    assert main(argv) == 0
+
+
+def test_modelnet_from_the_run_to_the_features(archive, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    argv = ["fit", "--config=extractor_renders_modelnet.yaml", *SMALL, f"--data.init_args.path={archive}"]
+    assert main(argv) == 0
+    run = Path("runs/extractor_renders_modelnet/001")
+    capsys.readouterr()
+    assert export_extractor.main([str(run), "weights/mine.pt"]) == 0
+    assert "% on held-out renders" in capsys.readouterr().out
+    extractor = load_extractor("renders", "weights/mine.pt")
+    assert extractor.network.classes == MODELNET and extractor.network.image_size == 75
+    trained = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+    assert torch.equal(extractor.network.fc.weight, trained["classifier.fc.weight"].double())
+    assert extractor(torch.zeros(2, 1, 64, 64, dtype=torch.uint8)).shape == (2, 2048)
+
+
+def test_what_is_no_run_is_not_exported(tmp_path, capsys):
+    assert export_extractor.main([str(tmp_path), str(tmp_path / "out.pt")]) == 2
+    assert "last.ckpt is no checkpoint of a classifier; name a finished run of one" in capsys.readouterr().err
+    assert export_extractor.main([]) == 2
+    assert not (tmp_path / "out.pt").exists()
+
+
+def test_merged_sources_must_fit():
+    from datamodules.shapes import MergedShapes, ProceduralShapes
+
+    chairs, tables = (ProceduralShapes(name, count=3, voxel_size=16) for name in ("chair", "table"))
+    both = MergedShapes([chairs, tables, chairs])
+    assert len(both) == 6 and [both.name(i) for i in (0, 3)] == [chairs.name(0), tables.name(0)]
+    assert torch.equal(both[4].voxels.occupancy, tables[1].voxels.occupancy)
+    assert both.fingerprint() != MergedShapes([chairs, tables], without=[chairs]).fingerprint()
+    with pytest.raises(InputError, match="one voxel_size"):
+        MergedShapes([chairs, ProceduralShapes("table", count=3, voxel_size=32)])
+    with pytest.raises(InputError, match="none is left"):
+        len(MergedShapes([chairs], without=[chairs]))
