@@ -39,8 +39,8 @@ class EvaluationLog(pl.Callback):
     def _write(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         folder = Path(trainer.default_root_dir)
         line = {"kimg": module.kimg, "step": module.step, **module.evaluation}
-        if (occupancy := getattr(trainer.datamodule, "reference_occupancy", None)) is not None:
-            line["reference_occupancy"] = occupancy
+        if "occupancy" in line and (reference := getattr(trainer.datamodule, "reference_occupancy", None)) is not None:
+            line["reference_occupancy"] = reference
         line |= {"note": module.evaluation_note, "seconds": round(self.state_dict()["seconds"], 1)}
         # A resumed run may evaluate again where the one before was cut off: the later line counts.
         lines = [old for old in read_metrics(folder) if old["step"] < module.step] + [line]

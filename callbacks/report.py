@@ -13,6 +13,7 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from callbacks.evaluation_log import read_metrics
 from renderers.files import write_atomically
 
+SHEETS = {"samples": "Samples", "normals": "Normal maps", "volumes": "Volumes as the discriminator sees them"}
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 1100px; margin: 2em auto; padding: 0 1em; color: #222 }
 h1 { font-size: 1.5em } h2 { font-size: 1.15em; margin-top: 2em }
@@ -49,7 +50,7 @@ def write_report(folder: Path) -> Path:
     parts = [f"<h1>unrender: {html.escape(title)}</h1>", _summary(folder)]
     if (folder / "fid.png").exists():
         parts.append(f"<h2>FID</h2>{_image(folder / 'fid.png', 'curve')}")
-    for name, heading in (("samples", "Samples"), ("normals", "Normal maps")):
+    for name, heading in SHEETS.items():
         parts.append(_film(folder / name, f"{heading} over time (same latents, same views; one view a row)"))
     if (folder / "reals.png").exists():
         parts.append(f"<h2>Real pictures</h2>{_image(folder / 'reals.png')}")

@@ -5,21 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytorch_lightning as pl
-import torch
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from callbacks.pictures import save_png, tile
-from renderers import Camera
 
 
 class SampleGrids(pl.Callback):
-    """Writes ``samples/<kimg>.png`` and ``normals/<kimg>.png`` at each evaluation, and ``reals.png``.
+    """Writes ``samples/<kimg>.png`` at each evaluation, and ``reals.png`` once.
 
-    Each row has one viewpoint, each picture a shape of its own (as in section D of IG-GAN's supplement).
+    Beside them stands what else a module's ``sheets`` show: ``normals/<kimg>.png`` of shapes, one viewpoint a row.
 
     Args:
-        rows: viewpoints.
-        columns: shapes a row.
+        rows: viewpoints, if the generator makes shapes.
+        columns: samples a row.
         seed: of latents and views.
     """
 
@@ -36,12 +34,5 @@ class SampleGrids(pl.Callback):
         if not (folder / "reals.png").exists():
             count = self.rows * self.columns
             save_png(folder / "reals.png", tile(trainer.datamodule.reference()[:count].float() / 255, self.columns))
-        views = module.views.sample(self.rows, torch.Generator().manual_seed(self.seed))
-        camera = Camera(
-            views.azimuth.repeat_interleave(self.columns), views.elevation.repeat_interleave(self.columns), views.fov
-        )
-        shapes = module.shapes(module.latents(self.rows * self.columns, "grid", self.seed))
-        drawn = module.draw(shapes, camera)
-        name = f"{module.kimg:09.2f}kimg.png"
-        save_png(folder / "samples" / name, tile(drawn.image, self.columns))
-        save_png(folder / "normals" / name, tile(drawn.normal_map(), self.columns))
+        for kind, pictures in module.sheets(self.rows, self.columns, self.seed).items():
+            save_png(folder / kind / f"{module.kimg:09.2f}kimg.png", tile(pictures, self.columns))

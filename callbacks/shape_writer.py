@@ -28,7 +28,8 @@ Format = Literal["glb", "obj", "binvox"]
 class ShapeWriter(pl.Callback):
     """Writes ``shapes/<number>.{glb,obj,binvox,png}``: what ``predict`` gives, and the same at the end of ``fit``.
 
-    Meshes are marching cubes of the thresholded grid, y up, in the cube [-1/2, 1/2]³.
+    Meshes are marching cubes of the thresholded grid, y up, in the cube [-1/2, 1/2]³. A generator of pictures has no
+    shapes: its samples are ``pictures/<number>.png``.
 
     Args:
         formats: of the shapes; pictures (a render and a normal map) come beside them.
@@ -51,9 +52,15 @@ class ShapeWriter(pl.Callback):
 
     @rank_zero_only
     def on_predict_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        print(f"{module.samples} shapes in {Path(trainer.default_root_dir) / 'shapes'}")
+        folder = Path(trainer.default_root_dir)
+        kind = "shapes" if (folder / "shapes").is_dir() else "pictures"
+        print(f"{module.samples} {kind} in {folder / kind}")
 
     def _write(self, folder: Path, numbers: list[int], samples: dict[str, Tensor], module: pl.LightningModule) -> None:
+        if "occupancy" not in samples:
+            for i, number in enumerate(numbers):
+                save_png(folder / "pictures" / f"{number:04d}.png", samples["image"][i], 256)
+            return
         solids = (samples["occupancy"][:, 0] > module.threshold).cpu().numpy()
         for i, number in enumerate(numbers):
             stem = folder / "shapes" / f"{number:04d}"

@@ -75,6 +75,8 @@ class ShapeNetRenderDataModule(RunDataModule):
         reference_shapes: held-out shapes whose renders are the reference of FID; the training shapes if None.
         renderer: draws them; give the module the same one.
         views: where they are seen from.
+        reference_views: where the reference of FID is seen from; ``views`` if None. Generated shapes are drawn from there
+            as well: the limited viewpoints of the supplement's tables are evaluated all around (table 1, footnote).
         pictures: a fixed number (500 in the supplement's tables), ``unlimited`` (drawn as training goes), or None for
             ``pictures_per_model``.
         pictures_per_model: 1, or 4 for bathtubs in the supplement.
@@ -92,6 +94,7 @@ class ShapeNetRenderDataModule(RunDataModule):
         renderer: Renderer,
         views: ViewDistribution,
         reference_shapes: ShapeSource | None = None,
+        reference_views: ViewDistribution | None = None,
         pictures: int | Literal["unlimited"] | None = None,
         pictures_per_model: int = 1,
         reference_pictures: int = 10_000,
@@ -103,7 +106,7 @@ class ShapeNetRenderDataModule(RunDataModule):
     ) -> None:
         super().__init__(batch_size, total_kimg, num_workers, seed)
         self.shapes, self.reference_shapes = shapes, reference_shapes or shapes
-        self.renderer, self.views = renderer, views
+        self.renderer, self.views, self.reference_views = renderer, views, reference_views or views
         self.pictures = len(shapes) * pictures_per_model if pictures is None else pictures
         self.reference_pictures = reference_pictures
         self.cache_dir = cache_dir
@@ -150,7 +153,7 @@ class ShapeNetRenderDataModule(RunDataModule):
         return shape_renders(
             self.shapes if train else self.reference_shapes,
             self.renderer,
-            self.views,
+            self.views if train else self.reference_views,
             self.pictures if train else self.reference_pictures,
             2 * self.seed + (0 if train else 1),
             self.cache_dir,

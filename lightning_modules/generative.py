@@ -1,8 +1,9 @@
-"""What every generator of shapes shares: moving average, evaluation, sampling."""
+"""What every generator shares: moving average, FID of its pictures, samples; and what generators of voxels add."""
 
 from __future__ import annotations
 
 import copy
+from abc import abstractmethod
 from typing import Any
 
 import torch
@@ -12,27 +13,23 @@ from torch.utils.data import DataLoader
 
 from lightning_modules.base import ClockedModule, random_stream
 from metrics import PictureFID, load_extractor, mean_occupancy, mean_pairwise_iou
-from renderers import Camera, Renderer, Rendering, ViewDistribution, VoxelGrid
+from renderers import Camera, InputError, Renderer, Rendering, ViewDistribution, VoxelGrid
 from renderers.files import cache_root
 
 
-class VoxelGenerativeModule(ClockedModule):
-    """A voxel generator with its moving average, its FID and its samples; subclasses add how it is trained.
+class GenerativeModule(ClockedModule):
+    """A generator with its moving average, its FID and its samples; subclasses add what it makes and how it is trained.
 
-    Everything that is shown, measured or exported comes from the moving average of the generator's weights, thresholded
-    at ``threshold``.
+    Everything that is shown, measured or exported comes from the moving average of the generator's weights.
 
     Args:
-        generator: latents ``(B, Z)`` to occupancy ``(B, 1, D, D, D)``; has ``latent_size``.
-        renderer: draws samples for evaluation, the one that drew the real pictures.
-        views: viewpoints, those of the real pictures.
+        generator: has ``latent_size`` and takes latents ``(B, Z)``.
         ema_half_life_kimg: half-life of the moving average in thousand pictures; it is shorter at the start, at most
             5 % of the pictures seen so far.
-        threshold: what counts as occupied in evaluation.
         extractor: of FID's features.
         extractor_weights: another file of weights for it.
         cache_dir: where FID's statistics of real pictures are kept; default $UNRENDER_CACHE or ~/.cache/unrender.
-        samples: how many shapes ``predict`` gives.
+        samples: how many samples ``predict`` gives.
         sample_seed: of the latents and views of ``predict``.
         seed: of all draws.
     """
@@ -40,10 +37,7 @@ class VoxelGenerativeModule(ClockedModule):
     def __init__(
         self,
         generator: nn.Module,
-        renderer: Renderer,
-        views: ViewDistribution,
         ema_half_life_kimg: float = 10.0,
-        threshold: float = 0.5,
         extractor: str = "renders_small",
         extractor_weights: str | None = None,
         cache_dir: str | None = None,
@@ -54,12 +48,27 @@ class VoxelGenerativeModule(ClockedModule):
         super().__init__(seed)
         self.generator = generator
         self.generator_ema = copy.deepcopy(generator).eval().requires_grad_(False)
-        self.renderer, self.views = renderer, views
-        self.ema_half_life_kimg, self.threshold = ema_half_life_kimg, threshold
+        self.ema_half_life_kimg = ema_half_life_kimg
         self.samples, self.sample_seed = samples, sample_seed
         # A tuple hides the metric from the module tree, and so the extractor's weights from the checkpoints.
         self._fid = (PictureFID(load_extractor(extractor, extractor_weights), cache_root(cache_dir) / "statistics"),)
         self.evaluation: dict[str, Any] = {}
+
+    @abstractmethod
+    def evaluated(self, z: Float[Tensor, "n Z"], *key: int | str) -> Float[Tensor, "n C H W"]:
+        """The pictures that FID is measured on; ``key`` seeds what else they depend on, such as viewpoints."""
+
+    @abstractmethod
+    def sheets(self, rows: int, columns: int, seed: int) -> dict[str, Float[Tensor, "N _ H W"]]:
+        """Pictures of ``rows * columns`` samples in reading order, by kind; ``samples`` are as evaluated."""
+
+    @abstractmethod
+    def predict_step(self, batch: Tensor, batch_idx: int) -> dict[str, Tensor]:
+        """The samples of these numbers; ``image`` is among what it gives."""
+
+    def measures(self) -> dict[str, float]:
+        """What an evaluation says beside FID, of the batches seen since it began."""
+        return {}
 
     @property
     def fid(self) -> PictureFID:
@@ -69,16 +78,6 @@ class VoxelGenerativeModule(ClockedModule):
         """Standard normal latents that depend on ``key`` alone, on the module's device."""
         generator = random_stream("latents", *key)
         return torch.randn(n, self.generator.latent_size, generator=generator).to(self.device)
-
-    @torch.no_grad()
-    def shapes(self, z: Float[Tensor, "n Z"]) -> VoxelGrid:
-        """Continuous occupancy from the averaged generator."""
-        return VoxelGrid(self.generator_ema(z).float())
-
-    @torch.no_grad()
-    def draw(self, shapes: VoxelGrid, camera: Camera) -> Rendering:
-        """Shapes thresholded and drawn as they are evaluated."""
-        return self.renderer(shapes.binarize(self.threshold), camera.to(self.device))
 
     @torch.no_grad()
     def average(self, batch: int) -> None:
@@ -114,7 +113,6 @@ class VoxelGenerativeModule(ClockedModule):
     def on_validation_epoch_start(self) -> None:
         self.measure_batch_norm()
         self.fid.to(self.device).reset()
-        self._solids: list[Tensor] = []
         self._key = getattr(self.trainer.datamodule, "reference_key", None)
         # With several ranks the sums of all are added up, so each measures its own share of the real pictures.
         self._know_real = self.fid.counts()["real"] > 0
@@ -123,26 +121,16 @@ class VoxelGenerativeModule(ClockedModule):
 
     def validation_step(self, batch: list[Tensor], batch_idx: int) -> None:
         (real,) = batch
-        n = len(real)
         if not self._know_real:
             self.fid.update(real, real=True)
-        z = self.latents(n, "evaluation", batch_idx, self.global_rank)
-        camera = self.views.sample(n, random_stream("evaluation views", batch_idx, self.global_rank))
-        shapes = self.shapes(z).binarize(self.threshold)
-        self.fid.update(self.renderer(shapes, camera.to(self.device)).image, real=False)
-        if sum(map(len, self._solids)) < 32:
-            self._solids.append(shapes.occupancy[:, 0].bool())
+        z = self.latents(len(real), "evaluation", batch_idx, self.global_rank)
+        self.fid.update(self.evaluated(z, batch_idx, self.global_rank), real=False)
 
     def on_validation_epoch_end(self) -> None:
         if not self._know_real and self._key is not None and self.world_size == 1:
             self.fid.save_real(self._key)
         counts = {kind: n * (self.world_size if kind == "fake" else 1) for kind, n in self.fid.counts().items()}
-        solids = torch.cat(self._solids)[:32]
-        self.evaluation = {
-            "fid": self.fid.compute() if min(counts.values()) > 1 else float("nan"),
-            "occupancy": mean_occupancy(solids),
-            "pairwise_iou": mean_pairwise_iou(solids),
-        }
+        self.evaluation = {"fid": self.fid.compute() if min(counts.values()) > 1 else float("nan"), **self.measures()}
         self.evaluation_note = self.fid.describe(**counts)
         self.log_dict(self.evaluation, sync_dist=True, prog_bar=True)
         self.log_dict({"kimg": self.kimg, "step": float(self.step)})
@@ -168,11 +156,103 @@ class VoxelGenerativeModule(ClockedModule):
     def predict_dataloader(self) -> DataLoader:
         return DataLoader(range(self.samples), batch_size=min(16, self.samples))
 
+    def sample_latents(self, numbers: Tensor) -> Float[Tensor, "n Z"]:
+        """The latents of samples by number."""
+        return torch.cat([self.latents(1, "sample", self.sample_seed, int(i)) for i in numbers])
+
+
+class VoxelGenerativeModule(GenerativeModule):
+    """A generator of voxels: thresholded at ``threshold`` and drawn for evaluation; subclasses add how it is trained.
+
+    Evaluation draws from where the reference pictures were drawn: the data module's ``reference_views``, or ``views``.
+
+    Args:
+        generator: latents ``(B, Z)`` to occupancy and, if any, colour ``(B, 1 + C, D, D, D)``; has ``latent_size``.
+        renderer: draws samples for evaluation, the one that drew the real pictures.
+        views: viewpoints, those of the real pictures.
+        threshold: what counts as occupied in evaluation.
+        **evaluation: see :class:`GenerativeModule`.
+    """
+
+    def __init__(
+        self,
+        generator: nn.Module,
+        renderer: Renderer,
+        views: ViewDistribution,
+        threshold: float = 0.5,
+        **evaluation: Any,
+    ) -> None:
+        super().__init__(generator, **evaluation)
+        self.renderer, self.views, self.threshold = renderer, views, threshold
+
+    @property
+    def evaluation_views(self) -> ViewDistribution:
+        data = self.trainer.datamodule if self._trainer is not None else None
+        return getattr(data, "reference_views", None) or self.views
+
+    @torch.no_grad()
+    def shapes(self, z: Float[Tensor, "n Z"]) -> VoxelGrid:
+        """Continuous occupancy (and colour) from the averaged generator."""
+        return as_grid(self.generator_ema(z).float())
+
+    @torch.no_grad()
+    def draw(self, shapes: VoxelGrid, camera: Camera) -> Rendering:
+        """Shapes thresholded and drawn as they are evaluated."""
+        return self.renderer(shapes.binarize(self.threshold), camera.to(self.device))
+
+    def on_validation_epoch_start(self) -> None:
+        super().on_validation_epoch_start()
+        self._solids: list[Tensor] = []
+
+    @torch.no_grad()
+    def evaluated(self, z: Float[Tensor, "n Z"], *key: int | str) -> Float[Tensor, "n C H W"]:
+        camera = self.evaluation_views.sample(len(z), random_stream("evaluation views", *key))
+        shapes = self.shapes(z).binarize(self.threshold)
+        if sum(map(len, self._solids)) < 32:
+            self._solids.append(shapes.occupancy[:, 0].bool())
+        return self.renderer(shapes, camera.to(self.device)).image
+
+    def measures(self) -> dict[str, float]:
+        solids = torch.cat(self._solids)[:32]
+        return {"occupancy": mean_occupancy(solids), "pairwise_iou": mean_pairwise_iou(solids)}
+
+    def sheets(self, rows: int, columns: int, seed: int) -> dict[str, Float[Tensor, "N _ H W"]]:
+        """Each row has one viewpoint, each picture a shape of its own (as in section D of IG-GAN's supplement)."""
+        views = self.evaluation_views.sample(rows, torch.Generator().manual_seed(seed))
+        camera = Camera(views.azimuth.repeat_interleave(columns), views.elevation.repeat_interleave(columns), views.fov)
+        return self.pictures(self.shapes(self.latents(rows * columns, "grid", seed)), camera)
+
+    def pictures(self, shapes: VoxelGrid, camera: Camera) -> dict[str, Float[Tensor, "n _ H W"]]:
+        """What a sheet shows of shapes, by kind."""
+        drawn = self.draw(shapes, camera)
+        return {"samples": drawn.image, "normals": drawn.normal_map()}
+
     def predict_step(self, batch: Tensor, batch_idx: int) -> dict[str, Tensor]:
         """The batch's samples: ``occupancy (B, 1, D, D, D)`` in [0, 1], ``image`` and ``normal_map`` from random views."""
-        z = torch.cat([self.latents(1, "sample", self.sample_seed, int(i)) for i in batch])
-        views = [self.views.sample(1, random_stream("sample view", self.sample_seed, int(i))) for i in batch]
-        camera = Camera(torch.cat([v.azimuth for v in views]), torch.cat([v.elevation for v in views]), self.views.fov)
-        shapes = self.shapes(z)
+        distribution = self.evaluation_views
+        views = [distribution.sample(1, random_stream("sample view", self.sample_seed, int(i))) for i in batch]
+        camera = Camera(
+            torch.cat([v.azimuth for v in views]), torch.cat([v.elevation for v in views]), distribution.fov
+        )
+        shapes = self.shapes(self.sample_latents(batch))
         drawn = self.draw(shapes, camera)
         return {"occupancy": shapes.occupancy, "image": drawn.image, "normal_map": drawn.normal_map()}
+
+
+def as_grid(volume: Float[Tensor, "B C D D D"]) -> VoxelGrid:
+    """What a generator of voxels gives: occupancy in channel 0, colour in the others, if there are any."""
+    return VoxelGrid(volume[:, :1], volume[:, 1:] if volume.shape[1] > 1 else None)
+
+
+def check_picture_sizes(renderer: Renderer, parts: dict[str, nn.Module]) -> None:
+    """Refuse parts made for pictures of another size than the renderer's; parts that do not tell their size are trusted.
+
+    Raises:
+        InputError: naming the part.
+    """
+    for name, part in parts.items():
+        size = getattr(part, "image_size", renderer.image_size)
+        if size != renderer.image_size:
+            raise InputError(
+                f"renderer draws {renderer.image_size}² pictures, {name}.image_size says {size}; set both to one size"
+            )

@@ -8,8 +8,9 @@ import torch
 from pytorch_lightning.cli import OptimizerCallable
 from torch import Tensor, nn
 
+from lightning_modules.adversarial import adam_gan
 from lightning_modules.base import frozen
-from lightning_modules.generative import VoxelGenerativeModule
+from lightning_modules.generative import VoxelGenerativeModule, check_picture_sizes
 from lightning_modules.losses import (
     discriminator_loss,
     generator_loss,
@@ -19,11 +20,6 @@ from lightning_modules.losses import (
 )
 from lightning_modules.neural_renderer import load_proxy
 from renderers import InputError, NeuralRenderer, Renderer, ViewDistribution, VoxelGrid
-
-
-def adam_gan(params: Any) -> torch.optim.Optimizer:
-    """Adam at 2e-4 (supplement B.1), betas (0.5, 0.999) of DCGAN."""
-    return torch.optim.Adam(params, lr=2e-4, betas=(0.5, 0.999))
 
 
 def adam_proxy(params: Any) -> torch.optim.Optimizer:
@@ -150,12 +146,7 @@ def check_sizes(
     voxels = getattr(generator, "voxel_size", None)
     lattice = neural_renderer.lattice_size or (2 * voxels if voxels else None)
     parts = {"discriminator": discriminator, "neural_renderer": neural_renderer, "neural_renderer.network": network}
-    for name, part in parts.items():
-        size = getattr(part, "image_size", renderer.image_size)
-        if size != renderer.image_size:
-            raise InputError(
-                f"renderer draws {renderer.image_size}² pictures, {name}.image_size says {size}; set both to one size"
-            )
+    check_picture_sizes(renderer, parts)
     takes = getattr(network, "lattice_size", lattice)
     if lattice is not None and takes != lattice:
         raise InputError(

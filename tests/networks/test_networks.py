@@ -2,7 +2,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from networks import DCGANDiscriminator, RenderClassifier, RenderNet, VoxelGenerator
+from networks import DCGANDiscriminator, DCGANGenerator, RenderClassifier, RenderNet, VoxelGenerator
 from networks.rendernet import HalvingConv3d
 
 
@@ -111,3 +111,29 @@ def test_classifier_takes_any_picture():
     classifier = RenderClassifier(["a", "b"], width=4, num_features=8)
     assert classifier(torch.rand(2, 3, 100, 100)).shape == (2, 2)
     assert classifier.features(torch.rand(2, 1, 64, 64)).shape == (2, 8)
+
+
+@pytest.mark.parametrize(("size", "channels"), [(8, 1), (64, 3), (128, 1)])
+def test_picture_generator_gives_any_power_of_two(size, channels):
+    pictures = DCGANGenerator(size, latent_size=10, width=32, channels=channels)(torch.randn(2, 10))
+    assert pictures.shape == (2, channels, size, size)
+    assert 0 <= pictures.min() and pictures.max() <= 1
+    with pytest.raises(ValueError, match="image_size must be a power of two of at least 8, got 100"):
+        DCGANGenerator(100)
+
+
+def test_picture_generator_mirrors_the_discriminator():
+    def channels(network: torch.nn.Module, kind: type) -> list[tuple[int, int]]:
+        return [(m.in_channels, m.out_channels) for m in network.layers if isinstance(m, kind)]
+
+    up = channels(DCGANGenerator(), torch.nn.ConvTranspose2d)
+    down = channels(DCGANDiscriminator(), torch.nn.Conv2d)
+    assert (
+        [(b, a) for a, b in reversed(up[1:])] == down[:-1] == [(1, 64), (64, 128), (128, 256), (256, 512), (512, 1024)]
+    )
+
+
+def test_initial_occupancy_leaves_colour_alone():
+    volume = VoxelGenerator(8, 10, 64, out_channels=4, initial_occupancy=0.1)(torch.randn(16, 10))
+    assert volume[:, 0].mean().item() == pytest.approx(0.1, abs=0.02)
+    assert volume[:, 1:].mean().item() == pytest.approx(0.5, abs=0.02)
