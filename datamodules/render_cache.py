@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -123,3 +124,26 @@ class RenderCache:
 
     def _intact(self, shard: int) -> bool:
         return self._read(shard) is not None
+
+
+def find_cache(folder: Path) -> RenderCache | None:
+    """The renders that lie in a folder, to be read and not to be drawn; None where there are none.
+
+    Raises:
+        InputError: files of several caches in one folder, or no first shard to tell the pictures' size by.
+    """
+    shards = [match for path in folder.glob("*.npy") if (match := re.fullmatch(r"\d{5,}-of-(\d+)", path.stem))]
+    if not shards:
+        return None
+    counts = {int(match[1]) for match in shards}
+    try:
+        (count,) = counts
+        pictures = np.load(folder / f"{0:05d}-of-{count}.npy", mmap_mode="r", allow_pickle=False)
+        _, channels, height, width = pictures.shape
+    except (OSError, ValueError, EOFError) as error:
+        raise InputError(f"{folder} is no whole cache of renders; run the command that draws them again") from error
+
+    def draw(indices: list[int]) -> UInt8[np.ndarray, "n C H W"]:
+        raise NotImplementedError("this cache is only read")
+
+    return RenderCache(folder, count, (channels, height, width), draw, "")

@@ -23,6 +23,7 @@ COMMANDS = {
     "validate": Command("print a checkpoint's metrics on the validation data", "trainer.cli:validate"),
     "test": Command("print a checkpoint's metrics on the test data", "trainer.cli:test"),
     "predict": Command("write shapes and pictures from a checkpoint", "trainer.cli:predict"),
+    "fid": Command("compare two folders of pictures by FID and KID", "trainer.fid:main"),
 }
 
 EXAMPLES = """\

@@ -44,7 +44,7 @@ def test_help_needs_no_torch(environment, tmp_path):
 def test_every_command_exists(capsys):
     for name in COMMANDS:
         assert main([name, "--help"]) == 0
-        assert "--run_dir" in capsys.readouterr().out
+        assert f"python -m trainer {name}" in capsys.readouterr().out
 
 
 def test_unknown_command(refused):
