@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from renderers.cameras import Camera
+from renderers.volume_reference import Rays
 
 
 def camera_lattice(camera: Camera, size: int) -> Float[Tensor, "B S S S 3"]:
@@ -18,22 +19,25 @@ def camera_lattice(camera: Camera, size: int) -> Float[Tensor, "B S S S 3"]:
     lands in the middle of the lattice (64³ in 128³: IG-GAN, supplement B.1). A perspective camera spreads the lattice
     over its frustum.
     """
-    axis = (torch.arange(size, device=camera.device, dtype=camera.azimuth.dtype) + 0.5) / size * 2 - 1
-    right, up, back = camera.rotation[:, :, None].unbind(1)  # (B, 1, 3): the camera's axes in the world
-    plane = axis.view(1, -1, 1) * right[:, None] - axis.view(-1, 1, 1) * up[:, None]  # (B, S, S, 3)
-    ray = -axis.view(-1, 1) * back  # (B, S, 3)
-    if camera.fov is not None:
-        plane = plane[:, None] * (camera.half_extent * (camera.distance + axis)).view(-1, 1, 1, 1)
-        return plane + ray[:, :, None, None]
-    return plane[:, None] + ray[:, :, None, None]
+    return Rays.of(camera, size, size).points(camera.rotation)
 
 
 def resample(volume: Float[Tensor, "B C D D D"], camera: Camera, size: int | None = None) -> Float[Tensor, "B C S S S"]:
     """Resample a volume over [-1/2, 1/2]³ trilinearly into the camera's view; zero outside.
 
     The result is indexed ``[b, c, depth, row, column]``, depth 0 nearest to the viewer, so that any reduction over dim 2
-    is a picture. ``size`` defaults to ``2 D``, the supplement's embedding.
+    is a picture. ``size`` defaults to ``2 D``, the supplement's embedding. On a CPU a kernel visits only what lies inside of
+    the volume, an eighth of that lattice; elsewhere torch's grid_sample does it.
     """
     size = 2 * volume.shape[-1] if size is None else size
+    if volume.device.type == "cpu" and volume.dtype in (torch.float32, torch.float64):
+        from renderers.kernels import volume_numba  # here: compiled code is loaded by those who use it
+
+        return volume_numba.resample(volume, camera.rotation.to(volume), Rays.of(camera, size, size))
+    return resample_plainly(volume, camera, size)
+
+
+def resample_plainly(volume: Float[Tensor, "B C D D D"], camera: Camera, size: int) -> Float[Tensor, "B C S S S"]:
+    """:func:`resample` in plain torch: the specification of its kernel."""
     # grid_sample's coordinates are -1 and 1 at the volume's outer faces: twice the world's.
     return F.grid_sample(volume, 2 * camera_lattice(camera, size).to(volume), align_corners=False)

@@ -137,7 +137,7 @@ def _forward(volume, color, rotation, samples, perspective, half_extent, distanc
     d, size, channels = volume.shape[1] - 2, alpha.shape[1], color.shape[3]
     flat, tinted = volume.reshape(-1), color.reshape(-1)
     row, slab = d + 2, (d + 2) * (d + 2)
-    one, top = kind(1), kind(d + 1) - kind(1e-4)
+    one, top = kind(1), kind(d + 1)
     origin, slope, start, step = np.empty((4, 3), rotation.dtype)
     light = np.empty(channels, rotation.dtype)
     for r in range(size):
@@ -152,7 +152,7 @@ def _forward(volume, color, rotation, samples, perspective, half_extent, distanc
                 ux = min(max(start[0] + a * step[0], kind(0)), top)
                 uy = min(max(start[1] + a * step[1], kind(0)), top)
                 uz = min(max(start[2] + a * step[2], kind(0)), top)
-                ix, iy, iz = np.int32(ux), np.int32(uy), np.int32(uz)
+                ix, iy, iz = min(np.int32(ux), d), min(np.int32(uy), d), min(np.int32(uz), d)
                 fx, fy, fz = ux - kind(ix), uy - kind(iy), uz - kind(iz)
                 i = iz * slab + iy * row + ix
                 v00 = flat[i] + fx * (flat[i + 1] - flat[i])
@@ -218,7 +218,7 @@ def _backward(
     flat, tinted = volume.reshape(-1), color.reshape(-1)
     grad_flat, grad_tinted = grad_volume.reshape(-1), grad_color.reshape(-1)
     row, slab = d + 2, (d + 2) * (d + 2)
-    one, top = kind(1), kind(d + 1) - kind(1e-4)
+    one, top = kind(1), kind(d + 1)
     origin, slope, start, step = np.empty((4, 3), rotation.dtype)
     at = np.empty(samples, np.int32)
     xs, ys, zs, vs, ts, es = np.empty((6, samples), rotation.dtype)
@@ -241,7 +241,7 @@ def _backward(
                 ux = min(max(start[0] + a * step[0], kind(0)), top)
                 uy = min(max(start[1] + a * step[1], kind(0)), top)
                 uz = min(max(start[2] + a * step[2], kind(0)), top)
-                ix, iy, iz = np.int32(ux), np.int32(uy), np.int32(uz)
+                ix, iy, iz = min(np.int32(ux), d), min(np.int32(uy), d), min(np.int32(uz), d)
                 fx, fy, fz = ux - kind(ix), uy - kind(iy), uz - kind(iz)
                 i = iz * slab + iy * row + ix
                 at[n], xs[n], ys[n], zs[n] = i, fx, fy, fz
@@ -336,3 +336,106 @@ def _move(source, i, dx, dy, dz, fx, fy, fz, g, a, g0, g1):
     g1[0] += g * a * by_x
     g1[1] += g * a * by_y
     g1[2] += g * a * by_z
+
+
+def resample(
+    volume: Float[Tensor, "B C D D D"], rotation: Float[Tensor, "B 3 3"], rays: Rays
+) -> Float[Tensor, "B C S S S"]:
+    """All samples, as :func:`renderers.resample.resample` gives them."""
+    return _Resample.apply(F.pad(volume, [1] * 6), rotation, rays)
+
+
+class _Resample(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, volume: Tensor, rotation: Tensor, rays: Rays) -> Tensor:
+        volume, rotation = volume.contiguous(), rotation.contiguous()
+        kind = volume.detach().numpy().dtype.type
+        ctx.rays = (rays.perspective, kind(rays.half_extent), kind(rays.distance))
+        seen = volume.new_zeros(*volume.shape[:2], *[rays.image_size] * 3)
+        arrays = _numpy(volume, rotation, seen)
+        _each(len(volume), lambda b: _resample_forward(*(x[b] for x in arrays[:2]), *ctx.rays, arrays[2][b]))
+        ctx.save_for_backward(volume, rotation)
+        return seen
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        volume, rotation = ctx.saved_tensors
+        grads = tuple(torch.zeros_like(x) for x in (volume, rotation))
+        ups, downs = _numpy(volume, rotation), _numpy(grad.contiguous(), *grads)
+        turned = ctx.needs_input_grad[1]
+
+        def run(b: int) -> None:
+            _resample_backward(*(x[b] for x in ups), *ctx.rays, turned, *(x[b] for x in downs))
+
+        _each(len(volume), run)
+        return (*(g if w else None for g, w in zip(grads, ctx.needs_input_grad, strict=False)), None)
+
+
+@compiled
+@no_type_check
+def _resample_forward(volume, rotation, perspective, half_extent, distance, seen):
+    kind = rotation.dtype.type
+    d, size = volume.shape[1] - 2, seen.shape[1]
+    row, slab, cube = d + 2, (d + 2) * (d + 2), (d + 2) * (d + 2) * (d + 2)
+    flat = volume.reshape(-1)
+    one, top = kind(1), kind(d + 1)
+    origin, slope, start, step = np.empty((4, 3), rotation.dtype)
+    for r in range(size):
+        for c in range(size):
+            x, y = kind(2 * c + 1) / kind(size) - one, one - kind(2 * r + 1) / kind(size)
+            _ray(rotation, x, y, perspective, half_extent, distance, d, origin, slope, start, step)
+            first, last = _crossing(start, step, d, size)
+            for k in range(first, last):
+                a = kind(2 * k + 1) / kind(size) - one
+                ux = min(max(start[0] + a * step[0], kind(0)), top)
+                uy = min(max(start[1] + a * step[1], kind(0)), top)
+                uz = min(max(start[2] + a * step[2], kind(0)), top)
+                ix, iy, iz = min(np.int32(ux), d), min(np.int32(uy), d), min(np.int32(uz), d)
+                fx, fy, fz = ux - kind(ix), uy - kind(iy), uz - kind(iz)
+                for ch in range(volume.shape[0]):
+                    i = ch * cube + iz * slab + iy * row + ix
+                    v00 = flat[i] + fx * (flat[i + 1] - flat[i])
+                    v01 = flat[i + row] + fx * (flat[i + row + 1] - flat[i + row])
+                    i += slab
+                    v10 = flat[i] + fx * (flat[i + 1] - flat[i])
+                    v11 = flat[i + row] + fx * (flat[i + row + 1] - flat[i + row])
+                    v0 = v00 + fy * (v01 - v00)
+                    v1 = v10 + fy * (v11 - v10)
+                    seen[ch, k, r, c] = v0 + fz * (v1 - v0)
+
+
+@compiled
+@no_type_check
+def _resample_backward(volume, rotation, perspective, half_extent, distance, turned, grad, grad_volume, grad_rotation):
+    kind = rotation.dtype.type
+    d, size = volume.shape[1] - 2, grad.shape[1]
+    row, slab, cube = d + 2, (d + 2) * (d + 2), (d + 2) * (d + 2) * (d + 2)
+    flat, grad_flat = volume.reshape(-1), grad_volume.reshape(-1)
+    one, top = kind(1), kind(d + 1)
+    origin, slope, start, step = np.empty((4, 3), rotation.dtype)
+    g0, g1 = np.empty((2, 3), rotation.dtype)
+    for r in range(size):
+        for c in range(size):
+            x, y = kind(2 * c + 1) / kind(size) - one, one - kind(2 * r + 1) / kind(size)
+            _ray(rotation, x, y, perspective, half_extent, distance, d, origin, slope, start, step)
+            first, last = _crossing(start, step, d, size)
+            g0[:] = 0
+            g1[:] = 0
+            for k in range(first, last):
+                a = kind(2 * k + 1) / kind(size) - one
+                ux = min(max(start[0] + a * step[0], kind(0)), top)
+                uy = min(max(start[1] + a * step[1], kind(0)), top)
+                uz = min(max(start[2] + a * step[2], kind(0)), top)
+                ix, iy, iz = min(np.int32(ux), d), min(np.int32(uy), d), min(np.int32(uz), d)
+                fx, fy, fz = ux - kind(ix), uy - kind(iy), uz - kind(iz)
+                for ch in range(volume.shape[0]):
+                    g = grad[ch, k, r, c]
+                    i = ch * cube + iz * slab + iy * row + ix
+                    _spread(grad_flat, i, 1, row, slab, fx, fy, fz, g)
+                    if turned:
+                        _move(flat, i, 1, row, slab, fx, fy, fz, g, a, g0, g1)
+            if turned:
+                for i in range(3):
+                    for j in range(3):
+                        grad_rotation[i, j] += kind(d) * (origin[i] * g0[j] + slope[i] * g1[j])

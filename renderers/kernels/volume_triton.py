@@ -141,8 +141,8 @@ def _rays(rotation, b, pixel, d, size, samples, half_extent, distance, PERSPECTI
 @triton.jit
 def _place(s, step, a, d):
     """Voxel and fraction along one axis of the padded grid."""
-    u = tl.minimum(tl.maximum(s + a * step, 0.0), d + 1 - 1e-4)
-    i = u.to(tl.int32)
+    u = tl.minimum(tl.maximum(s + a * step, 0.0), d + 1)
+    i = tl.minimum(u.to(tl.int32), d)
     return i, u - i
 
 

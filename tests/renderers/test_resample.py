@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from renderers import Camera, NeuralRenderer, Renderer, VoxelGrid
-from renderers.resample import camera_lattice, resample
+from renderers.resample import camera_lattice, resample, resample_plainly
 
 
 def marked(z: int, y: int, x: int, size: int = 8) -> torch.Tensor:
@@ -70,3 +70,18 @@ def test_neural_renderer_draws_the_networks_picture():
         renderer(grid, camera[:1])
     with pytest.raises(TypeError, match="draws VoxelGrid, not Camera"):
         Renderer.forward.__wrapped__(renderer, camera, camera)
+
+
+@pytest.mark.parametrize("fov", [None, 40.0])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-4)])
+def test_the_kernel_does_what_grid_sample_does(dtype, tolerance, fov):
+    g = torch.Generator().manual_seed(0)
+    results = []
+    for draw in (resample_plainly, resample):
+        volume = torch.rand(2, 2, 5, 5, 5, dtype=dtype, generator=g.manual_seed(0)).requires_grad_()
+        angles = [torch.tensor(a, dtype=dtype).requires_grad_() for a in ([20.0, 130.0], [15.0, -40.0])]
+        seen = draw(volume, Camera(*angles, fov), 9)
+        (torch.rand(seen.shape, dtype=dtype, generator=g.manual_seed(1)) * seen).sum().backward()
+        results.append([seen, volume.grad, *(a.grad for a in angles)])
+    for a, b in zip(*results, strict=True):
+        assert (a - b).abs().max() <= tolerance * a.abs().max()
