@@ -1,10 +1,12 @@
 """Every config builds as it stands, and takes two steps on the CPU when its widths are cut."""
 
+from itertools import product
 from pathlib import Path
 
 import numpy as np
 import pytest
 import trimesh
+import yaml
 
 from datamodules.shapes import write_archive, write_binvox
 from trainer.__main__ import main
@@ -12,6 +14,8 @@ from trainer.configs import PROJECT_CONFIGS
 
 # extractor_renders*.yaml: tests/test_extractor_configs.py
 EXPERIMENTS = sorted(p.name for p in PROJECT_CONFIGS.glob("*.yaml") if not p.name.startswith("extractor_renders"))
+METHODS = ("visual_hull", "absorption", "emission_absorption", "dcgan")
+SHAPENET = ("chairs.yaml", "chairs_lvp.yaml", "couches.yaml", "bathtubs.yaml")
 GRID = 128
 
 
@@ -42,27 +46,30 @@ def archive(tmp_path_factory) -> Path:
 
 def options(name: str, shapenet: Path, archive: Path) -> list[str]:
     given = ["--config", name, "--trainer.accelerator=cpu", "--trainer.devices=1"]
-    if name in ("chairs.yaml", "couches.yaml", "bathtubs.yaml"):
+    if name in SHAPENET:
         given.append(f"--data.init_args.shapes.init_args.root={shapenet}")
     if name == "chairs_modelnet.yaml":
         given.append(f"--data.init_args.shapes.init_args.path={archive}")
     return given
 
 
-def two_steps(name: str) -> list[str]:
+def two_steps(name: str, proxy: bool = True) -> list[str]:
     cut = ["--trainer.fast_dev_run=2", "--data.init_args.batch_size=2", "--data.init_args.total_kimg=0.004"]
     if name == "extractor.yaml":
         return [*cut, "--data.init_args.pictures_per_class=2", "--data.init_args.validation_pictures_per_class=2"]
-    network = "--model.init_args.neural_renderer.init_args.network.init_args"
-    cut += [f"{network}.width=16", f"{network}.channels_3d=[2,2,2]"]
+    if proxy:
+        network = "--model.init_args.neural_renderer.init_args.network.init_args"
+        cut += [f"{network}.width=16", f"{network}.channels_3d=[2,2,2]"]
     if name.startswith("proxy"):
         return [*cut, "--data.init_args.shapes.init_args.count=4", "--data.init_args.validation_count=2"]
     cut += ["--model.init_args.generator.init_args.width=16", "--model.init_args.discriminator.init_args.width=8"]
-    return [*cut, "--data.init_args.pictures=4", "--data.init_args.reference_pictures=4"]
+    cut += [] if name == "chairs_lvp.yaml" else ["--data.init_args.pictures=4"]  # the one as it is: unlimited
+    return [*cut, "--data.init_args.reference_pictures=4"]
 
 
 def test_there_are_the_configs_that_the_readme_names():
-    named = {"chairs.yaml", "couches.yaml", "bathtubs.yaml", "chairs_modelnet.yaml", "demo.yaml", "extractor.yaml"}
+    named = {*SHAPENET, "chairs_modelnet.yaml", "demo.yaml", "extractor.yaml"}
+    named |= {f"proxy_{shapes}{size}.yaml" for shapes in ("tables", "chairs", "cubes") for size in ("", "_32")}
     assert named <= set(EXPERIMENTS)
 
 
@@ -78,6 +85,48 @@ def test_config_builds_as_it_stands(name, shapenet, archive, tmp_path, monkeypat
 def test_config_takes_two_steps(name, shapenet, archive, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert main(["fit", *options(name, shapenet, archive), *two_steps(name)]) == 0
+
+
+@pytest.mark.parametrize("name", ["chairs.yaml", "demo.yaml"])
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_takes_two_steps(name, method, shapenet, archive, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    part = f"--model=model/{method}{'' if name in SHAPENET else '_32'}.yaml"
+    assert main(["fit", *options(name, shapenet, archive), part, *two_steps(name, proxy=False)]) == 0
+
+
+def test_another_method_keeps_nothing_of_the_first(shapenet, archive, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    given = options("chairs_lvp.yaml", shapenet, archive)
+    assert (
+        main(["fit", *given, "--model=model/visual_hull.yaml", "--model.init_args.threshold=0.4", "--print_config"])
+        == 0
+    )
+    config = yaml.safe_load(capsys.readouterr().out)
+    model, data = config["model"]["init_args"], config["data"]["init_args"]
+    assert model["threshold"] == 0.4 and "proxy_checkpoint" not in model
+    assert model["views"] == data["views"] and data["views"]["init_args"]["azimuth"] == [-60, 60]
+    assert data["reference_views"]["init_args"]["azimuth"] == [0, 360] and data["pictures"] == "unlimited"
+
+
+ABLATIONS = [  # tables 2 and 3 of the supplement
+    *(
+        f"dom_weight=0 proxy={proxy} discriminator_sees={seen}".split()
+        for proxy, seen in product(("retrained", "fixed"), ("opengl", "neural"))
+    ),
+    *(
+        f"proxy={proxy} proxy_checkpoint=proxy_{shapes}_32.yaml".split()
+        for proxy, shapes in product(("retrained", "fixed"), ("chairs", "tables", "cubes"))
+    ),
+]
+
+
+@pytest.mark.parametrize("cell", ABLATIONS, ids=" ".join)
+def test_ablations_are_overrides(cell, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["fit", "--config=demo.yaml", *(f"--model.init_args.{word}" for word in cell), "--print_config"]) == 0
+    printed = capsys.readouterr().out
+    assert all(f"    {word.replace('=', ': ')}\n" in printed.replace("weight: 0.0", "weight: 0") for word in cell)
 
 
 def test_files_stay_readable():

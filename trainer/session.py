@@ -35,7 +35,9 @@ class Session:
         self.composed = compose(names, parts)
         if names:
             path = Path(names[0])
-            self.experiment = RunFolder(path.parent).diary.get("experiment") or path.stem
+            # chairs.yaml with --model model/absorption.yaml is an experiment of its own: chairs_absorption.
+            stems = [path.stem, *[Path(parts[section]).stem for section in SECTIONS if section in parts]]
+            self.experiment = RunFolder(path.parent).diary.get("experiment") or "_".join(stems)
 
     @property
     def given(self) -> list[str]:
