@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-NAMES = ("step", "opengl", "volume", "soft_rasterizer")
+NAMES = ("step", "opengl", "volume", "soft_rasterizer", "fid")
 
 
 def machine() -> str:
