@@ -37,10 +37,6 @@ class RenderNet(nn.Module):
         out_channels: 1 for grey, 3 for colour.
         initial_intensity: mean of the pictures to come. Pictures are mostly background, and a sigmoid that starts at one
             half overshoots into saturated black for ever; so the network starts with a faint picture of this grey.
-        silhouette: draw shading alone, and multiply it by the silhouette, which need not be learnt: OpenGL draws the grid at
-            a threshold t ~ U[0, 1], and covers a pixel with probability max v along its ray. The last layers also see,
-            at the lattice's resolution, where rays are stopped. Ours, not RenderNet's: sharp within a hundred steps, where
-            the network as published takes thousands. ``initial_intensity`` is then that of the object, about 0.4.
     """
 
     def __init__(
@@ -54,7 +50,6 @@ class RenderNet(nn.Module):
         trunk_size: int | None = None,
         out_channels: int = 1,
         initial_intensity: float = 0.05,
-        silhouette: bool = False,
     ) -> None:
         super().__init__()
         self.lattice_size, self.image_size = lattice_size, image_size
@@ -83,17 +78,12 @@ class RenderNet(nn.Module):
         for i in range(doublings):
             before, after = max(quarter >> i, 16), max(quarter >> (i + 1), 16)
             trunk += [nn.ConvTranspose2d(before, after, 4, 2, 1), prelu(after)]
-        features = max(quarter >> doublings, 16)
-        self.trunk = nn.Sequential(*trunk)
-        self.merge = (
-            nn.Sequential(nn.Conv2d(features + 3, features, 3, padding=1), prelu(features)) if silhouette else None
-        )
-        last = nn.Conv2d(features, out_channels, 4)
-        self.head = nn.Sequential(same_padding(), last, nn.Sigmoid())
+        last = nn.Conv2d(max(quarter >> doublings, 16), out_channels, 4)
+        self.trunk = nn.Sequential(*trunk, same_padding(), last, nn.Sigmoid())
         self._initialize(last, initial_intensity)
         self.encoder.to(memory_format=torch.channels_last_3d)
-        for part in (self.projection, self.trunk, self.head):
-            part.to(memory_format=torch.channels_last)
+        self.projection.to(memory_format=torch.channels_last)
+        self.trunk.to(memory_format=torch.channels_last)
 
     def _initialize(self, last: nn.Conv2d, initial_intensity: float) -> None:
         """Keep the signal's size through 20 layers: with Xavier's it fades to 1e-3 and nothing is learnt for long.
@@ -122,24 +112,8 @@ class RenderNet(nn.Module):
         """Picture in [0, 1] of a grid that is indexed ``[b, c, depth, row, column]``, depth 0 nearest."""
         b, scale = self.border, self.lattice_size // self.trunk_size
         inner = slice(b, self.lattice_size - b)
-        cropped = rotated[:, :, inner, inner, inner]
-        volume = self.encoder(cropped)
-        features = self.trunk(F.pad(self.projection(volume.flatten(1, 2)), [b // scale] * 4))
-        if self.merge is None:
-            return self.head(features)
-        hits = F.pad(first_hits(cropped), [b] * 4)
-        if self.image_size != self.lattice_size:
-            hits = F.interpolate(hits, size=(self.image_size,) * 2, mode="bilinear", antialias=True)
-        return self.head(self.merge(torch.cat([features, hits], 1))) * hits[:, :1]
-
-
-def first_hits(rotated: Float[Tensor, "B 1 S R R"]) -> Float[Tensor, "B 3 R R"]:
-    """Along each ray: the largest occupancy, how near the light of absorption stops (1 in front), the mean occupancy."""
-    v = rotated[:, 0]
-    left = (1 - v).clamp(min=1e-3).log().cumsum(1).exp()  # a product's gradient is slow where it is 0
-    stopped = torch.cat([torch.ones_like(left[:, :1]), left[:, :-1]], 1) - left
-    near = torch.linspace(1, 0, v.shape[1]).to(v).view(1, -1, 1, 1)
-    return torch.stack([v.amax(1), (stopped * near).sum(1), v.mean(1)], 1)
+        volume = self.encoder(rotated[:, :, inner, inner, inner])
+        return self.trunk(F.pad(self.projection(volume.flatten(1, 2)), [b // scale] * 4))
 
 
 def prelu(channels: int) -> nn.PReLU:
