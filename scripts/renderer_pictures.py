@@ -100,7 +100,7 @@ def main() -> None:
             "OpenGL, moderngl": drawn,
             "its normals": Rendering(drawn.normal_map(), drawn.alpha),
             "surface: cubes": OpenGLRenderer(SIZE, surface="cubes", backend="moderngl")(small, camera),
-            "neural (32³, 64²)": proxy(small, camera),
+            "neural, 32 to 64 pixels": proxy(small, camera),
             "absorption": AbsorptionRenderer(SIZE)(volume, camera),
             "opacity 20/64": AbsorptionRenderer(SIZE, opacity=20 / 64)(volume, camera),
             "visual hull": VisualHullRenderer(SIZE)(volume, camera),
