@@ -1,11 +1,13 @@
 """One LightningDataModule a data source; the shapes that some of them draw are in ``datamodules.shapes``."""
 
+from datamodules.chanterelle import ChanterelleDataModule
 from datamodules.render_classes import ArchiveClassesDataModule, RenderClassesDataModule, ShapeNetClassesDataModule
 from datamodules.renders import ShapeNetRenderDataModule
 from datamodules.shape_batches import ShapeDataModule
 
 __all__ = [
     "ArchiveClassesDataModule",
+    "ChanterelleDataModule",
     "RenderClassesDataModule",
     "ShapeDataModule",
     "ShapeNetClassesDataModule",

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import trimesh
 import yaml
+from masked_photographs import write_photographs
 
 from datamodules.shapes import write_archive, write_binvox
 from trainer.__main__ import main
@@ -16,6 +17,8 @@ from trainer.configs import PROJECT_CONFIGS
 EXPERIMENTS = sorted(p.name for p in PROJECT_CONFIGS.glob("*.yaml") if not p.name.startswith("extractor_renders"))
 METHODS = ("visual_hull", "absorption", "emission_absorption", "dcgan")
 SHAPENET = ("chairs.yaml", "chairs_lvp.yaml", "couches.yaml", "bathtubs.yaml")
+FULL_SIZE = (*SHAPENET, "chanterelle.yaml")
+PHOTOGRAPHS = ("chanterelle.yaml", "chanterelle_32.yaml")
 GRID = 128
 
 
@@ -44,12 +47,20 @@ def archive(tmp_path_factory) -> Path:
     return path
 
 
+@pytest.fixture(scope="module", autouse=True)
+def photographs(tmp_path_factory) -> Path:
+    """A folder of masked photographs, where ``options`` finds it."""
+    return write_photographs(tmp_path_factory.getbasetemp() / "photographs")
+
+
 def options(name: str, shapenet: Path, archive: Path) -> list[str]:
     given = ["--config", name, "--trainer.accelerator=cpu", "--trainer.devices=1"]
     if name in SHAPENET:
         given.append(f"--data.init_args.shapes.init_args.root={shapenet}")
     if name == "chairs_modelnet.yaml":
         given.append(f"--data.init_args.shapes.init_args.path={archive}")
+    if name in PHOTOGRAPHS:
+        given.append(f"--data.init_args.root={shapenet.parents[1] / 'photographs'}")
     return given
 
 
@@ -63,12 +74,14 @@ def two_steps(name: str, proxy: bool = True) -> list[str]:
     if name.startswith("proxy"):
         return [*cut, "--data.init_args.shapes.init_args.count=4", "--data.init_args.validation_count=2"]
     cut += ["--model.init_args.generator.init_args.width=16", "--model.init_args.discriminator.init_args.width=8"]
+    if name in PHOTOGRAPHS:
+        return cut
     cut += [] if name == "chairs_lvp.yaml" else ["--data.init_args.pictures=4"]  # the one as it is: unlimited
     return [*cut, "--data.init_args.reference_pictures=4"]
 
 
 def test_there_are_the_configs_that_the_readme_names():
-    named = {*SHAPENET, "chairs_modelnet.yaml", "demo.yaml", "extractor.yaml"}
+    named = {*SHAPENET, *PHOTOGRAPHS, "chairs_modelnet.yaml", "demo.yaml", "extractor.yaml"}
     named |= {f"proxy_{shapes}{size}.yaml" for shapes in ("tables", "chairs", "cubes") for size in ("", "_32")}
     assert named <= set(EXPERIMENTS)
 
@@ -87,12 +100,20 @@ def test_config_takes_two_steps(name, shapenet, archive, tmp_path, monkeypatch):
     assert main(["fit", *options(name, shapenet, archive), *two_steps(name)]) == 0
 
 
-@pytest.mark.parametrize("name", ["chairs.yaml", "demo.yaml"])
+@pytest.mark.parametrize("name", ["chairs.yaml", "demo.yaml", *PHOTOGRAPHS])
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_takes_two_steps(name, method, shapenet, archive, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    part = f"--model=model/{method}{'' if name in SHAPENET else '_32'}.yaml"
+    part = f"--model=model/{method}{'' if name in FULL_SIZE else '_32'}.yaml"
     assert main(["fit", *options(name, shapenet, archive), part, *two_steps(name, proxy=False)]) == 0
+
+
+@pytest.mark.parametrize("size", ["", "_32"])
+def test_photographs_in_colour_take_two_steps(size, shapenet, archive, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    name = f"chanterelle{size}.yaml"
+    parts = [f"--model=model/emission_absorption_rgb{size}.yaml", "--data=data/color.yaml"]
+    assert main(["fit", *options(name, shapenet, archive), *parts, *two_steps(name, proxy=False)]) == 0
 
 
 def test_another_method_keeps_nothing_of_the_first(shapenet, archive, tmp_path, monkeypatch, capsys):
