@@ -1,4 +1,4 @@
-"""A JSON line an evaluation, the FID curve as a picture, and the last word of a run."""
+"""A JSON line an evaluation, the curve of FID or KID as a picture, and the last word of a run."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ METRICS = "metrics.jsonl"
 
 
 class EvaluationLog(pl.Callback):
-    """Appends to ``metrics.jsonl`` (keys such as ``kimg``, ``fid``) at each evaluation and redraws ``fid.png``."""
+    """Appends to ``metrics.jsonl`` (keys such as ``kimg``, ``fid``) at each evaluation and redraws ``fid.png``.
+
+    Where the pictures are too few for FID, ``kid`` stands in its place, and ``kid.png``.
+    """
 
     def __init__(self) -> None:
         self._started = time.monotonic()
@@ -46,18 +49,16 @@ class EvaluationLog(pl.Callback):
         lines = [old for old in read_metrics(folder) if old["step"] < module.step] + [line]
         text = "".join(json.dumps(one) + "\n" for one in lines)
         write_atomically(folder / METRICS, lambda path: path.write_text(text) and None)
-        draw_curve(folder / "fid.png", lines)
+        draw_curve(folder / f"{main_metric(line)}.png", lines)
 
     @rank_zero_only
     def on_fit_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         lines = read_metrics(Path(trainer.default_root_dir))
         if trainer.fast_dev_run or not lines:
             return
-        first, last = lines[0], lines[-1]
-        print(
-            f"FID {first['fid']:.1f} at {first['kimg']:g} kimg, {last['fid']:.1f} at {last['kimg']:g} kimg "
-            f"({last['note']})"
-        )
+        name = main_metric(lines[-1])
+        figures = [f"{_shown(name, line)} at {line['kimg']:g} kimg" for line in (lines[0], lines[-1])]
+        print(f"{name.upper()} {', '.join(figures)} ({lines[-1]['note']})")
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
@@ -66,14 +67,34 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines() if line.strip()] if path.exists() else []
 
 
+def main_metric(line: dict[str, Any]) -> str:
+    """What an evaluation is judged by: ``fid``, or ``kid`` where there is no FID."""
+    return "fid" if "fid" in line else "kid"
+
+
+def _shown(name: str, line: dict[str, Any]) -> str:
+    """FID to a tenth; KID, which has no scale of its own, to three digits beside the scatter of its subsets."""
+    value = line.get(name, float("nan"))
+    return f"{value:.1f}" if name == "fid" else f"{value:.3g} ± {line.get('kid_std', float('nan')):.2g}"
+
+
 def draw_curve(path: Path, lines: list[dict[str, Any]]) -> None:
-    """FID over thousand pictures seen."""
+    """FID, or KID with the scatter of its subsets, over thousand pictures seen."""
     from matplotlib.figure import Figure  # without pyplot: no display, no global state
 
     figure = Figure(figsize=(6, 3.5), layout="constrained")
     axes = figure.add_subplot()
-    axes.plot([line["kimg"] for line in lines], [line["fid"] for line in lines], marker="o", markersize=3)
-    axes.set(xlabel="kimg (thousand real pictures seen)", ylabel="FID", ylim=(0, None), title=lines[-1]["note"])
+    name = main_metric(lines[-1])
+    lines = [line for line in lines if name in line]  # a resume may have changed what is measured
+    kimg, values = [line["kimg"] for line in lines], [line[name] for line in lines]
+    axes.plot(kimg, values, marker="o", markersize=3)
+    if name == "kid":
+        around = [[line["kid"] + sign * line["kid_std"] for line in lines] for sign in (-1, 1)]
+        axes.fill_between(kimg, *around, alpha=0.2)
+    # KID, unbiased, may fall below 0
+    bottom = min([0.0, *values]) if name == "kid" else 0
+    axes.set(xlabel="kimg (thousand real pictures seen)", ylabel=name.upper(), ylim=(bottom, None))
+    axes.set_title(lines[-1]["note"])
     axes.title.set_fontsize(8)
     axes.grid(alpha=0.3)
     write_atomically(path, lambda file: figure.savefig(file, format="png", dpi=120))

@@ -48,8 +48,8 @@ def write_report(folder: Path) -> Path:
     """The page of the run in ``folder``, from what the other callbacks left there; returns its path."""
     title = f"{folder.parent.name} {folder.name}"
     parts = [f"<h1>unrender: {html.escape(title)}</h1>", _summary(folder)]
-    if (folder / "fid.png").exists():
-        parts.append(f"<h2>FID</h2>{_image(folder / 'fid.png', 'curve')}")
+    curves = [folder / f"{name}.png" for name in ("fid", "kid")]
+    parts += [f"<h2>{curve.stem.upper()}</h2>{_image(curve, 'curve')}" for curve in curves if curve.exists()]
     for name, heading in SHEETS.items():
         parts.append(_film(folder / name, f"{heading} over time (same latents, same views; one view a row)"))
     if (folder / "reals.png").exists():

@@ -67,7 +67,8 @@ class ShapeWriter(pl.Callback):
             stem.parent.mkdir(parents=True, exist_ok=True)
             write_shape(solids[i], stem, self.formats)
             save_png(stem.with_suffix(".png"), samples["image"][i], 256)
-            save_png(stem.with_name(f"{stem.name}_normals.png"), samples["normal_map"][i], 256)
+            if "normal_map" in samples:
+                save_png(stem.with_name(f"{stem.name}_normals.png"), samples["normal_map"][i], 256)
 
 
 def write_shape(solid: Bool[np.ndarray, "D D D"], stem: Path, formats: tuple[Format, ...]) -> None:

@@ -30,11 +30,7 @@ def play(module: GenerativeModule, real: Float[Tensor, "B C H W"], fake: Float[T
     Raises:
         InputError: pictures of different shapes.
     """
-    if real.shape != fake.shape:
-        shapes = [" x ".join(map(str, pictures.shape[1:])) for pictures in (real, fake)]
-        raise InputError(
-            f"real pictures are {shapes[0]}, generated ones {shapes[1]} (C x H x W); set the model to the data"
-        )
+    check_alike(real, fake)
     d_optimizer, g_optimizer = module.optimizers()
 
     real_logits, fake_logits = module.discriminator(torch.cat([real, fake.detach()])).chunk(2)
@@ -49,3 +45,12 @@ def play(module: GenerativeModule, real: Float[Tensor, "B C H W"], fake: Float[T
     module.average(len(real) * module.world_size)
     module.log_step(d=d_loss, g=g_loss)
     module.log_dict({"d_real": (real_logits > 0).float().mean(), "d_fake": (fake_logits < 0).float().mean()})
+
+
+def check_alike(real: Tensor, fake: Tensor) -> None:
+    """Raises an :class:`InputError` if real and generated pictures differ in shape."""
+    if real.shape != fake.shape:
+        shapes = [" x ".join(map(str, pictures.shape[1:])) for pictures in (real, fake)]
+        raise InputError(
+            f"real pictures are {shapes[0]}, generated ones {shapes[1]} (C x H x W); set the model to the data"
+        )

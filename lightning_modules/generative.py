@@ -1,4 +1,4 @@
-"""What every generator shares: moving average, FID of its pictures, samples; and what generators of voxels add."""
+"""What every generator shares: moving average, FID or KID of its pictures, samples; and what generators of voxels add."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 
 from lightning_modules.base import ClockedModule, random_stream
 from metrics import PictureFID, load_extractor, mean_occupancy, mean_pairwise_iou
+from metrics.kid import check_subset
 from renderers import Camera, InputError, Renderer, Rendering, ViewDistribution, VoxelGrid
 from renderers.files import cache_root
 
@@ -28,6 +29,9 @@ class GenerativeModule(ClockedModule):
             5 % of the pictures seen so far.
         extractor: of FID's features.
         extractor_weights: another file of weights for it.
+        kid_subset: pictures a subset of KID's, which is then measured beside FID, or alone where there are fewer real
+            pictures than features: FID compares covariances, which are then singular. 0 is FID alone; None is the data
+            module's ``kid_subset``, and FID alone if it has none.
         cache_dir: where FID's statistics of real pictures are kept; default $UNRENDER_CACHE or ~/.cache/unrender.
         samples: how many samples ``predict`` gives.
         sample_seed: of the latents and views of ``predict``.
@@ -40,6 +44,7 @@ class GenerativeModule(ClockedModule):
         ema_half_life_kimg: float = 10.0,
         extractor: str = "renders_small",
         extractor_weights: str | None = None,
+        kid_subset: int | None = None,
         cache_dir: str | None = None,
         samples: int = 8,
         sample_seed: int = 0,
@@ -50,8 +55,10 @@ class GenerativeModule(ClockedModule):
         self.generator_ema = copy.deepcopy(generator).eval().requires_grad_(False)
         self.ema_half_life_kimg = ema_half_life_kimg
         self.samples, self.sample_seed = samples, sample_seed
+        self.kid_subset = kid_subset
         # A tuple hides the metric from the module tree, and so the extractor's weights from the checkpoints.
         self._fid = (PictureFID(load_extractor(extractor, extractor_weights), cache_root(cache_dir) / "statistics"),)
+        self._whole = True  # the last evaluation saw all real pictures
         self.evaluation: dict[str, Any] = {}
 
     @abstractmethod
@@ -67,7 +74,7 @@ class GenerativeModule(ClockedModule):
         """The samples of these numbers; ``image`` is among what it gives."""
 
     def measures(self) -> dict[str, float]:
-        """What an evaluation says beside FID, of the batches seen since it began."""
+        """What an evaluation says beside the distances, of the batches seen since it began."""
         return {}
 
     @property
@@ -108,12 +115,14 @@ class GenerativeModule(ClockedModule):
             norm.momentum = momentum
             norm.eval()
 
-    # Evaluation: FID of as many generated pictures as there are reference pictures.
+    # Evaluation: FID or KID of as many generated pictures as there are reference pictures.
 
     def on_validation_epoch_start(self) -> None:
         self.measure_batch_norm()
+        data = self.trainer.datamodule
+        self._choose_metric(data)
         self.fid.to(self.device).reset()
-        self._key = getattr(self.trainer.datamodule, "reference_key", None)
+        self._key = getattr(data, "reference_key", None)
         # With several ranks the sums of all are added up, so each measures its own share of the real pictures.
         self._know_real = self.fid.counts()["real"] > 0
         if not self._know_real and self._key is not None and self.world_size == 1:
@@ -127,14 +136,41 @@ class GenerativeModule(ClockedModule):
         self.fid.update(self.evaluated(z, batch_idx, self.global_rank), real=False)
 
     def on_validation_epoch_end(self) -> None:
-        if not self._know_real and self._key is not None and self.world_size == 1:
+        counts = {kind: self._over_ranks(n) for kind, n in self.fid.counts().items()}
+        self._whole = counts["real"] == getattr(self.trainer.datamodule, "reference_pictures", counts["real"])
+        if self._whole and not self._know_real and self._key is not None and self.world_size == 1:
             self.fid.save_real(self._key)
-        counts = {kind: n * (self.world_size if kind == "fake" else 1) for kind, n in self.fid.counts().items()}
-        self.evaluation = {"fid": self.fid.compute() if min(counts.values()) > 1 else float("nan"), **self.measures()}
+        self.evaluation = {**self._distances(counts), **self.measures()}
         self.evaluation_note = self.fid.describe(**counts)
         self.log_dict(self.evaluation, sync_dist=True, prog_bar=True)
         self.log_dict({"kimg": self.kimg, "step": float(self.step)})
         self.fid.reset()
+
+    def _choose_metric(self, data: Any) -> None:
+        """KID as asked for here or by the data.
+
+        Raises:
+            InputError: more pictures a subset than the data have.
+        """
+        subset = getattr(data, "kid_subset", 0) if self.kid_subset is None else self.kid_subset
+        # Anew after an evaluation that was cut short; and always for KID, whose real features do not outlast a reset.
+        if subset or self.fid.kid or not self._whole:
+            self._fid = (PictureFID(self.fid.extractor, self.fid.cache_dir, subset),)
+        if subset and (reals := getattr(data, "reference_pictures", None)) is not None:
+            check_subset(subset, reals, "real")
+
+    def _distances(self, counts: dict[str, int]) -> dict[str, float]:
+        """``fid``, ``kid`` and ``kid_std`` as far as the pictures allow; NaN where an evaluation was cut too short."""
+        kid = self.fid.kid
+        alone = kid is not None and counts["real"] < self.fid.extractor.num_features
+        names = ([] if alone else ["fid"]) + (["kid", "kid_std"] if kid else [])
+        if min(counts.values()) < self.fid.needed:
+            return dict.fromkeys(names, float("nan"))
+        return dict(zip(names, kid.compute(), strict=True)) if alone else self.fid.figures()
+
+    def _over_ranks(self, count: int) -> int:
+        """The sum over all ranks."""
+        return int(self.trainer.strategy.reduce(torch.tensor(count, device=self.device), reduce_op="sum"))
 
     def test_step(self, batch: list[Tensor], batch_idx: int) -> None:
         self.validation_step(batch, batch_idx)
@@ -225,10 +261,12 @@ class VoxelGenerativeModule(GenerativeModule):
     def pictures(self, shapes: VoxelGrid, camera: Camera) -> dict[str, Float[Tensor, "n _ H W"]]:
         """What a sheet shows of shapes, by kind."""
         drawn = self.draw(shapes, camera)
-        return {"samples": drawn.image, "normals": drawn.normal_map()}
+        return {"samples": drawn.image, **_normals(drawn, "normals")}
 
     def predict_step(self, batch: Tensor, batch_idx: int) -> dict[str, Tensor]:
-        """The batch's samples: ``occupancy (B, 1, D, D, D)`` in [0, 1], ``image`` and ``normal_map`` from random views."""
+        """The batch's samples: ``occupancy (B, 1, D, D, D)`` in [0, 1]; from random views ``image``, and ``normal_map``
+        if the renderer gives normals.
+        """
         distribution = self.evaluation_views
         views = [distribution.sample(1, random_stream("sample view", self.sample_seed, int(i))) for i in batch]
         camera = Camera(
@@ -236,7 +274,12 @@ class VoxelGenerativeModule(GenerativeModule):
         )
         shapes = self.shapes(self.sample_latents(batch))
         drawn = self.draw(shapes, camera)
-        return {"occupancy": shapes.occupancy, "image": drawn.image, "normal_map": drawn.normal_map()}
+        return {"occupancy": shapes.occupancy, "image": drawn.image, **_normals(drawn, "normal_map")}
+
+
+def _normals(drawn: Rendering, name: str) -> dict[str, Float[Tensor, "B 3 H W"]]:
+    """The normal map under ``name``, unless the renderer gives none, as those that draw colour in volumes."""
+    return {} if drawn.normals is None else {name: drawn.normal_map()}
 
 
 def as_grid(volume: Float[Tensor, "B C D D D"]) -> VoxelGrid:

@@ -8,7 +8,7 @@ import torch
 from pytorch_lightning.cli import OptimizerCallable
 from torch import Tensor, nn
 
-from lightning_modules.adversarial import adam_gan
+from lightning_modules.adversarial import adam_gan, check_alike
 from lightning_modules.base import frozen
 from lightning_modules.generative import VoxelGenerativeModule, check_picture_sizes
 from lightning_modules.losses import (
@@ -90,6 +90,7 @@ class IGGANModule(VoxelGenerativeModule):
         x_continuous = VoxelGrid(self.generator(self.of_this_rank(z, n)))
         x_discrete = x_continuous.binarize(self.of_this_rank(t, n))
         y_opengl = self.renderer(x_discrete, views).image
+        check_alike(real, y_opengl)
         rotated = self.neural_renderer.rotate(x_continuous, views)
         draw = self.neural_renderer.network
 
