@@ -5,6 +5,17 @@ from networks.dcgan_generator import DCGANGenerator
 from networks.inception import InceptionV3
 from networks.render_classifier import RenderClassifier
 from networks.rendernet import RenderNet
+from networks.stylegan_discriminator import StyleGANDiscriminator
+from networks.stylegan_generator import StyleGANGenerator
 from networks.voxel_generator import VoxelGenerator
 
-__all__ = ["DCGANDiscriminator", "DCGANGenerator", "InceptionV3", "RenderClassifier", "RenderNet", "VoxelGenerator"]
+__all__ = [
+    "DCGANDiscriminator",
+    "DCGANGenerator",
+    "InceptionV3",
+    "RenderClassifier",
+    "RenderNet",
+    "StyleGANDiscriminator",
+    "StyleGANGenerator",
+    "VoxelGenerator",
+]
