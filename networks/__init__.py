@@ -3,6 +3,7 @@
 from networks.dcgan import DCGANDiscriminator
 from networks.dcgan_generator import DCGANGenerator
 from networks.inception import InceptionV3
+from networks.mesh_generator import GeneratedScene, MeshGenerator, draw_offsets
 from networks.render_classifier import RenderClassifier
 from networks.rendernet import RenderNet
 from networks.stylegan_discriminator import StyleGANDiscriminator
@@ -12,10 +13,13 @@ from networks.voxel_generator import VoxelGenerator
 __all__ = [
     "DCGANDiscriminator",
     "DCGANGenerator",
+    "GeneratedScene",
     "InceptionV3",
+    "MeshGenerator",
     "RenderClassifier",
     "RenderNet",
     "StyleGANDiscriminator",
     "StyleGANGenerator",
     "VoxelGenerator",
+    "draw_offsets",
 ]

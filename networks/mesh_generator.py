@@ -1,0 +1,240 @@
+"""MeshGAN's generator (sections 6 and 7): latents become a textured mesh and a background."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from networks.stylegan_generator import Noise, StyleGANGenerator, needed
+from networks.stylegan_layers import halve
+from networks.voxel_generator import power_of_two
+from renderers import InputError, TriangleMesh, sheet
+
+
+@dataclass(frozen=True)
+class GeneratedScene:
+    """A batch of what MeshGAN's generator makes.
+
+    Args:
+        mesh: N² vertices and one topology; its texture is ``(B, 3, 2N, 2N)`` in [0, 1].
+        background: ``(B, 3, N, N)`` in [0, 1], the crop that goes behind the object.
+        surroundings: ``(B, 3, 2N, 2N)`` in [0, 1], what the background is cropped from.
+    """
+
+    mesh: TriangleMesh
+    background: Tensor
+    surroundings: Tensor
+
+    def __len__(self) -> int:
+        return len(self.mesh)
+
+
+class MeshGenerator(nn.Module):
+    """Two StyleGANs: ``G_o`` gives K shape images and a texture, ``G_b`` a background, all of 2N x 2N for N x N pictures.
+
+    Shape images are halved to N x N, blurred and summed to a pyramid (eq. 13), laid over an initial disc and held within a
+    ball (eq. 14); each pixel of the result is a vertex of the circular sheet :func:`renderers.sheet`, x right, y up.
+
+    What the paper leaves open, and is our choice:
+
+    - It is the shape image that is downsampled by 2, by a mean over 2² pixels, not the texture as printed: only so do the
+      sizes of section 6 hold (N x N vertices, texture 2N).
+    - The blur's sigma is in pixels of the N x N shape image at any N. While a resolution fades in it goes from twice
+      that, which is the previous resolution's in pixels of the new one, to that: shapes do not jump as growth goes on.
+      The border repeats mirrored, which keeps the mean.
+    - What the pyramid deforms: the flat disc of ``initial_radius`` about the origin, facing +z; the pyramid is added,
+      times ``shape_scale``, so that training starts with a disc and not with a crumpled sheet. The disc goes through the
+      inverse of eq. 14 first.
+    - Colours are ``sigmoid(x)`` of StyleGAN's unbounded output.
+    - Style mixing draws a crossover for each of the two networks.
+
+    Args:
+        image_size: N of the full-grown generator, a power of two of at least 4.
+        latent_size: length of each network's latent; ``self.latent_size`` is both together, object first.
+        pyramid_levels: K; 0 is one shape image without blur (the paper's ablation).
+        max_size: s_max of eq. 14, or None for no constraint (likewise).
+        initial_radius: of the disc.
+        initial_bulge: how far the disc's middle stands out toward +z. The paper starts unprejudiced (0); a bulge takes
+            sides in the hollow-mask ambiguity.
+        shape_scale: world units of 1 in a shape image; they start with a deviation of about 2.
+        **stylegan: of both networks, see :class:`~networks.StyleGANGenerator`.
+    """
+
+    def __init__(
+        self,
+        image_size: int = 128,
+        latent_size: int = 512,
+        pyramid_levels: int = 4,
+        max_size: float | None = 1.3,
+        initial_radius: float = 0.5,
+        initial_bulge: float = 0.0,
+        shape_scale: float = 0.02,
+        **stylegan: Any,
+    ) -> None:
+        super().__init__()
+        power_of_two("image_size", image_size, 4)
+        if max_size is not None and not math.hypot(initial_radius, initial_bulge) < max_size:
+            raise InputError(f"initial_radius and initial_bulge must stay within max_size {max_size}")
+        self.image_size, self.latent_size = image_size, 2 * latent_size
+        self.pyramid_levels, self.max_size, self.shape_scale = pyramid_levels, max_size, shape_scale
+        self.shape_images = max(pyramid_levels, 1)
+        channels = 3 * self.shape_images + 3
+        self.object = StyleGANGenerator(2 * image_size, channels, latent_size, **stylegan)
+        self.surroundings = StyleGANGenerator(2 * image_size, 3, latent_size, **stylegan)
+        # Functions of the arguments alone, so they stay out of checkpoints; the same tensors at each call, so that the
+        # rasterizer checks a topology once.
+        for size in self.sizes:
+            faces, uvs = sheet(size)
+            disc = initial_disc(uvs, initial_radius, initial_bulge)
+            if max_size is not None:
+                disc = unlimit(disc, max_size)
+            self.register_buffer(f"faces_{size}", faces, persistent=False)
+            self.register_buffer(f"uvs_{size}", uvs, persistent=False)
+            self.register_buffer(f"disc_{size}", disc, persistent=False)
+
+    @property
+    def sizes(self) -> list[int]:
+        """The N that it can be grown to."""
+        return [1 << i for i in range(2, power_of_two("image_size", self.image_size, 4) + 1)]
+
+    def forward(
+        self,
+        z: Float[Tensor, "B Z"],
+        size: int | None = None,
+        fade: float = 1.0,
+        *,
+        offsets: Int[Tensor, "B 2"] | None = None,
+        mix: Float[Tensor, "B Z"] | None = None,
+        crossover: tuple[int, int] | None = None,
+        truncation: float | None = None,
+        noise: Noise | tuple[Noise, Noise] = None,
+        generator: torch.Generator | None = None,
+    ) -> GeneratedScene:
+        """A mesh with texture, and a background.
+
+        Args:
+            z: latents of the object and of the background, one after the other: independent, as in the paper.
+            size: N, one of ``sizes``; None is full-grown. The networks work at 2N.
+            fade: in [0, 1], how far the resolution has faded in; see :class:`~networks.StyleGANGenerator`.
+            offsets: row and column of the background's crop, 0 to N (:func:`draw_offsets`); None is the middle.
+            mix: second latents, for style mixing in both networks.
+            crossover: of the object's and of the background's network; drawn from ``generator`` if None.
+            truncation: psi, for display; None for training and FID.
+            noise: of both networks, or a pair.
+            generator: where what is not given comes from: crossover and noise of the object, then of the background.
+
+        Raises:
+            ValueError: a size, fade, crossover or offset that does not exist; no generator where one is needed.
+        """
+        size = self.image_size if size is None else size
+        if size not in self.sizes:
+            raise ValueError(f"size must be one of {self.sizes}, got {size}")
+        latents = z.chunk(2, 1)
+        mixes = mix.chunk(2, 1) if mix is not None else (None, None)
+        crossovers = crossover if crossover is not None else (None, None)
+        noises = noise if isinstance(noise, tuple) else (noise, noise)
+        made, surroundings = (
+            network(
+                latents[i],
+                2 * size,
+                fade,
+                mix=mixes[i],
+                crossover=crossovers[i],
+                truncation=truncation,
+                noise=noises[i],
+                generator=generator,
+            )
+            for i, network in enumerate((self.object, self.surroundings))
+        )
+        # Half precision does not hold coordinates.
+        made, surroundings = (x.to(torch.promote_types(x.dtype, torch.float32)) for x in (made, surroundings))
+        with torch.autocast(z.device.type, enabled=False):
+            vertices = self.shape(made[:, :-3], fade).flatten(2).mT
+        mesh = TriangleMesh(
+            vertices, getattr(self, f"faces_{size}"), getattr(self, f"uvs_{size}"), texture=made[:, -3:].sigmoid()
+        )
+        surroundings = surroundings.sigmoid()
+        return GeneratedScene(mesh, crop(surroundings, offsets), surroundings)
+
+    def shape(self, images: Float[Tensor, "B C M M"], fade: float = 1.0) -> Float[Tensor, "B 3 N N"]:
+        """Vertex positions (x, y, z) from the K shape images of 2N x 2N: eqs. 13 and 14."""
+        images = halve(images)
+        size = images.shape[-1]
+        if self.pyramid_levels:
+            images = pyramid(images.unflatten(1, (self.shape_images, 3)), 2 ** (1 - fade))
+        points = getattr(self, f"disc_{size}") + self.shape_scale * images
+        return points if self.max_size is None else limit(points, self.max_size)
+
+
+def draw_offsets(batch: int, size: int, generator: torch.Generator | None) -> Int[Tensor, "B 2"]:
+    """Where N x N backgrounds are cut from 2N x 2N ones: row and column, uniform in 0 to N."""
+    generator = needed(generator, "the crop of the background")
+    return torch.randint(0, size + 1, (batch, 2), generator=generator, device=generator.device)
+
+
+def crop(pictures: Float[Tensor, "B C M M"], offsets: Int[Tensor, "B 2"] | None) -> Float[Tensor, "B C N N"]:
+    """The N x N part of each 2N x 2N picture that begins at its offset, or the middle.
+
+    Raises:
+        ValueError: offsets outside 0 to N.
+    """
+    n = pictures.shape[-1] // 2
+    starts = [(n // 2, n // 2)] * len(pictures) if offsets is None else offsets.tolist()
+    if not all(0 <= i <= n for start in starts for i in start):
+        raise ValueError(f"offsets must lie between 0 and {n}, got {starts}")
+    return torch.stack(
+        [p[:, row : row + n, column : column + n] for p, (row, column) in zip(pictures, starts, strict=True)]
+    )
+
+
+def pyramid(images: Float[Tensor, "B K C N N"], stretch: float = 1.0) -> Float[Tensor, "B C N N"]:
+    """``sum over k of blur(s_k, sigma = 2^k) / 2^k`` (eq. 13, where print has s_i).
+
+    ``stretch`` multiplies every sigma.
+    """
+    levels, size = images.shape[1], images.shape[-1]
+    blurs = torch.stack([gaussian(size, 2**k * stretch) for k in range(levels)]).to(images)
+    weights = 0.5 ** torch.arange(levels).to(images)
+    along = (blurs * weights.sqrt()[:, None, None])[:, None]
+    return (along @ images @ along.mT).sum(1)
+
+
+def gaussian(size: int, sigma: float) -> Float[Tensor, "N N"]:
+    """Gaussian blur of N pixels as a matrix, so that ``G @ image @ G.T`` blurs both ways.
+
+    The kernel reaches to ``ceil(3 sigma)`` pixels and sums to 1. Beyond the border the signal repeats mirrored, the outer
+    pixel twice, as often as a kernel wider than the picture needs.
+    """
+    reach = math.ceil(3 * sigma)
+    steps = torch.arange(-reach, reach + 1)
+    kernel = torch.exp(-0.5 * (steps.double() / sigma) ** 2)
+    kernel /= kernel.sum()
+    index = (torch.arange(size)[:, None] + steps).remainder(2 * size)
+    index = torch.minimum(index, 2 * size - 1 - index)
+    return torch.zeros(size, size, dtype=torch.double).scatter_add(1, index, kernel.expand(size, -1))
+
+
+def limit(points: Float[Tensor, "*B 3 H W"], max_size: float) -> Float[Tensor, "*B 3 H W"]:
+    """``s tanh(|s|) / |s| s_max`` for each pixel (eq. 14); ``s_max s`` near 0, where it is smooth."""
+    # 1e-12 keeps the derivative of the root finite, and is lost in rounding elsewhere.
+    norm = (points.square().sum(-3, keepdim=True) + 1e-12).sqrt()
+    return points * (max_size * norm.tanh() / norm)
+
+
+def unlimit(points: Float[Tensor, "*B 3 H W"], max_size: float) -> Float[Tensor, "*B 3 H W"]:
+    """What :func:`limit` maps to these points; those beyond its reach are brought just within."""
+    norm = points.norm(dim=-3, keepdim=True).clamp(min=1e-6)
+    return points * ((norm / max_size).clamp(max=0.99).atanh() / norm)
+
+
+def initial_disc(uvs: Float[Tensor, "V 2"], radius: float, bulge: float) -> Float[Tensor, "3 N N"]:
+    """Positions of a sheet's vertices: a disc that faces +z, its middle ``bulge`` in front of its rim (a paraboloid)."""
+    size = math.isqrt(len(uvs))
+    x, y = 2 * uvs[:, 0] - 1, 1 - 2 * uvs[:, 1]
+    z = bulge * (1 - x.square() - y.square()).clamp(min=0)
+    return torch.stack([radius * x, radius * y, z]).view(3, size, size)
