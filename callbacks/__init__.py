@@ -5,5 +5,6 @@ from callbacks.progress import RunProgress
 from callbacks.report import Report
 from callbacks.samples import SampleGrids
 from callbacks.shape_writer import ShapeWriter
+from callbacks.validation_record import ValidationRecord
 
-__all__ = ["EvaluationLog", "Report", "RunProgress", "SampleGrids", "ShapeWriter"]
+__all__ = ["EvaluationLog", "Report", "RunProgress", "SampleGrids", "ShapeWriter", "ValidationRecord"]
