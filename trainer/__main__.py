@@ -24,6 +24,7 @@ COMMANDS = {
     "test": Command("print a checkpoint's metrics on the test data", "trainer.cli:test"),
     "predict": Command("write shapes and pictures from a checkpoint", "trainer.cli:predict"),
     "fid": Command("compare two folders of pictures by FID and KID", "trainer.fid:main"),
+    "table": Command("run and gather a table of the papers, beside their figures", "trainer.table:main"),
 }
 
 EXAMPLES = """\

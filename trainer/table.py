@@ -1,0 +1,187 @@
+"""``table``: run a table of the papers cell by cell, and gather what has finished beside the papers' figures.
+
+``trainer.table_cells`` tells how a table is defined. A run lies in ``runs/tables/<table>/<cell>`` (at small
+scale ``<table>_small``), the table beside them. A run that tables share is trained once; a finished one is measured again
+for another extractor.
+"""
+
+import argparse
+import shlex
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+from metrics import EXTRACTORS, load_extractor
+from renderers.errors import InputError
+from trainer.__main__ import COMMANDS
+from trainer.configs import names_yaml
+from trainer.run_folder import RUNS, newest_run
+from trainer.stopping import Signals, Stopped
+from trainer.table_cells import Scale, Table, load_scale, load_table, table_names
+from trainer.table_files import gather, markdown, write
+from trainer.table_runs import TRAINER, TRAINS_WITH, CellRun, Measure, command_line, run_missing
+
+SHAPENET = "ShapeNetCore.v2"
+PROXY = "--model.proxy_checkpoint="
+EPILOG = """\
+What stands after -- goes to every fit: -- --trainer.devices=2 --data.batch_size=16
+
+examples:
+  python -m trainer table table1 --root ShapeNetCore.v2 --extractor_weights renders.pt
+  python -m trainer table table1 --scale small --archive modelnet10_voxels_32.npz --only _one --kimg 10
+  python -m trainer table table4 --root ShapeNetCore.v2 --commands > commands.txt
+  python -m trainer table table2 --scale small --gather"""
+
+
+class _Parser(argparse.ArgumentParser):
+    """Raises instead of printing its usage and leaving."""
+
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"{message}; python -m trainer table --help lists the options")
+
+
+def main(argv: list[str]) -> int:
+    """Run what is missing of a table and write it; returns the exit status.
+
+    Raises:
+        InputError: options, definitions or runs that cannot be used, or cells that failed.
+    """
+    cut = argv.index("--") if "--" in argv else len(argv)
+    try:
+        options = _parser().parse_args(argv[:cut])
+    except SystemExit:  # help
+        return 0
+    extra = argv[cut + 1 :]
+    table = load_table(options.name)
+    _check_data(options)
+    scale = load_scale(options.scale, options.root or SHAPENET, options.archive)
+    measure = _measure(options.extractor or table.extractor or scale.extractor, options)
+    runs = _runs(table, scale, options, extra)
+    if not options.gather:
+        for run in runs:
+            run.check()
+    if options.commands:
+        _print_commands(runs, measure, extra)
+        return 0
+    failed = []
+    if not options.gather:
+        with Signals() as signals:
+            try:
+                failed = run_missing(runs, measure, extra)
+            except Stopped:
+                print("stopped; the same command goes on", file=sys.stderr)
+                return signals.status
+    sheet = gather(table, scale, runs, measure)
+    paths = write(sheet, _home(table.runs, options))
+    print(f"\n{markdown(sheet)}\nwritten to {', '.join(map(str, paths))}")
+    if failed:
+        raise InputError(
+            f"{len(failed)} of {len(runs)} runs failed: {', '.join(failed)}; the same command continues them"
+        )
+    return 0
+
+
+def _runs(table: Table, scale: Scale, options: argparse.Namespace, extra: list[str]) -> list[CellRun]:
+    """The runs of the chosen cells, one a seed."""
+    length = [f"--data.total_kimg={options.kimg:g}"] if options.kimg else []
+    runs = []
+    for cell in table.cells(scale, options.only):
+        home, name = _home(cell.run[0], options), cell.run[1]
+        for seed in options.seeds:
+            words = (*cell.words, f"--seed_everything={seed}", *length, *extra)
+            runs.append(CellRun(cell, seed, home / (f"{name}-seed{seed}" if seed else name), words))
+    return runs
+
+
+def _home(table: str, options: argparse.Namespace) -> Path:
+    """The folder of a table's runs: the scales keep apart."""
+    return options.runs / (table if options.scale == "full" else f"{table}_{options.scale}")
+
+
+def _measure(extractor: str, options: argparse.Namespace) -> Measure:
+    """How figures are measured; weights that are not there are told of before hours of training, not after."""
+    weights = options.extractor_weights
+    if weights is None and (options.gather or extractor == TRAINS_WITH):
+        return Measure(extractor, None, None if extractor == "renders" else extractor)
+    try:
+        return Measure(extractor, weights, load_extractor(extractor, weights).label)
+    except InputError as error:
+        raise InputError(f"{error}; or choose another by --extractor") from error
+
+
+def _print_commands(runs: list[CellRun], measure: Measure, extra: list[str]) -> None:
+    """One line a run that is missing on stdout; on stderr what should come first."""
+    proxies = set()
+    for run in runs:
+        if run.status == "running":
+            continue
+        if line := command_line(run, measure, extra):
+            print(line)
+            proxies |= {word.removeprefix(PROXY) for word in run.words if word.startswith(PROXY)}
+    for name in sorted(filter(names_yaml, proxies)):
+        if newest_run(Path(name).stem, finished=True) is None:
+            first = shlex.join([*TRAINER, "fit", "--config", name])
+            print(f"before these, once, or each would train its own: {first}", file=sys.stderr)
+
+
+def _check_data(options: argparse.Namespace) -> None:
+    full = options.scale == "full"
+    if options.archive and full:
+        raise InputError("--archive is for --scale small; at full scale say where ShapeNet is, by --root")
+    if options.root and not full:
+        raise InputError("--root is for --scale full; at small scale --archive names an archive of voxels")
+    if options.gather or options.commands:  # the data may lie on other machines
+        return
+    if full and not Path(options.root or SHAPENET).is_dir():
+        raise InputError(
+            f"there is no folder {options.root or SHAPENET}; say where ShapeNet is by --root, or choose --scale small"
+        )
+    if options.archive and not Path(options.archive).is_file():
+        raise InputError(f"there is no archive of voxels at {options.archive}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    names = ", ".join(table_names())
+    help_ = COMMANDS["table"].help
+    parser = _Parser(
+        "python -m trainer table",
+        description=f"{help_[0].upper()}{help_[1:]}: {names}, or a file of your own (configs/tables shows how).",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("name", metavar="NAME", help="the table, such as table1")
+    parser.add_argument(
+        "--scale", choices=("full", "small"), default="full", help="small: 32³, 64², short (%(default)s)"
+    )
+    parser.add_argument("--root", metavar="DIR", help=f"ShapeNetCore, for full scale (default: {SHAPENET})")
+    parser.add_argument("--archive", metavar="FILE", help="voxels for small scale; without it, procedural shapes")
+    parser.add_argument("--kimg", metavar="N", type=_positive, help="length of each run, thousand pictures")
+    parser.add_argument("--only", metavar="PATTERN", action="append", help="cells whose names hold it (* matches any)")
+    parser.add_argument("--seeds", metavar="A,B", type=_seeds, default=[0], help="one run each (default: 0)")
+    parser.add_argument("--extractor", choices=EXTRACTORS, help="default: the table's, or the scale's")
+    parser.add_argument("--extractor_weights", metavar="FILE", help="weights for the extractor")
+    parser.add_argument("--runs", metavar="DIR", type=Path, default=RUNS / "tables", help="(default: %(default)s)")
+    instead = parser.add_mutually_exclusive_group()
+    instead.add_argument(
+        "--commands", action="store_true", help="print what is missing, a line a cell, and run nothing"
+    )
+    instead.add_argument("--gather", action="store_true", help="write the table of what there is, and run nothing")
+    return parser
+
+
+def _positive(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not 0 < number < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number above 0")
+    return number
+
+
+def _seeds(text: str) -> list[int]:
+    words = text.split(",")
+    if not all(word.isdecimal() for word in words) or len(set(map(int, words))) < len(words):
+        raise argparse.ArgumentTypeError(f"{text!r} are no different whole numbers with commas between")
+    return [int(word) for word in words]
