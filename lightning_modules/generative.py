@@ -153,8 +153,8 @@ class GenerativeModule(ClockedModule):
             InputError: more pictures a subset than the data have.
         """
         subset = getattr(data, "kid_subset", 0) if self.kid_subset is None else self.kid_subset
-        # Anew after an evaluation that was cut short; and always for KID, whose real features do not outlast a reset.
-        if subset or self.fid.kid or not self._whole:
+        known = self.fid.kid.subset if self.fid.kid else 0
+        if subset != known or not self._whole:  # after an evaluation that was cut short, anew
             self._fid = (PictureFID(self.fid.extractor, self.fid.cache_dir, subset),)
         if subset and (reals := getattr(data, "reference_pictures", None)) is not None:
             check_subset(subset, reals, "real")

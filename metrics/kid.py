@@ -75,7 +75,7 @@ class KernelDistance(Metric):
 
     def reset(self) -> None:
         """Forget the generated pictures; the real ones stay."""
-        real = self.real_features
+        real = list(self.real_features)  # torchmetrics empties its own list
         super().reset()
         self.real_features = real
 

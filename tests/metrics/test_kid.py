@@ -117,3 +117,13 @@ def test_it_stands_beside_fid_on_one_forward(tmp_path):
     assert not PictureFID(extractor, tmp_path).load_real("key")
     again.update(b, real=False)
     assert again.figures() == pytest.approx(figures, rel=1e-12)
+
+
+def test_a_reset_keeps_the_real_pictures():
+    metric = KernelDistance(10, 5)
+    metric.update(features(20, 0), real=True)
+    metric.update(features(20, 1), real=False)
+    first = metric.compute()
+    metric.reset()
+    metric.update(features(20, 1), real=False)
+    assert metric.compute() == first
