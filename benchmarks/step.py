@@ -39,12 +39,13 @@ class StepTimer(pl.Callback):
         self._device = module.device
         self._phases = iter(())
         self._wrap(module.renderer, "forward", "G forward", "OpenGL")
-        self._wrap(module.neural_renderer, "rotate", "D", "R rotation")
+        self._wrap(module.neural_renderer, "rotate", None, "R rotation")
+        self._wrap(module.neural_renderer.network, "forward", None, "R forward")
         self._wrap(module, "descend", None, lambda: next(self._phases))
 
     def on_train_batch_start(self, trainer: pl.Trainer, module: Any, batch: Any, batch_idx: int) -> None:
         self._take("data")
-        self._phases = iter(("D", "G through R", "R"))
+        self._phases = iter(("D", "G through R", "R backward"))
 
     def on_train_batch_end(self, trainer: pl.Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         self._take("average, logging")
