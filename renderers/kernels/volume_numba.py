@@ -137,7 +137,7 @@ def _forward(volume, color, rotation, samples, perspective, half_extent, distanc
     d, size, channels = volume.shape[1] - 2, alpha.shape[1], color.shape[3]
     flat, tinted = volume.reshape(-1), color.reshape(-1)
     row, slab = d + 2, (d + 2) * (d + 2)
-    one, top = kind(1), kind(d + 1)
+    one = kind(1)
     origin, slope, start, step = np.empty((4, 3), rotation.dtype)
     light = np.empty(channels, rotation.dtype)
     for r in range(size):
@@ -149,27 +149,21 @@ def _forward(volume, color, rotation, samples, perspective, half_extent, distanc
             light[:] = 0
             for k in range(first, last):
                 a = kind(2 * k + 1) / kind(samples) - one
-                ux = min(max(start[0] + a * step[0], kind(0)), top)
-                uy = min(max(start[1] + a * step[1], kind(0)), top)
-                uz = min(max(start[2] + a * step[2], kind(0)), top)
-                ix, iy, iz = min(np.int32(ux), d), min(np.int32(uy), d), min(np.int32(uz), d)
-                fx, fy, fz = ux - kind(ix), uy - kind(iy), uz - kind(iz)
-                i = iz * slab + iy * row + ix
-                v00 = flat[i] + fx * (flat[i + 1] - flat[i])
-                v01 = flat[i + row] + fx * (flat[i + row + 1] - flat[i + row])
-                i2 = i + slab
-                v10 = flat[i2] + fx * (flat[i2 + 1] - flat[i2])
-                v11 = flat[i2 + row] + fx * (flat[i2 + row + 1] - flat[i2 + row])
-                v0 = v00 + fy * (v01 - v00)
-                v1 = v10 + fy * (v11 - v10)
-                v = v0 + fz * (v1 - v0)
+                i, fx, fy, fz = _place(start, step, a, d)
+                v = _trilinear(flat, i, 1, row, slab, fx, fy, fz)
                 if hull:
                     total += v
                     continue
                 v *= density
                 if channels and v > 0:
                     for ch in range(channels):
-                        light[ch] += left * v * _tint(tinted, i, row, slab, channels, ch, fx, fy, fz)
+                        light[ch] += (
+                            left
+                            * v
+                            * _trilinear(
+                                tinted, i * channels + ch, channels, row * channels, slab * channels, fx, fy, fz
+                            )
+                        )
                 left *= one - v
                 if left == 0:
                     break
@@ -180,15 +174,25 @@ def _forward(volume, color, rotation, samples, perspective, half_extent, distanc
 
 @compiled
 @no_type_check
-def _tint(tinted, i, row, slab, channels, ch, fx, fy, fz):
-    """Channel ch of the colour between the voxels at i."""
-    j = i * channels + ch
-    dx, dy, dz = channels, row * channels, slab * channels
-    c00 = tinted[j] + fx * (tinted[j + dx] - tinted[j])
-    c01 = tinted[j + dy] + fx * (tinted[j + dy + dx] - tinted[j + dy])
+def _place(start, step, a, d):
+    """The voxel below a sample, as an index into a flat padded grid, and the sample's place between it and the next."""
+    kind = start.dtype.type
+    ux = min(max(start[0] + a * step[0], kind(0)), kind(d + 1))
+    uy = min(max(start[1] + a * step[1], kind(0)), kind(d + 1))
+    uz = min(max(start[2] + a * step[2], kind(0)), kind(d + 1))
+    ix, iy, iz = min(np.int32(ux), d), min(np.int32(uy), d), min(np.int32(uz), d)
+    return (iz * (d + 2) + iy) * (d + 2) + ix, ux - kind(ix), uy - kind(iy), uz - kind(iz)
+
+
+@compiled
+@no_type_check
+def _trilinear(source, j, dx, dy, dz, fx, fy, fz):
+    """Between the eight values from j on, ``dx``, ``dy`` and ``dz`` apart."""
+    c00 = source[j] + fx * (source[j + dx] - source[j])
+    c01 = source[j + dy] + fx * (source[j + dy + dx] - source[j + dy])
     j += dz
-    c10 = tinted[j] + fx * (tinted[j + dx] - tinted[j])
-    c11 = tinted[j + dy] + fx * (tinted[j + dy + dx] - tinted[j + dy])
+    c10 = source[j] + fx * (source[j + dx] - source[j])
+    c11 = source[j + dy] + fx * (source[j + dy + dx] - source[j + dy])
     c0 = c00 + fy * (c01 - c00)
     c1 = c10 + fy * (c11 - c10)
     return c0 + fz * (c1 - c0)
@@ -218,7 +222,7 @@ def _backward(
     flat, tinted = volume.reshape(-1), color.reshape(-1)
     grad_flat, grad_tinted = grad_volume.reshape(-1), grad_color.reshape(-1)
     row, slab = d + 2, (d + 2) * (d + 2)
-    one, top = kind(1), kind(d + 1)
+    one = kind(1)
     origin, slope, start, step = np.empty((4, 3), rotation.dtype)
     at = np.empty(samples, np.int32)
     xs, ys, zs, vs, ts, es = np.empty((6, samples), rotation.dtype)
@@ -238,21 +242,9 @@ def _backward(
             n = 0
             for k in range(first, last):
                 a = kind(2 * k + 1) / kind(samples) - one
-                ux = min(max(start[0] + a * step[0], kind(0)), top)
-                uy = min(max(start[1] + a * step[1], kind(0)), top)
-                uz = min(max(start[2] + a * step[2], kind(0)), top)
-                ix, iy, iz = min(np.int32(ux), d), min(np.int32(uy), d), min(np.int32(uz), d)
-                fx, fy, fz = ux - kind(ix), uy - kind(iy), uz - kind(iz)
-                i = iz * slab + iy * row + ix
+                i, fx, fy, fz = _place(start, step, a, d)
                 at[n], xs[n], ys[n], zs[n] = i, fx, fy, fz
-                v00 = flat[i] + fx * (flat[i + 1] - flat[i])
-                v01 = flat[i + row] + fx * (flat[i + row + 1] - flat[i + row])
-                i2 = i + slab
-                v10 = flat[i2] + fx * (flat[i2 + 1] - flat[i2])
-                v11 = flat[i2 + row] + fx * (flat[i2 + row + 1] - flat[i2 + row])
-                v0 = v00 + fy * (v01 - v00)
-                v1 = v10 + fy * (v11 - v10)
-                v = v0 + fz * (v1 - v0)
+                v = _trilinear(flat, i, 1, row, slab, fx, fy, fz)
                 n += 1
                 if hull:
                     total += v
@@ -263,7 +255,9 @@ def _backward(
                 if channels:
                     e = worth
                     for ch in range(channels):
-                        e += grad_image[ch, r, c] * _tint(tinted, i, row, slab, channels, ch, fx, fy, fz)
+                        e += grad_image[ch, r, c] * _trilinear(
+                            tinted, i * channels + ch, channels, row * channels, slab * channels, fx, fy, fz
+                        )
                     es[n - 1] = e
             # The march does not end at an opaque sample: its derivative is what would show without it.
             behind = kind(0)
@@ -379,7 +373,7 @@ def _resample_forward(volume, rotation, perspective, half_extent, distance, seen
     d, size = volume.shape[1] - 2, seen.shape[1]
     row, slab, cube = d + 2, (d + 2) * (d + 2), (d + 2) * (d + 2) * (d + 2)
     flat = volume.reshape(-1)
-    one, top = kind(1), kind(d + 1)
+    one = kind(1)
     origin, slope, start, step = np.empty((4, 3), rotation.dtype)
     for r in range(size):
         for c in range(size):
@@ -388,21 +382,10 @@ def _resample_forward(volume, rotation, perspective, half_extent, distance, seen
             first, last = _crossing(start, step, d, size)
             for k in range(first, last):
                 a = kind(2 * k + 1) / kind(size) - one
-                ux = min(max(start[0] + a * step[0], kind(0)), top)
-                uy = min(max(start[1] + a * step[1], kind(0)), top)
-                uz = min(max(start[2] + a * step[2], kind(0)), top)
-                ix, iy, iz = min(np.int32(ux), d), min(np.int32(uy), d), min(np.int32(uz), d)
-                fx, fy, fz = ux - kind(ix), uy - kind(iy), uz - kind(iz)
+                i, fx, fy, fz = _place(start, step, a, d)
                 for ch in range(volume.shape[0]):
-                    i = ch * cube + iz * slab + iy * row + ix
-                    v00 = flat[i] + fx * (flat[i + 1] - flat[i])
-                    v01 = flat[i + row] + fx * (flat[i + row + 1] - flat[i + row])
-                    i += slab
-                    v10 = flat[i] + fx * (flat[i + 1] - flat[i])
-                    v11 = flat[i + row] + fx * (flat[i + row + 1] - flat[i + row])
-                    v0 = v00 + fy * (v01 - v00)
-                    v1 = v10 + fy * (v11 - v10)
-                    seen[ch, k, r, c] = v0 + fz * (v1 - v0)
+                    j = ch * cube + i
+                    seen[ch, k, r, c] = _trilinear(flat, j, 1, row, slab, fx, fy, fz)
 
 
 @compiled
@@ -412,7 +395,7 @@ def _resample_backward(volume, rotation, perspective, half_extent, distance, tur
     d, size = volume.shape[1] - 2, grad.shape[1]
     row, slab, cube = d + 2, (d + 2) * (d + 2), (d + 2) * (d + 2) * (d + 2)
     flat, grad_flat = volume.reshape(-1), grad_volume.reshape(-1)
-    one, top = kind(1), kind(d + 1)
+    one = kind(1)
     origin, slope, start, step = np.empty((4, 3), rotation.dtype)
     g0, g1 = np.empty((2, 3), rotation.dtype)
     for r in range(size):
@@ -424,17 +407,13 @@ def _resample_backward(volume, rotation, perspective, half_extent, distance, tur
             g1[:] = 0
             for k in range(first, last):
                 a = kind(2 * k + 1) / kind(size) - one
-                ux = min(max(start[0] + a * step[0], kind(0)), top)
-                uy = min(max(start[1] + a * step[1], kind(0)), top)
-                uz = min(max(start[2] + a * step[2], kind(0)), top)
-                ix, iy, iz = min(np.int32(ux), d), min(np.int32(uy), d), min(np.int32(uz), d)
-                fx, fy, fz = ux - kind(ix), uy - kind(iy), uz - kind(iz)
+                i, fx, fy, fz = _place(start, step, a, d)
                 for ch in range(volume.shape[0]):
                     g = grad[ch, k, r, c]
-                    i = ch * cube + iz * slab + iy * row + ix
-                    _spread(grad_flat, i, 1, row, slab, fx, fy, fz, g)
+                    j = ch * cube + i
+                    _spread(grad_flat, j, 1, row, slab, fx, fy, fz, g)
                     if turned:
-                        _move(flat, i, 1, row, slab, fx, fy, fz, g, a, g0, g1)
+                        _move(flat, j, 1, row, slab, fx, fy, fz, g, a, g0, g1)
             if turned:
                 for i in range(3):
                     for j in range(3):
