@@ -1,5 +1,6 @@
 """Distances between sets of pictures, with the networks that they rest on, and measures of sets of shapes."""
 
+from metrics.depth import measure_depth
 from metrics.extractors import EXTRACTORS, FeatureExtractor, load_extractor
 from metrics.fid import PictureFID, fid_between, to_bytes
 from metrics.kid import KernelDistance, polynomial_mmd2
@@ -26,6 +27,7 @@ __all__ = [
     "load_extractor",
     "mean_occupancy",
     "mean_pairwise_iou",
+    "measure_depth",
     "minimum_matching_distance",
     "nearest_neighbour_accuracy",
     "nearest_training_iou",
