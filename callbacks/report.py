@@ -13,7 +13,14 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from callbacks.evaluation_log import read_metrics
 from renderers.files import write_atomically
 
-SHEETS = {"samples": "Samples", "normals": "Normal maps", "volumes": "Volumes as the discriminator sees them"}
+SHEETS = {
+    "samples": "Samples",
+    "normals": "Normal maps",
+    "volumes": "Volumes as the discriminator sees them",
+    "turns": "Seen from -90° (top) to 90°",
+    "textures": "Textures",
+    "backgrounds": "Backgrounds, of which samples show a part",
+}
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 1100px; margin: 2em auto; padding: 0 1em; color: #222 }
 h1 { font-size: 1.5em } h2 { font-size: 1.15em; margin-top: 2em }

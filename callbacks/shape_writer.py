@@ -9,9 +9,13 @@ from typing import Any, Literal
 import numpy as np
 import pytorch_lightning as pl
 import trimesh
-from jaxtyping import Bool
+from jaxtyping import Bool, Float, Integer
+from PIL import Image
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from torch import Tensor
+from trimesh.exchange.gltf import export_glb
+from trimesh.exchange.obj import export_obj
+from trimesh.visual.material import PBRMaterial, SimpleMaterial
 
 from callbacks.pictures import save_png
 from datamodules.shapes import write_binvox
@@ -22,17 +26,19 @@ EMPTY = {
     "glb": struct.pack("<4sIIII", b"glTF", 2, 20 + len(_NOTHING), len(_NOTHING), 0x4E4F534A) + _NOTHING,
     "obj": b"# an empty shape\n",
 }
+PICTURES = {"image": "", "normal_map": "_normals", "texture": "_texture", "background": "_background"}
 Format = Literal["glb", "obj", "binvox"]
 
 
 class ShapeWriter(pl.Callback):
     """Writes ``shapes/<number>.{glb,obj,binvox,png}``: what ``predict`` gives, and the same at the end of ``fit``.
 
-    Meshes are marching cubes of the thresholded grid, y up, in the cube [-1/2, 1/2]³. A generator of pictures has no
-    shapes: its samples are ``pictures/<number>.png``.
+    Of voxels, meshes are marching cubes of the thresholded grid, y up, in the cube [-1/2, 1/2]³. Generated meshes keep
+    their texture (:func:`write_mesh`) and are open, so there is no binvox of them. A generator of pictures has no shapes:
+    its samples are ``pictures/<number>.png``.
 
     Args:
-        formats: of the shapes; pictures (a render and a normal map) come beside them.
+        formats: of the shapes; pictures (a render, a normal map, texture and background) come beside them.
     """
 
     def __init__(self, formats: tuple[Format, ...] = ("glb", "obj", "binvox")) -> None:
@@ -57,18 +63,21 @@ class ShapeWriter(pl.Callback):
         print(f"{module.samples} {kind} in {folder / kind}")
 
     def _write(self, folder: Path, numbers: list[int], samples: dict[str, Tensor], module: pl.LightningModule) -> None:
-        if "occupancy" not in samples:
+        if not {"occupancy", "vertices"} & samples.keys():
             for i, number in enumerate(numbers):
                 save_png(folder / "pictures" / f"{number:04d}.png", samples["image"][i], 256)
             return
-        solids = (samples["occupancy"][:, 0] > module.threshold).cpu().numpy()
         for i, number in enumerate(numbers):
             stem = folder / "shapes" / f"{number:04d}"
             stem.parent.mkdir(parents=True, exist_ok=True)
-            write_shape(solids[i], stem, self.formats)
-            save_png(stem.with_suffix(".png"), samples["image"][i], 256)
-            if "normal_map" in samples:
-                save_png(stem.with_name(f"{stem.name}_normals.png"), samples["normal_map"][i], 256)
+            if "vertices" in samples:
+                mesh = [samples["vertices"][i], samples["faces"], samples["uvs"], samples["texture"][i]]
+                write_mesh(*(x.detach().cpu().numpy() for x in mesh), stem, self.formats)
+            else:
+                write_shape((samples["occupancy"][i, 0] > module.threshold).cpu().numpy(), stem, self.formats)
+            for kind, suffix in PICTURES.items():
+                if kind in samples:
+                    save_png(stem.with_name(f"{stem.name}{suffix}.png"), samples[kind][i], 256)
 
 
 def write_shape(solid: Bool[np.ndarray, "D D D"], stem: Path, formats: tuple[Format, ...]) -> None:
@@ -83,3 +92,56 @@ def write_shape(solid: Bool[np.ndarray, "D D D"], stem: Path, formats: tuple[For
             trimesh.Trimesh(vertices, faces, vertex_normals=normals, process=False).export(path)
         else:  # trimesh refuses to export nothing
             path.write_bytes(EMPTY[kind])
+
+
+def write_mesh(
+    vertices: Float[np.ndarray, "V 3"],
+    faces: Integer[np.ndarray, "F 3"],
+    uvs: Float[np.ndarray, "V 2"],
+    texture: Float[np.ndarray, "3 H W"],
+    stem: Path,
+    formats: tuple[Format, ...] = ("glb", "obj"),
+) -> None:
+    """One textured mesh at ``stem`` with its suffix: GLB, or OBJ with its material ``.mtl`` and ``_material.png``; y up.
+
+    Light is in the texture already, so the GLB asks for none (``KHR_materials_unlit``; other viewers see a matt surface),
+    and for both sides to be drawn. Vertices without a face are left out.
+
+    Args:
+        vertices: world frame.
+        faces: counter-clockwise seen from outside.
+        uvs: in [0, 1], (0, 0) at the texture's top left.
+        texture: in [0, 1].
+        stem: path without suffix.
+        formats: others than GLB and OBJ are left out.
+    """
+    used, faces = np.unique(faces, return_inverse=True)
+    faces, uvs = faces.reshape(-1, 3), uvs[used] * (1, -1) + (0, 1)  # trimesh counts v from below
+    picture = Image.fromarray((texture.transpose(1, 2, 0) * 255).round().clip(0, 255).astype(np.uint8))
+    for kind in set(formats) & {"glb", "obj"}:
+        if kind == "glb":
+            material = PBRMaterial(
+                name="unlit", baseColorTexture=picture, metallicFactor=0.0, roughnessFactor=1.0, doubleSided=True
+            )
+        else:
+            material = SimpleMaterial(image=picture, name=f"{stem.name}_material", diffuse=[255] * 4)
+        visual = trimesh.visual.TextureVisuals(uv=uvs, material=material)
+        mesh = trimesh.Trimesh(vertices[used], faces, visual=visual, process=False)
+        if kind == "glb":
+            content = export_glb(trimesh.Scene(mesh), tree_postprocessor=_unlit)
+            stem.with_suffix(".glb").write_bytes(content)
+            continue
+        text, files = export_obj(mesh, return_texture=True, mtl_name=f"{stem.name}.mtl")
+        stem.with_suffix(".obj").write_text(text)
+        for name, content in files.items():
+            stem.with_name(name).write_bytes(content)
+
+
+def _unlit(tree: dict[str, Any]) -> None:
+    """To glTF's JSON add that the texture is shown as it is, clamped at its border as renderers here do."""
+    tree["extensionsUsed"] = ["KHR_materials_unlit"]
+    for material in tree["materials"]:
+        material["extensions"] = {"KHR_materials_unlit": {}}
+    tree["samplers"] = [{"magFilter": 9729, "minFilter": 9987, "wrapS": 33071, "wrapT": 33071}]
+    for texture in tree["textures"]:
+        texture["sampler"] = 0

@@ -1,0 +1,86 @@
+"""A generated mesh as a file is the mesh that was drawn."""
+
+import json
+import struct
+
+import numpy as np
+import pytest
+import pytorch_lightning as pl
+import torch
+import trimesh
+
+from callbacks import ShapeWriter
+from callbacks.shape_writer import write_mesh
+from networks import MeshGenerator
+from renderers import Camera, OpenGLRenderer, SoftRasterizer, TriangleMesh
+
+SIZE = 64
+
+
+@pytest.fixture(scope="module")
+def mesh() -> TriangleMesh:
+    """A bulging sheet with a smooth texture that looks different from every side and every turn."""
+    torch.manual_seed(0)
+    generator = MeshGenerator(32, 8, initial_radius=0.7, initial_bulge=0.3, shape_scale=0.01, channel_max=8).eval()
+    with torch.no_grad():
+        mesh = generator(torch.randn(1, 16), noise="zero").mesh
+    v, u = torch.meshgrid(*[(torch.arange(SIZE) + 0.5) / SIZE] * 2, indexing="ij")
+    texture = torch.stack([u, v, 0.5 + 0.5 * torch.sin(9 * u + 5 * v)])[None]
+    return TriangleMesh(mesh.vertices, mesh.faces, mesh.uvs, texture)
+
+
+def load(path) -> TriangleMesh:
+    """A file as trimesh reads it, whose v counts from below."""
+    loaded = trimesh.load(path, force="mesh", process=False)
+    material = loaded.visual.material
+    picture = getattr(material, "baseColorTexture", None) or material.image
+    texture = torch.tensor(np.asarray(picture.convert("RGB"))).permute(2, 0, 1)[None].float() / 255
+    uvs = torch.tensor(np.array(loaded.visual.uv)).float() * torch.tensor([1.0, -1.0]) + torch.tensor([0.0, 1.0])
+    return TriangleMesh(torch.tensor(np.array(loaded.vertices)).float()[None], torch.tensor(loaded.faces), uvs, texture)
+
+
+@pytest.mark.parametrize("kind", ["glb", "obj"])
+def test_a_file_drawn_by_opengl_is_the_soft_rasterizers_picture(mesh, tmp_path, kind):
+    arrays = [mesh.vertices[0], mesh.faces, mesh.uvs, mesh.texture[0]]
+    write_mesh(*(x.numpy() for x in arrays), tmp_path / "0007", (kind, "binvox"))
+    assert not (tmp_path / "0007.binvox").exists()
+    read = load(tmp_path / f"0007.{kind}")
+    used = mesh.faces.unique()
+    assert torch.allclose(read.vertices[0], mesh.vertices[0, used], atol=1e-6)  # y up, in place, no loose vertices
+    for azimuth, elevation in ((0, 0), (35, -15), (-40, 20)):
+        camera = Camera.orbit(azimuth, elevation, fov=10)
+        soft = SoftRasterizer(SIZE, margin=0)(mesh, camera)
+        drawn = OpenGLRenderer(SIZE, lighting="unlit")(read, camera)
+        both = (soft.alpha == 1) & (drawn.alpha == 1)
+        assert both.sum() > 400
+        difference = (soft.image - drawn.image).abs() * both
+        assert difference.sum() / both.sum() / 3 < 2 / 255
+        assert (soft.alpha - drawn.alpha).abs().mean() < 0.03
+
+
+def test_glb_asks_for_no_light(mesh, tmp_path):
+    arrays = [mesh.vertices[0], mesh.faces, mesh.uvs, mesh.texture[0]]
+    write_mesh(*(x.numpy() for x in arrays), tmp_path / "one")
+    content = (tmp_path / "one.glb").read_bytes()
+    tree = json.loads(content[20 : 20 + struct.unpack("<I", content[12:16])[0]])
+    (material,) = tree["materials"]
+    assert tree["extensionsUsed"] == ["KHR_materials_unlit"] and material["extensions"] == {"KHR_materials_unlit": {}}
+    assert material["doubleSided"] is True and "baseColorTexture" in material["pbrMetallicRoughness"]
+    assert tree["textures"][0]["sampler"] == 0
+    assert (tmp_path / "one.mtl").exists() and (tmp_path / "one_material.png").exists()
+
+
+def test_samples_become_files(mesh, tmp_path):
+    samples = {
+        "image": torch.rand(2, 3, 16, 16),
+        "normal_map": torch.rand(2, 3, 16, 16),
+        "background": torch.rand(2, 3, 32, 32),
+        "texture": mesh.texture.repeat(2, 1, 1, 1),
+        "vertices": mesh.vertices.repeat(2, 1, 1),
+        "faces": mesh.faces,
+        "uvs": mesh.uvs,
+    }
+    ShapeWriter(("glb", "obj"))._write(tmp_path, [3, 4], samples, pl.LightningModule())
+    names = {path.name for path in (tmp_path / "shapes").iterdir()}
+    kinds = (".glb", ".obj", ".mtl", "_material.png", ".png", "_normals.png", "_texture.png", "_background.png")
+    assert names == {f"{number}{kind}" for number in ("0003", "0004") for kind in kinds}
