@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
@@ -37,3 +38,12 @@ def output_matching_loss(proxy: Float[Tensor, " B"], target: Float[Tensor, " B"]
 def relative_error(drawn: Float[Tensor, "B C H W"], target: Float[Tensor, "B C H W"]) -> Float[Tensor, ""]:
     """``||drawn - target||² / ||target||²`` over the batch: 1 is what an all-black picture has, 0 is perfect."""
     return (drawn - target).square().sum() / target.square().sum().clamp(min=1e-12)
+
+
+def gradient_penalty(logits: Float[Tensor, " B"], pictures: Float[Tensor, "B C H W"]) -> Float[Tensor, ""]:
+    """R1 (Mescheder et al. 2018): ``mean |dD/dx|²`` at real pictures x, summed over pixels; itself differentiable.
+
+    The pictures must be in the logits' graph. Halving their range, from [-1, 1] to [0, 1], makes it 4 times as large.
+    """
+    (gradient,) = torch.autograd.grad(logits.sum(), pictures, create_graph=True)
+    return gradient.square().sum((1, 2, 3)).mean()

@@ -1,0 +1,292 @@
+import copy
+
+import pytest
+import pytorch_lightning as pl
+import torch
+import torch.nn.functional as F
+from small_iggan import trainer
+
+from datamodules.base import RunDataModule
+from datamodules.sampling import StepBatchSampler
+from lightning_modules import GrowthPhase, MeshGANModule
+from lightning_modules.base import random_stream
+from lightning_modules.growth import Growth, Stage
+from lightning_modules.losses import gradient_penalty
+from networks import MeshGenerator, StyleGANDiscriminator
+from renderers import AbsorptionRenderer, InputError, OpenGLRenderer, SoftRasterizer, ViewDistribution
+
+VIEWS = ViewDistribution((-45, 45), (-15, 15), fov=10)
+# Batches of 4: 8² for two steps, a fade over four, then 16².
+GROWTH = [GrowthPhase(8, 0, 0.008), GrowthPhase(16, 0.016, 0.008, lr_factor=1.5)]
+TINY = {"channel_base": 64, "channel_max": 8}
+
+
+def meshgan(growth=GROWTH, **options) -> MeshGANModule:
+    torch.manual_seed(0)
+    module = MeshGANModule(
+        MeshGenerator(16, latent_size=8, style_size=8, mapping_layers=2, **TINY),
+        StyleGANDiscriminator(16, **TINY),
+        SoftRasterizer(16),
+        VIEWS,
+        growth=growth,
+        **options,
+    )
+    for p in module.generator.parameters():  # what starts at 0, such as the noise's strength, is seen too
+        p.data += 0.1 * torch.randn_like(p)
+    module.generator_ema.load_state_dict(module.generator.state_dict())
+    return module
+
+
+def descent(params) -> torch.optim.Optimizer:
+    return torch.optim.SGD(params, lr=0.01)
+
+
+class Pictures(RunDataModule):
+    """Random pictures."""
+
+    def __init__(self, steps: int, size: int = 16, channels: int = 3) -> None:
+        super().__init__(batch_size=4, total_kimg=steps * 4 / 1000)
+        self.pictures = torch.randint(0, 256, (12, channels, size, size), dtype=torch.uint8)
+        self.reference_pictures = 8
+
+    def train_dataloader(self):
+        return self.stream(torch.utils.data.TensorDataset(self.pictures), 12)
+
+    def val_dataloader(self):
+        return self.share(torch.utils.data.TensorDataset(self.pictures[:8]), 8)
+
+
+def pictures(steps: int, **options) -> Pictures:
+    torch.manual_seed(1)
+    return Pictures(steps, **options)
+
+
+def streams(step: int, *names: str) -> dict[str, torch.Generator]:
+    return {name: random_stream(0, step, name) for name in names}
+
+
+@pytest.mark.parametrize(("step", "size", "fade"), [(0, 8, 1.0), (3, 16, 0.25), (7, 16, 1.0)])
+def test_a_step_is_the_papers(tmp_path, step, size, fade):
+    """One step against the same two updates written out, for losses and for every weight, at each stage of growth.
+
+    By plain gradient descent: of Adam's first step without momentum the gradient's size is lost.
+    """
+    module, data = meshgan(generator_optimizer=descent, discriminator_optimizer=descent), pictures(step + 1)
+    module.step, module.images_seen = step, 4 * step
+    reference = copy.deepcopy(module)
+    run = trainer(tmp_path)
+    run.fit(module, data)
+    assert module.step == step + 1
+
+    g, d = reference.generator, reference.discriminator
+    lr = 0.015 if size == 16 else 0.01
+    g_step, d_step = (torch.optim.SGD(net.parameters(), lr=lr) for net in (g, d))
+    order = StepBatchSampler(12, 4, step + 1)
+    real = data.pictures[[order.item(p) for p in range(4 * step, 4 * step + 4)]].float() / 255
+    real = real.unflatten(2, (size, -1)).unflatten(4, (size, -1)).mean((3, 5))
+
+    def faded(x):
+        small = x.unflatten(2, (-1, 2)).unflatten(4, (-1, 2)).mean((3, 5))
+        return fade * x + (1 - fade) * small.repeat_interleave(2, 2).repeat_interleave(2, 3)
+
+    s = streams(
+        step, "latents", "mixing", "crop", "views", "object noise", "background noise", "object crossover",
+        "background crossover",
+    )  # fmt: skip
+    z, mix = (torch.randn(4, 16, generator=s[name]) for name in ("latents", "mixing"))
+    scene = g(
+        z,
+        size,
+        fade,
+        offsets=torch.randint(0, size + 1, (4, 2), generator=s["crop"]),
+        mix=mix,
+        crossover=(
+            g.object.draw_crossover(2 * size, s["object crossover"]),
+            g.surroundings.draw_crossover(2 * size, s["background crossover"]),
+        ),
+        noise=tuple(
+            [torch.randn(4, 1, n, n, generator=s[name]) for n in g.object.noise_sizes(2 * size)]
+            for name in ("object noise", "background noise")
+        ),
+    )
+    fake = faded(SoftRasterizer(size)(scene.mesh, VIEWS.sample(4, s["views"]), scene.background).image)
+    real = faded(real).requires_grad_()
+    real_logits, fake_logits = d(real, fade), d(fake.detach(), fade)
+    signed = 2 * real.detach() - 1  # R1 as published is of pictures in [-1, 1]
+    signed.requires_grad_()
+    (gradient,) = torch.autograd.grad(d((signed + 1) / 2, fade).sum(), signed, create_graph=True)
+    penalty = gradient.square().sum((1, 2, 3)).mean()
+    d_loss = F.softplus(-real_logits).mean() + F.softplus(fake_logits).mean()
+    (d_loss + 10 / 2 * penalty).backward()
+    d_step.step()
+    g_loss = F.softplus(-d(fake, fade)).mean()
+    gradients = torch.autograd.grad(g_loss, list(g.parameters()), allow_unused=True)
+    for p, gradient in zip(g.parameters(), gradients, strict=True):
+        p.grad = gradient
+    g_step.step()
+
+    logged = {k: float(v) for k, v in run.callback_metrics.items()}
+    assert logged["d"] == pytest.approx(d_loss.item(), rel=1e-5)
+    assert logged["g"] == pytest.approx(g_loss.item(), rel=1e-5)
+    assert logged["r1"] == pytest.approx(4 * penalty.item(), rel=1e-4)
+    assert (logged["resolution"], logged["fade"]) == (size, fade)
+    for ours, theirs in ((module.generator, g), (module.discriminator, d)):
+        for (name, p), q in zip(ours.named_parameters(), theirs.parameters(), strict=True):
+            assert torch.allclose(p, q, rtol=1e-5, atol=1e-6), name
+    assert torch.allclose(module.generator.object.style_average, g.object.style_average)
+
+
+def test_growth_is_the_published_schedule():
+    growth = Growth([GrowthPhase(16, 0)] + [GrowthPhase(n) for n in (32, 64)] + [GrowthPhase(128, lr_factor=1.5)])
+    expected = {
+        0: (16, 1.0, 1),
+        599_999: (16, 1.0, 1),
+        600_000: (32, 0.0, 2),
+        600_150: (32, 0.00025, 2),
+        900_000: (32, 0.5, 2),
+        1_200_000: (32, 1.0, 3),
+        1_950_000: (64, 0.25, 4),
+        2_400_000: (64, 1.0, 5),
+        3_000_000: (128, 0.0, 6),
+        3_450_000: (128, 0.75, 6),
+        3_600_000: (128, 1.0, 7),
+        25_000_000: (128, 1.0, 7),
+    }
+    for images, (resolution, fade, segment) in expected.items():
+        assert growth.at(images) == Stage(resolution, fade, segment, 1.5 if resolution == 128 else 1.0)
+
+
+def test_the_penalty_is_the_squared_gradient():
+    x, a = torch.rand(3, 1, 2, 2, requires_grad=True), torch.rand(1, 1, 2, 2)
+    penalty = gradient_penalty((a * x.square() / 2).sum((1, 2, 3)), x)
+    assert penalty.item() == pytest.approx(((a * x) ** 2).sum().item() / 3)
+    (second,) = torch.autograd.grad(penalty, x)
+    assert torch.allclose(second, 2 * a**2 * x / 3)
+
+
+def test_a_lazy_penalty_weighs_as_much(tmp_path):
+    module = meshgan(r1_every=3)
+    asked = []
+    module.log = lambda name, *_, **__: asked.append((module.step, name))
+    trainer(tmp_path).fit(module, pictures(5))
+    assert [step for step, name in asked if name == "r1"] == [0, 3]
+
+
+def test_borders_reset_optimizers_and_phases_set_rates(tmp_path):
+    """At 8 images a fade begins, at 24 it ends."""
+    seen = []
+
+    class Watch(pl.Callback):
+        def on_train_batch_start(self, run, module, *_):
+            for optimizer in run.optimizers:
+                states = list(optimizer.state.values())
+                seen.append((module.images_seen, not states, optimizer.param_groups[0]["lr"]))
+
+        def on_train_batch_end(self, run, module, *_):
+            seen.extend((module.images_seen, "lr", o.param_groups[0]["lr"]) for o in run.optimizers)
+
+    run = trainer(tmp_path, callbacks=[Watch()])
+    run.fit(meshgan(), pictures(8))
+    for optimizer in run.optimizers:
+        assert isinstance(optimizer, torch.optim.Adam) and optimizer.defaults["betas"] == (0.0, 0.99)
+    assert {images for images, empty, _ in seen if empty is True} == {0, 8, 24}
+    rates = {images: lr for images, kind, lr in seen if kind == "lr"}
+    assert [rates[i] for i in (4, 8, 12, 32)] == pytest.approx([1e-3, 1e-3, 1.5e-3, 1.5e-3])
+
+
+@pytest.mark.parametrize("stop", [2, 4, 6])  # where a fade begins, within it, where it ends
+def test_a_resumed_run_goes_on_bit_for_bit(tmp_path, stop):
+    whole, resumed = meshgan(), meshgan()
+    trainer(tmp_path).fit(whole, pictures(8))
+
+    class Stop(pl.Callback):
+        def on_train_batch_end(self, run, module, *_):
+            if module.step == stop:
+                run.save_checkpoint(tmp_path / "stop.ckpt")
+                run.should_stop = True
+
+    trainer(tmp_path, callbacks=[Stop()], min_steps=0).fit(meshgan(), pictures(8))
+    state = torch.load(tmp_path / "stop.ckpt", weights_only=True)
+    assert {k.split(".")[0] for k in state["state_dict"]} == {"generator", "generator_ema", "discriminator"}
+    trainer(tmp_path).fit(resumed, pictures(8), ckpt_path=tmp_path / "stop.ckpt", weights_only=True)
+    assert resumed.step == 8
+    assert all(torch.equal(v, resumed.state_dict()[k]) for k, v in whole.state_dict().items())
+
+
+def test_the_average_halves_in_images_and_copies_the_mean_style():
+    module = meshgan(ema_half_life_kimg=1.0)
+    module.images_seen = 1_000_000
+    before, target = (copy.deepcopy(g.state_dict()) for g in (module.generator_ema, module.generator))
+    for name in target:
+        target[name] = before[name] + 1
+    module.generator.load_state_dict(target)
+    for _ in range(10):
+        module.average(100)
+    after = module.generator_ema.state_dict()
+    for name, value in after.items():
+        moved = 1.0 if "style_average" in name else 0.5
+        assert torch.allclose(value - before[name], torch.tensor(moved), atol=1e-3), name
+
+
+def test_gradients_reach_shape_texture_and_background():
+    module = meshgan()
+    module.images_seen = 24
+    scene, views = module.draw_scene(4)
+    image = module.draw(scene.mesh, views, scene.background, normals=False).image
+    module.discriminator(image).sum().backward()
+    object_channels = module.generator.object.synthesis.to_picture[-1].weight.grad.abs().sum((1, 2, 3))
+    assert object_channels.shape == (15,) and (object_channels > 0).all()  # 4 shape images, then the texture
+    assert (module.generator.surroundings.synthesis.to_picture[-1].weight.grad.abs().sum((1, 2, 3)) > 0).all()
+
+
+def test_evaluation_is_at_the_last_resolution_and_says_so(tmp_path):
+    module, data = meshgan(), pictures(1)
+    run = trainer(tmp_path, limit_val_batches=1.0)
+    notes = {}
+    for images in (0, 12, 24):
+        module.images_seen = images
+        assert run.validate(module, data, verbose=False)[0]["fid"] > 0
+        notes[images] = module.evaluation_note.removeprefix(
+            "extractor renders_small, 8 generated against 8 real pictures"
+        )
+        z = module.latents(2, "test")
+        first = module.evaluated(z, "key")
+        assert first.shape == (2, 3, 16, 16) and torch.equal(first, module.evaluated(z, "key"))
+    assert notes == {0: ", generated at 8² and enlarged to 16²", 12: ", 16² faded in by 25%", 24: ""}
+
+
+def test_sheets_and_samples():
+    module = meshgan()
+    module.images_seen = 24
+    assert {k: tuple(v.shape) for k, v in module.sheets(2, 3, seed=0).items()} == {
+        "samples": (6, 3, 16, 16),
+        "normals": (6, 3, 16, 16),
+        "textures": (6, 3, 32, 32),
+        "backgrounds": (6, 3, 32, 32),
+        "turns": (3, 3, 80, 16),
+    }
+    several, one = (module.predict_step(torch.tensor(numbers), 0) for numbers in ([4, 5, 6], [5]))
+    for name, value in one.items():
+        expected = several[name] if name in ("faces", "uvs") else several[name][1:2]
+        assert torch.allclose(value, expected, atol=1e-5), name
+    module.truncation = 0.0
+    still = module.predict_step(torch.arange(2), 0)["vertices"]
+    assert torch.allclose(still[0], still[1], atol=1e-5)  # all styles but the last two layers' are the mean
+
+
+def test_parts_that_do_not_fit_are_refused(tmp_path):
+    with pytest.raises(InputError, match=r"must double from phase to phase, got \[8, 32\]"):
+        meshgan([GrowthPhase(8, 0), GrowthPhase(32)])
+    with pytest.raises(InputError, match="nothing to fade from"):
+        meshgan([GrowthPhase(8)])
+    with pytest.raises(InputError, match=r"a phase of 32², generator.image_size allows"):
+        meshgan([GrowthPhase(32, 0)])
+    with pytest.raises(InputError, match=r"a phase of 16², discriminator.resolution is 8"):
+        MeshGANModule(MeshGenerator(16, 8, **TINY), StyleGANDiscriminator(8, **TINY), SoftRasterizer(16), VIEWS)
+    for renderer in (OpenGLRenderer(16), AbsorptionRenderer(16)):
+        with pytest.raises(InputError, match="must draw meshes and pass gradients"):
+            MeshGANModule(MeshGenerator(16, 8, **TINY), StyleGANDiscriminator(16, **TINY), renderer, VIEWS)
+    with pytest.raises(InputError, match="real pictures are 3 x 32 x 32, the last phase of growth is 3 x 16 x 16"):
+        trainer(tmp_path).fit(meshgan(), pictures(1, size=32))
+    with pytest.raises(InputError, match="real pictures are 1 x 16 x 16"):
+        trainer(tmp_path).fit(meshgan(), pictures(1, channels=1))
