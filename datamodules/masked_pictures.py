@@ -104,12 +104,12 @@ def frame(pixels: UInt8[np.ndarray, "h w 4"], size: int, fill: float) -> UInt8[n
     cropped[..., :3] *= cropped[..., 3:] / 255
     height, width = cropped.shape[:2]
     scale = max(height, width) / (fill * size)
-    down, across = _area(height, size, scale), _area(width, size, scale)
+    down, across = area_weights(height, size, scale), area_weights(width, size, scale)
     framed = np.tensordot(across, np.tensordot(down, cropped, (1, 0)), (1, 1)).swapaxes(0, 1)
     return framed.round().clip(0, 255).astype(np.uint8)
 
 
-def _area(n: int, size: int, scale: float) -> Float[np.ndarray, "size n"]:
+def area_weights(n: int, size: int, scale: float) -> Float[np.ndarray, "size n"]:
     """Share of each of n source pixels in each of ``size`` pixels that are ``scale`` wide and centred on them."""
     edges = (np.arange(size + 1) - size / 2) * scale + n / 2
     source = np.arange(n)

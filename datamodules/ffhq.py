@@ -1,0 +1,181 @@
+"""FFHQ, or any photographs: MeshGAN's training data (section 8)."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, TensorDataset
+
+from datamodules.base import RunDataModule
+from datamodules.picture_sources import PictureReader, open_source
+from datamodules.render_cache import RenderCache
+from renderers import InputError
+from renderers.files import cache_root, fingerprint
+
+FFHQ_VERSION = 1  # raise when a change makes other pictures of the same files
+
+
+class ReadPictures(Dataset):
+    """Pictures decoded as they are asked for, by the process that asks.
+
+    Args:
+        reader: of all pictures.
+        count: how many of them, the first ones.
+        mirror: item ``count + i`` is picture i mirrored.
+    """
+
+    def __init__(self, reader: PictureReader, count: int, mirror: bool) -> None:
+        self.reader, self.count, self.mirror = reader, count, mirror
+
+    def __len__(self) -> int:
+        return self.count * (2 if self.mirror else 1)
+
+    def __getitem__(self, index: int) -> tuple[Tensor]:
+        picture = torch.from_numpy(self.reader[index % self.count])
+        return (picture.flip(-1) if index >= self.count else picture,)
+
+
+class FFHQDataModule(RunDataModule):
+    """Photographs of FFHQ, or of anything, made small by averaging over boxes.
+
+    ``root`` is one of
+
+    - FFHQ as distributed: a folder that holds ``thumbnails128x128`` or ``images1024x1024`` (the smaller that will do), or
+      one of these, with sub-folders 00000 to 69000 of a thousand PNG files each;
+    - a ZIP file of PNG or JPEG files, as the StyleGAN repositories make them, read without extraction;
+    - an LMDB with keys ``{resolution}-{number:05d}`` and ``length`` (needs the package lmdb);
+    - any folder of PNG and JPEG files, at any depth.
+
+    Pictures are in the order of their names. Grey ones become RGB, an alpha channel that hides nothing is dropped;
+    transparent pictures, other modes, several sizes, and files that cannot be read are refused by name, at the latest when
+    training reaches them. Batches are ``[pictures (B, 3, S, S)]``, floats in [0, 1] on the device.
+
+    The official thumbnails were made by a filter that is not documented; means over boxes of ``images1024x1024`` are what
+    StyleGAN trained on. FIDs of the two differ.
+
+    Args:
+        root: where the pictures are.
+        image_size: S; pictures are never enlarged.
+        held_out: how many of the last pictures are kept from training and are the reference of FID: 10,000 is FFHQ's own
+            division into 60,000 and 10,000. 0 trains on all, as MeshGAN and StyleGAN do, and the reference is drawn from
+            them.
+        reference_pictures: how many pictures FID compares; fewer if there are no more.
+        mirror: train on the mirror images as well; they are never the reference.
+        center_crop: cut the middle square out of pictures that are not square, rather than refuse them.
+        expected: how many pictures FFHQ as distributed must have; smaller for a copy of the first ones.
+        kid_subset: pictures a subset of KID's; None for half the reference, at most 1,000.
+        batch_size: global batch size.
+        total_kimg: length of the run in thousands of real pictures.
+        cache_dir: where reference pictures are kept, made small; default $UNRENDER_CACHE or ~/.cache/unrender.
+        num_workers: processes that decode. A 1024² PNG takes some 20 ms.
+        seed: of the order.
+    """
+
+    def __init__(
+        self,
+        root: str | Path,
+        image_size: int = 128,
+        held_out: int = 0,
+        reference_pictures: int = 10_000,
+        mirror: bool = False,
+        center_crop: bool = False,
+        expected: int = 70_000,
+        kid_subset: int | None = None,
+        batch_size: int = 32,
+        total_kimg: float = 5000,
+        cache_dir: str | None = None,
+        num_workers: int = 0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(batch_size, total_kimg, num_workers, seed)
+        for name, value in (
+            ("image_size", image_size),
+            ("reference_pictures", reference_pictures),
+            ("expected", expected),
+        ):
+            if value < 1:
+                raise InputError(f"{name} must be positive, got {value}")
+        if held_out < 0:
+            raise InputError(f"held_out must be at least 0, got {held_out}")
+        self.root, self.image_size, self.expected = Path(root).expanduser(), image_size, expected
+        self.held_out, self.mirror, self.center_crop = held_out, mirror, center_crop
+        self.cache_dir = cache_dir
+        self._most_references, self._kid_subset = reference_pictures, kid_subset
+        self._reference: Tensor | None = None
+
+    @cached_property
+    def reader(self) -> PictureReader:
+        """All pictures, decoded one at a time."""
+        reader = PictureReader(
+            open_source(self.root, self.image_size, self.expected), self.image_size, self.center_crop
+        )
+        if self.held_out >= len(reader):
+            raise InputError(
+                f"{self.root} holds {len(reader):,} pictures, of which held_out {self.held_out:,} leave none to train on"
+            )
+        return reader
+
+    @property
+    def training_pictures(self) -> int:
+        """How many are trained on: the first ones."""
+        return len(self.reader) - self.held_out
+
+    @cached_property
+    def reference_numbers(self) -> list[int]:
+        """Which pictures are the reference: spread evenly over those that are held out, or over all."""
+        first = self.training_pictures if self.held_out else 0
+        count = min(self._most_references, len(self.reader) - first)
+        return np.linspace(first, len(self.reader) - 1, count).round().astype(int).tolist()
+
+    @property
+    def reference_pictures(self) -> int:
+        """How many pictures evaluation compares, of each kind."""
+        return len(self.reference_numbers)
+
+    @property
+    def kid_subset(self) -> int:
+        """Pictures a subset of KID's; 0 for FID alone."""
+        return min(1000, self.reference_pictures // 2) if self._kid_subset is None else self._kid_subset
+
+    @property
+    def reference_key(self) -> str:
+        """Fingerprint of the reference pictures, under which their statistics may be kept."""
+        return self._cache.folder.name
+
+    def prepare_data(self) -> None:
+        if self.trainer is None or self.trainer.state.fn != "predict":  # it draws from the generator alone
+            self._cache.prepare()
+
+    def reference(self) -> UInt8[Tensor, "N 3 S S"]:
+        """The pictures that FID compares with."""
+        if self._reference is None:
+            self._reference = torch.from_numpy(self._cache.load())
+        return self._reference
+
+    def train_dataloader(self) -> DataLoader:
+        dataset = ReadPictures(self.reader, self.training_pictures, self.mirror)
+        return self.stream(dataset, len(dataset))
+
+    def val_dataloader(self) -> DataLoader:
+        return self.share(TensorDataset(self.reference()), self.reference_pictures)
+
+    def test_dataloader(self) -> DataLoader:
+        return self.val_dataloader()
+
+    @cached_property
+    def _cache(self) -> RenderCache:
+        """The reference made small: decoding it anew for each evaluation would cost more than the evaluation."""
+        numbers = self.reference_numbers
+        parts = (FFHQ_VERSION, self.reader.source.fingerprint(), self.image_size, self.center_crop, numbers)
+        return RenderCache(
+            cache_root(self.cache_dir) / "pictures" / fingerprint(*parts),
+            len(numbers),
+            (3, self.image_size, self.image_size),
+            lambda indices: np.stack([self.reader[numbers[i]] for i in indices]),
+            f"reading {self.root.name}",
+        )

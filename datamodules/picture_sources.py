@@ -1,0 +1,327 @@
+"""Encoded pictures by number, wherever they lie: folders, FFHQ as distributed, ZIP files, LMDB."""
+
+from __future__ import annotations
+
+import importlib
+import io
+import os
+import zipfile
+import zlib
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image
+
+from datamodules.masked_pictures import area_weights
+from datamodules.picture_sets import SUFFIXES, UNREADABLE
+from renderers import InputError
+from renderers.files import fingerprint
+
+FFHQ_FOLDERS = {"thumbnails128x128": 128, "images1024x1024": 1024}
+FFHQ_BLOCK = 1000  # pictures a sub-folder
+ZIP_DAMAGE = (
+    zipfile.BadZipFile,
+    zlib.error,
+    OSError,
+    EOFError,
+    KeyError,
+    RuntimeError,
+)  # NotImplementedError in the last
+
+
+class PictureError(InputError):
+    """One picture that cannot be used, named in one sentence.
+
+    A worker's error reaches the main process as the text of its traceback, of which this keeps the sentence alone.
+    """
+
+    def __init__(self, sentence: str) -> None:
+        super().__init__(sentence.rsplit("PictureError: ", 1)[-1].strip())
+
+
+class PictureSource(ABC):
+    """Encoded pictures in an order that is the same in every format. It travels to workers, open files do not.
+
+    Attributes:
+        root: what was opened.
+        size: (width, height) that every picture must have; None for that of the first.
+    """
+
+    root: Path
+    size: tuple[int, int] | None = None
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def name(self, index: int) -> str:
+        """What messages call picture i."""
+
+    @abstractmethod
+    def read(self, index: int) -> bytes:
+        """Picture i as it is encoded.
+
+        Raises:
+            PictureError: naming it.
+        """
+
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """What pictures these are, as far as a listing tells."""
+
+    def _unreadable(self, index: int, error: Exception) -> PictureError:
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        return PictureError(f"{self.root}: {self.name(index)} cannot be read ({reason}); replace or remove it")
+
+
+class FolderSource(PictureSource):
+    """Files below a folder."""
+
+    def __init__(self, root: Path, names: list[str], size: tuple[int, int] | None = None) -> None:
+        self.root, self.names, self.size = root, names, size
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def name(self, index: int) -> str:
+        return self.names[index]
+
+    def read(self, index: int) -> bytes:
+        try:
+            return (self.root / self.names[index]).read_bytes()
+        except OSError as error:
+            raise self._unreadable(index, error) from error
+
+    def fingerprint(self) -> str:
+        stats = [(self.root / name).stat() for name in self.names]
+        return fingerprint(self.names, [(s.st_size, s.st_mtime_ns) for s in stats])
+
+
+class ZipSource(PictureSource):
+    """Members of a ZIP file, as the StyleGAN repositories pack them, read without extraction; ``dataset.json`` is
+    ignored.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._files: dict[int, zipfile.ZipFile] = {}
+        self.names = _pictures(self._open().namelist())
+        if not self.names:
+            raise InputError(f"{root} holds no pictures (png, jpg)")
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def name(self, index: int) -> str:
+        return self.names[index]
+
+    def read(self, index: int) -> bytes:
+        try:
+            return self._open().read(self.names[index])
+        except ZIP_DAMAGE as error:
+            raise self._unreadable(index, error) from error
+
+    def fingerprint(self) -> str:
+        return fingerprint([(name, self._open().getinfo(name).CRC) for name in self.names])
+
+    def _open(self) -> zipfile.ZipFile:
+        process = os.getpid()  # a forked process must not share the place in the file
+        if process not in self._files:
+            try:
+                self._files = {process: zipfile.ZipFile(self.root)}
+            except (zipfile.BadZipFile, OSError) as error:
+                raise InputError(f"{self.root} cannot be read as a ZIP file ({error})") from error
+        return self._files[process]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_files": {}}
+
+
+class LmdbSource(PictureSource):
+    """An LMDB with keys ``{resolution}-{number:05d}`` and ``length``; needs the package lmdb.
+
+    Args:
+        root: its folder, or the file itself.
+        image_size: the smallest resolution that is stored and no smaller than this is read.
+    """
+
+    def __init__(self, root: Path, image_size: int) -> None:
+        self.root = root
+        self._environments: dict[int, Any] = {}
+        length = self._get("length") or b""
+        self.count = int(length) if length.isdigit() else 0
+        if not self.count:
+            raise InputError(f"{root} has no key 'length'; it must have keys such as '128-00000' and 'length'")
+        sizes = [2**i for i in range(2, 12) if self._get(f"{2**i}-00000") is not None]
+        fitting = [size for size in sizes if size >= image_size]
+        if not fitting:
+            held = ", ".join(map(str, sizes)) or "none that is a power of two"
+            raise InputError(f"{root} holds no resolution of at least image_size {image_size} (it holds {held})")
+        self.resolution = fitting[0]
+        self.size = (self.resolution, self.resolution)
+
+    def __len__(self) -> int:
+        return self.count
+
+    def name(self, index: int) -> str:
+        return f"{self.resolution}-{index:05d}"
+
+    def read(self, index: int) -> bytes:
+        content = self._get(self.name(index))
+        if content is None:
+            raise self._unreadable(index, KeyError("no such key"))
+        return bytes(content)
+
+    def fingerprint(self) -> str:
+        stat = (self.root / "data.mdb" if self.root.is_dir() else self.root).stat()
+        return fingerprint(str(self.root.resolve()), self.resolution, self.count, stat.st_size, stat.st_mtime_ns)
+
+    def _get(self, key: str) -> bytes | None:
+        process = os.getpid()  # an environment must not be used after a fork
+        if process not in self._environments:
+            try:
+                lmdb = importlib.import_module("lmdb")
+            except ImportError as error:
+                raise InputError(f"{self.root} is an LMDB, which needs the package lmdb: pip install lmdb") from error
+            try:
+                environment = lmdb.open(
+                    str(self.root), subdir=self.root.is_dir(), readonly=True, lock=False, readahead=False, meminit=False
+                )
+            except lmdb.Error as error:
+                raise InputError(f"{self.root} cannot be read as an LMDB ({error})") from error
+            self._environments = {process: environment}
+        with self._environments[process].begin(write=False) as transaction:
+            return transaction.get(key.encode())
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_environments": {}}
+
+
+def open_source(root: Path, image_size: int, expected: int) -> PictureSource:
+    """Whatever lies there: see :class:`~datamodules.FFHQDataModule`.
+
+    Raises:
+        InputError: nothing there, nothing in it, or FFHQ's folders with gaps.
+    """
+    if root.is_file():
+        return LmdbSource(root, image_size) if root.suffix in (".mdb", ".lmdb") else ZipSource(root)
+    if not root.is_dir():
+        raise InputError(f"there is no folder and no file {root}")
+    if (root / "data.mdb").is_file():
+        return LmdbSource(root, image_size)
+    here = [name for name in FFHQ_FOLDERS if (root / name).is_dir()]
+    if here:
+        fitting = [name for name in here if FFHQ_FOLDERS[name] >= image_size]  # the smaller first
+        if not fitting:
+            raise InputError(f"{root} holds {here[0]} alone, which is smaller than image_size {image_size}")
+        return _ffhq(root / fitting[0], expected)
+    if root.name in FFHQ_FOLDERS:
+        return _ffhq(root, expected)
+    found = (str(path.relative_to(root).as_posix()) for path in root.rglob("*") if path.is_file())
+    names = _pictures(found)
+    if not names:
+        raise InputError(f"{root} holds no pictures (png, jpg), and neither thumbnails128x128 nor images1024x1024")
+    return FolderSource(root, names)
+
+
+def _ffhq(folder: Path, expected: int) -> FolderSource:
+    """FFHQ as distributed: ``00000/00000.png`` to ``69000/69999.png``, without gaps."""
+    cure = f"complete the download, or set expected (now {expected:,}) if you have the first pictures alone"
+    blocks = [f"{first:05d}" for first in range(0, expected, FFHQ_BLOCK)]
+    missing = [block for block in blocks if not (folder / block).is_dir()]
+    if missing:
+        raise InputError(f"{folder} lacks {_some('sub-folder', missing, len(blocks))}; {cure}")
+    present = {f"{block}/{entry.name}" for block in blocks for entry in os.scandir(folder / block)}
+    names = [f"{i // FFHQ_BLOCK * FFHQ_BLOCK:05d}/{i:05d}.png" for i in range(expected)]
+    absent = [name for name in names if name not in present]
+    if absent:
+        raise InputError(f"{folder} lacks {_some('picture', absent, expected)}; {cure}")
+    return FolderSource(folder, names, (FFHQ_FOLDERS[folder.name],) * 2)
+
+
+def _some(what: str, missing: list[str], of: int) -> str:
+    return f"{len(missing):,} of {of:,} {what}s ({', '.join(missing[:3])}{', …' if len(missing) > 3 else ''})"
+
+
+def _pictures(names: Any) -> list[str]:
+    """Those that are pictures by their suffix and not hidden, folder by folder."""
+    kept = [
+        n for n in names if n.lower().endswith(SUFFIXES) and not any(p.startswith((".", "__")) for p in n.split("/"))
+    ]
+    return sorted(kept, key=lambda name: name.split("/"))
+
+
+class PictureReader:
+    """Decoded pictures of a source, cropped and averaged to one size.
+
+    Grey pictures become grey RGB; an alpha channel that hides nothing is dropped.
+
+    Args:
+        source: where they come from.
+        image_size: S.
+        center_crop: cut the middle square out of pictures that are not square.
+
+    Raises:
+        InputError: a first picture that is not square, smaller than S, or that cannot be read.
+    """
+
+    def __init__(self, source: PictureSource, image_size: int, center_crop: bool = False) -> None:
+        self.source, self.image_size, self.center_crop = source, image_size, center_crop
+        self.size = source.size
+        self.size = self._decode(0).size
+        width, height = self.size
+        if width != height and not center_crop:
+            raise InputError(f"{source.root} holds pictures of {width}×{height}; set center_crop to use their middle")
+        if min(width, height) < image_size:
+            raise InputError(f"{source.root} holds pictures of {width}×{height}, smaller than image_size {image_size}")
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, index: int) -> UInt8[np.ndarray, "3 S S"]:
+        """Picture i.
+
+        Raises:
+            PictureError: it cannot be read, is of another size than the first, or has transparent parts.
+        """
+        image = self._decode(index)
+        side = min(image.size)
+        left, top = (image.width - side) // 2, (image.height - side) // 2
+        image = image.crop((left, top, left + side, top + side))
+        if side % self.image_size == 0:
+            pixels = np.asarray(image.reduce(side // self.image_size))  # means of blocks
+        else:
+            weights = area_weights(side, self.image_size, side / self.image_size)
+            rows = np.tensordot(weights, np.asarray(image, np.float32), (1, 0))
+            pixels = np.tensordot(weights, rows, (1, 1)).swapaxes(0, 1).round().clip(0, 255).astype(np.uint8)
+        return np.ascontiguousarray(pixels.transpose(2, 0, 1))
+
+    def _decode(self, index: int) -> Image.Image:
+        content = self.source.read(index)
+        try:
+            with Image.open(io.BytesIO(content), formats=("PNG", "JPEG")) as image:
+                image.load()
+        except UNREADABLE as error:
+            raise PictureError(f"{self._where(index)} is no PNG or JPEG, or damaged; replace or remove it") from error
+        if self.size is not None and image.size != self.size:
+            width, height = self.size
+            raise PictureError(
+                f"{self._where(index)} is {image.width}×{image.height} where {width}×{height} is expected; "
+                "pictures must be of one size"
+            )
+        if image.mode in ("LA", "RGBA", "PA", "La", "RGBa") or "transparency" in image.info:
+            image = image.convert("RGBA")
+            if image.getchannel("A").getextrema()[0] < 255:
+                raise PictureError(
+                    f"{self._where(index)} is partly transparent; lay it over a background, "
+                    "or use ChanterelleDataModule for masked photographs"
+                )
+        elif image.mode not in ("1", "L", "P", "RGB"):
+            raise PictureError(f"{self._where(index)} is in mode {image.mode}; make it 8-bit RGB or grey")
+        return image.convert("RGB")
+
+    def _where(self, index: int) -> str:
+        return f"{self.source.root}: {self.source.name(index)}"

@@ -1,0 +1,339 @@
+"""Every format of FFHQ, from small instances made here; real faces where they are at hand."""
+
+import io
+import pickle
+import struct
+import sys
+import types
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from datamodules import FFHQDataModule
+from datamodules.picture_sources import PictureError, PictureReader, open_source
+from renderers import InputError
+
+FACES = Path(__file__).parents[3] / "shared" / "data" / "faces_orl"
+COUNT = 7
+
+
+def pixels(number: int, size: int = 128) -> np.ndarray:
+    """Smooth colours that tell their number, and noise that tells one pixel from another."""
+    rng = np.random.default_rng(number)
+    return (rng.integers(0, 200, (1, 1, 3)) + rng.integers(0, 56, (size, size, 3))).astype(np.uint8)
+
+
+def png(array: np.ndarray, mode: str | None = None, kind: str = "PNG") -> bytes:
+    file = io.BytesIO()
+    image = Image.fromarray(array)
+    (image.convert(mode) if mode else image).save(file, kind)
+    return file.getvalue()
+
+
+def write_ffhq(root: Path, numbers=range(COUNT), size: int = 128) -> Path:
+    folder = root / {128: "thumbnails128x128", 1024: "images1024x1024"}[size]
+    for i in numbers:
+        path = folder / f"{i // 1000 * 1000:05d}" / f"{i:05d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(png(pixels(i, size)))
+    (folder / "LICENSE.txt").write_text("CC")
+    return root
+
+
+def write_zip(path: Path, contents: dict[str, bytes]) -> Path:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as file:
+        for name, content in contents.items():
+            file.writestr(name, content)
+        file.writestr("dataset.json", '{"labels": null}')
+    return path
+
+
+def stylegan_names(contents: list[bytes]) -> dict[str, bytes]:
+    return {f"{i // 1000:05d}/img{i:08d}.png": content for i, content in enumerate(contents)}
+
+
+@pytest.fixture
+def fake_lmdb(monkeypatch):
+    """A stand-in for the package: a store is a pickled dict in ``data.mdb``."""
+
+    class Environment:
+        def __init__(self, path, **options):
+            assert options["readonly"] and not options["lock"]
+            self.items = pickle.loads((Path(path) / "data.mdb").read_bytes())
+
+        def begin(self, write):
+            return self
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            pass
+
+        def get(self, key):
+            return self.items.get(key)
+
+    monkeypatch.setitem(sys.modules, "lmdb", types.SimpleNamespace(open=Environment, Error=OSError))
+
+
+def write_lmdb(root: Path, contents: list[bytes], size: int = 128) -> Path:
+    root.mkdir()
+    items = {f"{size}-{i:05d}".encode(): content for i, content in enumerate(contents)}
+    (root / "data.mdb").write_bytes(pickle.dumps({**items, b"length": str(len(contents)).encode()}))
+    return root
+
+
+def data(root, **options) -> FFHQDataModule:
+    small = {"image_size": 32, "expected": COUNT, "batch_size": 4, "total_kimg": 0.012}
+    return FFHQDataModule(root, **{**small, **options})
+
+
+def all_pictures(module: FFHQDataModule) -> np.ndarray:
+    return np.stack([module.reader[i] for i in range(len(module.reader))])
+
+
+def test_order_and_content_are_one_in_all_formats(tmp_path, fake_lmdb):
+    contents = [png(pixels(i)) for i in range(COUNT)]
+    ffhq = write_ffhq(tmp_path / "ffhq")
+    roots = [
+        ffhq,
+        ffhq / "thumbnails128x128",
+        write_zip(tmp_path / "ffhq.zip", stylegan_names(contents)),
+        write_lmdb(tmp_path / "lmdb", contents),
+    ]
+    plain = tmp_path / "plain"
+    for i in reversed(range(COUNT)):  # written in another order than that of names
+        (plain / f"{i // 4}").mkdir(parents=True, exist_ok=True)
+        (plain / f"{i // 4}" / f"face {i}.PNG").write_bytes(contents[i])
+    blocks = np.stack([pixels(i).reshape(32, 4, 32, 4, 3).mean((1, 3)) for i in range(COUNT)]).transpose(0, 3, 1, 2)
+    for root in [*roots, plain]:
+        read = all_pictures(data(root))
+        assert read.dtype == np.uint8 and np.abs(read - blocks).max() <= 0.5, root
+    assert len({data(root).reference_key for root in roots[:2]}) == 1
+
+
+def test_the_smaller_folder_that_will_do_is_read(tmp_path):
+    write_ffhq(tmp_path, range(1))
+    write_ffhq(tmp_path, range(1), 1024)
+    assert data(tmp_path, expected=1).reader.size == (128, 128)
+    large = data(tmp_path, expected=1, image_size=256)
+    assert large.reader.size == (1024, 1024) and large.reader[0].shape == (3, 256, 256)
+    blocks = pixels(0, 1024).reshape(256, 4, 256, 4, 3).mean((1, 3)).transpose(2, 0, 1)
+    assert np.abs(large.reader[0] - blocks).max() <= 0.5
+
+
+def test_sizes_that_do_not_divide_are_averaged_by_area(tmp_path):
+    write_zip(tmp_path / "a.zip", {"a.png": png(pixels(0, 48))})
+    read = data(tmp_path / "a.zip", image_size=32).reader[0].astype(float)
+    fine = pixels(0, 48).repeat(2, 0).repeat(2, 1).reshape(32, 3, 32, 3, 3).mean((1, 3)).transpose(2, 0, 1)
+    assert np.abs(read - fine).max() <= 0.51
+
+
+@pytest.mark.parametrize("lacking", ["folder", "folders", "file"])
+def test_gaps_in_ffhq_are_named(tmp_path, lacking):
+    numbers = {"folder": [0, 1, 2000], "folders": [1000], "file": [0, 2]}[lacking]
+    expected = {"folder": 2001, "folders": 5000, "file": 3}[lacking]
+    message = {
+        "folder": r"thumbnails128x128 lacks 1 of 3 sub-folders \(01000\); complete the download, or set expected",
+        "folders": r"lacks 4 of 5 sub-folders \(00000, 02000, 03000, …\)",
+        "file": r"lacks 1 of 3 pictures \(00000/00001.png\)",
+    }[lacking]
+    write_ffhq(tmp_path, numbers)
+    with pytest.raises(InputError, match=message):
+        data(tmp_path, expected=expected).prepare_data()
+
+
+def test_thumbnails_are_too_small_for_large_pictures(tmp_path):
+    with pytest.raises(InputError, match="holds thumbnails128x128 alone, which is smaller than image_size 256"):
+        data(write_ffhq(tmp_path), image_size=256).prepare_data()
+    write_ffhq(tmp_path / "b", range(1))
+    (tmp_path / "b" / "thumbnails128x128" / "00000" / "00000.png").write_bytes(png(pixels(0, 64)))
+    with pytest.raises(InputError, match=r"00000/00000.png is 64×64 where 128×128 is expected"):
+        data(tmp_path / "b", expected=1).prepare_data()
+
+
+BAD = {
+    "text": (b"no picture", "is no PNG or JPEG, or damaged"),
+    "cut": (png(pixels(1))[:2000], "is no PNG or JPEG, or damaged"),
+    "empty": (b"", "is no PNG or JPEG, or damaged"),
+    "gif": (png(pixels(1), "P", "GIF"), "is no PNG or JPEG, or damaged"),
+    "size": (png(pixels(1, 64)), "is 64×64 where 128×128 is expected"),
+    "wide": (png(pixels(1)[:100]), "is 128×100 where 128×128 is expected"),
+    "mask": (png(np.dstack([pixels(1), np.eye(128, dtype=np.uint8)])), "is partly transparent"),
+    "deep": (png(np.zeros((128, 128), np.uint16)), "is in mode I;16; make it 8-bit"),
+    "cmyk": (png(pixels(1), "CMYK", "JPEG"), "is in mode CMYK"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD)
+@pytest.mark.parametrize("form", ["zip", "folder"])
+def test_what_is_no_picture_is_refused_by_name(tmp_path, kind, form):
+    content, message = BAD[kind]
+    contents = {"a.png": png(pixels(0)), "b.png": content}
+    if form == "zip":
+        root = write_zip(tmp_path / "set.zip", contents)
+    else:
+        root = tmp_path
+        for name, each in contents.items():
+            (root / name).write_bytes(each)
+    module = data(root)
+    assert module.reader[0].shape == (3, 32, 32)
+    with pytest.raises(PictureError, match=rf"b\.png {message}"):
+        module.reader[1]
+    with pytest.raises(InputError, match=rf"^{root}: b\.png {message}[^\n]*$"):
+        module.prepare_data()
+
+
+@pytest.mark.parametrize("kind", ["L", "1", "P", "opaque", "JPEG"])
+def test_what_is_taken_and_made_rgb(tmp_path, kind):
+    flat = np.full((128, 128, 3), 255, np.uint8)
+    if kind == "opaque":
+        content = png(np.dstack([flat, flat[..., 0]]))
+    else:
+        content = png(flat, None if kind == "JPEG" else kind, "JPEG" if kind == "JPEG" else "PNG")
+    write_zip(tmp_path / "set.zip", {"a.png": content})
+    assert (data(tmp_path / "set.zip").reader[0] == 255).all()
+
+
+def test_a_damaged_zip_names_its_member(tmp_path):
+    path = write_zip(tmp_path / "set.zip", {"a.png": png(pixels(0)), "b.png": png(pixels(1))})
+    with zipfile.ZipFile(path) as file:
+        info = file.getinfo("b.png")
+    whole = bytearray(path.read_bytes())
+    whole[info.header_offset + 200] ^= 255
+    path.write_bytes(bytes(whole))
+    with pytest.raises(PictureError, match=r"set\.zip: b\.png cannot be read \(Bad CRC-32"):
+        data(path).reader[1]
+    path.write_bytes(bytes(whole[:1000]))
+    with pytest.raises(InputError, match=r"set\.zip cannot be read as a ZIP file"):
+        data(path).prepare_data()
+    write_zip(path, {"readme.txt": b"", "__MACOSX/a.png": b""})
+    with pytest.raises(InputError, match=r"set\.zip holds no pictures"):
+        data(path).prepare_data()
+
+
+@settings(max_examples=30, deadline=None)
+@given(place=st.integers(0, 5000), change=st.integers(1, 255), cut=st.booleans())
+def test_no_damage_of_a_zip_gives_another_error(tmp_path_factory, place, change, cut):
+    folder = tmp_path_factory.mktemp("damaged")
+    path = write_zip(folder / "set.zip", {"a.png": png(pixels(0, 32))})
+    content = bytearray(path.read_bytes())
+    place %= len(content)
+    if cut:
+        content = content[:place]
+    else:
+        content[place] ^= change
+    path.write_bytes(bytes(content))
+    try:
+        all_pictures(data(path))
+    except InputError as error:
+        assert "set.zip" in str(error) and "\n" not in str(error)
+
+
+def test_other_sources_that_cannot_be_read(tmp_path, monkeypatch):
+    with pytest.raises(InputError, match="there is no folder and no file"):
+        data(tmp_path / "nothing").prepare_data()
+    with pytest.raises(InputError, match=r"holds no pictures .* neither thumbnails128x128 nor images1024x1024"):
+        data(tmp_path).prepare_data()
+    (tmp_path / "data.mdb").write_bytes(struct.pack("q", 0))
+    monkeypatch.setitem(sys.modules, "lmdb", None)
+    with pytest.raises(InputError, match="is an LMDB, which needs the package lmdb: pip install lmdb"):
+        data(tmp_path).prepare_data()
+
+
+def test_lmdb_without_its_keys(tmp_path, fake_lmdb):
+    root = write_lmdb(tmp_path / "a", [png(pixels(0, 64))], 64)
+    with pytest.raises(InputError, match=r"no resolution of at least image_size 128 \(it holds 64\)"):
+        data(root, image_size=128).prepare_data()
+    assert data(root).reader.size == (64, 64)
+    root = write_lmdb(tmp_path / "b", [])
+    with pytest.raises(InputError, match="has no key 'length'"):
+        data(root).prepare_data()
+    root = write_lmdb(tmp_path / "c", [png(pixels(0))])
+    items = pickle.loads((root / "data.mdb").read_bytes())
+    (root / "data.mdb").write_bytes(pickle.dumps({**items, b"length": b"2"}))
+    with pytest.raises(PictureError, match=r"128-00001 cannot be read .*no such key"):
+        data(root).reader[1]
+
+
+def test_pictures_are_never_enlarged_and_cropped_on_request_alone(tmp_path):
+    wide = pixels(0)[:64]
+    write_zip(tmp_path / "wide.zip", {"a.png": png(wide)})
+    with pytest.raises(InputError, match="128×64; set center_crop"):
+        data(tmp_path / "wide.zip").prepare_data()
+    read = data(tmp_path / "wide.zip", center_crop=True, image_size=64).reader[0]
+    assert (read.transpose(1, 2, 0) == wide[:, 32:96]).all()
+    with pytest.raises(InputError, match="128×64, smaller than image_size 128"):
+        data(tmp_path / "wide.zip", center_crop=True, image_size=128).prepare_data()
+
+
+def test_division_mirror_and_reference(tmp_path):
+    root = write_ffhq(tmp_path)
+    whole, divided = data(root), data(root, held_out=3, mirror=True, reference_pictures=2)
+    whole.prepare_data()
+    divided.prepare_data()
+    assert whole.reference_pictures == 7 and whole.training_pictures == 7 and whole.kid_subset == 3
+    assert divided.reference_numbers == [4, 6] and divided.training_pictures == 4
+    assert torch.equal(divided.reference(), whole.reference()[[4, 6]])
+    dataset = divided.train_dataloader().dataset
+    assert len(dataset) == 8
+    assert torch.equal(dataset[6][0], whole.reference()[2].flip(-1)) and torch.equal(
+        dataset[2][0], whole.reference()[2]
+    )
+    assert whole.reference_key != divided.reference_key
+    assert sum(len(b[0]) for b in whole.val_dataloader()) == 7
+    with pytest.raises(InputError, match="7 pictures, of which held_out 7 leave none"):
+        data(root, held_out=7).prepare_data()
+
+
+def test_batches_are_seeded(tmp_path):
+    root = write_zip(tmp_path / "set.zip", stylegan_names([png(pixels(i)) for i in range(COUNT)]))
+    first = [b[0] for b in data(root, seed=5).train_dataloader()]
+    assert len(first) == data(root).steps == 3 and first[0].shape == (4, 3, 32, 32)
+    assert all(torch.equal(a, b[0]) for a, b in zip(first, data(root, seed=5).train_dataloader(), strict=True))
+    assert not torch.equal(first[0], next(iter(data(root, seed=6).train_dataloader()))[0])
+    floats = data(root).on_after_batch_transfer([first[0]], 0)[0]
+    assert floats.dtype == torch.float32 and 0 <= floats.min() and floats.max() <= 1
+
+
+def test_workers_give_the_same_and_tell_in_one_sentence(tmp_path):
+    contents = stylegan_names([*(png(pixels(i)) for i in range(COUNT)), b"text"])
+    root = write_zip(tmp_path / "set.zip", contents)
+    alone, workers = (iter(data(root, seed=3, batch_size=1, num_workers=n).train_dataloader()) for n in (0, 1))
+    good = 0
+    with pytest.raises(PictureError) as one:
+        for (picture,) in alone:
+            assert torch.equal(picture, next(workers)[0])
+            good += 1
+    assert good > 0
+    with pytest.raises(PictureError) as other:
+        next(workers)
+    assert (
+        str(one.value)
+        == str(other.value)
+        == f"{root}: {list(contents)[-1]} is no PNG or JPEG, or damaged; " + ("replace or remove it")
+    )
+
+
+@pytest.mark.skipif(not FACES.is_dir(), reason="the real faces are not at hand")
+def test_real_faces():
+    with pytest.raises(InputError, match="92×112; set center_crop"):
+        data(FACES).prepare_data()
+    module = data(FACES, center_crop=True, held_out=40, mirror=True)
+    assert len(module.reader) == 400 and module.training_pictures == 360
+    module.prepare_data()
+    reference = module.reference().float()
+    assert reference.shape == (40, 3, 32, 32) and (reference[:, 0] == reference[:, 2]).all()
+    assert reference.std((1, 2, 3)).min() > 10
+    (batch,) = next(iter(module.train_dataloader()))
+    assert batch.shape == (4, 3, 32, 32)
+    reader = PictureReader(open_source(FACES, 32, 1), 32, center_crop=True)
+    with Image.open(FACES / "01_01.png") as image:
+        square = np.asarray(image)[10:102].repeat(8, 0).repeat(8, 1).reshape(32, 23, 32, 23).mean((1, 3))
+    assert np.abs(reader[0] - square).max() <= 0.51
