@@ -15,11 +15,14 @@ from lightning_modules.base import frozen, random_stream
 from lightning_modules.generative import GenerativeModule
 from lightning_modules.growth import Growth, GrowthPhase, Stage
 from lightning_modules.losses import discriminator_loss, generator_loss, gradient_penalty
+from metrics.depth import measure_depth
 from networks import GeneratedScene, MeshGenerator, StyleGANDiscriminator, draw_offsets
 from networks.stylegan_layers import fade_pictures
 from renderers import Camera, InputError, Renderer, Rendering, TriangleMesh, ViewDistribution
 
 TURNS = (-90.0, -45.0, 0.0, 45.0, 90.0)  # the viewpoints of Figure 4, in degrees about the vertical
+
+MEASURED = 256  # samples whose depth is measured
 
 
 def adam_stylegan(params: Any) -> torch.optim.Optimizer:
@@ -40,7 +43,8 @@ class MeshGANModule(GenerativeModule):
     - D's fakes of a step are G's as well; published are fresh ones. The generator and R work half as much.
     - While a resolution fades in, generated pictures go through :func:`fade_pictures` like real ones: R draws sharp edges
       at any fade, by which D would tell them.
-    - The batch is of one size in all phases; published are larger ones at low resolutions.
+    - The batch is of one size in all phases; published are larger ones at low resolutions. The minibatch deviation is
+      that of a rank's share of it.
     - FID is always measured at the last resolution, generated pictures doubled to it (as StyleGAN's own code does), so
       that its real pictures, and figures over a run, are the same. A figure says so in its note.
 
@@ -84,6 +88,7 @@ class MeshGANModule(GenerativeModule):
         self.discriminator, self.renderer, self.views = discriminator, renderer, views
         self.r1_gamma, self.r1_every, self.truncation = r1_gamma, r1_every, truncation
         self.optimizer_factories = (discriminator_optimizer, generator_optimizer)
+        self._true: Rendering | None = None  # what depth is measured against
         self._renderers: dict[tuple[int, bool], Renderer] = {}
 
     @property
@@ -102,6 +107,7 @@ class MeshGANModule(GenerativeModule):
             scale_rate(optimizer, stage.lr_factor)
         real = fade_pictures(self.shrink(batch[0], stage.resolution), stage.fade)
         scene, views = self.draw_scene(n)
+        self.share_mean_styles()
         drawn = self.draw(scene.mesh, views, scene.background, normals=False)
         fake = fade_pictures(drawn.image, stage.fade)
 
@@ -159,6 +165,14 @@ class MeshGANModule(GenerativeModule):
         )
         return scene, self.of_this_rank(self.views.sample(total, self.random("views")), n)
 
+    @torch.no_grad()
+    def share_mean_styles(self) -> None:
+        """Give each rank the mean style of all: gradients keep parameters alike, but this buffer saw one rank's batch."""
+        if self.world_size > 1:
+            for network in (self.generator.object, self.generator.surroundings):
+                mean = self.trainer.strategy.reduce(network.style_average.clone(), reduce_op="mean")
+                network.style_average.copy_(mean)
+
     def shrink(self, pictures: Float[Tensor, "B C R R"], size: int) -> Float[Tensor, "B C N N"]:
         """Real pictures at another resolution: means over blocks of pixels.
 
@@ -174,10 +188,15 @@ class MeshGANModule(GenerativeModule):
         return F.avg_pool2d(pictures, self.growth.resolution // size) if size < self.growth.resolution else pictures
 
     def draw(
-        self, mesh: TriangleMesh, camera: Camera, background: Tensor | None = None, normals: bool = True
+        self,
+        mesh: TriangleMesh,
+        camera: Camera,
+        background: Tensor | None = None,
+        normals: bool = True,
+        size: int | None = None,
     ) -> Rendering:
-        """Meshes as R draws them at this stage's size."""
-        size = self.stage.resolution
+        """Meshes as R draws them, at this stage's size or another."""
+        size = self.stage.resolution if size is None else size
         if (size, normals) not in self._renderers:
             renderer = copy.copy(self.renderer)
             renderer.image_size = size
@@ -220,8 +239,26 @@ class MeshGANModule(GenerativeModule):
         stage, last = self.stage, self.growth.resolution
         if stage.resolution < last:
             self.evaluation_note += f", generated at {stage.resolution}² and enlarged to {last}²"
+        if "depth_correlation" in self.evaluation:
+            self.evaluation_note += f", depth of {len(self._true.image)} against as many true ones from the front"
         if stage.fade < 1:
             self.evaluation_note += f", {stage.resolution}² faded in by {stage.fade:.0%}"
+
+    @torch.no_grad()
+    def measures(self) -> dict[str, float]:
+        """Of data that know the truth, as procedural heads do: depth, normals and silhouette from the front, at the last
+        resolution; see :func:`metrics.depth.measure_depth`.
+        """
+        held_out = getattr(self.trainer.datamodule, "held_out", None)
+        if not hasattr(held_out, "canonical"):
+            return {}
+        if self._true is None:
+            count = min(MEASURED, self.trainer.datamodule.reference_pictures)
+            self._true = held_out.canonical(list(range(count)))
+        mesh = self.seeded_scenes(self.latents(len(self._true.image), "depth"), "depth").mesh
+        front = Camera.orbit([0.0] * len(mesh), 0.0, self.views.fov)
+        drawn = self.draw(mesh, front, size=self.growth.resolution)
+        return measure_depth(*(Rendering(*(x.cpu() for x in vars(r).values())) for r in (drawn, self._true)))
 
     @torch.no_grad()
     def sheets(self, rows: int, columns: int, seed: int) -> dict[str, Float[Tensor, "N _ H W"]]:

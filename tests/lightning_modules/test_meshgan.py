@@ -13,7 +13,7 @@ from lightning_modules.base import random_stream
 from lightning_modules.growth import Growth, Stage
 from lightning_modules.losses import gradient_penalty
 from networks import MeshGenerator, StyleGANDiscriminator
-from renderers import AbsorptionRenderer, InputError, OpenGLRenderer, SoftRasterizer, ViewDistribution
+from renderers import AbsorptionRenderer, Camera, InputError, OpenGLRenderer, SoftRasterizer, ViewDistribution
 
 VIEWS = ViewDistribution((-45, 45), (-15, 15), fov=10)
 # Batches of 4: 8² for two steps, a fade over four, then 16².
@@ -253,6 +253,23 @@ def test_evaluation_is_at_the_last_resolution_and_says_so(tmp_path):
         first = module.evaluated(z, "key")
         assert first.shape == (2, 3, 16, 16) and torch.equal(first, module.evaluated(z, "key"))
     assert notes == {0: ", generated at 8² and enlarged to 16²", 12: ", 16² faded in by 25%", 24: ""}
+
+
+def test_depth_is_measured_where_the_truth_is_known(tmp_path):
+    """Against its own samples from the front a generator is right; the note counts them."""
+    module, data = meshgan(), pictures(1)
+    module.images_seen = 24
+    truth = module.seeded_scenes(module.latents(8, "depth"), "depth").mesh
+
+    class HeldOut:
+        def canonical(self, indices):
+            return SoftRasterizer(16)(truth, Camera.orbit([0.0] * len(indices), 0.0, fov=10))
+
+    data.held_out = HeldOut()
+    figures = trainer(tmp_path, limit_val_batches=1.0).validate(module, data, verbose=False)[0]
+    assert figures["depth_correlation_nearest"] == pytest.approx(1, abs=1e-4)
+    assert figures["silhouette_iou_nearest"] == pytest.approx(1, abs=1e-4)
+    assert module.evaluation_note.endswith("depth of 8 against as many true ones from the front")
 
 
 def test_sheets_and_samples():

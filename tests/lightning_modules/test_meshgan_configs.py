@@ -1,0 +1,56 @@
+"""The configs of MeshGAN and the ablations of its Figure 3 take two steps when their widths are cut."""
+
+import pytest
+import yaml
+
+from trainer.__main__ import main
+
+CUT = [
+    "--trainer.fast_dev_run=2",
+    "--trainer.accelerator=cpu",
+    "--trainer.devices=1",
+    "--data.init_args.batch_size=2",
+    "--data.init_args.total_kimg=0.004",
+    "--data.init_args.pictures=4",
+    "--data.init_args.reference_pictures=4",
+    *(f"--model.init_args.{part}.init_args.channel_base=64" for part in ("generator", "discriminator")),
+]
+SOFT = ["--model", "model/meshgan_soft.yaml"]
+ABLATIONS = {
+    "crisp": [*SOFT, "--model.renderer.margin=0"],
+    "soft": SOFT,
+    "soft, size": ["--model.generator.pyramid_levels=0"],
+    "soft, size, pyramid": [],
+    "±120°": ["--model.views.azimuth=[-120,120]"],
+}
+
+
+@pytest.fixture(autouse=True)
+def experiment(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    parts = {"model": "model/meshgan_32.yaml", "data": "data/heads.yaml", "trainer": "trainer/default.yaml"}
+    (tmp_path / "faces.yaml").write_text(yaml.safe_dump({"seed_everything": 0, **parts}))
+
+
+@pytest.mark.parametrize("ablation", ABLATIONS)
+def test_an_ablation_takes_two_steps(ablation):
+    assert main(["fit", "--config", "faces.yaml", *CUT, *ABLATIONS[ablation]]) == 0
+
+
+def test_the_papers_size_takes_two_steps():
+    size = ["--model", "model/meshgan.yaml", "--data.init_args.image_size=128"]
+    assert main(["fit", "--config", "faces.yaml", *size, *CUT]) == 0
+
+
+def test_ablations_change_what_they_say(capsys):
+    def shown(*options: str) -> tuple:
+        assert main(["fit", "--config", "faces.yaml", *options, "--print_config"]) == 0
+        model = yaml.safe_load(capsys.readouterr().out)["model"]["init_args"]
+        generator = model["generator"]["init_args"]
+        views = model["views"].get("init_args", model["views"])
+        margin = model["renderer"]["init_args"]["margin"]
+        return margin, generator["max_size"], generator["pyramid_levels"], views["azimuth"], views["fov"]
+
+    near, wide = ([-45.0, 45.0], 10.0), ([-120.0, 120.0], 10.0)
+    expected = [(0, None, 0, *near), (1, None, 0, *near), (1, 1.3, 0, *near), (1, 1.3, 4, *near), (1, 1.3, 4, *wide)]
+    assert [shown(*options) for options in ABLATIONS.values()] == expected
