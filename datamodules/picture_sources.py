@@ -8,6 +8,7 @@ import os
 import zipfile
 import zlib
 from abc import ABC, abstractmethod
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -149,8 +150,7 @@ class LmdbSource(PictureSource):
     """
 
     def __init__(self, root: Path, image_size: int) -> None:
-        self.root = root
-        self._environments: dict[int, Any] = {}
+        self.root = root.resolve()
         length = self._get("length") or b""
         self.count = int(length) if length.isdigit() else 0
         if not self.count:
@@ -180,24 +180,27 @@ class LmdbSource(PictureSource):
         return fingerprint(str(self.root.resolve()), self.resolution, self.count, stat.st_size, stat.st_mtime_ns)
 
     def _get(self, key: str) -> bytes | None:
-        process = os.getpid()  # an environment must not be used after a fork
-        if process not in self._environments:
-            try:
-                lmdb = importlib.import_module("lmdb")
-            except ImportError as error:
-                raise InputError(f"{self.root} is an LMDB, which needs the package lmdb: pip install lmdb") from error
-            try:
-                environment = lmdb.open(
-                    str(self.root), subdir=self.root.is_dir(), readonly=True, lock=False, readahead=False, meminit=False
-                )
-            except lmdb.Error as error:
-                raise InputError(f"{self.root} cannot be read as an LMDB ({error})") from error
-            self._environments = {process: environment}
-        with self._environments[process].begin(write=False) as transaction:
+        with _environment(os.getpid(), self.root).begin(write=False) as transaction:
             return transaction.get(key.encode())
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_environments": {}}
+
+@lru_cache(maxsize=8)
+def _environment(process: int, root: Path) -> Any:
+    """The open LMDB: one a process, which must open none twice, and not to be used after a fork.
+
+    Raises:
+        InputError: no package lmdb, or no LMDB.
+    """
+    try:
+        lmdb = importlib.import_module("lmdb")
+    except ImportError as error:
+        raise InputError(f"{root} is an LMDB, which needs the package lmdb: pip install lmdb") from error
+    try:
+        return lmdb.open(
+            str(root), subdir=root.is_dir(), readonly=True, lock=False, readahead=False, meminit=False, create=False
+        )
+    except lmdb.Error as error:
+        raise InputError(f"{root} cannot be read as an LMDB ({error})") from error
 
 
 def open_source(root: Path, image_size: int, expected: int) -> PictureSource:

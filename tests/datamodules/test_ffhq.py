@@ -60,11 +60,15 @@ def stylegan_names(contents: list[bytes]) -> dict[str, bytes]:
 
 @pytest.fixture
 def fake_lmdb(monkeypatch):
-    """A stand-in for the package: a store is a pickled dict in ``data.mdb``."""
+    """A stand-in for the package: a store is a pickled dict in ``data.mdb``, and, as there, no process opens it twice."""
+    opened = set()
 
     class Environment:
         def __init__(self, path, **options):
             assert options["readonly"] and not options["lock"]
+            if path in opened:
+                raise OSError("already open in this process")
+            opened.add(path)
             self.items = pickle.loads((Path(path) / "data.mdb").read_bytes())
 
         def begin(self, write):
@@ -115,6 +119,7 @@ def test_order_and_content_are_one_in_all_formats(tmp_path, fake_lmdb):
     for root in [*roots, plain]:
         read = all_pictures(data(root))
         assert read.dtype == np.uint8 and np.abs(read - blocks).max() <= 0.5, root
+        assert (pickle.loads(pickle.dumps(data(root).reader))[1] == read[1]).all()  # as a worker gets it
     assert len({data(root).reference_key for root in roots[:2]}) == 1
 
 
