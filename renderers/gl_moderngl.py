@@ -157,7 +157,11 @@ class Context:
         direction = surface[:, :3]
         direction = direction / (direction * direction).sum(1, keepdim=True).sqrt().clamp(min=1e-6)
         # Attributes are taken at pixels' centres and averaged over the covered samples.
-        depth = torch.where(seen, surface[:, 3:] / alpha.clamp(min=0.25), math.inf)
+        # Beside an edge the centre lies off the triangle, and a plane seen from its side leads far away from the mesh.
+        depth = surface[:, 3:] / alpha.clamp(min=0.25)
+        for i in full:
+            depth[i].clamp_(-float(positions[i][:, 2].max()), -float(positions[i][:, 2].min()))
+        depth = torch.where(seen, depth, math.inf)
         return Drawn(alpha, direction * seen, depth, picture[:, :3] if colored else None)
 
     def _frames(self, layout: Layout) -> tuple:

@@ -64,7 +64,7 @@ def _centred(depth: Tensor, normals: Tensor, camera: Camera, offset: tuple[float
         # The plane n·(x, y, 1) depth = const through a pixel's ray (x, y, -1).
         axis = (torch.arange(depth.shape[-1]) + 0.5) * pixel - camera.half_extent
         facing = facing - normals[:, :1] * axis - normals[:, 1:2] * -axis[:, None]
-        pixel = pixel * depth
+        pixel = pixel * torch.where(depth.isinf(), 1, depth)  # where that sample is empty, inf has to stay inf
     slope = (normals[:, :1] * offset[0] + normals[:, 1:2] * offset[1]) / facing.abs().clamp(min=0.1) * facing.sign()
     return depth - slope * pixel
 
