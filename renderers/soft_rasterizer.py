@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
-import os
-from functools import lru_cache
 from types import ModuleType
 from typing import Any, ClassVar
 
@@ -15,6 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from renderers import fragment_shading as shading
+from renderers.backends import choose_backend
 from renderers.base import Renderer, Rendering, Scene, composite
 from renderers.cameras import Camera
 from renderers.lighting import Lighting
@@ -92,7 +89,7 @@ class SoftRasterizer(Renderer):
     def render(self, scene: Scene, camera: Camera, background: Tensor | None) -> Rendering:
         assert isinstance(scene, TriangleMesh)
         faces = self._check(scene, camera, background)
-        backend = self._backend(scene.vertices)
+        backend = choose_backend(self.backend, BACKENDS, scene.vertices)
         settings = RasterSettings(
             self.image_size, self.margin, self.depth_slope, self.cull_backfaces, camera.fov is not None
         )
@@ -150,20 +147,6 @@ class SoftRasterizer(Renderer):
 
     def _is_lit(self, mesh: TriangleMesh) -> bool:
         return self.lighting is not None or (mesh.texture is None and mesh.colors is None)
-
-    def _backend(self, vertices: Tensor) -> ModuleType:
-        kind, name = vertices.device.type, self.backend
-        if name == "auto":
-            fast_cuda = vertices.dtype == torch.float32 and _has_triton()
-            name = "numba" if kind == "cpu" else "triton" if kind == "cuda" and fast_cuda else "torch"
-        # Triton's interpreter draws on the CPU, for tests.
-        interpreted = name == "triton" and os.environ.get("TRITON_INTERPRET") == "1"
-        needed = kind if interpreted else {"numba": "cpu", "triton": "cuda"}.get(name, kind)
-        if kind != needed:
-            raise ValueError(f"backend {name!r} draws scenes on {needed}, this one is on {vertices.device}")
-        if name == "triton" and vertices.dtype != torch.float32:
-            raise TypeError(f"backend 'triton' draws float32 scenes, got {vertices.dtype}")
-        return importlib.import_module(BACKENDS[name])
 
     def _check(self, mesh: TriangleMesh, camera: Camera, background: Tensor | None) -> Int[Tensor, "F 3"]:
         """Raise for what cannot be drawn; the faces as contiguous int32.
@@ -229,8 +212,3 @@ def screen_transform(
     rotation = camera.rotation.to(vertices)
     scale = size / 2 / camera.half_extent
     return rotation * rotation.new_tensor([scale, -scale, -1.0])[:, None], camera.distance
-
-
-@lru_cache(maxsize=1)
-def _has_triton() -> bool:
-    return importlib.util.find_spec("triton") is not None

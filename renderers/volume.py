@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
-import os
-from functools import lru_cache
-from types import ModuleType
 from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
+from renderers.backends import choose_backend
 from renderers.base import Renderer, Rendering, Scene, composite
 from renderers.cameras import Camera
 from renderers.errors import InputError
@@ -64,22 +60,9 @@ class VolumeRenderer(Renderer):
         rays = Rays.of(camera, self.image_size, self.samples or 2 * scene.size)
         rotation = camera.rotation.to(occupancy)
         with torch.autocast(scene.device.type, enabled=False):  # half precision does not hold the coordinates
-            alpha, image = self._backend(occupancy).march(occupancy, color, rotation, rays, self.law, self.density)
+            kernel = choose_backend(self.backend, BACKENDS, occupancy)
+            alpha, image = kernel.march(occupancy, color, rotation, rays, self.law, self.density)
         return Rendering(composite(image, alpha, background), alpha)
-
-    def _backend(self, occupancy: Tensor) -> ModuleType:
-        kind, name = occupancy.device.type, self.backend
-        if name == "auto":
-            fast_cuda = occupancy.dtype == torch.float32 and has_triton()
-            name = "numba" if kind == "cpu" else "triton" if kind == "cuda" and fast_cuda else "torch"
-        # Triton's interpreter draws on the CPU, for tests.
-        interpreted = name == "triton" and os.environ.get("TRITON_INTERPRET") == "1"
-        needed = kind if interpreted else {"numba": "cpu", "triton": "cuda"}.get(name, kind)
-        if kind != needed:
-            raise ValueError(f"backend {name!r} draws scenes on {needed}, this one is on {occupancy.device}")
-        if name == "triton" and occupancy.dtype != torch.float32:
-            raise TypeError(f"backend 'triton' draws float32 scenes, got {occupancy.dtype}")
-        return importlib.import_module(BACKENDS[name])
 
 
 class AbsorptionRenderer(VolumeRenderer):
@@ -150,9 +133,3 @@ def check_opacity(opacity: float) -> float:
     if not 0 < opacity <= 1:
         raise InputError(f"opacity must lie in (0, 1], got {opacity}")
     return opacity
-
-
-@lru_cache(maxsize=1)
-def has_triton() -> bool:
-    """Whether the CUDA kernels can be compiled."""
-    return importlib.util.find_spec("triton") is not None
