@@ -9,7 +9,7 @@ which is how it is tested without a GPU.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, no_type_check
 
 import torch
 import torch.nn.functional as F
@@ -94,6 +94,7 @@ class _March(torch.autograd.Function):
 
 
 @triton.jit
+@no_type_check
 def _axis(rotation, b, j, x0, y0, x1, y1, d):
     """Coordinate j of the ray in the padded grid: ``start + a step``."""
     r0 = tl.load(rotation + b * 9 + j)
@@ -103,6 +104,7 @@ def _axis(rotation, b, j, x0, y0, x1, y1, d):
 
 
 @triton.jit
+@no_type_check
 def _between(start, step, near, far, d):
     """Where a ray is inside of the padded grid along one axis, and along those before."""
     flat = tl.abs(step) < 1e-7
@@ -115,6 +117,7 @@ def _between(start, step, near, far, d):
 
 
 @triton.jit
+@no_type_check
 def _rays(rotation, b, pixel, d, size, samples, half_extent, distance, PERSPECTIVE: tl.constexpr):
     """Of each lane: start and step along x, y and z, the first and the last but one sample, and the ray in the camera."""
     x = (2 * (pixel % size) + 1) / size - 1
@@ -139,6 +142,7 @@ def _rays(rotation, b, pixel, d, size, samples, half_extent, distance, PERSPECTI
 
 
 @triton.jit
+@no_type_check
 def _place(s, step, a, d):
     """Voxel and fraction along one axis of the padded grid."""
     u = tl.minimum(tl.maximum(s + a * step, 0.0), d + 1)
@@ -147,6 +151,7 @@ def _place(s, step, a, d):
 
 
 @triton.jit
+@no_type_check
 def _corners(source, i, dx, dy, dz, inside):
     c000 = tl.load(source + i, mask=inside, other=0.0)
     c001 = tl.load(source + i + dx, mask=inside, other=0.0)
@@ -160,6 +165,7 @@ def _corners(source, i, dx, dy, dz, inside):
 
 
 @triton.jit
+@no_type_check
 def _sample(source, i, dx, dy, dz, fx, fy, fz, inside):
     c000, c001, c010, c011, c100, c101, c110, c111 = _corners(source, i, dx, dy, dz, inside)
     c00, c01 = c000 + fx * (c001 - c000), c010 + fx * (c011 - c010)
@@ -169,6 +175,7 @@ def _sample(source, i, dx, dy, dz, fx, fy, fz, inside):
 
 
 @triton.jit
+@no_type_check
 def _gradient(source, i, dx, dy, dz, fx, fy, fz, inside):
     """The sample's derivative to its position."""
     c000, c001, c010, c011, c100, c101, c110, c111 = _corners(source, i, dx, dy, dz, inside)
@@ -182,6 +189,7 @@ def _gradient(source, i, dx, dy, dz, fx, fy, fz, inside):
 
 
 @triton.jit
+@no_type_check
 def _spread(target, i, dx, dy, dz, fx, fy, fz, g, mask):
     """Add g to the eight voxels around a sample, by their weights."""
     z1 = g * fz
@@ -199,6 +207,7 @@ def _spread(target, i, dx, dy, dz, fx, fy, fz, g, mask):
 
 
 @triton.jit
+@no_type_check
 def _forward(
     volume,
     color,
@@ -261,6 +270,7 @@ def _forward(
 
 
 @triton.jit
+@no_type_check
 def _backward(
     volume,
     color,

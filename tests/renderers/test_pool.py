@@ -64,10 +64,11 @@ def test_needs_a_worker():
 
 
 SCRIPT = """
-import sys, time, torch
+import signal, sys, time, torch
 from renderers import *
 from renderers.pool import RenderPool
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job begins with it ignored
     with RenderPool(OpenGLRenderer(16), workers=2) as pool:
         scene, camera = VoxelGrid(torch.ones(1, 1, 8, 8, 8)), Camera.orbit(0.0, 0.0)
         [f.result() for f in [pool.submit(scene, camera) for _ in range(4)]]
