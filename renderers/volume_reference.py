@@ -68,3 +68,14 @@ def march(
     c = F.grid_sample(color, grid, padding_mode="border", align_corners=False)
     before = torch.cat([torch.ones_like(v[:, :, :1]), (1 - v[:, :, :-1]).cumprod(2)], 2)
     return alpha, (c * v * before).sum(2)
+
+
+def pad(
+    occupancy: Float[Tensor, "B 1 D D D"], color: Float[Tensor, "B C D D D"] | None
+) -> tuple[Float[Tensor, "B 1 E E E"], Float[Tensor, "B E E E C"] | None]:
+    """What kernels march through, E = D + 2: one voxel of nothing around the grid, its colours repeated, channels last.
+
+    No sample that counts needs a look at the bounds then.
+    """
+    padded = F.pad(occupancy, [1] * 6)
+    return padded, None if color is None else F.pad(color, [1] * 6, mode="replicate").permute(0, 2, 3, 4, 1)

@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from renderers.kernels.compiled import compiled
-from renderers.volume_reference import Rays
+from renderers.volume_reference import Rays, pad
 
 
 def march(
@@ -33,9 +33,7 @@ def march(
     density: float,
 ) -> tuple[Float[Tensor, "B 1 P P"], Float[Tensor, "B K P P"]]:
     """As :func:`renderers.volume_reference.march`."""
-    # One voxel of nothing around the grid: no sample that counts needs a look at the bounds.
-    padded = F.pad(occupancy, [1] * 6)
-    around = None if color is None else F.pad(color, [1] * 6, mode="replicate").permute(0, 2, 3, 4, 1)
+    padded, around = pad(occupancy, color)
     alpha, image = _March.apply(padded, around, rotation, rays, law == "visual_hull", density)
     return alpha, alpha if color is None else image
 

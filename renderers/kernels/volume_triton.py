@@ -12,14 +12,13 @@ from __future__ import annotations
 from typing import Any, no_type_check
 
 import torch
-import torch.nn.functional as F
 import triton
 import triton.language as tl
 from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from renderers.volume_reference import Rays
+from renderers.volume_reference import Rays, pad
 
 BLOCK = 128  # pixels of a program
 PROGRAMS = (
@@ -36,8 +35,7 @@ def march(
     density: float,
 ) -> tuple[Float[Tensor, "B 1 P P"], Float[Tensor, "B K P P"]]:
     """As :func:`renderers.volume_reference.march`."""
-    padded = F.pad(occupancy, [1] * 6)
-    around = None if color is None else F.pad(color, [1] * 6, mode="replicate").permute(0, 2, 3, 4, 1)
+    padded, around = pad(occupancy, color)
     alpha, image = _March.apply(padded, around, rotation, rays, law == "visual_hull", density)
     return alpha, alpha if color is None else image
 
