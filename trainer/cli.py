@@ -29,17 +29,15 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from renderers.errors import InputError
 from trainer import checkpoints, errors
 from trainer.__main__ import COMMANDS
+from trainer.parsing import PARSER_MODE
 from trainer.prerequisites import provide_proxy
 from trainer.quiet import quiet
 from trainer.run_folder import RUNS, RunFolder, newest_run, run_of
 from trainer.session import Session
 from trainer.stopping import KeepLast, Signals, Stopped
 
-# Both let ${...} follow overrides; the second where it stands for a whole dataclass, such as views: ${data.init_args.views}.
-jsonargparse.set_parsing_settings(omegaconf_absolute_to_relative_paths=True, subclasses_enabled=["is_pure_dataclass"])
-
 OWN_OPTIONS = ("run_dir", "ckpt_path", "config")  # about this start, not about the experiment
-PARSER = {"parser_mode": "omegaconf+", "allow_abbrev": False, "dump_header": None}
+PARSER = {"parser_mode": PARSER_MODE, "allow_abbrev": False, "dump_header": None}
 RANK_FOLDER = "UNRENDER_RUN_DIR"  # how the first process tells the others where the run lies
 
 
