@@ -29,7 +29,7 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from renderers.errors import InputError
 from trainer import checkpoints, errors
 from trainer.__main__ import COMMANDS
-from trainer.parsing import PARSER_MODE
+from trainer.parsing import PARSER_MODE, yaml_word
 from trainer.prerequisites import provide_proxy
 from trainer.quiet import quiet
 from trainer.run_folder import RUNS, RunFolder, newest_run, run_of
@@ -41,13 +41,18 @@ PARSER = {"parser_mode": PARSER_MODE, "allow_abbrev": False, "dump_header": None
 RANK_FOLDER = "UNRENDER_RUN_DIR"  # how the first process tells the others where the run lies
 
 
-class _Parser(LightningArgumentParser):
+class ConfigParser(LightningArgumentParser):
     """Raises instead of printing a wall and leaving."""
 
     def error(self, message: str, ex: Exception | None = None) -> None:
         if not self.exit_on_error:  # one of jsonargparse's inner trials
             super().error(message, ex)
         raise _ParseError(message) from ex
+
+    def parse_args(self, args: list[str] | None = None, *more: Any, **options: Any) -> jsonargparse.Namespace:
+        if not self.exit_on_error and args:
+            args = [yaml_word(word) for word in args]
+        return super().parse_args(args, *more, **options)
 
 
 def _description(command: str) -> dict[str, str]:
@@ -73,7 +78,7 @@ class UnrenderCLI(LightningCLI):
             save_config_callback=None,
             trainer_defaults={"enable_model_summary": False},
             seed_everything_default=0,
-            parser_class=_Parser,
+            parser_class=ConfigParser,
             parser_kwargs=PARSER | {name: PARSER | _description(name) for name in self.subcommands()},
             subclass_mode_model=True,
             subclass_mode_data=True,
@@ -227,7 +232,7 @@ def main(command: str, argv: list[str]) -> int:
                 return _stopped(session)
             return exit_.code if isinstance(exit_.code, int) else 0
         except Exception as error:
-            sentence = _explain(error, session)
+            sentence = explain(error, session)
             if sentence is None or os.environ.get("UNRENDER_TRACEBACK"):
                 raise
             raise sentence from error
@@ -236,7 +241,7 @@ def main(command: str, argv: list[str]) -> int:
     return 0
 
 
-def _explain(error: Exception, session: Session) -> InputError | None:
+def explain(error: Exception, session: Session) -> InputError | None:
     """The one sentence for a mistake that is the user's, or None."""
     message = str(error)
     cause: BaseException | None = error

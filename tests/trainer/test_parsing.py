@@ -1,0 +1,40 @@
+"""Options reach the arguments of classes within classes as they were written."""
+
+import pytest
+import yaml
+
+from trainer.__main__ import main
+from trainer.parsing import yaml_word
+
+
+@pytest.mark.parametrize(
+    ("option", "key"),
+    [
+        ("--model.generator.max_size=null", ("generator", "max_size")),
+        ("--model.init_args.generator.init_args.max_size=null", ("generator", "max_size")),
+        ("--model.views.fov=null", ("views", "fov")),
+        ("--model.extractor_weights=null", ("extractor_weights",)),
+    ],
+)
+def test_null_is_null_at_every_depth(option, key, capsys):
+    assert main(["fit", "--config", "heads.yaml", option, "--print_config"]) == 0
+    value = yaml.safe_load(capsys.readouterr().out)["model"]
+    for name in key:
+        value = value["init_args"][name]
+    assert value is None
+
+
+@pytest.mark.parametrize(
+    ("word", "same"),
+    [
+        ("--a.b=None", "--a.b=null"),
+        ("--a=[1, None, 'x']", '--a=[1, null, "x"]'),
+        ("--a={'b': None}", '--a={"b": null}'),
+        ("--a=None of them", "--a=None of them"),
+        ("--a='None'", "--a='None'"),
+        ("--a=3", "--a=3"),
+        ("None", "None"),
+    ],
+)
+def test_what_is_written_as_python_is_yaml_again(word, same):
+    assert yaml_word(word) == same
