@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import logging
 import re
@@ -102,11 +103,9 @@ class RenderCache:
         return self.folder / f"{shard:05d}-of-{self.count}.npy"
 
     def _write(self, shard: int, pictures: np.ndarray) -> None:
-        def write(path: Path) -> None:
-            with path.open("wb") as file:
-                np.save(file, pictures)
-
-        write_atomically(self._path(shard), write)
+        content = io.BytesIO()  # by way of memory: of a full disk numpy's own writing does not say what it is
+        np.save(content, pictures)
+        write_atomically(self._path(shard), lambda path: path.write_bytes(content.getbuffer()) and None)
         checksum = json.dumps({"sha256": hashlib.sha256(pictures.tobytes()).hexdigest()})
         write_atomically(self._path(shard).with_suffix(".json"), lambda path: path.write_text(checksum) and None)
 

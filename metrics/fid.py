@@ -14,7 +14,7 @@ from torchmetrics.image.fid import FrechetInceptionDistance
 
 from metrics.extractors import FeatureExtractor
 from metrics.kid import KernelDistance
-from renderers.files import write_atomically
+from renderers.files import save_torch
 
 _REAL = ("real_features_sum", "real_features_cov_sum", "real_features_num_samples")
 
@@ -128,7 +128,7 @@ class PictureFID:
         state = {name: getattr(self.metric, name).cpu() for name in _REAL}
         if self.kid is not None:
             state["real_features"] = torch.cat(self.kid.real_features).cpu()
-        write_atomically(self._file(key), lambda path: torch.save(state, path))
+        save_torch(state, self._file(key))
 
     def _file(self, key: str) -> Path:
         assert self.cache_dir is not None
