@@ -1,7 +1,7 @@
 """``python -m trainer COMMAND …``: the table of commands.
 
-Each command is a function ``main(argv: list[str]) -> int`` in a module of its own, imported when it is asked for: the
-list of commands must not wait seconds for torch.
+Each command is a function ``main(argv: list[str]) -> int`` in a module of its own, imported when it is asked for; its
+options are those of the function of its name in :mod:`trainer.parsers`. Help must not wait seconds for torch.
 """
 
 import difflib
@@ -9,6 +9,8 @@ import importlib
 import os
 import sys
 from typing import NamedTuple
+
+from trainer import parsers
 
 
 class Command(NamedTuple):
@@ -23,8 +25,14 @@ COMMANDS = {
     "validate": Command("print a checkpoint's metrics on the validation data", "trainer.cli:validate"),
     "test": Command("print a checkpoint's metrics on the test data", "trainer.cli:test"),
     "predict": Command("write shapes and pictures from a checkpoint", "trainer.cli:predict"),
+    "figures": Command("draw the papers' figures of a trained model and its data", "trainer.figures:main"),
     "fid": Command("compare two folders of pictures by FID and KID", "trainer.fid:main"),
     "table": Command("run and gather a table of the papers, beside their figures", "trainer.table:main"),
+    "export": Command("write samples of a run as 3D files", "trainer.export:main"),
+    "render": Command("draw meshes, voxels or a config's shapes", "trainer.render:main"),
+    "compare": Command("put runs side by side on one page", "trainer.compare:main"),
+    "doctor": Command("say what works on this machine", "trainer.doctor:main"),
+    "completion": Command("print a script for the shell's completion", "trainer.completion:main"),
 }
 
 EXAMPLES = """\
@@ -43,6 +51,11 @@ def usage() -> str:
     )
 
 
+def asks_for_help(words: list[str]) -> bool:
+    """Whether a command's help is wanted; what stands after ``--`` is meant for others."""
+    return any(word in ("-h", "--help") for word in words[: words.index("--") if "--" in words else None])
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run one command line and return its exit status: 0, 1 (a bug, with its traceback), 2 (the user's input)."""
     argv = sys.argv[1:] if argv is None else list(argv)
@@ -55,6 +68,10 @@ def main(argv: list[str] | None = None) -> int:
         cure = f"did you mean {near[0]}?" if near else f"the commands are {', '.join(COMMANDS)}"
         print(f"error: there is no command {name!r}; {cure}", file=sys.stderr)
         return 2
+    parser = getattr(parsers, name, None)
+    if parser and asks_for_help(rest):
+        parser().print_help()
+        return 0
     module, function = COMMANDS[name].target.split(":")
     try:
         return getattr(importlib.import_module(module), function)(rest)

@@ -17,8 +17,8 @@ from pytorch_lightning.loggers import CSVLogger
 from pytorch_lightning.loggers.csv_logs import ExperimentWriter
 
 from renderers.errors import InputError
+from trainer.parsers import RUNS
 
-RUNS = Path("runs")
 PACKAGES = ("torch", "pytorch-lightning", "torchmetrics", "numpy", "jsonargparse", "omegaconf")
 
 

@@ -9,35 +9,19 @@ import argparse
 import shlex
 import sys
 from pathlib import Path
-from typing import NoReturn
 
-from metrics import EXTRACTORS, load_extractor
+from metrics import load_extractor
 from renderers.errors import InputError
-from trainer.__main__ import COMMANDS
+from trainer import parsers
 from trainer.configs import names_yaml
-from trainer.run_folder import RUNS, newest_run
+from trainer.run_folder import newest_run
 from trainer.stopping import Signals, Stopped
-from trainer.table_cells import Scale, Table, load_scale, load_table, table_names
+from trainer.table_cells import Scale, Table, load_scale, load_table
 from trainer.table_files import gather, markdown, write
 from trainer.table_runs import TRAINER, TRAINS_WITH, CellRun, Measure, command_line, run_missing
 
 SHAPENET = "ShapeNetCore.v2"
 PROXY = "--model.proxy_checkpoint="
-EPILOG = """\
-What stands after -- goes to every fit: -- --trainer.devices=2 --data.batch_size=16
-
-examples:
-  python -m trainer table table1 --root ShapeNetCore.v2 --extractor_weights renders.pt
-  python -m trainer table table1 --scale small --archive modelnet10_voxels_32.npz --only _one --kimg 10
-  python -m trainer table table4 --root ShapeNetCore.v2 --commands > commands.txt
-  python -m trainer table table2 --scale small --gather"""
-
-
-class _Parser(argparse.ArgumentParser):
-    """Raises instead of printing its usage and leaving."""
-
-    def error(self, message: str) -> NoReturn:
-        raise InputError(f"{message}; python -m trainer table --help lists the options")
 
 
 def main(argv: list[str]) -> int:
@@ -47,9 +31,8 @@ def main(argv: list[str]) -> int:
         InputError: options, definitions or runs that cannot be used, or cells that failed.
     """
     cut = argv.index("--") if "--" in argv else len(argv)
-    try:
-        options = _parser().parse_args(argv[:cut])
-    except SystemExit:  # help
+    options = parsers.parse(parsers.table(), argv[:cut])
+    if options is None:
         return 0
     extra = argv[cut + 1 :]
     table = load_table(options.name)
@@ -138,50 +121,3 @@ def _check_data(options: argparse.Namespace) -> None:
         )
     if options.archive and not Path(options.archive).is_file():
         raise InputError(f"there is no archive of voxels at {options.archive}")
-
-
-def _parser() -> argparse.ArgumentParser:
-    names = ", ".join(table_names())
-    help_ = COMMANDS["table"].help
-    parser = _Parser(
-        "python -m trainer table",
-        description=f"{help_[0].upper()}{help_[1:]}: {names}, or a file of your own (configs/tables shows how).",
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.add_argument("name", metavar="NAME", help="the table, such as table1")
-    parser.add_argument(
-        "--scale", choices=("full", "small"), default="full", help="small: 32³, 64², short (%(default)s)"
-    )
-    parser.add_argument("--root", metavar="DIR", help=f"ShapeNetCore, for full scale (default: {SHAPENET})")
-    parser.add_argument("--archive", metavar="FILE", help="voxels for small scale; without it, procedural shapes")
-    parser.add_argument("--kimg", metavar="N", type=_positive, help="length of each run, thousand pictures")
-    parser.add_argument("--only", metavar="PATTERN", action="append", help="cells whose names hold it (* matches any)")
-    parser.add_argument("--seeds", metavar="A,B", type=_seeds, default=[0], help="one run each (default: 0)")
-    parser.add_argument("--extractor", choices=EXTRACTORS, help="default: the table's, or the scale's")
-    parser.add_argument("--extractor_weights", metavar="FILE", help="weights for the extractor")
-    parser.add_argument("--runs", metavar="DIR", type=Path, default=RUNS / "tables", help="(default: %(default)s)")
-    instead = parser.add_mutually_exclusive_group()
-    instead.add_argument(
-        "--commands", action="store_true", help="print what is missing, a line a cell, and run nothing"
-    )
-    instead.add_argument("--gather", action="store_true", help="write the table of what there is, and run nothing")
-    return parser
-
-
-def _positive(text: str) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = 0.0
-    if not 0 < number < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} is no number above 0")
-    return number
-
-
-def _seeds(text: str) -> list[int]:
-    words = text.split(",")
-    if not all(word.isdecimal() for word in words) or len(set(map(int, words))) < len(words):
-        raise argparse.ArgumentTypeError(f"{text!r} are no different whole numbers with commas between")
-    return [int(word) for word in words]

@@ -1,0 +1,381 @@
+"""The options of every command, apart from what the commands do: help and completion must not wait for torch."""
+
+import argparse
+from pathlib import Path
+from typing import Any, NoReturn
+
+import configs
+
+RUNS = Path("runs")
+EXTRACTORS = ("renders_small", "renders", "imagenet")
+RENDERERS = ("opengl", "soft", "absorption", "visual_hull", "emission_absorption")
+FORMATS = ("glb", "obj", "ply", "stl", "binvox", "npz")
+TABLES = sorted(path.stem for path in (Path(configs.__file__).parent / "tables").glob("table*.yaml"))
+SHELLS = ("bash", "zsh", "tcsh")
+
+
+class CommandParser(argparse.ArgumentParser):
+    """Raises instead of printing its usage and leaving.
+
+    Args:
+        command: its name.
+        description: the first sentence of its help.
+        examples: command lines, without ``python -m trainer``; or what else stands last.
+    """
+
+    def __init__(self, command: str, description: str, examples: tuple[str, ...] = (), **options: Any) -> None:
+        epilog = "\n".join(["examples:", *(f"  python -m trainer {line}" for line in examples)]) if examples else None
+        super().__init__(
+            f"python -m trainer {command}",
+            description=description,
+            epilog=options.pop("epilog", epilog),
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+            **options,
+        )
+
+    def error(self, message: str) -> NoReturn:
+        from renderers.errors import InputError  # here, because it brings torch
+
+        raise InputError(f"{message}; {self.prog} --help lists the options")
+
+
+def parse(parser: CommandParser, argv: list[str]) -> argparse.Namespace | None:
+    """The options on a command line, or None where it asked for help, which is then printed.
+
+    Raises:
+        InputError: options that there are not, or values that do not fit.
+    """
+    try:
+        return parser.parse_args(argv)
+    except SystemExit:
+        return None
+
+
+def _experiment(command: str, description: str, examples: tuple[str, ...], more: str) -> CommandParser:
+    """What LightningCLI's commands have in common, in short; it parses nothing."""
+    parser = CommandParser(
+        command,
+        description,
+        epilog="\n".join(
+            [
+                "Any value of a config is an option as well:",
+                more,
+                "  --model.ARGUMENT=VALUE, --data.ARGUMENT=VALUE, --trainer.ARGUMENT=VALUE",
+                "  --trainer.max_time=00:08:00:00     at most eight hours (days:hours:minutes:seconds)",
+                "  --trainer.devices=2 --trainer.accelerator=gpu|cpu --trainer.precision=bf16-mixed",
+                "  --trainer.fast_dev_run=1           one step of everything, leaving nothing behind",
+                "",
+                "examples:",
+                *(f"  python -m trainer {line}" for line in examples),
+            ]
+        ),
+        usage=f"python -m trainer {command} --config NAME [--config MORE] [--model.ARGUMENT=VALUE] [options]",
+    )
+    parser.add_argument(
+        "--config", metavar="NAME", help="an experiment, such as demo.yaml; a second lies over the first"
+    )
+    parser.add_argument("--model", metavar="FILE", help="another method, such as model/absorption_32.yaml")
+    parser.add_argument("--data", metavar="FILE", help="other data, such as data/heads.yaml")
+    parser.add_argument("--trainer", metavar="FILE", help="another trainer, such as trainer/plain.yaml")
+    parser.add_argument("--seed_everything", metavar="N", help="of all that is random (0)")
+    parser.add_argument("--print_config", action="store_true", help="print the config that results, and stop")
+    parser.add_argument("--model.help", metavar="CLASS", help="list a model's arguments, such as IGGANModule's")
+    parser.add_argument("--data.help", metavar="CLASS", help="list a data module's arguments")
+    parser.add_argument("--help_all", action="store_true", help="list every option, those of Lightning's Trainer too")
+    return parser
+
+
+def fit() -> CommandParser:
+    parser = _experiment(
+        "fit",
+        "Train, or continue a training. Writes runs/<config>/<number>/; Ctrl-C saves and says how to go on.",
+        (
+            "fit --config demo.yaml --data.batch_size=8",
+            "fit --config couches.yaml --model model/absorption.yaml",
+            "fit --run_dir runs/demo/001 --ckpt_path last",
+        ),
+        "  --data.total_kimg=50               length of the run in thousand pictures",
+    )
+    parser.add_argument("--run_dir", metavar="RUN", help="where to write, or the run to continue")
+    parser.add_argument(
+        "--ckpt_path", metavar="FILE", help="start from a checkpoint: a file, or last or best of the run"
+    )
+    parser.add_argument("--checkpoint_minutes", metavar="M", help="minutes between two checkpoints (10)")
+    return parser
+
+
+def _evaluation(command: str, description: str, examples: tuple[str, ...], more: str) -> CommandParser:
+    parser = _experiment(command, description, examples, more)
+    parser.add_argument("--run_dir", metavar="RUN", help="a run that fit made: its config and last checkpoint")
+    parser.add_argument("--ckpt_path", metavar="FILE", help="another checkpoint: a file, or last or best of the run")
+    return parser
+
+
+def validate() -> CommandParser:
+    return _evaluation(
+        "validate",
+        "Print a checkpoint's metrics on the validation data.",
+        (
+            "validate --run_dir runs/demo/001",
+            "validate --run_dir runs/demo/001 --model.extractor=imagenet --model.kid_subset=100",
+        ),
+        "  --model.extractor=NAME             what FID compares: " + ", ".join(EXTRACTORS),
+    )
+
+
+def test() -> CommandParser:
+    return _evaluation(
+        "test",
+        "Print a checkpoint's metrics on the test data.",
+        ("test --run_dir runs/demo/001",),
+        "  --model.extractor=NAME             what FID compares: " + ", ".join(EXTRACTORS),
+    )
+
+
+def predict() -> CommandParser:
+    return _evaluation(
+        "predict",
+        "Write shapes and pictures from a checkpoint, by the run's own callbacks; export offers more formats.",
+        ("predict --run_dir runs/demo/001 --model.samples=32 --model.sample_seed=7",),
+        "  --model.samples=N --model.sample_seed=S",
+    )
+
+
+def fid() -> CommandParser:
+    parser = CommandParser(
+        "fid",
+        "Compare two folders of pictures by FID and KID.",
+        ("fid --real DIR --fake DIR --extractor imagenet --kid_subset 100",),
+    )
+    folder = "folder of png and jpg files, also in folders within, or a cache of renders"
+    parser.add_argument("--real", metavar="DIR", required=True, help=f"the reference: {folder}")
+    parser.add_argument("--fake", metavar="DIR", required=True, help="what is compared with it")
+    parser.add_argument(
+        "--extractor", metavar="NAME", default=EXTRACTORS[0], help=f"{', '.join(EXTRACTORS)} (default: %(default)s)"
+    )
+    parser.add_argument("--extractor_weights", metavar="FILE", help="another file of weights for the extractor")
+    parser.add_argument(
+        "--kid_subset", metavar="N", type=subset, default=1000, help="pictures a subset, 0 for FID alone (%(default)s)"
+    )
+    parser.add_argument("--json", action="store_true", help="print one line of JSON")
+    return parser
+
+
+def table() -> CommandParser:
+    lines = (
+        "table table1 --root ShapeNetCore.v2 --extractor_weights renders.pt",
+        "table table1 --scale small --archive modelnet10_voxels_32.npz --only _one --kimg 10",
+        "table table4 --root ShapeNetCore.v2 --commands > commands.txt",
+        "table table2 --scale small --gather",
+    )
+    extra = "What stands after -- goes to every fit: -- --trainer.devices=2 --data.batch_size=16"
+    parser = CommandParser(
+        "table",
+        "Run and gather a table of the papers, beside their figures.\n\n"
+        f"The tables are {', '.join(TABLES)}, or a file of your own (configs/tables shows how).",
+        epilog="\n".join([extra, "", "examples:", *(f"  python -m trainer {line}" for line in lines)]),
+    )
+    parser.add_argument("name", metavar="NAME", help="the table, such as table1")
+    parser.add_argument(
+        "--scale", choices=("full", "small"), default="full", help="small: 32³, 64², short (%(default)s)"
+    )
+    parser.add_argument("--root", metavar="DIR", help="ShapeNetCore, for full scale (default: ShapeNetCore.v2)")
+    parser.add_argument("--archive", metavar="FILE", help="voxels for small scale; without it, procedural shapes")
+    parser.add_argument("--kimg", metavar="N", type=positive, help="length of each run, thousand pictures")
+    parser.add_argument("--only", metavar="PATTERN", action="append", help="cells whose names hold it (* matches any)")
+    parser.add_argument("--seeds", metavar="A,B", type=different, default=[0], help="one run each (default: 0)")
+    parser.add_argument("--extractor", choices=EXTRACTORS, help="default: the table's, or the scale's")
+    parser.add_argument("--extractor_weights", metavar="FILE", help="weights for the extractor")
+    parser.add_argument("--runs", metavar="DIR", type=Path, default=RUNS / "tables", help="(default: %(default)s)")
+    instead = parser.add_mutually_exclusive_group()
+    instead.add_argument(
+        "--commands", action="store_true", help="print what is missing, a line a cell, and run nothing"
+    )
+    instead.add_argument("--gather", action="store_true", help="write the table of what there is, and run nothing")
+    return parser
+
+
+def export() -> CommandParser:
+    parser = CommandParser(
+        "export",
+        "Write samples of a run as 3D files, and say of each whether it is closed.\n\n"
+        "Every file has y up and z toward the viewer; the unit is the metre (glTF's): voxels fill the cube [-1/2, 1/2]³,\n"
+        "generated meshes lie in the unit ball. Sample i of a seed is the same as predict's, however many are asked for.",
+        (
+            "export --run_dir runs/demo/001 --seeds 0-7 --formats glb,stl",
+            "export --run_dir runs/demo/001 --seeds 3 --decimate 2000 --turntable gif",
+            "export --run_dir runs/heads/001 --seeds 1,5 --truncation 0.5",
+        ),
+    )
+    _run_options(parser)
+    parser.add_argument("--seeds", metavar="LIST", type=numbers, default=range(8), help="samples, as 0-7 or 1,5 (0-7)")
+    parser.add_argument("--sample_seed", metavar="S", type=whole, help="another series of samples (the run's, 0)")
+    parser.add_argument(
+        "--truncation",
+        metavar="PSI",
+        type=fraction,
+        help="toward the mean shape, 0 to 1: of MeshGAN's styles (the run's), of other latents (1)",
+    )
+    parser.add_argument("--threshold", metavar="T", type=fraction, help="what counts as occupied (the run's, 0.5)")
+    parser.add_argument(
+        "--formats",
+        metavar="LIST",
+        type=formats,
+        default=("glb", "obj"),
+        help=f"of {','.join(FORMATS)} (glb,obj); binvox is for voxels; npz holds a sample's arrays as they are",
+    )
+    parser.add_argument("--decimate", metavar="FACES", type=whole, help="at most so many faces a mesh, of voxels only")
+    parser.add_argument("--turntable", choices=("gif", "mp4"), help="also a film of each shape turning once")
+    parser.add_argument("--frames", metavar="N", type=whole, default=48, help="of the film (%(default)s), 24 a second")
+    parser.add_argument("--film_size", metavar="PIXELS", type=whole, default=256, help="of the film (%(default)s)")
+    parser.add_argument("--elevation", metavar="DEGREES", type=float, default=20.0, help="of the film (%(default)s)")
+    parser.add_argument("--output", metavar="DIR", type=Path, help="where to write (RUN/export)")
+    parser.add_argument("--json", action="store_true", help="print the report as JSON; DIR/report.json has it always")
+    return parser
+
+
+def _run_options(parser: CommandParser) -> None:
+    parser.add_argument("--run_dir", metavar="RUN", help="a run that fit made")
+    parser.add_argument("--ckpt_path", metavar="FILE", help="another checkpoint: a file, or last or best of the run")
+
+
+def render() -> CommandParser:
+    parser = CommandParser(
+        "render",
+        "Draw meshes, voxels or the shapes of a config by any renderer, as PNG.\n\n"
+        "Meshes (glb, gltf, obj, ply, stl, off), binvox, npz (an export, or an array of voxels [z, y, x]), or a config\n"
+        "whose data have shapes. What the renderer does not take is converted: voxels to their surface, meshes to voxels.",
+        (
+            "render chair.glb --views 8",
+            "render chair.stl --fit --up z --azimuth 30 --elevation 20 --normals --depth",
+            "render shapes/0000.binvox --renderer absorption --image_size 128",
+            "render chairs_modelnet.yaml --shapes 0-3 --renderer soft",
+        ),
+    )
+    parser.add_argument("inputs", metavar="INPUT", nargs="+", help="files, or configs")
+    parser.add_argument("--renderer", choices=RENDERERS, default="opengl", help="(%(default)s)")
+    parser.add_argument(
+        "--backend", metavar="NAME", help="opengl: pyrender, moderngl; the others: auto, torch, numba, triton"
+    )
+    parser.add_argument("--views", metavar="N", type=whole, help="so many azimuths all around (1)")
+    parser.add_argument("--azimuth", metavar="LIST", type=degrees, help="degrees, as 0,45,90, instead of --views")
+    parser.add_argument("--elevation", metavar="DEGREES", type=float, default=20.0, help="(%(default)s)")
+    parser.add_argument("--fov", metavar="DEGREES", type=float, help="of a perspective camera; without, orthographic")
+    parser.add_argument("--image_size", metavar="PIXELS", type=whole, default=256, help="(%(default)s)")
+    parser.add_argument("--voxel_size", metavar="D", type=whole, default=64, help="voxels a mesh becomes (%(default)s)")
+    parser.add_argument("--threshold", metavar="T", type=fraction, default=0.5, help="what is occupied (%(default)s)")
+    parser.add_argument("--up", choices=("y", "z"), default="y", help="of mesh files (%(default)s)")
+    parser.add_argument("--fit", action="store_true", help="move and scale meshes into the cube [-0.45, 0.45]³")
+    parser.add_argument("--shapes", metavar="LIST", type=numbers, default=range(4), help="of a config, as 0-3 (0-3)")
+    parser.add_argument("--normals", action="store_true", help="also *_normals.png, (n + 1) / 2 in the camera's frame")
+    parser.add_argument(
+        "--depth", action="store_true", help="also *_depth.png and *_depth.npy (world units, inf: empty)"
+    )
+    parser.add_argument("--output", metavar="DIR", type=Path, default=Path("renders"), help="(%(default)s)")
+    return parser
+
+
+def compare() -> CommandParser:
+    parser = CommandParser(
+        "compare",
+        "Put runs side by side: a table, curves, samples and where their configs differ, on one page.",
+        ("compare runs/demo/001 runs/demo/002", "compare runs/tables/table1_small/* --output table1.html"),
+    )
+    parser.add_argument("runs", metavar="RUN", nargs="+", type=Path, help="folders that fit made")
+    parser.add_argument("--output", metavar="FILE", type=Path, default=Path("compare.html"), help="(%(default)s)")
+    parser.add_argument("--json", action="store_true", help="print the table as JSON")
+    return parser
+
+
+def doctor() -> CommandParser:
+    parser = CommandParser(
+        "doctor",
+        "Say what works on this machine, and the cure for what does not.\n\n"
+        "Exit status: 0 if a training can run here, on the CPU at least; 1 if it cannot; 2 for options that do not fit.",
+        ("doctor", "doctor --config chairs.yaml"),
+    )
+    parser.add_argument("--config", metavar="NAME", action="append", default=[], help="also look for what it needs")
+    parser.add_argument("--json", action="store_true", help="print one line of JSON")
+    return parser
+
+
+def completion() -> CommandParser:
+    parser = CommandParser(
+        "completion",
+        "Print a script that completes the command unrender, which is python -m trainer, in a shell.",
+        epilog="in ~/.bashrc:\n  source <(unrender completion bash)",
+    )
+    parser.add_argument("shell", choices=SHELLS)
+    return parser
+
+
+# Values of options.
+
+
+def whole(text: str) -> int:
+    """A whole number from 0 on."""
+    if not (text.isascii() and text.isdecimal()):
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number")
+    return int(text)
+
+
+def subset(text: str) -> int:
+    if not text.isdecimal() or int(text) == 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither 0 nor a whole number from 2 on")
+    return int(text)
+
+
+def positive(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not 0 < number < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number above 0")
+    return number
+
+
+def fraction(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = -1.0
+    if not 0 <= number <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number from 0 to 1")
+    return number
+
+
+def different(text: str) -> list[int]:
+    words = text.split(",")
+    if not all(word.isdecimal() for word in words) or len(set(map(int, words))) < len(words):
+        raise argparse.ArgumentTypeError(f"{text!r} are no different whole numbers with commas between")
+    return [int(word) for word in words]
+
+
+def numbers(text: str) -> list[int]:
+    """``0-3,7`` as 0, 1, 2, 3, 7."""
+    found: list[int] = []
+    for part in text.split(","):
+        first, dash, last = part.partition("-")
+        if not first.isdecimal() or (dash and not last.isdecimal()) or (dash and int(last) < int(first)):
+            raise argparse.ArgumentTypeError(f"{text!r} is no list such as 0-7 or 1,5")
+        found += range(int(first), int(last or first) + 1)
+        if len(found) > 100_000:
+            raise argparse.ArgumentTypeError(f"{text!r} are more than 100,000")
+    return list(dict.fromkeys(found))
+
+
+def degrees(text: str) -> list[float]:
+    try:
+        return [float(word) for word in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no list of degrees such as 0,45,90") from None
+
+
+def formats(text: str) -> tuple[str, ...]:
+    words = tuple(dict.fromkeys(word.lower().lstrip(".") for word in text.split(",")))
+    for word in words:
+        if word not in FORMATS:
+            raise argparse.ArgumentTypeError(f"there is no format {word!r}; the formats are {', '.join(FORMATS)}")
+    return words
