@@ -57,7 +57,7 @@ class Session:
             path.write_text(self.composed.text(), encoding="utf-8")
             config = ["--config", str(path)]
         if not config and not self.asks_only and not any(key.startswith("model") for key in self.given):
-            known = ", ".join(sorted(p.name for p in PROJECT_CONFIGS.glob("*.yaml")))
+            known = ", ".join(sorted(p.stem for p in PROJECT_CONFIGS.glob("*.yaml")))
             raise InputError(f"{self.command} needs --config NAME{'; the configs are ' + known if known else ''}")
         return [self.command, *config, *self.rest]
 
