@@ -50,8 +50,12 @@ class RunDataModule(pl.LightningDataModule):
     def share(self, dataset: Dataset, items: int) -> DataLoader:
         """Every item once over all ranks, in order, for evaluation."""
         rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-        local = max(1, self.batch_size // world_size)
-        return self._loader(dataset, batch_size=local, sampler=ShareSampler(items, rank, world_size))
+        self._shared = ShareSampler(items, self.batch_size, rank, world_size)
+        return self._loader(dataset, batch_sampler=self._shared)
+
+    def part_of_batch(self, batch: int) -> tuple[int, slice]:
+        """Of one batch of what is shared out: how many items all ranks have in it, and which of these are this rank's."""
+        return self._shared.part(batch)
 
     def predict_dataloader(self) -> DataLoader:
         """The numbers of the samples to predict: the generator's own matter, no data."""

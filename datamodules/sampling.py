@@ -64,14 +64,33 @@ class StepBatchSampler(Sampler[list[int]]):
         return int(self._order[place])
 
 
-class ShareSampler(Sampler[int]):
-    """This rank's share of ``range(items)``, in order, each item once over all ranks."""
+class ShareSampler(Sampler[list[int]]):
+    """Batches of every item once, in order, for evaluation, cut by rank.
 
-    def __init__(self, items: int, rank: int = 0, world_size: int = 1) -> None:
-        self.indices = range(rank, items, world_size)
+    Batch i of all ranks together is what one rank alone would have: items ``[i B, (i + 1) B)``, of which each rank has an
+    even share, one after the other. Ranks without a share of the last batch do without it.
+
+    Args:
+        items: number of items.
+        batch_size: B, all ranks together.
+        rank, world_size: which share.
+    """
+
+    def __init__(self, items: int, batch_size: int, rank: int = 0, world_size: int = 1) -> None:
+        self.items, self.batch_size, self.rank, self.world_size = items, batch_size, rank, world_size
+
+    def part(self, batch: int) -> tuple[int, slice]:
+        """How many items all ranks have in a batch, and which of these are this rank's."""
+        whole = min(self.batch_size, self.items - batch * self.batch_size)
+        start, stop = (whole * rank // self.world_size for rank in (self.rank, self.rank + 1))
+        return whole, slice(start, stop)
 
     def __len__(self) -> int:
-        return len(self.indices)
+        batches = -(-self.items // self.batch_size)
+        last = self.part(batches - 1)[1]
+        return batches - (last.start == last.stop)
 
-    def __iter__(self) -> Iterator[int]:
-        return iter(self.indices)
+    def __iter__(self) -> Iterator[list[int]]:
+        for batch in range(len(self)):
+            part, first = self.part(batch)[1], batch * self.batch_size
+            yield list(range(first + part.start, first + part.stop))

@@ -44,7 +44,7 @@ def play(module: GenerativeModule, real: Float[Tensor, "B C H W"], fake: Float[T
     module.tick(len(real))
     module.average(len(real) * module.world_size)
     module.log_step(d=d_loss, g=g_loss)
-    module.log_dict({"d_real": (real_logits > 0).float().mean(), "d_fake": (fake_logits < 0).float().mean()})
+    module.log_more(d_real=(real_logits > 0).float().mean(), d_fake=(fake_logits < 0).float().mean())
 
 
 def check_alike(real: Tensor, fake: Tensor) -> None:

@@ -10,7 +10,12 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.strategies import DDPStrategy
 from torch import Tensor, nn
+
+from lightning_modules.ranks import average_gradients, check_ranks, mean_over_ranks
+from networks.ranks import share_batch_norm
+from renderers import InputError
 
 
 def random_stream(*key: int | str) -> torch.Generator:
@@ -48,11 +53,15 @@ class ClockedModule(pl.LightningModule):
     """A module that counts its own time: steps (training batches) and pictures seen.
 
     Lightning's ``global_step`` counts optimizer steps and so runs two or three times too fast in a GAN. All draws of a
-    training step are made for the *global* batch and cut by rank, so the number of ranks changes nothing but speed.
+    training step are made for the *global* batch and cut by rank, gradients are averaged over ranks here (whatever DDP's
+    hooks would do), and batch norm sees all ranks' batches, so the number of ranks changes nothing but speed. Every
+    checkpoint is preceded by a comparison of all ranks' states, see :func:`check_ranks`.
 
     Args:
         seed: of all draws.
     """
+
+    unshared: tuple[str, ...] = ()  # children whose batch norm is never trained, and so looks at no other rank
 
     def __init__(self, seed: int = 0) -> None:
         super().__init__()
@@ -60,6 +69,22 @@ class ClockedModule(pl.LightningModule):
         self.seed = seed
         self.step = 0
         self.images_seen = 0
+        self.losses: dict[str, Tensor | float] = {}  # of the last step, for who watches them
+
+    def setup(self, stage: str) -> None:
+        """Make the networks ready for several ranks; before the optimizers are made.
+
+        Raises:
+            InputError: a strategy that cuts networks into pieces.
+        """
+        if stage != "fit" or self.world_size == 1:
+            return
+        strategy = self.trainer.strategy
+        if not isinstance(strategy, DDPStrategy):
+            raise InputError(f"trainer.strategy must be ddp for several ranks, not {type(strategy).__name__}")
+        for name, network in self.named_children():
+            if name not in self.unshared:
+                share_batch_norm(network, on_cpu=strategy.root_device.type == "cpu")
 
     @property
     def kimg(self) -> float:
@@ -84,8 +109,18 @@ class ClockedModule(pl.LightningModule):
         start = self.global_rank * local_batch
         return whole[start : start + local_batch].to(self.device)
 
+    def part_of_batch(self, batch_idx: int, local_batch: int) -> tuple[int, slice]:
+        """Of one batch of an evaluation: how many items all ranks have in it, and which of these are this rank's."""
+        data = self.trainer.datamodule
+        if hasattr(data, "part_of_batch"):
+            return data.part_of_batch(batch_idx)
+        start = self.global_rank * local_batch
+        return local_batch * self.world_size, slice(start, start + local_batch)
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """All ranks come here, though one writes."""
         checkpoint["clock"] = {"step": self.step, "images_seen": self.images_seen, "seed": self.seed}
+        check_ranks({key: checkpoint[key] for key in ("clock", "state_dict", "optimizer_states") if key in checkpoint})
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         clock = checkpoint.get("clock", {})
@@ -93,13 +128,31 @@ class ClockedModule(pl.LightningModule):
 
     def log_step(self, **values: Tensor | float) -> None:
         """Log a training step's numbers, with the clock as the x axis, to the progress bar and the loggers."""
-        self.log_dict(values, prog_bar=True)
+        self.losses = {name: value.detach() if isinstance(value, Tensor) else value for name, value in values.items()}
+        self.log_dict(mean_over_ranks(values), prog_bar=True)
         self.log_dict({"kimg": self.kimg, "step": float(self.step)})
 
+    def log_clock(self) -> None:
+        """Log the clock beside an evaluation's figures."""
+        self.log_dict({"kimg": self.kimg, "step": float(self.step)}, sync_dist=True)
+
+    def log_more(self, **values: Tensor | float) -> None:
+        """Log what stands beside the losses, to the loggers alone. Like the losses, means over all ranks."""
+        self.log_dict(mean_over_ranks(values))
+
     def descend(self, optimizer: Any, loss: Tensor, *args: Any, **options: Any) -> None:
-        """One step of one optimizer on one loss; ``args`` and ``options`` are those of ``Tensor.backward``."""
+        """One step of one optimizer on one loss; ``args`` and ``options`` are those of ``Tensor.backward``.
+
+        The gradients of this optimizer's weights, and no others, are averaged over ranks, each once. DDP's own hooks stand
+        aside: they expect one backward a step that reaches every weight, which no GAN has.
+        """
         optimizer.zero_grad(set_to_none=True)
-        self.manual_backward(loss, *args, **options)
+        if self.world_size == 1:
+            self.manual_backward(loss, *args, **options)
+        else:
+            with self.trainer.strategy.block_backward_sync():
+                self.manual_backward(loss, *args, **options)
+            average_gradients(p for group in optimizer.param_groups for p in group["params"])
         optimizer.step()
 
     def anneal(self, optimizer: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from abc import abstractmethod
+from itertools import zip_longest
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from lightning_modules.base import ClockedModule, random_stream
+from lightning_modules.ranks import gather_over_ranks
 from metrics import PictureFID, load_extractor, mean_occupancy, mean_pairwise_iou
 from metrics.kid import check_subset
 from renderers import Camera, InputError, Renderer, Rendering, ViewDistribution, VoxelGrid
@@ -38,6 +40,8 @@ class GenerativeModule(ClockedModule):
         seed: of all draws.
     """
 
+    unshared = ("generator_ema",)
+
     def __init__(
         self,
         generator: nn.Module,
@@ -62,8 +66,13 @@ class GenerativeModule(ClockedModule):
         self.evaluation: dict[str, Any] = {}
 
     @abstractmethod
-    def evaluated(self, z: Float[Tensor, "n Z"], *key: int | str) -> Float[Tensor, "n C H W"]:
-        """The pictures that FID is measured on; ``key`` seeds what else they depend on, such as viewpoints."""
+    def evaluated(
+        self, z: Float[Tensor, "n Z"], *key: int | str, part: slice = slice(None)
+    ) -> Float[Tensor, "m C H W"]:
+        """The pictures that FID is measured on; ``key`` seeds what else they depend on, such as viewpoints.
+
+        ``part`` are those of the n that are made; what is drawn is drawn for all n, so that parts make the whole.
+        """
 
     @abstractmethod
     def sheets(self, rows: int, columns: int, seed: int) -> dict[str, Float[Tensor, "N _ H W"]]:
@@ -132,8 +141,9 @@ class GenerativeModule(ClockedModule):
         (real,) = batch
         if not self._know_real:
             self.fid.update(real, real=True)
-        z = self.latents(len(real), "evaluation", batch_idx, self.global_rank)
-        self.fid.update(self.evaluated(z, batch_idx, self.global_rank), real=False)
+        whole, part = self.part_of_batch(batch_idx, len(real))
+        z = self.latents(whole, "evaluation", batch_idx, 0)
+        self.fid.update(self.evaluated(z, batch_idx, 0, part=part), real=False)
 
     def on_validation_epoch_end(self) -> None:
         counts = {kind: self._over_ranks(n) for kind, n in self.fid.counts().items()}
@@ -143,7 +153,7 @@ class GenerativeModule(ClockedModule):
         self.evaluation = {**self._distances(counts), **self.measures()}
         self.evaluation_note = self.fid.describe(**counts)
         self.log_dict(self.evaluation, sync_dist=True, prog_bar=True)
-        self.log_dict({"kimg": self.kimg, "step": float(self.step)})
+        self.log_clock()
         self.fid.reset()
 
     def _choose_metric(self, data: Any) -> None:
@@ -241,15 +251,20 @@ class VoxelGenerativeModule(GenerativeModule):
         self._solids: list[Tensor] = []
 
     @torch.no_grad()
-    def evaluated(self, z: Float[Tensor, "n Z"], *key: int | str) -> Float[Tensor, "n C H W"]:
-        camera = self.evaluation_views.sample(len(z), random_stream("evaluation views", *key))
-        shapes = self.shapes(z).binarize(self.threshold)
+    def evaluated(
+        self, z: Float[Tensor, "n Z"], *key: int | str, part: slice = slice(None)
+    ) -> Float[Tensor, "m C H W"]:
+        camera = self.evaluation_views.sample(len(z), random_stream("evaluation views", *key))[part]
+        shapes = self.shapes(z[part]).binarize(self.threshold)
         if sum(map(len, self._solids)) < 32:
             self._solids.append(shapes.occupancy[:, 0].bool())
         return self.renderer(shapes, camera.to(self.device)).image
 
     def measures(self) -> dict[str, float]:
-        solids = torch.cat(self._solids)[:32]
+        # Batch by batch and in each rank by rank: the order in which one rank meets them.
+        ranks = gather_over_ranks([solids.cpu() for solids in self._solids])
+        batches = [x for batch in zip_longest(*ranks) for x in batch if x is not None]
+        solids = torch.cat(batches)[:32].to(self.device)
         return {"occupancy": mean_occupancy(solids), "pairwise_iou": mean_pairwise_iou(solids)}
 
     def sheets(self, rows: int, columns: int, seed: int) -> dict[str, Float[Tensor, "N _ H W"]]:

@@ -72,6 +72,7 @@ class IGGANModule(VoxelGenerativeModule):
         self.proxy_checkpoint = proxy_checkpoint
 
     def setup(self, stage: str) -> None:
+        super().setup(stage)
         if stage == "fit" and self.proxy_checkpoint and not self.trainer.ckpt_path:
             load_proxy(self.neural_renderer, self.proxy_checkpoint)
 
@@ -121,17 +122,15 @@ class IGGANModule(VoxelGenerativeModule):
                 r_loss = r_loss + self.dom_weight * output_matching_loss(proxy_logits, opengl_logits)
             self.descend(r_optimizer, r_loss, inputs=list(self.neural_renderer.parameters()))
             losses["r"] = r_loss
-            self.log("proxy_error", relative_error(y_neural.detach(), y_opengl))
+            self.log_more(proxy_error=relative_error(y_neural.detach(), y_opengl))
 
         self.tick(n)
         self.average(total)
         self.log_step(**losses)
-        self.log_dict(
-            {
-                "d_real": (real_logits > 0).float().mean(),
-                "d_fake": (fake_logits < 0).float().mean(),
-                "occupancy_train": x_continuous.occupancy.detach().mean(),
-            }
+        self.log_more(
+            d_real=(real_logits > 0).float().mean(),
+            d_fake=(fake_logits < 0).float().mean(),
+            occupancy_train=x_continuous.occupancy.detach().mean(),
         )
 
 

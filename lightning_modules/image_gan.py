@@ -55,8 +55,10 @@ class ImageGANModule(GenerativeModule):
         play(self, real, self.generator(self.of_this_rank(z, n)))
 
     @torch.no_grad()
-    def evaluated(self, z: Float[Tensor, "n Z"], *key: int | str) -> Float[Tensor, "n C H W"]:
-        return self.generator_ema(z).float()
+    def evaluated(
+        self, z: Float[Tensor, "n Z"], *key: int | str, part: slice = slice(None)
+    ) -> Float[Tensor, "m C H W"]:
+        return self.generator_ema(z[part]).float()
 
     def sheets(self, rows: int, columns: int, seed: int) -> dict[str, Float[Tensor, "N _ H W"]]:
         return {"samples": self.evaluated(self.latents(rows * columns, "grid", seed))}

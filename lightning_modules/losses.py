@@ -7,6 +7,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from networks.ranks import sum_over_ranks
+
 
 def discriminator_loss(real: Float[Tensor, " B"], fake: Float[Tensor, " B"]) -> Float[Tensor, ""]:
     """Logistic loss of logits, ``mean softplus(-D(real)) + mean softplus(D(fake))``."""
@@ -36,8 +38,9 @@ def output_matching_loss(proxy: Float[Tensor, " B"], target: Float[Tensor, " B"]
 
 
 def relative_error(drawn: Float[Tensor, "B C H W"], target: Float[Tensor, "B C H W"]) -> Float[Tensor, ""]:
-    """``||drawn - target||² / ||target||²`` over the batch: 1 is what an all-black picture has, 0 is perfect."""
-    return (drawn - target).square().sum() / target.square().sum().clamp(min=1e-12)
+    """``||drawn - target||² / ||target||²`` over the batch of all ranks: an all-black picture has 1, 0 is perfect."""
+    error, power = sum_over_ranks(torch.stack([(drawn - target).square().sum(), target.square().sum()]))
+    return error / power.clamp(min=1e-12)
 
 
 def gradient_penalty(logits: Float[Tensor, " B"], pictures: Float[Tensor, "B C H W"]) -> Float[Tensor, ""]:

@@ -43,8 +43,7 @@ class MeshGANModule(GenerativeModule):
     - D's fakes of a step are G's as well; published are fresh ones. The generator and R work half as much.
     - While a resolution fades in, generated pictures go through :func:`fade_pictures` like real ones: R draws sharp edges
       at any fade, by which D would tell them.
-    - The batch is of one size in all phases; published are larger ones at low resolutions. The minibatch deviation is
-      that of a rank's share of it.
+    - The batch is of one size in all phases; published are larger ones at low resolutions.
     - FID is always measured at the last resolution, generated pictures doubled to it (as StyleGAN's own code does), so
       that its real pictures, and figures over a run, are the same. A figure says so in its note.
 
@@ -120,7 +119,7 @@ class MeshGANModule(GenerativeModule):
             r1 = gradient_penalty(real_logits, real)
             # D's pictures are in [0, 1]: gradients are twice those of γ's.
             total = d_loss + self.r1_every * self.r1_gamma / 4 / 2 * r1
-            self.log("r1", r1.detach())
+            self.log_more(r1=r1.detach())
         self.descend(d_optimizer, total)
 
         with frozen(self.discriminator):
@@ -133,9 +132,12 @@ class MeshGANModule(GenerativeModule):
             for optimizer in optimizers:
                 optimizer.optimizer.state.clear()
         self.log_step(d=d_loss, g=g_loss)
-        self.log_dict({"d_real": (real_logits > 0).float().mean(), "d_fake": (fake_logits < 0).float().mean()})
+        self.log_more(
+            d_real=(real_logits > 0).float().mean(),
+            d_fake=(fake_logits < 0).float().mean(),
+            coverage=drawn.alpha.detach().mean(),
+        )
         self.log_dict({"resolution": float(stage.resolution), "fade": stage.fade, "lr_factor": stage.lr_factor})
-        self.log("coverage", drawn.alpha.detach().mean())
 
     def draw_scene(self, n: int) -> tuple[GeneratedScene, Camera]:
         """This rank's n scenes of this step, and from where they are seen; drawn for the batch of all ranks."""
@@ -220,17 +222,17 @@ class MeshGANModule(GenerativeModule):
         """Scenes at this stage of growth; ``options`` of :meth:`networks.MeshGenerator.forward`."""
         return self.generator_ema(z, self.stage.resolution, self.stage.fade, **options)
 
-    def seeded_scenes(self, z: Float[Tensor, "n Z"], *key: int | str) -> GeneratedScene:
-        """Scenes whose noise and crop depend on ``key``; not truncated."""
+    def seeded_scenes(self, z: Float[Tensor, "n Z"], *key: int | str, part: slice = slice(None)) -> GeneratedScene:
+        """Scenes whose noise and crop depend on ``key``, ``part`` of those of n latents; not truncated."""
         size = self.stage.resolution
-        noise = [self._noise(len(z), *key, name) for name in ("object", "background")]
-        offsets = draw_offsets(len(z), size, random_stream("crop", *key))
-        return self.scenes(z, offsets=offsets, noise=(noise[0], noise[1]))
+        noise = [[x[part] for x in self._noise(len(z), *key, name)] for name in ("object", "background")]
+        offsets = draw_offsets(len(z), size, random_stream("crop", *key))[part]
+        return self.scenes(z[part], offsets=offsets, noise=(noise[0], noise[1]))
 
     @torch.no_grad()
-    def evaluated(self, z: Float[Tensor, "n Z"], *key: int | str) -> Float[Tensor, "n C H W"]:
-        scene = self.seeded_scenes(z, "evaluation", *key)
-        camera = self.views.sample(len(z), random_stream("evaluation views", *key))
+    def evaluated(self, z: Float[Tensor, "n Z"], *key: int | str, part: slice = slice(None)) -> Float[Tensor, "m C H W"]:
+        scene = self.seeded_scenes(z, "evaluation", *key, part=part)
+        camera = self.views.sample(len(z), random_stream("evaluation views", *key))[part]
         image = self.draw(scene.mesh, camera, scene.background, normals=False).image
         return F.interpolate(image, size=(self.growth.resolution,) * 2, mode="nearest")
 

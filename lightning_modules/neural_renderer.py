@@ -69,8 +69,8 @@ class NeuralRendererModule(ClockedModule):
     def validation_step(self, batch: list[Tensor], batch_idx: int) -> None:
         (occupancy,) = batch
         grid = VoxelGrid(occupancy)
-        views = self.views.sample(len(grid), random_stream("validation views", batch_idx, self.global_rank))
-        views = views.to(self.device)
+        whole, part = self.part_of_batch(batch_idx, len(grid))
+        views = self.views.sample(whole, random_stream("validation views", batch_idx, 0))[part].to(self.device)
         target = self.renderer(grid, views).image
         drawn = self.neural_renderer(grid, views).image
         self._sums += torch.stack([(drawn - target).square().sum(), target.square().sum()])
@@ -78,8 +78,8 @@ class NeuralRendererModule(ClockedModule):
     def on_validation_epoch_end(self) -> None:
         sums = self.all_gather(self._sums).view(-1, 2).sum(0)
         self.error = float(sums[0] / sums[1].clamp(min=1e-12))
-        self.log_dict({"val_relative_error": self.error}, prog_bar=True)
-        self.log_dict({"kimg": self.kimg, "step": float(self.step)})
+        self.log_dict({"val_relative_error": self.error}, prog_bar=True, sync_dist=True)
+        self.log_clock()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_save_checkpoint(checkpoint)

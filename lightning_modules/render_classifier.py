@@ -67,8 +67,8 @@ class RenderClassifierModule(ClockedModule):
     def on_validation_epoch_end(self) -> None:
         right, count = self.all_gather(self._right).view(-1, 2).sum(0)
         self.accuracy = float(right / count)
-        self.log_dict({"val_accuracy": self.accuracy}, prog_bar=True)
-        self.log_dict({"kimg": self.kimg, "step": float(self.step)})
+        self.log_dict({"val_accuracy": self.accuracy}, prog_bar=True, sync_dist=True)
+        self.log_clock()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_save_checkpoint(checkpoint)

@@ -59,7 +59,7 @@ class VoxelGANModule(VoxelGenerativeModule):
         views = self.of_this_rank(self.views.sample(total, self.random("views")), n)
         shapes = as_grid(self.generator(self.of_this_rank(z, n)))
         play(self, real, self.differentiable_renderer(shapes, views).image)
-        self.log("occupancy_train", shapes.occupancy.detach().mean())
+        self.log_more(occupancy_train=shapes.occupancy.detach().mean())
 
     @torch.no_grad()
     def pictures(self, shapes: VoxelGrid, camera: Camera) -> dict[str, Float[Tensor, "n _ H W"]]:

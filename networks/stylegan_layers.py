@@ -14,6 +14,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from networks.ranks import group_deviation, rank_count
+
 GAIN = math.sqrt(2)  # He's, for a layer before a leaky ReLU
 SLOPE = 0.2
 
@@ -128,17 +130,17 @@ def minibatch_stddev(x: Float[Tensor, "B C H W"], group: int = 4) -> Float[Tenso
     """x and one more map: how much the samples of a group differ, a constant for each group.
 
     The deviation over the group, of each channel and pixel, averaged over those. The B / G groups are interleaved:
-    sample i is in group ``i mod (B / G)``.
+    sample i is in group ``i mod (B / G)``. In distributed training B counts the samples of all ranks.
 
     Raises:
         ValueError: a batch larger than the group that is no multiple of it.
     """
-    b, c, h, w = x.shape
-    group = min(group, b)
-    if b % group:
-        raise ValueError(f"a batch of {b} does not divide into groups of {group} for the minibatch deviation")
-    deviation = (x.view(group, -1, c, h, w).var(0, unbiased=False) + 1e-8).sqrt().mean((1, 2, 3))
-    return torch.cat([x, deviation.repeat(group).view(b, 1, 1, 1).expand(b, 1, h, w)], 1)
+    b, _, h, w = x.shape
+    total = b * rank_count()
+    group = min(group, total)
+    if total % group:
+        raise ValueError(f"a batch of {total} does not divide into groups of {group} for the minibatch deviation")
+    return torch.cat([x, group_deviation(x, group).view(b, 1, 1, 1).expand(b, 1, h, w)], 1)
 
 
 class AdaIN(nn.Module):

@@ -40,7 +40,17 @@ def test_batches_must_divide_over_ranks():
         StepBatchSampler(10, 5, 1, world_size=2)
 
 
-def test_shares_cover_everything_once():
-    parts = [list(ShareSampler(11, r, 3)) for r in range(3)]
-    assert sorted(chain.from_iterable(parts)) == list(range(11))
-    assert [len(ShareSampler(11, r, 3)) for r in range(3)] == [len(p) for p in parts]
+@pytest.mark.parametrize("items", [1, 3, 8, 11])
+def test_shares_cover_everything_once(items):
+    parts = [list(ShareSampler(items, 4, r, 3)) for r in range(3)]
+    for batch, first in enumerate(range(0, items, 4)):
+        of_all = chain.from_iterable(part[batch] for part in parts if batch < len(part))
+        assert list(of_all) == list(range(first, min(first + 4, items)))
+    assert [len(ShareSampler(items, 4, r, 3)) for r in range(3)] == [len(p) for p in parts]
+    assert all(batch for part in parts for batch in part)
+
+
+def test_one_ranks_share_is_its_part_of_the_batch():
+    sampler = ShareSampler(11, 4, 1, 2)
+    assert [sampler.part(i) for i in range(3)] == [(4, slice(2, 4)), (4, slice(2, 4)), (3, slice(1, 3))]
+    assert list(sampler) == [[2, 3], [6, 7], [9, 10]]
