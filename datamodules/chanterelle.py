@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
 from datamodules.base import RunDataModule
+from datamodules.decoding import OnCorrupt, check_on_corrupt
 from datamodules.masked_pictures import read_masked, unify_intensity
 from renderers import InputError, Renderer, ViewDistribution
 from renderers.files import fingerprint
@@ -39,6 +40,7 @@ class ChanterelleDataModule(RunDataModule):
             rotation of it stays in view: beyond 0.5 there are photographs that a shape could not fill.
         mean_intensity: mean luminance inside every mask, in (0, 1); None for the mean over the pictures.
         mirror: train on the mirror images as well; they are never the reference.
+        on_corrupt: pictures that cannot be read are refused by name (raise), or left out and counted in the log (skip).
         kid_subset: pictures a subset of KID's, by which models are evaluated on these data; None for half the pictures, at
             most 1,000. Subsets of half the pictures scatter about as much as KID itself does; larger ones overlap so much
             that their scatter flatters it.
@@ -58,6 +60,7 @@ class ChanterelleDataModule(RunDataModule):
         fill: float = 0.5,
         mean_intensity: float | None = None,
         mirror: bool = False,
+        on_corrupt: OnCorrupt = "raise",
         kid_subset: int | None = None,
         batch_size: int = 32,
         total_kimg: float = 500,
@@ -71,6 +74,7 @@ class ChanterelleDataModule(RunDataModule):
             raise InputError(f"fill must lie in (0, 1], got {fill}")
         if mean_intensity is not None and not 0 < mean_intensity < 1:
             raise InputError(f"mean_intensity must lie in (0, 1), got {mean_intensity}")
+        check_on_corrupt(on_corrupt)
         if renderer is not None and renderer.image_size != image_size:
             raise InputError(
                 f"photographs are made {image_size}², renderer draws {renderer.image_size}²; set both to one image_size"
@@ -78,6 +82,7 @@ class ChanterelleDataModule(RunDataModule):
         self.root, self.image_size, self.channels = Path(root).expanduser(), image_size, channels
         self.renderer, self.views = renderer, views
         self.fill, self.mean_intensity, self.mirror = fill, mean_intensity, mirror
+        self.on_corrupt = on_corrupt
         self._kid_subset = kid_subset
 
     @property
@@ -106,7 +111,7 @@ class ChanterelleDataModule(RunDataModule):
 
     @cached_property
     def _pictures(self) -> UInt8[Tensor, "N C S S"]:
-        framed = read_masked(self.root, self.image_size, self.fill)
+        framed = read_masked(self.root, self.image_size, self.fill, self.on_corrupt)
         return torch.from_numpy(unify_intensity(framed, self.channels, self.mean_intensity))
 
     def train_dataloader(self) -> DataLoader:

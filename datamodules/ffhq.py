@@ -7,12 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Int, UInt8
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from datamodules.base import RunDataModule
+from datamodules.decoding import OnCorrupt, check_on_corrupt
 from datamodules.picture_sources import PictureReader, open_source
+from datamodules.readable import readable_numbers
 from datamodules.render_cache import RenderCache
 from renderers import InputError
 from renderers.files import cache_root, fingerprint
@@ -25,19 +27,19 @@ class ReadPictures(Dataset):
 
     Args:
         reader: of all pictures.
-        count: how many of them, the first ones.
-        mirror: item ``count + i`` is picture i mirrored.
+        numbers: of those that are used.
+        mirror: item ``len(numbers) + i`` is item i mirrored.
     """
 
-    def __init__(self, reader: PictureReader, count: int, mirror: bool) -> None:
-        self.reader, self.count, self.mirror = reader, count, mirror
+    def __init__(self, reader: PictureReader, numbers: Int[np.ndarray, " N"], mirror: bool) -> None:
+        self.reader, self.numbers, self.mirror = reader, numbers, mirror
 
     def __len__(self) -> int:
-        return self.count * (2 if self.mirror else 1)
+        return len(self.numbers) * (2 if self.mirror else 1)
 
     def __getitem__(self, index: int) -> tuple[Tensor]:
-        picture = torch.from_numpy(self.reader[index % self.count])
-        return (picture.flip(-1) if index >= self.count else picture,)
+        picture = torch.from_numpy(self.reader[int(self.numbers[index % len(self.numbers)])])
+        return (picture.flip(-1) if index >= len(self.numbers) else picture,)
 
 
 class FFHQDataModule(RunDataModule):
@@ -53,7 +55,8 @@ class FFHQDataModule(RunDataModule):
 
     Pictures are in the order of their names. Grey ones become RGB, an alpha channel that hides nothing is dropped;
     transparent pictures, other modes, several sizes, and files that cannot be read are refused by name, at the latest when
-    training reaches them. Batches are ``[pictures (B, 3, S, S)]``, floats in [0, 1] on the device.
+    training reaches them; ``on_corrupt: skip`` decodes all of them before the first training, and leaves out those that
+    cannot be read. Batches are ``[pictures (B, 3, S, S)]``, floats in [0, 1] on the device.
 
     The official thumbnails were made by a filter that is not documented; means over boxes of ``images1024x1024`` are what
     StyleGAN trained on. FIDs of the two differ.
@@ -68,6 +71,7 @@ class FFHQDataModule(RunDataModule):
         mirror: train on the mirror images as well; they are never the reference.
         center_crop: cut the middle square out of pictures that are not square, rather than refuse them.
         expected: how many pictures FFHQ as distributed must have; smaller for a copy of the first ones.
+        on_corrupt: pictures that cannot be read are refused by name (raise), or left out and counted in the log (skip).
         kid_subset: pictures a subset of KID's; None for half the reference, at most 1,000.
         batch_size: global batch size.
         total_kimg: length of the run in thousands of real pictures.
@@ -85,6 +89,7 @@ class FFHQDataModule(RunDataModule):
         mirror: bool = False,
         center_crop: bool = False,
         expected: int = 70_000,
+        on_corrupt: OnCorrupt = "raise",
         kid_subset: int | None = None,
         batch_size: int = 32,
         total_kimg: float = 5000,
@@ -100,37 +105,56 @@ class FFHQDataModule(RunDataModule):
         ):
             if value < 1:
                 raise InputError(f"{name} must be positive, got {value}")
+        check_on_corrupt(on_corrupt)
         if held_out < 0:
             raise InputError(f"held_out must be at least 0, got {held_out}")
         self.root, self.image_size, self.expected = Path(root).expanduser(), image_size, expected
         self.held_out, self.mirror, self.center_crop = held_out, mirror, center_crop
-        self.cache_dir = cache_dir
+        self.cache_dir, self.on_corrupt = cache_dir, on_corrupt
         self._most_references, self._kid_subset = reference_pictures, kid_subset
         self._reference: Tensor | None = None
 
     @cached_property
     def reader(self) -> PictureReader:
         """All pictures, decoded one at a time."""
-        reader = PictureReader(
-            open_source(self.root, self.image_size, self.expected), self.image_size, self.center_crop
-        )
+        source = open_source(self.root, self.image_size, self.expected)
+        reader = PictureReader(source, self.image_size, self.center_crop, self.on_corrupt)
         if self.held_out >= len(reader):
             raise InputError(
                 f"{self.root} holds {len(reader):,} pictures, of which held_out {self.held_out:,} leave none to train on"
             )
         return reader
 
+    @cached_property
+    def numbers(self) -> Int[np.ndarray, " N"]:
+        """Those of the pictures that are used: all, or all that can be read."""
+        return (
+            np.arange(len(self.reader)) if self.on_corrupt == "raise" else readable_numbers(self.reader, self.cache_dir)
+        )
+
+    @property
+    def training_numbers(self) -> Int[np.ndarray, " n"]:
+        """Those of the pictures that are trained on: the division stays where it is, whatever cannot be read."""
+        numbers = self.numbers[self.numbers < len(self.reader) - self.held_out]
+        if not len(numbers):
+            raise InputError(f"{self.root}: of the pictures to train on none can be read; replace them")
+        return numbers
+
     @property
     def training_pictures(self) -> int:
-        """How many are trained on: the first ones."""
-        return len(self.reader) - self.held_out
+        """How many are trained on."""
+        return len(self.training_numbers)
 
     @cached_property
     def reference_numbers(self) -> list[int]:
         """Which pictures are the reference: spread evenly over those that are held out, or over all."""
-        first = self.training_pictures if self.held_out else 0
-        count = min(self._most_references, len(self.reader) - first)
-        return np.linspace(first, len(self.reader) - 1, count).round().astype(int).tolist()
+        first = len(self.reader) - self.held_out if self.held_out else 0
+        numbers = self.numbers[self.numbers >= first]
+        if not len(numbers):
+            raise InputError(f"{self.root}: of {self.held_out:,} pictures held out none can be read; replace them")
+        count = min(self._most_references, len(numbers))
+        places = np.linspace(first, first + len(numbers) - 1, count).round().astype(int) - first
+        return numbers[places].tolist()
 
     @property
     def reference_pictures(self) -> int:
@@ -158,7 +182,7 @@ class FFHQDataModule(RunDataModule):
         return self._reference
 
     def train_dataloader(self) -> DataLoader:
-        dataset = ReadPictures(self.reader, self.training_pictures, self.mirror)
+        dataset = ReadPictures(self.reader, self.training_numbers, self.mirror)
         return self.stream(dataset, len(dataset))
 
     def val_dataloader(self) -> DataLoader:

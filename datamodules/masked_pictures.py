@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import logging
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float, UInt8
-from PIL import Image
 from tqdm import tqdm
 
-from datamodules.picture_sets import SUFFIXES, UNREADABLE
+from datamodules.decoding import (
+    OnCorrupt,
+    UndecodableError,
+    check_on_corrupt,
+    decoding,
+    open_picture,
+    read_encoded,
+    say_skipped,
+)
+from datamodules.picture_sets import SUFFIXES
 from renderers import InputError
 
 log = logging.getLogger(__name__)
@@ -20,7 +27,7 @@ LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R 601, as Pillow's "L"
 NO_MASK, NOTHING, DAMAGED = "without transparency", "wholly transparent", "unreadable"
 
 
-def read_masked(root: Path, size: int, fill: float) -> UInt8[np.ndarray, "N S S 4"]:
+def read_masked(root: Path, size: int, fill: float, on_corrupt: OnCorrupt = "raise") -> UInt8[np.ndarray, "N S S 4"]:
     """All distinct pictures below a folder, in the order of their paths, each by :func:`frame`.
 
     Files that are equal byte by byte count once. Names that begin with a dot are left out.
@@ -29,11 +36,13 @@ def read_masked(root: Path, size: int, fill: float) -> UInt8[np.ndarray, "N S S 
         root: the folder.
         size: S.
         fill: see :func:`frame`.
+        on_corrupt: whether pictures that cannot be read are refused (raise), or left out and counted in the log (skip).
 
     Raises:
         InputError: no folder, no pictures in it, or, named and counted, pictures that cannot be read, that have nothing
             transparent and so no mask, or that are transparent all over.
     """
+    check_on_corrupt(on_corrupt)
     if not root.is_dir():
         raise InputError(f"there is no folder {root}" + ("; it is a file" if root.is_file() else ""))
     files = sorted(
@@ -47,7 +56,7 @@ def read_masked(root: Path, size: int, fill: float) -> UInt8[np.ndarray, "N S S 
     refused: dict[str, list[Path]] = {}
     for file in tqdm(files, desc=f"reading {root.name}", leave=False, disable=len(files) < 200):
         try:
-            content = file.read_bytes()
+            content = read_encoded(file)
             key = hashlib.sha256(content).digest()
             if key not in framed:
                 framed[key] = frame(read_rgba(content), size, fill)
@@ -55,8 +64,10 @@ def read_masked(root: Path, size: int, fill: float) -> UInt8[np.ndarray, "N S S 
                     raise _UnfitError(NOTHING)
         except _UnfitError as error:
             refused.setdefault(str(error), []).append(file)
-        except UNREADABLE:
+        except UndecodableError:
             refused.setdefault(DAMAGED, []).append(file)
+    if on_corrupt == "skip":
+        say_skipped(root, [str(file.relative_to(root)) for file in refused.pop(DAMAGED, [])], len(files))
     if refused:
         raise InputError(_complaint(root, len(files), refused))
     if len(framed) < len(files):
@@ -64,7 +75,7 @@ def read_masked(root: Path, size: int, fill: float) -> UInt8[np.ndarray, "N S S 
     return np.stack(list(framed.values()))
 
 
-class _UnfitError(Exception):
+class _UnfitError(InputError):
     """A picture that is whole and of no use."""
 
 
@@ -73,9 +84,9 @@ def read_rgba(content: bytes) -> UInt8[np.ndarray, "h w 4"]:
 
     Raises:
         _UnfitError: nothing is transparent, or everything.
-        OSError, ValueError, SyntaxError: as Pillow does, for a damaged file.
+        UndecodableError: a damaged file.
     """
-    with Image.open(io.BytesIO(content)) as image:
+    with open_picture(content) as image, decoding():
         image.load()
         if image.mode not in ("LA", "RGBA", "PA", "La", "RGBa") and "transparency" not in image.info:
             raise _UnfitError(NO_MASK)

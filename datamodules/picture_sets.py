@@ -13,11 +13,11 @@ from jaxtyping import UInt8
 from PIL import Image
 from torch import Tensor
 
+from datamodules.decoding import OnCorrupt, UndecodableError, check_on_corrupt, decoding, open_picture, say_skipped
 from datamodules.render_cache import find_cache
 from renderers import InputError
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
-UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)  # what Pillow raises for damaged files
 GREY = ("1", "L", "LA", "I;16", "I;16B", "I;16L")
 
 
@@ -44,12 +44,17 @@ class PictureSet(ABC):
         """
 
 
-def open_pictures(folder: str | Path) -> PictureSet:
+def open_pictures(folder: str | Path, on_corrupt: OnCorrupt = "raise") -> PictureSet:
     """The pictures of a folder and of the folders within it, or the renders of a cache.
+
+    Args:
+        folder: where they lie.
+        on_corrupt: whether pictures that cannot be read are refused (raise), or left out and counted in the log (skip).
 
     Raises:
         InputError: no such folder, no pictures in it, pictures of several sizes, or files that are no pictures.
     """
+    check_on_corrupt(on_corrupt)
     folder = Path(folder).expanduser()
     if not folder.is_dir():
         raise InputError(f"there is no folder {folder}" + ("; it is a file" if folder.is_file() else ""))
@@ -58,7 +63,7 @@ def open_pictures(folder: str | Path) -> PictureSet:
             return _Loaded(folder, torch.from_numpy(cache.load()))
         except InputError as error:
             raise InputError(f"the renders in {folder} are not whole: {error}") from error
-    return PictureFolder(folder)
+    return PictureFolder(folder, on_corrupt)
 
 
 class _Loaded(PictureSet):
@@ -80,11 +85,15 @@ class PictureFolder(PictureSet):
 
     What is transparent is laid over black, as renders are. Names that begin with a dot are left out.
 
+    Args:
+        folder: where they lie.
+        on_corrupt: see :func:`open_pictures`; to skip, all are decoded once before.
+
     Raises:
         InputError: no pictures, pictures of several sizes, or files that are no pictures.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, on_corrupt: OnCorrupt = "raise") -> None:
         self.folder = folder
         self.files = sorted(
             path
@@ -97,12 +106,17 @@ class PictureFolder(PictureSet):
         unreadable, grey = [], True
         for file in self.files:
             try:
-                with Image.open(file) as image:
+                with open_picture(file) as image, decoding():
+                    if on_corrupt == "skip":
+                        image.load()
                     sizes.setdefault(image.size, []).append(file)
                     grey &= image.mode in GREY
-            except UNREADABLE:
+            except UndecodableError:
                 unreadable.append(file)
-        self._check(unreadable)
+        if on_corrupt == "raise":
+            self._check(unreadable)
+        say_skipped(folder, [str(file.relative_to(folder)) for file in unreadable], len(self.files))
+        self.files = sorted(set(self.files) - set(unreadable))
         if len(sizes) > 1:
             counts = Counter({size: len(files) for size, files in sizes.items()}).most_common()
             listed = ", ".join(f"{n:,} of {w}×{h} ({sizes[w, h][0].relative_to(folder)})" for (w, h), n in counts[:3])
@@ -118,7 +132,7 @@ class PictureFolder(PictureSet):
         for i, file in enumerate(self.files):
             try:
                 batch.append(self.read(file))
-            except UNREADABLE:
+            except UndecodableError:
                 self._check([file, *self._damaged(self.files[i + 1 :])])
             if len(batch) == size or i == len(self.files) - 1:
                 yield torch.from_numpy(np.stack(batch))
@@ -128,9 +142,9 @@ class PictureFolder(PictureSet):
         """One picture.
 
         Raises:
-            OSError, ValueError, SyntaxError: as Pillow does, for a damaged file.
+            UndecodableError: a damaged file.
         """
-        with Image.open(file) as image:
+        with open_picture(file) as image, decoding():
             if image.mode.startswith("I;16"):
                 image = Image.fromarray((np.asarray(image).astype(np.float64) / 257).round().astype(np.uint8))
             elif image.mode in ("LA", "RGBA", "PA", "La", "RGBa") or "transparency" in image.info:
@@ -144,7 +158,7 @@ class PictureFolder(PictureSet):
         for file in files:
             try:
                 self.read(file)
-            except UNREADABLE:
+            except UndecodableError:
                 damaged.append(file)
         return damaged
 

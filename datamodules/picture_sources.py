@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import importlib
-import io
 import os
+import re
 import zipfile
-import zlib
 from abc import ABC, abstractmethod
 from functools import lru_cache
 from pathlib import Path
@@ -16,21 +15,15 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
+from datamodules.decoding import MAX_BYTES, OnCorrupt, UndecodableError, decoding, open_picture, read_encoded
+from datamodules.lmdb_check import check_lmdb
 from datamodules.masked_pictures import area_weights
-from datamodules.picture_sets import SUFFIXES, UNREADABLE
+from datamodules.picture_sets import SUFFIXES
 from renderers import InputError
 from renderers.files import fingerprint
 
 FFHQ_FOLDERS = {"thumbnails128x128": 128, "images1024x1024": 1024}
 FFHQ_BLOCK = 1000  # pictures a sub-folder
-ZIP_DAMAGE = (
-    zipfile.BadZipFile,
-    zlib.error,
-    OSError,
-    EOFError,
-    KeyError,
-    RuntimeError,
-)  # NotImplementedError in the last
 
 
 class PictureError(InputError):
@@ -41,6 +34,10 @@ class PictureError(InputError):
 
     def __init__(self, sentence: str) -> None:
         super().__init__(sentence.rsplit("PictureError: ", 1)[-1].strip())
+
+
+class DamagedPictureError(PictureError):
+    """One picture that is not there, no picture, or not whole."""
 
 
 class PictureSource(ABC):
@@ -66,16 +63,16 @@ class PictureSource(ABC):
         """Picture i as it is encoded.
 
         Raises:
-            PictureError: naming it.
+            DamagedPictureError: naming it.
         """
 
     @abstractmethod
     def fingerprint(self) -> str:
         """What pictures these are, as far as a listing tells."""
 
-    def _unreadable(self, index: int, error: Exception) -> PictureError:
+    def _unreadable(self, index: int, error: Exception) -> DamagedPictureError:
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        return PictureError(f"{self.root}: {self.name(index)} cannot be read ({reason}); replace or remove it")
+        return DamagedPictureError(f"{self.root}: {self.name(index)} cannot be read ({reason}); replace or remove it")
 
 
 class FolderSource(PictureSource):
@@ -92,13 +89,20 @@ class FolderSource(PictureSource):
 
     def read(self, index: int) -> bytes:
         try:
-            return (self.root / self.names[index]).read_bytes()
-        except OSError as error:
-            raise self._unreadable(index, error) from error
+            return read_encoded(self.root / self.names[index])
+        except UndecodableError as error:
+            raise DamagedPictureError(f"{self.root}: {self.name(index)} {error}; replace or remove it") from error
 
     def fingerprint(self) -> str:
-        stats = [(self.root / name).stat() for name in self.names]
-        return fingerprint(self.names, [(s.st_size, s.st_mtime_ns) for s in stats])
+        return fingerprint(self.names, [self._stamp(self.root / name) for name in self.names])
+
+    @staticmethod
+    def _stamp(path: Path) -> tuple[int, int]:
+        try:
+            stat = path.stat()
+        except OSError:  # gone since it was listed: reading it will say so
+            return (-1, -1)
+        return stat.st_size, stat.st_mtime_ns
 
 
 class ZipSource(PictureSource):
@@ -121,9 +125,13 @@ class ZipSource(PictureSource):
 
     def read(self, index: int) -> bytes:
         try:
-            return self._open().read(self.names[index])
-        except ZIP_DAMAGE as error:
+            with self._open().open(self.names[index]) as member:
+                content = member.read(MAX_BYTES + 1)  # whatever size the archive declares
+        except Exception as error:  # zipfile and its decompressors raise whatever damage leads them to
             raise self._unreadable(index, error) from error
+        if len(content) > MAX_BYTES:
+            raise self._unreadable(index, ValueError(f"it unpacks to more than {MAX_BYTES / 2**20:.0f} MiB"))
+        return content
 
     def fingerprint(self) -> str:
         return fingerprint([(name, self._open().getinfo(name).CRC) for name in self.names])
@@ -133,8 +141,8 @@ class ZipSource(PictureSource):
         if process not in self._files:
             try:
                 self._files = {process: zipfile.ZipFile(self.root)}
-            except (zipfile.BadZipFile, OSError) as error:
-                raise InputError(f"{self.root} cannot be read as a ZIP file ({error})") from error
+            except Exception as error:  # a damaged directory of members leads to struct.error and others as well
+                raise InputError(f"{self.root} cannot be read as a ZIP file ({error}); download it again") from error
         return self._files[process]
 
     def __getstate__(self) -> dict[str, Any]:
@@ -151,8 +159,9 @@ class LmdbSource(PictureSource):
 
     def __init__(self, root: Path, image_size: int) -> None:
         self.root = root.resolve()
-        length = self._get("length") or b""
-        self.count = int(length) if length.isdigit() else 0
+        check_lmdb(self.root)
+        length = bytes(self._get("length") or b"")
+        self.count = int(length) if re.fullmatch(rb"[0-9]{1,9}", length) else 0
         if not self.count:
             raise InputError(f"{root} has no key 'length'; it must have keys such as '128-00000' and 'length'")
         sizes = [2**i for i in range(2, 12) if self._get(f"{2**i}-00000") is not None]
@@ -161,6 +170,8 @@ class LmdbSource(PictureSource):
             held = ", ".join(map(str, sizes)) or "none that is a power of two"
             raise InputError(f"{root} holds no resolution of at least image_size {image_size} (it holds {held})")
         self.resolution = fitting[0]
+        if self._get(self.name(self.count - 1)) is None:
+            raise InputError(f"{root} has no key {self.name(self.count - 1)!r}, though its length is {self.count:,}")
         self.size = (self.resolution, self.resolution)
 
     def __len__(self) -> int:
@@ -180,8 +191,17 @@ class LmdbSource(PictureSource):
         return fingerprint(str(self.root.resolve()), self.resolution, self.count, stat.st_size, stat.st_mtime_ns)
 
     def _get(self, key: str) -> bytes | None:
-        with _environment(os.getpid(), self.root).begin(write=False) as transaction:
-            return transaction.get(key.encode())
+        """A key's value; None where there is none.
+
+        Raises:
+            InputError: the file has been damaged since it was opened.
+        """
+        environment = _environment(os.getpid(), self.root)
+        try:
+            with environment.begin(write=False) as transaction:
+                return transaction.get(key.encode())
+        except Exception as error:  # lmdb.Error, of a package that is imported where it is needed alone
+            raise InputError(f"{self.root}: key {key!r} cannot be read ({error}); download or copy it again") from error
 
 
 @lru_cache(maxsize=8)
@@ -266,15 +286,18 @@ class PictureReader:
         source: where they come from.
         image_size: S.
         center_crop: cut the middle square out of pictures that are not square.
+        on_corrupt: whether the first picture may be one that cannot be read (skip); the next then tells the size.
 
     Raises:
         InputError: a first picture that is not square, smaller than S, or that cannot be read.
     """
 
-    def __init__(self, source: PictureSource, image_size: int, center_crop: bool = False) -> None:
+    def __init__(
+        self, source: PictureSource, image_size: int, center_crop: bool = False, on_corrupt: OnCorrupt = "raise"
+    ) -> None:
         self.source, self.image_size, self.center_crop = source, image_size, center_crop
         self.size = source.size
-        self.size = self._decode(0).size
+        self.size = self._first_size(on_corrupt)
         width, height = self.size
         if width != height and not center_crop:
             raise InputError(f"{source.root} holds pictures of {width}×{height}; set center_crop to use their middle")
@@ -288,7 +311,8 @@ class PictureReader:
         """Picture i.
 
         Raises:
-            PictureError: it cannot be read, is of another size than the first, or has transparent parts.
+            DamagedPictureError: it cannot be read.
+            PictureError: it is of another size than the first, or has transparent parts.
         """
         image = self._decode(index)
         side = min(image.size)
@@ -302,19 +326,39 @@ class PictureReader:
             pixels = np.tensordot(weights, rows, (1, 1)).swapaxes(0, 1).round().clip(0, 255).astype(np.uint8)
         return np.ascontiguousarray(pixels.transpose(2, 0, 1))
 
+    def check(self, index: int) -> None:
+        """Decode picture i, to find out whether it can be; raises what indexing would."""
+        self._decode(index)
+
+    def _first_size(self, on_corrupt: OnCorrupt) -> tuple[int, int]:
+        for index in range(len(self)):
+            try:
+                return self._decode(index).size
+            except DamagedPictureError:
+                if on_corrupt == "raise":
+                    raise
+        raise InputError(f"none of {len(self):,} pictures in {self.source.root} can be read; replace them")
+
     def _decode(self, index: int) -> Image.Image:
         content = self.source.read(index)
         try:
-            with Image.open(io.BytesIO(content), formats=("PNG", "JPEG")) as image:
-                image.load()
-        except UNREADABLE as error:
-            raise PictureError(f"{self._where(index)} is no PNG or JPEG, or damaged; replace or remove it") from error
+            with open_picture(content) as image:
+                self._check_size(index, image)  # before its pixels are unpacked
+                with decoding():
+                    image.load()
+                    return self._as_rgb(index, image)
+        except UndecodableError as error:
+            raise DamagedPictureError(f"{self._where(index)} {error}; replace or remove it") from error
+
+    def _check_size(self, index: int, image: Image.Image) -> None:
         if self.size is not None and image.size != self.size:
             width, height = self.size
             raise PictureError(
                 f"{self._where(index)} is {image.width}×{image.height} where {width}×{height} is expected; "
                 "pictures must be of one size"
             )
+
+    def _as_rgb(self, index: int, image: Image.Image) -> Image.Image:
         if image.mode in ("LA", "RGBA", "PA", "La", "RGBa") or "transparency" in image.info:
             image = image.convert("RGBA")
             if image.getchannel("A").getextrema()[0] < 255:

@@ -23,7 +23,7 @@ def main(argv: list[str]) -> int:
     options = parsers.parse(parsers.fid(), argv)
     if options is None:
         return 0
-    sets = {"real": open_pictures(options.real), "fake": open_pictures(options.fake)}
+    sets = {kind: open_pictures(getattr(options, kind), options.on_corrupt) for kind in ("real", "fake")}
     _check(sets, options.kid_subset)
     extractor = load_extractor(options.extractor, options.extractor_weights)
     device = "cuda" if torch.cuda.is_available() else "cpu"

@@ -158,6 +158,12 @@ def fid() -> CommandParser:
     parser.add_argument(
         "--kid_subset", metavar="N", type=subset, default=1000, help="pictures a subset, 0 for FID alone (%(default)s)"
     )
+    parser.add_argument(
+        "--on_corrupt",
+        choices=("raise", "skip"),
+        default="raise",
+        help="pictures that cannot be read are refused, or left out and counted (%(default)s)",
+    )
     parser.add_argument("--json", action="store_true", help="print one line of JSON")
     return parser
 

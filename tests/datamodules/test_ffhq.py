@@ -2,12 +2,11 @@
 
 import io
 import pickle
-import struct
 import sys
-import types
 import zipfile
 from pathlib import Path
 
+import lmdb
 import numpy as np
 import pytest
 import torch
@@ -58,39 +57,19 @@ def stylegan_names(contents: list[bytes]) -> dict[str, bytes]:
     return {f"{i // 1000:05d}/img{i:08d}.png": content for i, content in enumerate(contents)}
 
 
-@pytest.fixture
-def fake_lmdb(monkeypatch):
-    """A stand-in for the package: a store is a pickled dict in ``data.mdb``, and, as there, no process opens it twice."""
-    opened = set()
-
-    class Environment:
-        def __init__(self, path, **options):
-            assert options["readonly"] and not options["lock"]
-            if path in opened:
-                raise OSError("already open in this process")
-            opened.add(path)
-            self.items = pickle.loads((Path(path) / "data.mdb").read_bytes())
-
-        def begin(self, write):
-            return self
-
-        def __enter__(self):
-            return self
-
-        def __exit__(self, *_):
-            pass
-
-        def get(self, key):
-            return self.items.get(key)
-
-    monkeypatch.setitem(sys.modules, "lmdb", types.SimpleNamespace(open=Environment, Error=OSError))
-
-
-def write_lmdb(root: Path, contents: list[bytes], size: int = 128) -> Path:
-    root.mkdir()
-    items = {f"{size}-{i:05d}".encode(): content for i, content in enumerate(contents)}
-    (root / "data.mdb").write_bytes(pickle.dumps({**items, b"length": str(len(contents)).encode()}))
+def write_lmdb(root: Path, contents: list[bytes], size: int = 128, length: bytes | None = None) -> Path:
+    with lmdb.open(str(root), map_size=1 << 24) as environment, environment.begin(write=True) as transaction:
+        for i, content in enumerate(contents):
+            transaction.put(f"{size}-{i:05d}".encode(), content)
+        transaction.put(b"length", str(len(contents)).encode() if length is None else length)
     return root
+
+
+def shadow(folder: Path, name: str) -> Path:
+    """A folder that hides a package from a process that looks there first."""
+    folder.mkdir()
+    (folder / f"{name}.py").write_text(f"raise ModuleNotFoundError(\"No module named '{name}'\")")
+    return folder
 
 
 def data(root, **options) -> FFHQDataModule:
@@ -102,7 +81,7 @@ def all_pictures(module: FFHQDataModule) -> np.ndarray:
     return np.stack([module.reader[i] for i in range(len(module.reader))])
 
 
-def test_order_and_content_are_one_in_all_formats(tmp_path, fake_lmdb):
+def test_order_and_content_are_one_in_all_formats(tmp_path):
     contents = [png(pixels(i)) for i in range(COUNT)]
     ffhq = write_ffhq(tmp_path / "ffhq")
     roots = [
@@ -246,13 +225,14 @@ def test_other_sources_that_cannot_be_read(tmp_path, monkeypatch):
         data(tmp_path / "nothing").prepare_data()
     with pytest.raises(InputError, match=r"holds no pictures .* neither thumbnails128x128 nor images1024x1024"):
         data(tmp_path).prepare_data()
-    (tmp_path / "data.mdb").write_bytes(struct.pack("q", 0))
+    write_lmdb(tmp_path, [png(pixels(0))])
+    monkeypatch.setenv("PYTHONPATH", str(shadow(tmp_path / "shadow", "lmdb")))
     monkeypatch.setitem(sys.modules, "lmdb", None)
     with pytest.raises(InputError, match="is an LMDB, which needs the package lmdb: pip install lmdb"):
         data(tmp_path).prepare_data()
 
 
-def test_lmdb_without_its_keys(tmp_path, fake_lmdb):
+def test_lmdb_without_its_keys(tmp_path):
     root = write_lmdb(tmp_path / "a", [png(pixels(0, 64))], 64)
     with pytest.raises(InputError, match=r"no resolution of at least image_size 128 \(it holds 64\)"):
         data(root, image_size=128).prepare_data()
@@ -260,11 +240,27 @@ def test_lmdb_without_its_keys(tmp_path, fake_lmdb):
     root = write_lmdb(tmp_path / "b", [])
     with pytest.raises(InputError, match="has no key 'length'"):
         data(root).prepare_data()
-    root = write_lmdb(tmp_path / "c", [png(pixels(0))])
-    items = pickle.loads((root / "data.mdb").read_bytes())
-    (root / "data.mdb").write_bytes(pickle.dumps({**items, b"length": b"2"}))
-    with pytest.raises(PictureError, match=r"128-00001 cannot be read .*no such key"):
-        data(root).reader[1]
+    for number, (length, says) in enumerate(
+        {b"2": "no key '128-00001', though its length is 2", b"9" * 5000: "no key 'length'"}.items()
+    ):
+        root = write_lmdb(tmp_path / f"c{number}", [png(pixels(0))], length=length)
+        with pytest.raises(InputError, match=says):
+            data(root).prepare_data()
+
+
+def test_an_lmdb_that_is_damaged(tmp_path):
+    contents = [png(pixels(i)) for i in range(COUNT)]
+    whole = (write_lmdb(tmp_path / "whole", contents) / "data.mdb").read_bytes()
+    file = tmp_path / "set.lmdb"
+    for content, says in (
+        (whole[: len(whole) // 2], "cut short"),
+        (b"", "is no LMDB"),
+        (pickle.dumps({}), "is no LMDB"),
+        (whole[:8192] + bytes(len(whole) - 8192), "its keys cannot be walked"),
+    ):
+        file.write_bytes(content)
+        with pytest.raises(InputError, match=says):
+            data(file).prepare_data()
 
 
 def test_pictures_are_never_enlarged_and_cropped_on_request_alone(tmp_path):
