@@ -4,8 +4,10 @@
 
 - ``--run_dir``: where ``fit`` writes (``runs/<config>/<NNN>`` if not given). For the others, a run that ``fit`` made:
   its config and last checkpoint are taken unless named, and they write to a subfolder of the command's name.
-- ``--ckpt_path``: a file, or ``last`` or ``best`` of the run. ``fit --run_dir RUN --ckpt_path last`` continues RUN.
-- ``--checkpoint_minutes``: ``last.ckpt`` is written so often, at the end, and when SIGINT or SIGTERM stops the training.
+  ``fit`` goes on with a run that is there, as ``trainer.resume`` tells; ``--fresh`` moves it aside and starts anew.
+- ``--ckpt_path``: a file, or ``last`` or ``best`` of the run.
+- ``--checkpoint_minutes``: ``last.ckpt`` is written so often, after each evaluation, at the end, and when SIGINT or SIGTERM
+  stops the training. ``--keep_checkpoints``: how many more to keep.
 """
 
 import os
@@ -18,6 +20,8 @@ from pathlib import Path
 from typing import Any
 
 import jsonargparse
+import yaml
+from lightning_fabric.plugins import CheckpointIO
 from omegaconf.errors import OmegaConfBaseException
 from pytorch_lightning import LightningDataModule, LightningModule, Trainer
 from pytorch_lightning.callbacks import Checkpoint
@@ -27,21 +31,27 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException, SI
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from renderers.errors import InputError
-from trainer import checkpoints, errors
+from trainer import checkpoints, divergence, errors, resume
 from trainer.__main__ import COMMANDS
+from trainer.disk import disk_error
+from trainer.divergence import DivergedError, StopAtNaN
+from trainer.keeping import KeepCheckpoints
+from trainer.liveness import signs_of_life
+from trainer.metrics_csv import MetricsCsv
 from trainer.parsing import PARSER_MODE, yaml_word
+from trainer.prerequisites import KEY as PROXY
 from trainer.prerequisites import provide_proxy
 from trainer.quiet import quiet
 from trainer.run_folder import RUNS, RunFolder, newest_run, run_of
 from trainer.session import Session
-from trainer.stopping import KeepLast, Signals, Stopped
+from trainer.stopping import Signals, Stopped
 
-OWN_OPTIONS = ("run_dir", "ckpt_path", "config")  # about this start, not about the experiment
+OWN_OPTIONS = ("run_dir", "ckpt_path", "fresh", "config")  # about this start, not about the experiment
 PARSER = {"parser_mode": PARSER_MODE, "allow_abbrev": False, "dump_header": None}
 RANK_FOLDER = "UNRENDER_RUN_DIR"  # how the first process tells the others where the run lies
 
 
-class ConfigParser(LightningArgumentParser):
+class _Parser(LightningArgumentParser):
     """Raises instead of printing a wall and leaving."""
 
     def error(self, message: str, ex: Exception | None = None) -> None:
@@ -78,7 +88,7 @@ class UnrenderCLI(LightningCLI):
             save_config_callback=None,
             trainer_defaults={"enable_model_summary": False},
             seed_everything_default=0,
-            parser_class=ConfigParser,
+            parser_class=_Parser,
             parser_kwargs=PARSER | {name: PARSER | _description(name) for name in self.subcommands()},
             subclass_mode_model=True,
             subclass_mode_data=True,
@@ -97,6 +107,13 @@ class UnrenderCLI(LightningCLI):
         )
         parser.add_argument("--ckpt_path", type=str | None, help="Checkpoint to start from: a file, 'last' or 'best'.")
         parser.add_argument("--checkpoint_minutes", type=float, default=10.0, help="Minutes between two last.ckpt.")
+        parser.add_argument(
+            "--keep_checkpoints",
+            type=int,
+            default=0,
+            help="How many step-N.ckpt to keep, one an evaluation, the newest.",
+        )
+        parser.add_argument("--fresh", action="store_true", help="Move a run that is in run_dir aside and start anew.")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         words = [word for action in self._parser(self.session.command)._actions for word in action.option_strings]
@@ -104,19 +121,27 @@ class UnrenderCLI(LightningCLI):
         self.config = parser.parse_args(args)
         config = self.config[self.session.command]
         self.ckpt_path = config.pop("ckpt_path")  # ours: Lightning would take the model's arguments from the file
+        self.fresh = config.pop("fresh")
+        if config.keep_checkpoints < 0:
+            raise InputError(f"--keep_checkpoints must be 0 or more, not {config.keep_checkpoints}")
+        if self.fresh and self.session.command != "fit":
+            raise InputError("--fresh is an option of fit")
 
     def before_instantiate_classes(self) -> None:
         session, config = self.session, self.config[self.session.command]
         fit, rehearsal = session.command == "fit", bool(config.trainer.fast_dev_run)
         given = RunFolder(config.run_dir) if config.run_dir else None
-        trained = given if given and given.holds_run() else None
+        trained = given if given and given.holds_run() and not (fit and (self.fresh or rehearsal)) else None
         if not fit and trained and self.ckpt_path is None:
             self.ckpt_path = "last"
         if fit and given is None and self.ckpt_path in ("last", "best"):
             newest = newest_run(session.experiment, finished=False)
             which = newest.path if newest else "RUN"
             raise InputError(f"--ckpt_path {self.ckpt_path} continues a run; say which one, as in --run_dir {which}")
-        session.checkpoint = checkpoints.resolve(self.ckpt_path, trained, session.experiment)
+        if fit and trained:
+            session.checkpoint = self._go_on(trained)
+        else:
+            session.checkpoint = checkpoints.resolve(self.ckpt_path, trained, session.experiment)
         if not fit and session.checkpoint is None and not rehearsal:
             _say("no --ckpt_path is given: these are the results of an untrained network")
 
@@ -126,21 +151,46 @@ class UnrenderCLI(LightningCLI):
             needed=not rehearsal and session.checkpoint is None,
             alone=_only_process(),
         )
-        saved = config.clone()
-        for key in OWN_OPTIONS:
-            saved.pop(key, None)
-        self.saved_config = self._parser(session.command).dump(saved, skip_unset=False, skip_validation=True)
+        self.saved_config = self._settings()
 
         if rehearsal:
             self.folder = Path(session.exits.enter_context(tempfile.TemporaryDirectory(prefix="unrender-")))
         elif fit:
             self.folder = self._take_run(given).path
-            _set_logger_folders(config.trainer, self.folder)
+            _set_logger_folders(config.trainer, self.folder, session.run)
         else:
             trained = trained or (run_of(session.checkpoint) if session.checkpoint else None)
             place = trained.path if trained else None
             self.folder = place / session.command if place else given.path if given else self._evaluation_folder()
             _set_logger_folders(config.trainer, self.folder)
+
+    def _settings(self) -> str:
+        """The config as ``config.yaml`` has it."""
+        saved = self.config[self.session.command].clone()
+        for key in OWN_OPTIONS:
+            saved.pop(key, None)
+        return self._parser(self.session.command).dump(saved, skip_unset=False, skip_validation=True)
+
+    def _go_on(self, run: RunFolder) -> Path | None:
+        """The checkpoint from which a run goes on, None from its start; a finished run ends the command.
+
+        Raises:
+            InputError: What is asked for contradicts the run, or its checkpoints cannot be read.
+        """
+        first = rank_zero_only.rank == 0
+        if first and (changed := resume.changes(run, yaml.safe_load(self._settings()))):
+            _say(f"{run.path} goes on with {', '.join(changed)}")
+        if run.status == "finished":
+            _say(f"{run.path} is finished already; --fresh starts it anew")
+            raise SystemExit(0)
+        if proxy := resume.known_proxy(run):
+            self.config["fit"][PROXY] = proxy
+        if self.ckpt_path not in (None, "last"):
+            return checkpoints.resolve(self.ckpt_path, run, self.session.experiment)
+        found = checkpoints.last_good(run, say=first)
+        if found is None:
+            _say(f"{run.path} has no checkpoint yet and starts from the beginning")
+        return found
 
     def _evaluation_folder(self) -> Path:
         return RUNS / self.session.experiment / self.session.command
@@ -157,7 +207,12 @@ class UnrenderCLI(LightningCLI):
             run = RunFolder.next(session.experiment)
         else:
             run = given
-            if first and not (session.checkpoint and run.holds_run()):
+            if first and run.holds_run() and self.fresh:
+                _say(f"{run.path} is now {run.move_aside()}")
+            if first and run.holds_run():
+                run.take_over()
+                session.continued = True
+            elif first:
                 run.claim()
         session.run = run if first else None
         session.exits.enter_context(_environment(RANK_FOLDER, str(run.path)))
@@ -169,12 +224,18 @@ class UnrenderCLI(LightningCLI):
         kwargs["default_root_dir"] = str(self.folder)
         if not wanted.fast_dev_run and wanted.logger is not False:
             others = wanted.logger if isinstance(wanted.logger, list) else [wanted.logger]
-            kwargs["logger"] = [RunFolder(self.folder).logger(), *[x for x in others if isinstance(x, Logger)]]
+            kwargs["logger"] = [MetricsCsv(self.folder), *[x for x in others if isinstance(x, Logger)]]
         if session.command == "fit":
             keeps = wanted.enable_checkpointing is not False and not wanted.fast_dev_run
-            path = RunFolder(self.folder).last_checkpoint if keeps else None
-            session.keeper = KeepLast(path, config.checkpoint_minutes, session.signals)
-            self.trainer_defaults["callbacks"] = [session.keeper]
+            folder = RunFolder(self.folder).checkpoints if keeps else None
+            watch = StopAtNaN()
+            session.keeper = KeepCheckpoints(
+                folder, config.checkpoint_minutes, config.keep_checkpoints, session.signals, watch.look
+            )
+            self.trainer_defaults["callbacks"] = [watch, session.keeper]
+            plugins = wanted.plugins if isinstance(wanted.plugins, list) else [wanted.plugins] if wanted.plugins else []
+            if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
+                kwargs["plugins"] = [*plugins, checkpoints.AtomicCheckpointIO()]
             callbacks = wanted.callbacks if isinstance(wanted.callbacks, list) else [wanted.callbacks]
             if not any(isinstance(callback, Checkpoint) for callback in callbacks):
                 kwargs["enable_checkpointing"] = False  # Lightning's own would write a second copy of last.ckpt
@@ -185,13 +246,23 @@ class UnrenderCLI(LightningCLI):
 
     def _run(self, method: str, **kwargs: Any) -> Any:
         path = self.session.checkpoint
-        return getattr(self.trainer, method)(**kwargs, ckpt_path=path and str(path), weights_only=True)
+        try:
+            return getattr(self.trainer, method)(**kwargs, ckpt_path=path and str(path), weights_only=True)
+        except RuntimeError as error:
+            if method == "fit" and "returned nan values" in str(error):  # detect_anomaly
+                step = getattr(self.model, "step", 0) + 1
+                raise DivergedError(f"step {step}: in the backward pass, {error}") from error
+            raise
 
     def fit(self, **kwargs: Any) -> None:
         """Train, with the folder's first files written before and its diary open."""
         session = self.session
         if session.run:
+            if session.continued:
+                place = checkpoints.check(session.checkpoint) if session.checkpoint else None
+                session.run.cut_back(place.logged if place else -1)
             session.run.start(session.experiment, [session.command, *session.argv], self.saved_config)
+            session.exits.enter_context(signs_of_life(session.run.diary_file))
         session.started = True
         weights = sum(p.numel() for p in self.model.parameters())
         device = self.trainer.strategy.root_device
@@ -233,8 +304,11 @@ def main(command: str, argv: list[str]) -> int:
             if signals.received:
                 return _stopped(session)
             return exit_.code if isinstance(exit_.code, int) else 0
+        except DivergedError as error:
+            print(f"error: {_diverged(error, session)}", file=sys.stderr)
+            return divergence.STATUS
         except Exception as error:
-            sentence = explain(error, session)
+            sentence = _explain(error, session)
             if sentence is None or os.environ.get("UNRENDER_TRACEBACK"):
                 raise
             raise sentence from error
@@ -243,7 +317,7 @@ def main(command: str, argv: list[str]) -> int:
     return 0
 
 
-def explain(error: Exception, session: Session) -> InputError | None:
+def _explain(error: Exception, session: Session) -> InputError | None:
     """The one sentence for a mistake that is the user's, or None."""
     message = str(error)
     cause: BaseException | None = error
@@ -251,6 +325,9 @@ def explain(error: Exception, session: Session) -> InputError | None:
         if isinstance(cause, InputError):
             return cause
         cause = cause.__cause__
+    if sentence := disk_error(error):
+        good = f"; the last good checkpoint is {good}" if (good := _last_checkpoint(session)) else ""
+        return InputError(f"{sentence}{good}; make room and run the command again")
     if isinstance(error, _ParseError):
         return errors.parse_error(message, session.composed, session.given, session.options)
     if isinstance(error, OmegaConfBaseException):
@@ -263,11 +340,25 @@ def explain(error: Exception, session: Session) -> InputError | None:
     return None
 
 
+def _diverged(error: DivergedError, session: Session) -> str:
+    good = _last_checkpoint(session)
+    place = (
+        f"the last good checkpoint is {good}, of step {checkpoints.check(good).steps}" if good else "nothing was saved"
+    )
+    return f"{error}; {place}; try lower learning rates, --trainer.detect_anomaly=true names the operation"
+
+
+def _last_checkpoint(session: Session) -> Path | None:
+    """That of the training that this command began."""
+    path = session.run.last_checkpoint if session.run and session.started else None
+    return path if path and path.is_file() else None
+
+
 def _stopped(session: Session) -> int:
     """Say how to go on, and return the signal's exit status."""
     if session.run and session.run.last_checkpoint.is_file():
-        again = f"python -m trainer fit --run_dir {session.run.path} --ckpt_path last"
         saved = "stopped and saved" if session.keeper and session.keeper.saved else "stopped"
+        again = f"python -m trainer fit --run_dir {session.run.path}"
         print(f"{saved}; continue with: {again}", file=sys.stderr)
     elif rank_zero_only.rank == 0:
         print("stopped; nothing was saved" if session.command == "fit" else "stopped", file=sys.stderr)
@@ -277,10 +368,13 @@ def _stopped(session: Session) -> int:
 def _close(session: Session, status: str) -> None:
     if session.run is None:
         return
-    if not session.started:
-        session.run.give_up()
+    try:
+        if not session.started:
+            session.run.give_up()
+            return
+        session.run.end(status)
+    except OSError:  # a full disk: a diary whose process is gone says interrupted
         return
-    session.run.end(status)
     if status == "finished":
         _say(f"finished: {session.run.path}")
 
@@ -295,13 +389,15 @@ def _only_process() -> bool:
     return all(count in ("", "1") for count in counts) and rank_zero_only.rank == 0
 
 
-def _set_logger_folders(trainer: jsonargparse.Namespace, folder: Path) -> None:
-    """Loggers write into the run's folder unless the config says otherwise."""
+def _set_logger_folders(trainer: jsonargparse.Namespace, folder: Path, run: RunFolder | None = None) -> None:
+    """Loggers write into the run's folder unless the config says otherwise; Weights & Biases goes on with its run."""
     loggers = trainer.logger if isinstance(trainer.logger, list) else [trainer.logger]
     for logger in loggers:
         arguments = logger.get("init_args") if isinstance(logger, jsonargparse.Namespace) else None
         if arguments is not None and "save_dir" in arguments and arguments.save_dir in (None, "."):
             arguments.save_dir = str(folder)
+        if run and arguments is not None and logger.class_path.endswith("WandbLogger") and arguments.id is None:
+            arguments.id = run.wandb_id()
 
 
 @contextmanager

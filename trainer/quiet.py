@@ -14,6 +14,7 @@ NOISE = (
     r".*You defined a `validation_step` but have no `val_dataloader`.*",
     r".*`Trainer\(.*\)` was configured.*",
     r".*exists and is not empty.*",
+    r".*callbacks used to create the checkpoint need to be provided.*",
 )
 
 

@@ -1,22 +1,24 @@
 """The folder that a training leaves behind, and its diary ``run.json``."""
 
 import json
-import os
 import platform
+import re
 import shlex
-import socket
 import subprocess
 import tomllib
+import uuid
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from lightning_fabric.loggers.logger import rank_zero_experiment
-from pytorch_lightning.loggers import CSVLogger
-from pytorch_lightning.loggers.csv_logs import ExperimentWriter
+import yaml
 
+from callbacks.evaluation_log import METRICS, read_metrics
 from renderers.errors import InputError
+from renderers.files import write_atomically
+from trainer import metrics_csv
+from trainer.liveness import alive, identity
 from trainer.parsers import RUNS
 
 PACKAGES = ("torch", "pytorch-lightning", "torchmetrics", "numpy", "jsonargparse", "omegaconf")
@@ -28,6 +30,7 @@ class RunFolder:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self._claimed: list[Path] = []  # what :meth:`claim` made, to be given up if the run never starts
+        self._before: dict[str, Any] = {}  # the diary as :meth:`take_over` found it
 
     @property
     def checkpoints(self) -> Path:
@@ -38,6 +41,10 @@ class RunFolder:
         return self.checkpoints / "last.ckpt"
 
     @property
+    def diary_file(self) -> Path:
+        return self.path / "run.json"
+
+    @property
     def config(self) -> Path:
         return self.path / "config.yaml"
 
@@ -45,14 +52,32 @@ class RunFolder:
     def diary(self) -> dict[str, Any]:
         """``run.json``, or nothing where there is none that can be read."""
         try:
-            diary = json.loads((self.path / "run.json").read_text(encoding="utf-8"))
+            diary = json.loads(self.diary_file.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return {}
         return diary if isinstance(diary, dict) else {}
 
+    @property
+    def status(self) -> str:
+        """``not run``, ``running``, ``finished``, ``failed`` or ``interrupted``, which a killed run could not write down."""
+        diary = self.diary
+        status = diary.get("status", "interrupted" if self.holds_run() else "not run")
+        if status not in ("starting", "running"):
+            return status
+        return "running" if alive(diary, self.diary_file) else "interrupted"
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """``config.yaml``: what was run; empty where nothing can be read."""
+        try:
+            values = yaml.safe_load(self.config.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, yaml.YAMLError):
+            return {}
+        return values if isinstance(values, dict) else {}
+
     def holds_run(self) -> bool:
         """Whether a training has been started here."""
-        return (self.path / "run.json").exists()
+        return self.diary_file.exists()
 
     @classmethod
     def next(cls, experiment: str) -> "RunFolder":
@@ -83,20 +108,64 @@ class RunFolder:
             self._open_diary()
         except FileExistsError:
             if self.path.is_dir():
-                cure = "continue it with --ckpt_path last, or name another --run_dir"
-                raise InputError(f"{self.path} already holds a run; {cure}") from None
+                raise InputError(f"{self.path} has just been taken by another run; name another --run_dir") from None
             raise InputError(f"--run_dir {self.path} is a file, not a folder") from None
         except OSError as error:
             raise InputError(f"--run_dir {self.path} cannot be made: {error.strerror}") from None
         self._claimed += missing
 
     def _open_diary(self) -> None:
-        with (self.path / "run.json").open("x", encoding="utf-8") as file:
-            json.dump({"status": "starting", "started": _now()}, file)
-        self._claimed.insert(0, self.path / "run.json")
+        with self.diary_file.open("x", encoding="utf-8") as file:
+            json.dump({"status": "starting", "started": _now()} | identity(), file)
+        self._claimed.insert(0, self.diary_file)
+
+    def take_over(self) -> None:
+        """Take the run that was begun here, to go on with it.
+
+        Raises:
+            InputError: Its process lives.
+        """
+        self._before = diary = self.diary
+        if diary.get("status") in ("starting", "running") and alive(diary, self.diary_file, wait=True):
+            who = f"process {diary['pid']} on {diary.get('host', 'this machine').partition(' ')[0]}"
+            raise InputError(f"{self.path} is being trained by {who}; stop it first, or name another --run_dir")
+        self._write_diary(diary | {"status": "starting"} | identity())
+
+    def move_aside(self) -> Path:
+        """Give the folder the name ``<name>.before-<n>``, whole, so that its place is free; returns the new path.
+
+        Raises:
+            InputError: Its process lives, or the folder cannot be moved.
+        """
+        if self.status == "running":
+            raise InputError(f"{self.path} is being trained by process {self.diary['pid']}; stop it first")
+        number = 1
+        while (aside := self.path.with_name(f"{self.path.name}.before-{number}")).exists():
+            number += 1
+        try:
+            self.path.rename(aside)
+        except OSError as error:
+            raise InputError(f"{self.path} cannot be moved to {aside}: {error.strerror}; move it yourself") from error
+        return aside
+
+    def cut_back(self, step: int) -> None:
+        """Drop what was logged after ``step``, which is going to be logged again, and what interrupted writings left."""
+        metrics_csv.cut_back(self.path / metrics_csv.NAME, step)
+        lines = [line for line in read_metrics(self.path) if line["step"] <= step]
+        if lines:
+            write(self.path / METRICS, "".join(json.dumps(line) + "\n" for line in lines))
+        else:
+            (self.path / METRICS).unlink(missing_ok=True)
+        for path in self.path.rglob(".*"):
+            if re.fullmatch(r"\..+\.([a-z0-9_]{8}|new)", path.name) and path.is_file():
+                path.unlink()
 
     def give_up(self) -> None:
-        """Remove what :meth:`claim` made, unless somebody has put something in it."""
+        """Remove what :meth:`claim` made, unless somebody has put something in it; or leave the run as it was."""
+        if self._before:
+            self._write_diary(self._before)
+            self._before = {}
+            return
         for path in self._claimed:
             try:
                 if path.is_dir():
@@ -115,48 +184,27 @@ class RunFolder:
         earlier = commands.read_text(encoding="utf-8") if commands.exists() else ""
         write(commands, f"{earlier}{shlex.join(['python', '-m', 'trainer', *command])}\n")
         write(self.path / "version.json", json.dumps(versions(), indent=2) + "\n")
-        started = self.diary.get("started", _now())
-        entry = {"status": "running", "experiment": experiment, "started": started}
+        before = self.diary
+        entry = {"status": "running", "experiment": experiment, "started": before.get("started", _now())}
+        entry |= {key: before[key] for key in ("wandb",) if key in before}
         if earlier:
             entry["continued"] = _now()
-        self._write_diary(entry | {"pid": os.getpid(), "host": socket.gethostname()})
+        self._write_diary(entry | identity())
+
+    def wandb_id(self) -> str:
+        """The name under which Weights & Biases knows this run, made once, so that a resumed run goes on there too."""
+        diary = self.diary
+        if "wandb" not in diary:
+            diary["wandb"] = uuid.uuid4().hex[:8]
+            self._write_diary(diary)
+        return diary["wandb"]
 
     def end(self, status: str, **facts: Any) -> None:
         """Close the diary with ``finished``, ``interrupted`` or ``failed``."""
         self._write_diary(self.diary | {"status": status, "ended": _now()} | facts)
 
     def _write_diary(self, entry: dict[str, Any]) -> None:
-        write(self.path / "run.json", json.dumps(entry, indent=2) + "\n")
-
-    def logger(self) -> "MetricsCsv":
-        """The logger that writes ``metrics.csv`` here."""
-        return MetricsCsv(self.path)
-
-
-class MetricsCsv(CSVLogger):
-    """``metrics.csv`` directly in a folder, continued where an earlier part of the run left it."""
-
-    def __init__(self, folder: Path) -> None:
-        super().__init__(save_dir=folder, name="", version="")
-
-    @property
-    @rank_zero_experiment
-    def experiment(self) -> ExperimentWriter:
-        if self._experiment is None:
-            self._experiment = _Appending(log_dir=self.log_dir)
-        return self._experiment
-
-    def log_hyperparams(self, *_: Any, **__: Any) -> None:
-        """Leave them out: ``config.yaml`` beside this file has them all."""
-
-
-class _Appending(ExperimentWriter):
-    def _check_log_dir_exists(self) -> None:
-        """Keep the rows that are there; the parent's would delete them."""
-        path = Path(self.metrics_file_path)
-        if path.is_file():
-            header = path.read_text(encoding="utf-8").partition("\n")[0].strip()
-            self.metrics_keys = header.split(",") if header else []
+        write(self.diary_file, json.dumps(entry, indent=2) + "\n")
 
 
 def newest_run(experiment: str, finished: bool) -> RunFolder | None:
@@ -185,9 +233,7 @@ def versions() -> dict[str, Any]:
 
 def write(path: Path, text: str) -> None:
     """Write a whole file or leave the old one."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+    write_atomically(path, lambda file: file.write_text(text, encoding="utf-8") and None)
 
 
 def _version(name: str) -> str | None:

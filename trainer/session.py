@@ -7,8 +7,9 @@ from pathlib import Path
 
 from renderers.errors import InputError
 from trainer.configs import PROJECT_CONFIGS, SECTIONS, Composed, compose, names_yaml
+from trainer.keeping import KeepCheckpoints
 from trainer.run_folder import RunFolder
-from trainer.stopping import KeepLast, Signals
+from trainer.stopping import Signals
 
 
 @dataclass
@@ -23,8 +24,9 @@ class Session:
     signals: Signals = field(default_factory=Signals)
     exits: ExitStack = field(default_factory=ExitStack)
     run: RunFolder | None = None
-    keeper: KeepLast | None = None
+    keeper: KeepCheckpoints | None = None
     checkpoint: Path | None = None
+    continued: bool = False  # the run was begun by an earlier command
     started: bool = False
 
     def __post_init__(self) -> None:

@@ -3,7 +3,6 @@
 import csv
 import fcntl
 import math
-import os
 import re
 import shlex
 import shutil
@@ -15,8 +14,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import yaml
 
 from callbacks.evaluation_log import read_metrics
 from renderers.errors import InputError
@@ -92,20 +89,12 @@ class CellRun:
     @property
     def status(self) -> str:
         """``not run``, ``running``, ``finished``, or how it ended before that."""
-        diary = self.folder.diary
-        status = diary.get("status", "interrupted" if self.folder.holds_run() else "not run")
-        if status not in ("starting", "running"):
-            return status
-        return "running" if _alive(diary) else "interrupted"
+        return self.folder.status
 
     @property
     def settings(self) -> dict[str, Any]:
         """``config.yaml``: what was run."""
-        try:
-            values = yaml.safe_load(self.folder.config.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError):
-            return {}
-        return values if isinstance(values, dict) else {}
+        return self.folder.settings
 
     def figure(self, measure: Measure) -> Figure | None:
         """The figure at the end of a finished run: of its own last evaluation, or of the last ``validate`` after that."""
@@ -164,7 +153,7 @@ class CellRun:
         if self.status != "finished":
             again = self.folder.last_checkpoint.is_file()
             commands.append(
-                ["fit", *where, "--ckpt_path", "last", *extra] if again else ["fit", *self.words, *where],
+                ["fit", *where, *extra] if again else ["fit", *self.words, *where],
             )
         own_figure = measure.extractor == TRAINS_WITH and measure.weights is None
         if self.figure(measure) is None and not (commands and own_figure):
@@ -189,7 +178,7 @@ def run_missing(runs: list[CellRun], measure: Measure, extra: list[str]) -> list
         head = f"[{number}/{len(runs)}] {run.name}"
         with _claimed(run) as free:
             if not free:
-                host = run.folder.diary.get("host", socket.gethostname())
+                host = run.folder.diary.get("host", socket.gethostname()).partition(" ")[0]
                 print(f"{head}: left alone, it runs already (on {host})", flush=True)
                 continue
             commands = run.todo(measure, extra)
@@ -239,21 +228,6 @@ def _claimed(run: CellRun) -> Iterator[bool]:
             yield False
         else:
             yield run.status != "running"
-
-
-def _alive(diary: dict[str, Any]) -> bool:
-    """Whether the process that writes a diary still is; on another machine it is taken to be."""
-    if "pid" not in diary:  # between claiming a folder and the first step nothing is lost
-        return False
-    if diary.get("host") != socket.gethostname():
-        return True
-    try:
-        os.kill(int(diary["pid"]), 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def _metrics(folder: Path) -> list[dict[str, Any]]:

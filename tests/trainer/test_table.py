@@ -141,7 +141,7 @@ def test_commands_are_what_is_missing(capsys):
         "rm -r runs/tables/table3_small/fixed-chairs && python -m trainer fit --config=demo.yaml"
     )
     assert lines[1].endswith("--run_dir runs/tables/table1_small/iggan-chairs_one")
-    assert lines[2] == "python -m trainer fit --run_dir runs/tables/table3_small/fixed-tables --ckpt_path last"
+    assert lines[2] == "python -m trainer fit --run_dir runs/tables/table3_small/fixed-tables"
     assert "retrained-cubes" in lines[3]
     assert main([*TABLE3, "--commands"]) == 0
     assert (
@@ -307,7 +307,7 @@ def test_two_cells_are_trained_measured_again_and_not_twice(called, refused, mon
     weights = ["--extractor_weights", str(small_weights())]
     assert main([*argv, *weights, "--", *TINY]) == 0
     assert [command[0] for command in called[2:]] == ["fit", "validate", "validate"]
-    assert called[2][3:5] == ["--ckpt_path", "last"]
+    assert called[2][1:3] == ["--run_dir", "runs/tables/table1_small/dcgan-chairs_one"]
     assert "extractor renders_small (" in Path("runs/tables/table1_small/table1.md").read_text()
     assert main([*argv, *weights, "--", *TINY]) == 0
     assert len(called) == 5
