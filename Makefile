@@ -44,6 +44,11 @@ extractor: setup ## train the classifier behind the FID extractor renders_small 
 test-pyrender: setup ## run the OpenGL tests on the two maintained forks of pyrender as well
 	bash scripts/test_pyrender.sh $(BIN)/python
 
+GLB ?= runs
+.PHONY: validate-glb
+validate-glb: ## check GLB files by Khronos' validator (needs node): make validate-glb GLB=runs/demo/001/export
+	bash scripts/validate_glb.sh $(GLB)
+
 .PHONY: clean
 clean: ## remove .venv and what tools leave behind (runs/ and caches stay)
 	rm -rf $(VENV) *.egg-info .pytest_cache .ruff_cache .hypothesis .import_linter_cache build dist

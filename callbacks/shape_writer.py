@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,14 +17,10 @@ from trimesh.exchange.obj import export_obj
 from trimesh.visual.material import PBRMaterial, SimpleMaterial
 
 from callbacks.pictures import save_png
+from callbacks.surface_files import write_surface
 from datamodules.shapes import write_binvox
 from renderers.surface import marching_cubes
 
-_NOTHING = b'{"asset":{"version":"2.0"}} '  # padded to a multiple of 4 bytes, as GLB asks
-EMPTY = {
-    "glb": struct.pack("<4sIIII", b"glTF", 2, 20 + len(_NOTHING), len(_NOTHING), 0x4E4F534A) + _NOTHING,
-    "obj": b"# an empty shape\n",
-}
 PICTURES = {"image": "", "normal_map": "_normals", "texture": "_texture", "background": "_background"}
 Format = Literal["glb", "obj", "binvox"]
 
@@ -87,11 +82,7 @@ def write_shape(solid: Bool[np.ndarray, "D D D"], stem: Path, formats: tuple[For
         if kind == "binvox":
             write_binvox(path, solid)
             continue
-        vertices, faces, normals = marching_cubes(solid)
-        if len(faces):
-            trimesh.Trimesh(vertices, faces, vertex_normals=normals, process=False).export(path)
-        else:  # trimesh refuses to export nothing
-            path.write_bytes(EMPTY[kind])
+        write_surface(path, *marching_cubes(solid))
 
 
 def write_mesh(
