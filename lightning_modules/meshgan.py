@@ -57,7 +57,8 @@ class MeshGANModule(GenerativeModule):
         growth: phases by pictures seen; None is the full size from the start. See :class:`GrowthPhase`.
         r1_gamma: γ, of pictures in [-1, 1] as published.
         r1_every: steps from one R1 to the next, where it weighs so many times as much.
-        truncation: of ``predict``, psi; None for none.
+        truncation: of ``predict`` and of figures, psi; None for none.
+        truncation_cutoff: the layers of each network below it are truncated; None is all.
         generator_optimizer, discriminator_optimizer: learning rates 1e-3.
         **evaluation: see :class:`GenerativeModule`.
 
@@ -75,6 +76,7 @@ class MeshGANModule(GenerativeModule):
         r1_gamma: float = 10.0,
         r1_every: int = 1,
         truncation: float | None = 0.7,
+        truncation_cutoff: int | None = 8,
         generator_optimizer: OptimizerCallable = adam_stylegan,
         discriminator_optimizer: OptimizerCallable = adam_stylegan,
         **evaluation: Any,
@@ -85,7 +87,8 @@ class MeshGANModule(GenerativeModule):
         if r1_every < 1 or r1_gamma < 0:
             raise InputError(f"r1_every must be at least 1 and r1_gamma at least 0, got {r1_every} and {r1_gamma}")
         self.discriminator, self.renderer, self.views = discriminator, renderer, views
-        self.r1_gamma, self.r1_every, self.truncation = r1_gamma, r1_every, truncation
+        self.r1_gamma, self.r1_every = r1_gamma, r1_every
+        self.truncation, self.truncation_cutoff = truncation, truncation_cutoff
         self.optimizer_factories = (discriminator_optimizer, generator_optimizer)
         self._true: Rendering | None = None  # what depth is measured against
         self._renderers: dict[tuple[int, bool], Renderer] = {}
@@ -222,6 +225,10 @@ class MeshGANModule(GenerativeModule):
         """Scenes at this stage of growth; ``options`` of :meth:`networks.MeshGenerator.forward`."""
         return self.generator_ema(z, self.stage.resolution, self.stage.fade, **options)
 
+    def shown(self, z: Float[Tensor, "n Z"], truncation: float | None) -> GeneratedScene:
+        """Scenes truncated for display, with the same noise for all and the middle of their backgrounds."""
+        return self.scenes(z, noise="fixed", truncation=truncation, truncation_cutoff=self.truncation_cutoff)
+
     def seeded_scenes(self, z: Float[Tensor, "n Z"], *key: int | str, part: slice = slice(None)) -> GeneratedScene:
         """Scenes whose noise and crop depend on ``key``, ``part`` of those of n latents; not truncated."""
         size = self.stage.resolution
@@ -230,7 +237,9 @@ class MeshGANModule(GenerativeModule):
         return self.scenes(z[part], offsets=offsets, noise=(noise[0], noise[1]))
 
     @torch.no_grad()
-    def evaluated(self, z: Float[Tensor, "n Z"], *key: int | str, part: slice = slice(None)) -> Float[Tensor, "m C H W"]:
+    def evaluated(
+        self, z: Float[Tensor, "n Z"], *key: int | str, part: slice = slice(None)
+    ) -> Float[Tensor, "m C H W"]:
         scene = self.seeded_scenes(z, "evaluation", *key, part=part)
         camera = self.views.sample(len(z), random_stream("evaluation views", *key))[part]
         image = self.draw(scene.mesh, camera, scene.background, normals=False).image
@@ -294,7 +303,7 @@ class MeshGANModule(GenerativeModule):
         random views, ``texture`` and ``background (B, 3, 2N, 2N)``, and the mesh's ``vertices (B, V, 3)``,
         ``faces (F, 3)`` and ``uvs (V, 2)``, (0, 0) at the texture's top left.
         """
-        scene = self.scenes(self.sample_latents(batch), noise="fixed", truncation=self.truncation)
+        scene = self.shown(self.sample_latents(batch), self.truncation)
         views = [self.views.sample(1, random_stream("sample view", self.sample_seed, int(i))) for i in batch]
         camera = Camera(torch.cat([v.azimuth for v in views]), torch.cat([v.elevation for v in views]), self.views.fov)
         drawn = self.draw(scene.mesh, camera, scene.background)

@@ -112,6 +112,7 @@ class MeshGenerator(nn.Module):
         mix: Float[Tensor, "B Z"] | None = None,
         crossover: tuple[int, int] | None = None,
         truncation: float | None = None,
+        truncation_cutoff: int | None = 8,
         noise: Noise | tuple[Noise, Noise] = None,
         generator: torch.Generator | None = None,
     ) -> GeneratedScene:
@@ -125,6 +126,7 @@ class MeshGenerator(nn.Module):
             mix: second latents, for style mixing in both networks.
             crossover: of the object's and of the background's network; drawn from ``generator`` if None.
             truncation: psi, for display; None for training and FID.
+            truncation_cutoff: the layers of each network below it are truncated (8 as published); None is all.
             noise: of both networks, or a pair.
             generator: where what is not given comes from: crossover and noise of the object, then of the background.
 
@@ -146,6 +148,7 @@ class MeshGenerator(nn.Module):
                 mix=mixes[i],
                 crossover=crossovers[i],
                 truncation=truncation,
+                truncation_cutoff=truncation_cutoff,
                 noise=noises[i],
                 generator=generator,
             )

@@ -288,7 +288,13 @@ def test_sheets_and_samples():
         assert torch.allclose(value, expected, atol=1e-5), name
     module.truncation = 0.0
     still = module.predict_step(torch.arange(2), 0)["vertices"]
-    assert torch.allclose(still[0], still[1], atol=1e-5)  # all styles but the last two layers' are the mean
+    assert torch.allclose(still[0], still[1], atol=1e-5)  # all styles but those of the layers from the cutoff on
+
+    def textures(cutoff: int | None) -> torch.Tensor:
+        module.truncation_cutoff = cutoff
+        return module.predict_step(torch.arange(2), 0)["texture"]
+
+    assert torch.allclose(*textures(None), atol=1e-5) and not torch.allclose(*textures(2), atol=1e-3)
 
 
 def test_parts_that_do_not_fit_are_refused(tmp_path):
