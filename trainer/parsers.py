@@ -1,8 +1,10 @@
 """The options of every command, apart from what the commands do: help and completion must not wait for torch."""
 
 import argparse
+import math
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
 import configs
 
@@ -11,6 +13,12 @@ EXTRACTORS = ("renders_small", "renders", "imagenet")
 RENDERERS = ("opengl", "soft", "absorption", "visual_hull", "emission_absorption")
 FORMATS = ("glb", "obj", "ply", "stl", "binvox", "npz")
 TABLES = sorted(path.stem for path in (Path(configs.__file__).parent / "tables").glob("table*.yaml"))
+FIGURES = {
+    "MeshGAN": ("samples", "random", "interpolation", "truncation"),
+    "voxels": ("samples", "normals", "views", "view_normals", "thresholds", "interpolation"),
+    "pictures": ("samples", "interpolation"),
+    "the data": ("data", "data_normals"),
+}
 SHELLS = ("bash", "zsh", "tcsh")
 
 
@@ -246,6 +254,43 @@ def _run_options(parser: CommandParser) -> None:
     parser.add_argument("--ckpt_path", metavar="FILE", help="another checkpoint: a file, or last or best of the run")
 
 
+def figures() -> CommandParser:
+    lines = (
+        "figures --run_dir runs/heads/001 --numbers 0,3,7,12",
+        "figures --run_dir runs/heads/001 --only truncation --psi=1,0.5,0,-0.5 --truncation_cutoff none",
+        "figures --run_dir runs/chairs/001 --zoom 2 --data.shapes.root=/data/ShapeNetCore.v2",
+        "figures --config demo.yaml --only data,data_normals --output figures",
+    )
+    kinds = [f"  of {kind:<12}{', '.join(names)}" for kind, names in FIGURES.items()]
+    more = "Options that begin with --data. change the run's config, such as where the data are now."
+    parser = CommandParser(
+        "figures",
+        "Draw the papers' figures of a trained model and its data, as PNG, with captions.md.\n\n"
+        "Samples go by number: sample i of a seed is that of predict and export.",
+        usage="python -m trainer figures --run_dir RUN [options]",
+        epilog="\n".join(["figures:", *kinds, "", more, "", "examples:", *(f"  python -m trainer {x}" for x in lines)]),
+    )
+    _run_options(parser)
+    parser.add_argument("--config", metavar="NAME", help="instead of a run: a config, for figures of its data alone")
+    parser.add_argument("--only", metavar="LIST", type=words, help="the figures to draw (all)")
+    parser.add_argument("--output", metavar="DIR", type=Path, help="where to write (RUN/figures)")
+    parser.add_argument(
+        "--numbers", metavar="LIST", type=numbers, help="samples, where a row shows one, as 0,3,7 or 0-5"
+    )
+    parser.add_argument("--rows", metavar="N", type=count, default=6, help="(%(default)s)")
+    parser.add_argument("--columns", metavar="N", type=count, default=8, help="of grids (%(default)s)")
+    parser.add_argument("--sample_seed", metavar="S", type=whole, default=0, help="of samples and views (%(default)s)")
+    parser.add_argument("--size", metavar="PIXELS", type=count, default=128, help="of each picture (%(default)s)")
+    parser.add_argument("--zoom", metavar="Z", type=zoom, default=1.0, help="into the middle, of voxels (%(default)g)")
+    psis = (1.0, 0.7, 0.5, 0.2, 0.0, -0.5)
+    shown = ",".join(f"{psi:g}" for psi in psis)
+    parser.add_argument("--psi", metavar="LIST", type=psi_list, default=psis, help=f"truncation's columns ({shown})")
+    parser.add_argument("--truncation", metavar="PSI", type=or_none(fraction), help="of MeshGAN, or none (the run's)")
+    cutoff = "truncate MeshGAN's layers below it; none: all (the run's)"
+    parser.add_argument("--truncation_cutoff", metavar="LAYER", type=or_none(whole), help=cutoff)
+    return parser
+
+
 def render() -> CommandParser:
     parser = CommandParser(
         "render",
@@ -370,6 +415,37 @@ def numbers(text: str) -> list[int]:
         if len(found) > 100_000:
             raise argparse.ArgumentTypeError(f"{text!r} are more than 100,000")
     return list(dict.fromkeys(found))
+
+
+def count(text: str) -> int:
+    if not text.isascii() or not text.isdecimal() or not 1 <= int(text) <= 10_000:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1 to 10000")
+    return int(text)
+
+
+def zoom(text: str) -> float:
+    if (number := positive(text)) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is less than 1")
+    return number
+
+
+def words(text: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(word.strip() for word in text.split(",")))
+
+
+def psi_list(text: str) -> tuple[float, ...]:
+    try:
+        psis = tuple(float(word) for word in text.split(","))
+    except ValueError:
+        psis = ()
+    if not psis or not all(map(math.isfinite, psis)):
+        raise argparse.ArgumentTypeError(f"{text!r} is no list of numbers such as 1,0.5,0")
+    return psis
+
+
+def or_none(read: Callable[[str], float]) -> Callable[[str], float | Literal["none"]]:
+    """``none``, or what ``read`` makes of the text."""
+    return lambda text: "none" if text == "none" else read(text)
 
 
 def degrees(text: str) -> list[float]:

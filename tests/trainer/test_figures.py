@@ -1,0 +1,117 @@
+"""The figures command on a small run."""
+
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+from trainer.__main__ import main
+
+RUN = "runs/faces/001"
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    """A run of one step of MeshGAN, two sizes of networks grown to the first."""
+    folder = tmp_path_factory.mktemp("figures")
+    narrow = {"channel_base": 64, "channel_max": 8}
+    module = {
+        "generator": {
+            "class_path": "networks.MeshGenerator",
+            "init_args": {"image_size": 16, "latent_size": 8, "style_size": 8, "mapping_layers": 2, **narrow},
+        },
+        "discriminator": {"class_path": "networks.StyleGANDiscriminator", "init_args": {"resolution": 16, **narrow}},
+        "renderer": {"class_path": "renderers.SoftRasterizer", "init_args": {"image_size": 16}},
+        "views": {"azimuth": [-45, 45], "elevation": [-15, 15], "fov": 10},
+        "growth": [{"resolution": 8, "fade_kimg": 0, "stable_kimg": 1}, {"resolution": 16, "fade_kimg": 1}],
+    }
+    sizes = {"image_size": 16, "pictures": 4, "reference_pictures": 6, "batch_size": 4, "total_kimg": 0.004}
+    data = {"class_path": "datamodules.HeadsDataModule", "init_args": {**sizes, "cache_dir": str(folder / "cache")}}
+    trainer = {
+        "max_epochs": 1,
+        "accelerator": "cpu",
+        "devices": 1,
+        "limit_val_batches": 0,
+        "num_sanity_val_steps": 0,
+        "use_distributed_sampler": False,
+        "enable_progress_bar": False,
+    }
+    model = {"class_path": "lightning_modules.MeshGANModule", "init_args": module}
+    (folder / "faces.yaml").write_text(yaml.safe_dump({"model": model, "data": data, "trainer": trainer}))
+    assert main(["fit", "--config", str(folder / "faces.yaml"), "--run_dir", str(folder / RUN)]) == 0
+    return folder / RUN
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_figures_of_a_run(run, tmp_path, capsys):
+    few = ["--run_dir", str(run), "--rows", "2", "--columns", "3", "--size", "32"]
+    assert main(["figures", *few]) == 0
+    out = capsys.readouterr().out
+    assert "data_normals: left out, the data are pictures" in out
+    drawn = files(run / "figures")
+    names = {"samples.png", "random.png", "interpolation.png", "truncation.png", "data.png"}
+    assert drawn.keys() == names | {"captions.md"}
+    captions = (run / "figures/captions.md").read_text()
+    assert captions.count("\n") == 5 and "Run faces 001, last.ckpt at 0.004 kimg, sample seed 0." in captions
+    with Image.open(run / "figures/data.png") as sheet:
+        assert sheet.size == (3 * 32 + 2 * 2, 2 * 32 + 2)
+
+    assert main(["figures", *few, "--output", str(tmp_path / "again")]) == 0
+    assert files(tmp_path / "again") == drawn  # the same, byte for byte
+    other = [*few, "--output", str(tmp_path / "other"), "--only", "truncation,samples", "--numbers", "0,5"]
+    more = ["--truncation", "none", "--truncation_cutoff", "none", "--psi=-1,0", "--sample_seed", "3"]
+    assert main(["figures", *other, *more]) == 0
+    assert files(tmp_path / "other").keys() == {"samples.png", "truncation.png", "captions.md"}
+    captions = (tmp_path / "other/captions.md").read_text()
+    assert "Samples 0, 5 as picked" in captions and "Not truncated" in captions and "all layers" in captions
+
+
+def test_figures_of_data_alone(run, tmp_path):
+    config = [f"--data.cache_dir={tmp_path}", "--config", str(run / "config.yaml"), "--output", str(tmp_path / "f")]
+    assert main(["figures", *config, "--only=data", "--data.image_size=32", "--rows=1", "--columns=2"]) == 0
+    assert files(tmp_path / "f").keys() == {"data.png", "captions.md"}
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--only", "sample"], "there is no figure 'sample'; MeshGANModule has samples, random, interpolation"),
+        (["--only", "data_normals"], "there is nothing to draw"),
+        (["--only", "interpolation", "--numbers", "3"], "there is nothing to draw"),
+        (["--numbers", "a"], "'a' is no list such as 0-7 or 1,5"),
+        (["--psi", "1,x"], "'1,x' is no list of numbers"),
+        (["--rows", "0"], "'0' is no whole number from 1"),
+        (["--rows", "100", "--columns", "100"], "more than 4096 pictures"),
+        (["--zoom", "0.5"], "'0.5' is less than 1"),
+        (["--ckpt_path", "best"], "holds no best checkpoint"),
+        (["--ckpt_path", "gone.ckpt"], "there is no checkpoint gone.ckpt"),
+        (["--config", "demo.yaml"], "either which run, by --run_dir, or by --config"),
+        (["--model.truncation=1"], "unrecognized arguments: --model.truncation=1"),
+        (["--data.size=3"], "datamodules.HeadsDataModule has no argument 'size'"),
+        (["--data.image_size=4", "--only", "data"], "heads need image_size of at least 8"),
+    ],
+)
+def test_mistaken_options(run, refused, tmp_path, options, says):
+    assert says in refused("figures", "--run_dir", str(run), "--output", str(tmp_path / "out"), *options)
+    assert not list(tmp_path.glob("out/*"))
+
+
+def test_runs_that_cannot_be_drawn(run, refused, tmp_path):
+    assert "is no run: it has no config.yaml" in refused("figures", "--run_dir", str(tmp_path))
+    assert "either which run" in refused("figures")
+    assert "a config without a run has data, data_normals" in refused("figures", "--config=demo.yaml", "--only=samples")
+    (tmp_path / "config.yaml").write_bytes((run / "config.yaml").read_bytes())
+    assert "holds no last checkpoint" in refused("figures", "--run_dir", str(tmp_path))
+    (tmp_path / "checkpoints").mkdir()
+    content = torch.load(run / "checkpoints/last.ckpt", weights_only=True)
+    del content["state_dict"]["generator.object.synthesis.constant"]
+    torch.save(content, tmp_path / "checkpoints/last.ckpt")
+    assert "generator.object.synthesis.constant is not there" in refused("figures", "--run_dir", str(tmp_path))
+    (tmp_path / "file").write_text("")
+    sentence = refused("figures", "--run_dir", str(run), "--output", str(tmp_path / "file"))
+    assert "file cannot be made: File exists" in sentence
