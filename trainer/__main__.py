@@ -8,6 +8,7 @@ import difflib
 import importlib
 import os
 import sys
+import time
 from typing import NamedTuple
 
 from trainer import parsers
@@ -82,8 +83,27 @@ def main(argv: list[str] | None = None) -> int:
 
         if not isinstance(error, InputError) or os.environ.get("UNRENDER_TRACEBACK"):
             raise
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        complain(error.sentence)
         return 2
+
+
+def complain(sentence: str, patience: float = 5.0) -> None:
+    """Say on stderr what is wrong, once for all ranks.
+
+    What is wrong on the first rank is wrong on the others as well, and whoever started them ends them, or has ended. A rank
+    that is still there after ``patience`` seconds is alone with its error, and says it.
+    """
+    names = ("RANK", "SLURM_PROCID", "LOCAL_RANK")  # torchrun, srun, Lightning
+    rank = next((os.environ[name] for name in names if os.environ.get(name)), "0")
+    if rank == "0":
+        print(f"error: {sentence}", file=sys.stderr)
+        return
+    parent, until = os.getppid(), time.monotonic() + patience
+    while time.monotonic() < until:
+        time.sleep(0.05)
+        if os.getppid() != parent:
+            return
+    print(f"error on rank {rank}: {sentence}", file=sys.stderr)
 
 
 if __name__ == "__main__":
