@@ -176,6 +176,21 @@ def fid() -> CommandParser:
     return parser
 
 
+def shapes() -> CommandParser:
+    parser = CommandParser(
+        "shapes",
+        "Compare a run's voxel shapes with held-out ones: coverage, minimum matching distance and 1-NN accuracy by\n"
+        "Chamfer distance, and the IoU with the nearest training shape. Training shapes stand beside as the yardstick.\n"
+        "--data.ARGUMENT=VALUE changes the run's data, such as where they lie.",
+        ("shapes --run_dir runs/demo/001", "shapes --run_dir runs/demo/001 --count 50 --json"),
+    )
+    _run_options(parser)
+    parser.add_argument("--count", metavar="N", type=count, default=100, help="shapes of each kind (%(default)s)")
+    parser.add_argument("--points", metavar="N", type=count, default=1024, help="on a surface (%(default)s)")
+    parser.add_argument("--json", action="store_true", help="print the figures as JSON")
+    return parser
+
+
 def table() -> CommandParser:
     lines = (
         "table table1 --root ShapeNetCore.v2 --extractor_weights renders.pt",
@@ -214,8 +229,8 @@ def export() -> CommandParser:
     parser = CommandParser(
         "export",
         "Write samples of a run as 3D files, and say of each whether it is closed.\n\n"
-        "Every file has y up and z toward the viewer; the unit is the metre (glTF's): voxels fill the cube [-1/2, 1/2]³,\n"
-        "generated meshes lie in the unit ball. Sample i of a seed is the same as predict's, however many are asked for.",
+        "Every file has y up and z toward the viewer, the origin in the middle; the unit is the metre (glTF's): voxels\n"
+        "fill the cube [-1/2, 1/2]³, pictures show [-1, 1]². Sample i of a seed is the same as predict's.",
         (
             "export --run_dir runs/demo/001 --seeds 0-7 --formats glb,stl",
             "export --run_dir runs/demo/001 --seeds 3 --decimate 2000 --turntable gif",
@@ -296,7 +311,8 @@ def render() -> CommandParser:
         "render",
         "Draw meshes, voxels or the shapes of a config by any renderer, as PNG.\n\n"
         "Meshes (glb, gltf, obj, ply, stl, off), binvox, npz (an export, or an array of voxels [z, y, x]), or a config\n"
-        "whose data have shapes. What the renderer does not take is converted: voxels to their surface, meshes to voxels.",
+        "whose data have shapes (--data.ARGUMENT=VALUE changes it). What the renderer does not take is converted: voxels\n"
+        "to their surface, meshes to voxels.",
         (
             "render chair.glb --views 8",
             "render chair.stl --fit --up z --azimuth 30 --elevation 20 --normals --depth",
@@ -319,6 +335,7 @@ def render() -> CommandParser:
     parser.add_argument("--up", choices=("y", "z"), default="y", help="of mesh files (%(default)s)")
     parser.add_argument("--fit", action="store_true", help="move and scale meshes into the cube [-0.45, 0.45]³")
     parser.add_argument("--shapes", metavar="LIST", type=numbers, default=range(4), help="of a config, as 0-3 (0-3)")
+    parser.add_argument("--unlit", action="store_true", help="colours alone, as of textures that have light in them")
     parser.add_argument("--normals", action="store_true", help="also *_normals.png, (n + 1) / 2 in the camera's frame")
     parser.add_argument(
         "--depth", action="store_true", help="also *_depth.png and *_depth.npy (world units, inf: empty)"
