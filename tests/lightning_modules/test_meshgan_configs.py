@@ -54,3 +54,12 @@ def test_ablations_change_what_they_say(capsys):
     near, wide = ([-45.0, 45.0], 10.0), ([-120.0, 120.0], 10.0)
     expected = [(0, None, 0, *near), (1, None, 0, *near), (1, 1.3, 0, *near), (1, 1.3, 4, *near), (1, 1.3, 4, *wide)]
     assert [shown(*options) for options in ABLATIONS.values()] == expected
+
+
+def test_the_papers_model_laid_over_a_small_one_is_the_papers(capsys):
+    def model(*options: str) -> dict:
+        assert main(["fit", *options, "--print_config"]) == 0
+        return yaml.safe_load(capsys.readouterr().out)["model"]
+
+    over = model("--config", "faces.yaml", "--model", "model/meshgan.yaml", "--data.image_size=128")
+    assert over == model("--config", "ffhq.yaml")
