@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from datamodules.render_cache import RenderCache
 from datamodules.sampling import ShareSampler, StepBatchSampler
 
 
@@ -56,6 +57,10 @@ class RunDataModule(pl.LightningDataModule):
     def part_of_batch(self, batch: int) -> tuple[int, slice]:
         """Of one batch of what is shared out: how many items all ranks have in it, and which of these are this rank's."""
         return self._shared.part(batch)
+
+    def caches(self) -> list[RenderCache]:
+        """The pictures that training and evaluation need drawn and kept, to be prepared before; none of most data."""
+        return []
 
     def predict_dataloader(self) -> DataLoader:
         """The numbers of the samples to predict: the generator's own matter, no data."""

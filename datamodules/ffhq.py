@@ -171,6 +171,9 @@ class FFHQDataModule(RunDataModule):
         """Fingerprint of the reference pictures, under which their statistics may be kept."""
         return self._cache.folder.name
 
+    def caches(self) -> list[RenderCache]:
+        return [self._cache]
+
     def prepare_data(self) -> None:
         if self.trainer is None or self.trainer.state.fn != "predict":  # it draws from the generator alone
             self._cache.prepare()

@@ -86,6 +86,9 @@ class RenderClassesDataModule(RunDataModule):
     def class_names(self) -> list[str]:
         return sorted(self.classes)
 
+    def caches(self) -> list[RenderCache]:
+        return [self._cache(name, train) for train in (True, False) for name in self.class_names]
+
     def prepare_data(self) -> None:
         """Draw what is missing.
 
@@ -100,9 +103,8 @@ class RenderClassesDataModule(RunDataModule):
                 f"the classifier has {len(expected)} classes and the data {len(self.class_names)}; they differ in "
                 f"{', '.join(unlike[:5])}; name the data's classes in alphabetical order"
             )
-        for train in (True, False):
-            for name in self.class_names:
-                self._cache(name, train).prepare()
+        for cache in self.caches():
+            cache.prepare()
 
     def train_dataloader(self) -> DataLoader:
         dataset = self._dataset(train=True)

@@ -117,6 +117,9 @@ class ShapeNetRenderDataModule(RunDataModule):
         """Fingerprint of the reference pictures, under which their statistics may be kept."""
         return self._cache(train=False).folder.name
 
+    def caches(self) -> list[RenderCache]:
+        return [self._cache(train) for train in (True, False) if not (train and self.pictures == "unlimited")]
+
     def prepare_data(self) -> None:
         if self.trainer is not None and self.trainer.state.fn == "predict":
             return  # it draws from the generator alone

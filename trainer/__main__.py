@@ -26,6 +26,7 @@ COMMANDS = {
     "validate": Command("print a checkpoint's metrics on the validation data", "trainer.cli:validate"),
     "test": Command("print a checkpoint's metrics on the test data", "trainer.cli:test"),
     "predict": Command("write shapes and pictures from a checkpoint", "trainer.cli:predict"),
+    "prepare": Command("draw the pictures that a training needs, before it", "trainer.prepare:main"),
     "figures": Command("draw the papers' figures of a trained model and its data", "trainer.figures:main"),
     "fid": Command("compare two folders of pictures by FID and KID", "trainer.fid:main"),
     "table": Command("run and gather a table of the papers, beside their figures", "trainer.table:main"),

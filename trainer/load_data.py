@@ -21,13 +21,14 @@ class DataOf:
     Args:
         config: an experiment's or a run's.
         overrides: options such as ``--data.root=PATH`` that change its values.
+        parts: files that lie over its sections, such as ``{"data": "data/lvp.yaml"}``.
 
     Raises:
         InputError: there is no config, or it or an option cannot be used.
     """
 
-    def __init__(self, config: str | Path, overrides: list[str]) -> None:
-        self._composed = compose([config])
+    def __init__(self, config: str | Path, overrides: list[str], parts: dict[str, str] | None = None) -> None:
+        self._composed = compose([config], parts or {})
         kept = ("seed_everything", *SECTIONS)  # what interpolations may refer to
         self._composed.values = {k: v for k, v in self._composed.values.items() if k in kept}
         self._overrides = overrides

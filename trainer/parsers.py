@@ -306,6 +306,23 @@ def figures() -> CommandParser:
     return parser
 
 
+def prepare() -> CommandParser:
+    parser = CommandParser(
+        "prepare",
+        "Draw the pictures that a config's data need, and keep them, as fit would before its first step.\n\n"
+        "With --shard i/n one part of n, so that many machines fill one cache; what is there is not drawn again.",
+        (
+            "prepare --config chairs.yaml --data.init_args.shapes.init_args.root=/data/ShapeNetCore.v2",
+            "prepare --config chairs.yaml --shard 3/64",
+        ),
+    )
+    parser.add_argument("--config", metavar="NAME", required=True, help="an experiment, such as chairs.yaml")
+    parser.add_argument("--data", metavar="FILE", help="other data, such as data/lvp.yaml")
+    parser.add_argument("--model", metavar="FILE", help="another method, where the data depend on it")
+    parser.add_argument("--shard", metavar="I/N", type=shard, default=(1, 1), help="the I-th of N parts, from 1 (1/1)")
+    return parser
+
+
 def render() -> CommandParser:
     parser = CommandParser(
         "render",
@@ -379,6 +396,14 @@ def completion() -> CommandParser:
 
 
 # Values of options.
+
+
+def shard(text: str) -> tuple[int, int]:
+    """``3/64``: which of how many, from 1."""
+    first, _, second = text.partition("/")
+    if not (first.isdecimal() and second.isdecimal() and 1 <= int(first) <= int(second)):
+        raise argparse.ArgumentTypeError(f"{text!r} is not I/N with I from 1 to N, such as 3/64")
+    return int(first), int(second)
 
 
 def whole(text: str) -> int:

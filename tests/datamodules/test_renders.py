@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -136,3 +138,25 @@ def test_labelled_renders():
     assert len(module.val_dataloader().dataset) == 4
     with pytest.raises(ValueError, match="must be the same"):
         RenderClassesDataModule(shapes, {}, OpenGLRenderer(16), ViewDistribution())
+
+
+def test_parts_of_a_cache_are_drawn_apart_and_merged_by_a_manifest(tmp_path):
+    count, painters = 256 * 3 + 10, [Painter(), Painter(), Painter()]
+    manifest = tmp_path / "manifest.json"
+    assert make(tmp_path, painters[1], count).prepare((2, 2)) == 256 + 10
+    assert make(tmp_path, painters[1], count).missing() == 512 and not manifest.exists()
+    assert make(tmp_path, painters[0], count).prepare((1, 2)) == 512
+    assert make(tmp_path, painters[0], count).missing() == 0
+    listed = json.loads(manifest.read_text())
+    assert listed["pictures"] == count and len(listed["sha256"]) == 4
+    assert make(tmp_path, painters[2], count).prepare() == 0
+
+    whole = make(tmp_path / "whole", Painter(), count)
+    whole.prepare()
+    assert np.array_equal(make(tmp_path, painters[2], count).load(), whole.load())
+    assert manifest.read_text() == (tmp_path / "whole" / "manifest.json").read_text()
+
+    (tmp_path / f"00001-of-{count}.npy").unlink()
+    assert make(tmp_path, painters[2], count).missing() == 256
+    assert make(tmp_path, painters[2], count).prepare((1, 2)) == 0
+    assert make(tmp_path, painters[2], count).prepare() == 256

@@ -1,0 +1,46 @@
+"""``prepare``: what fit would draw first, drawn before it, in parts."""
+
+import pytest
+
+from datamodules.render_cache import RenderCache
+from trainer.__main__ import main
+
+CONFIG = """
+model: {class_path: toy.ToyGAN}
+data:
+  class_path: datamodules.ShapeNetRenderDataModule
+  init_args:
+    shapes: {class_path: datamodules.shapes.ProceduralShapes, init_args: {category: chair, count: 4, voxel_size: 16}}
+    renderer: {class_path: renderers.OpenGLRenderer, init_args: {image_size: 16}}
+    views: {azimuth: [0, 360], elevation: [0, 30]}
+    pictures: 12
+    reference_pictures: 6
+"""
+
+
+@pytest.fixture(autouse=True)
+def small_files(monkeypatch):
+    monkeypatch.setattr("datamodules.render_cache.SHARD", 4)
+
+
+def test_shards_make_the_cache_that_fit_finds(workplace, capsys, monkeypatch):
+    (workplace / "small.yaml").write_text(CONFIG)
+    monkeypatch.setenv("UNRENDER_CACHE", str(workplace / "cache"))
+    assert main(["prepare", "--config", "small.yaml", "--shard", "2/3"]) == 0
+    first, second = capsys.readouterr().out.splitlines()
+    assert "training pictures: 4 drawn, 8 of 12 still missing" in first
+    assert "reference pictures: 2 drawn, 4 of 6 still missing" in second
+    for shard in ("1/3", "3/3"):
+        assert main(["prepare", "--config", "small.yaml", "--shard", shard]) == 0
+    assert capsys.readouterr().out.count("all 12 are there") == 1
+    monkeypatch.setattr(RenderCache, "_write", None)  # nothing is left to be drawn
+    assert main(["prepare", "--config", "small.yaml"]) == 0
+    assert "0 drawn, all 12 are there" in capsys.readouterr().out
+    assert len(list((workplace / "cache" / "renders").glob("*/manifest.json"))) == 2
+
+
+def test_what_draws_nothing_before_is_refused(workplace, refused):
+    (workplace / "small.yaml").write_text(CONFIG)
+    assert "is not I/N" in refused("prepare", "--config", "small.yaml", "--shard", "4/3")
+    assert "ToyData draws no pictures before training" in refused("prepare", "--config", "toy.yaml")
+    assert "--config" in refused("prepare")
