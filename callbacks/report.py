@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import base64
 import html
-import json
 from pathlib import Path
 
 import pytorch_lightning as pl
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from callbacks.evaluation_log import read_metrics
-from renderers.files import write_atomically
+from callbacks.pages import data_url, film, picture, write_page
 
 SHEETS = {
     "samples": "Samples",
@@ -21,23 +19,6 @@ SHEETS = {
     "textures": "Textures",
     "backgrounds": "Backgrounds, of which samples show a part",
 }
-STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 1100px; margin: 2em auto; padding: 0 1em; color: #222 }
-h1 { font-size: 1.5em } h2 { font-size: 1.15em; margin-top: 2em }
-img { max-width: 100%; image-rendering: pixelated } img.curve { image-rendering: auto }
-table { border-collapse: collapse } td, th { padding: .2em .8em; text-align: right; border-bottom: 1px solid #ddd }
-.row { display: flex; flex-wrap: wrap; gap: 1em } figure { margin: 0 } figcaption { color: #555; font-size: .9em }
-pre { background: #f4f4f4; padding: .8em; overflow-x: auto; font-size: .8em }
-input[type=range] { width: 100% }
-"""
-
-SLIDER = """
-for (const box of document.querySelectorAll('.film')) {
-  const frames = box.querySelectorAll('figure'), range = box.querySelector('input');
-  const show = () => frames.forEach((f, i) => f.hidden = i != range.value);
-  range.oninput = show; show();
-}
-"""
 
 
 class Report(pl.Callback):
@@ -56,19 +37,15 @@ def write_report(folder: Path) -> Path:
     title = f"{folder.parent.name} {folder.name}"
     parts = [f"<h1>unrender: {html.escape(title)}</h1>", _summary(folder)]
     curves = [folder / f"{name}.png" for name in ("fid", "kid")]
-    parts += [f"<h2>{curve.stem.upper()}</h2>{_image(curve, 'curve')}" for curve in curves if curve.exists()]
+    parts += [f"<h2>{curve.stem.upper()}</h2>{picture(curve, 'curve')}" for curve in curves if curve.exists()]
     for name, heading in SHEETS.items():
-        parts.append(_film(folder / name, f"{heading} over time (same latents, same views; one view a row)"))
+        parts.append(film(folder / name, f"{heading} over time (same latents, same views; one view a row)"))
     if (folder / "reals.png").exists():
-        parts.append(f"<h2>Real pictures</h2>{_image(folder / 'reals.png')}")
+        parts.append(f"<h2>Real pictures</h2>{picture(folder / 'reals.png')}")
     parts.append(_shapes(folder / "shapes"))
     texts = [folder / name for name in ("command.txt", "version.json", "config.yaml")]
     parts += [f"<h2>{t.name}</h2><pre>{html.escape(t.read_text())}</pre>" for t in texts if t.exists()]
-    page = (
-        f"<!doctype html><html lang=en><meta charset=utf-8><title>unrender: {html.escape(title)}</title>"
-        f"<style>{STYLE}</style>{''.join(parts)}<script>{SLIDER}</script></html>"
-    )
-    write_atomically(folder / "report.html", lambda path: path.write_text(page) and None)
+    write_page(folder / "report.html", f"unrender: {title}", parts)
     return folder / "report.html"
 
 
@@ -82,18 +59,6 @@ def _summary(folder: Path) -> str:
     return f"<p>{html.escape(lines[-1]['note'])}</p><table><tr>{head}</tr>{rows}</table>"
 
 
-def _film(folder: Path, heading: str) -> str:
-    frames = sorted(folder.glob("*.png"))
-    if not frames:
-        return ""
-    figures = "".join(f"<figure>{_image(f)}<figcaption>{html.escape(f.stem)}</figcaption></figure>" for f in frames)
-    last = len(frames) - 1
-    return (
-        f"<h2>{html.escape(heading)}</h2><div class=film><input type=range min=0 max={last} value={last}"
-        f" aria-label={json.dumps(heading)}>{figures}</div>"
-    )
-
-
 def _shapes(folder: Path) -> str:
     files = sorted(folder.glob("*.glb"))
     if not files:
@@ -101,16 +66,8 @@ def _shapes(folder: Path) -> str:
     figures = []
     for file in files:
         pictures = "".join(
-            _image(p) for p in (file.with_suffix(".png"), file.with_name(f"{file.stem}_normals.png")) if p.exists()
+            picture(p) for p in (file.with_suffix(".png"), file.with_name(f"{file.stem}_normals.png")) if p.exists()
         )
-        link = f"<a download='{file.name}' href='{_data(file, 'model/gltf-binary')}'>{file.name}</a>"
+        link = f"<a download='{file.name}' href='{data_url(file, 'model/gltf-binary')}'>{file.name}</a>"
         figures.append(f"<figure style='width:250px'>{pictures}<figcaption>{link}</figcaption></figure>")
     return f"<h2>Shapes</h2><div class=row>{''.join(figures)}</div>"
-
-
-def _image(path: Path, kind: str = "") -> str:
-    return f"<img class='{kind}' alt='{html.escape(path.stem)}' src='{_data(path, 'image/png')}'>"
-
-
-def _data(path: Path, mime: str) -> str:
-    return f"data:{mime};base64,{base64.b64encode(path.read_bytes()).decode()}"
