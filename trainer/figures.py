@@ -46,10 +46,6 @@ def main(argv: list[str]) -> int:
 def _draw(to_draw: dict[str, Callable[[], Figure]], options: argparse.Namespace) -> int:
     """Write each figure, and captions of all that stand there; returns how many could be drawn."""
     folder = options.output or Path(options.run_dir or ".") / "figures"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"the folder {folder} cannot be made: {error.strerror}") from error
     drawn = 0
     for name, draw in to_draw.items():
         try:
@@ -57,6 +53,10 @@ def _draw(to_draw: dict[str, Callable[[], Figure]], options: argparse.Namespace)
         except UndrawableError as error:
             print(f"{name}: left out, {error}", flush=True)
             continue
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"the folder {folder} cannot be made: {error.strerror}") from error
         print(write_figure(figure, options.size, folder), flush=True)
         _add_caption(folder / "captions.md", figure)
         drawn += 1
@@ -96,7 +96,12 @@ def _to_draw(options: argparse.Namespace, data: DataOf) -> dict[str, Callable[[]
         raise InputError(f"there is no figure {missing[0]!r}; {whose} has {', '.join(known)}")
     wanted = [name for name in known if asked is None or name in asked]
     of_data = [name for name in wanted if name in DATA_FIGURES]
-    loaded = data.load() if of_data else None
+    try:
+        loaded = data.load() if of_data else None
+    except InputError as error:
+        if asked or not samples:
+            raise
+        raise InputError(f"{error}; --only {','.join(samples)} leaves the data out") from error
     return {name: samples[name] if name in samples else partial(DATA_FIGURES[name], loaded, choice) for name in wanted}
 
 
