@@ -1,28 +1,27 @@
 """The shaders of :mod:`renderers.gl_voxels`.
 
 Written for drivers that run every branch of an ``if`` for all lanes (llvmpipe does): loops are the only real branches, so
-each step of a ray does the same work, whether it skips an empty block or tests a cell.
+rays skip what is empty in one loop and test cells with surface in another.
 """
 
-TILES = """
+BANDS = """
 #version 330
-uniform sampler2D views;   // six texels a grid: right, up, back; box low, box high; window in the frame
-uniform float grids;
+uniform sampler2D views;   // five texels a grid: right, up, back; box low, box high
+uniform vec2 frame;        // in tiles
 in vec2 corner;
+in vec2 band;              // its grid, and tiles in it
 flat out int grid;
 flat out mat3 axes;
 flat out vec3 box_low;
 flat out vec3 box_high;
 void main() {
-    grid = gl_InstanceID;
+    grid = int(band.x);
     axes = mat3(texelFetch(views, ivec2(0, grid), 0).xyz, texelFetch(views, ivec2(1, grid), 0).xyz,
                 texelFetch(views, ivec2(2, grid), 0).xyz);
     box_low = texelFetch(views, ivec2(3, grid), 0).xyz;
     box_high = texelFetch(views, ivec2(4, grid), 0).xyz;
-    vec4 window = texelFetch(views, ivec2(5, grid), 0);
-    vec2 at = mix(window.xy, window.zw, corner);
-    // Tiles stand in one column, each with its top row lowest, as memory wants it.
-    gl_Position = vec4(at.x, (1.0 - at.y + 2.0 * float(grid)) / grids - 1.0, 0.0, 1.0);
+    vec2 at = vec2(corner.x * band.y, corner.y + float(gl_InstanceID));
+    gl_Position = vec4(2.0 * at / frame - 1.0, 0.0, 1.0);
 }
 """
 
@@ -88,27 +87,22 @@ Hit march(Ray ray, float t, float end, int base) {
     vec3 o = ray.o, d = ray.d, inverse = ray.inverse, ahead = step(0.0, d);
     vec3 c = floor(o + d * t);
     Hit hit = Hit(NEVER, NEVER, -NEVER);
-    for (int i = 0; i < 4096; i++) {  // come near: rays of a neighbourhood skip alike, and this loop is the cheaper one
-        int known = int(texelFetch(steps, (ivec3(c) + ivec3(0, 0, base)) >> 1, 0).r);
-        if (known < 2 || t >= end) break;
-        float around = known == 3 ? 4.0 : 0.0, side = 4.0 + 2.0 * around;
-        vec3 low = floor(c * 0.25) * 4.0 - around;
-        vec3 away = (low + ahead * side - o) * inverse;
-        t = min(min(away.x, away.y), away.z);
-        vec3 inside = clamp(floor(o + d * t), low, low + (side - 1.0));
-        c = mix(inside, low + mix(vec3(-1.0), vec3(side), ahead), lessThanEqual(away, vec3(t)));
-    }
     for (int i = 0; i < 4096; i++) {
+        int code = 0;
+        for (int j = 0; j < 4096; j++) {  // to the next cell with surface: the cheap loop, which neighbours leave together
+            code = code_at(c, base);
+            if (code != 0 || t >= end) break;
+            int known = int(texelFetch(steps, (ivec3(c) + ivec3(0, 0, base)) >> 1, 0).r);
+            // Across all that is known to be empty around this cell.
+            int shift = min(known, 2), around = (known >> 1 & known) << 2;
+            ivec3 low = ivec3(c) >> shift << shift;
+            vec3 away = (vec3(low) - o + mix(vec3(-around), vec3((1 << shift) + around), ahead)) * inverse;
+            t = min(min(away.x, away.y), away.z) + 2e-6;
+            c = floor(o + d * t);
+        }
         if (t >= end) break;
-        int known = int(texelFetch(steps, (ivec3(c) + ivec3(0, 0, base)) >> 1, 0).r);
-        int code = code_at(c, base);
         ivec4 cell = ivec4(texelFetch(cells, ivec2(code, 0), 0));
-        // Where this stretch of the ray ends: at a cell's side, or at that of all that is known to be empty around it.
-        float block = known == 0 ? 1.0 : known == 1 ? 2.0 : 4.0, around = known == 3 ? 4.0 : 0.0;
-        float part = known == 0 ? 1.0 : known == 1 ? 0.5 : 0.25;
-        vec3 low = floor(c * part) * block - around;
-        float side = block + 2.0 * around;
-        vec3 away = (low + ahead * side - o) * inverse;
+        vec3 away = (c + ahead - o) * inverse;
         float leave = min(min(away.x, away.y), away.z);
         // Three half-spaces at once: where the ray enters and leaves what is common to them.
         vec3 nx = vec3(cell.xyz & 7) - 2.0, ny = vec3((cell.xyz >> 3) & 7) - 2.0;
@@ -124,11 +118,10 @@ Hit march(Ray ray, float t, float end, int base) {
         bool either = cell.w != 0;
         float at = either ? (t0 > t + 1e-6 || t1 <= t ? t : t1) : max(t0, t);
         float limit = either ? leave : min(leave, t1);
-        if (code != 0) { hit.first = min(hit.first, t); hit.last = leave; }
+        hit.first = min(hit.first, t); hit.last = leave;
         if (at <= limit + 1e-6) { hit.t = at; break; }
         t = leave;
-        vec3 inside = clamp(floor(o + d * t), low, low + (side - 1.0));
-        c = mix(inside, low + mix(vec3(-1.0), vec3(side), ahead), lessThanEqual(away, vec3(t)));
+        c += mix(vec3(0.0), 2.0 * ahead - 1.0, lessThanEqual(away, vec3(t)));
     }
     return hit;
 }
@@ -160,8 +153,8 @@ vec3 normal_at(Ray ray, float t, mat3 axes, int base) {  // camera frame
 """
 )
 
-# The pass over whole pictures: one ray through each pixel's centre. Where it runs clear, that is the pixel; where it passes
-# close by a surface the pixel is marked, and the second pass takes four samples there.
+# The pass over tiles: one ray through each pixel's centre. Where it runs clear, that is the pixel; where it passes close by
+# a surface the pixel is marked, and the second pass takes four samples there.
 CENTRE = (
     MARCH
     + """
@@ -170,48 +163,48 @@ flat in mat3 axes;
 flat in vec3 box_low;
 flat in vec3 box_high;
 uniform bool everywhere;
+uniform sampler2D tiles;                 // column, row, least and greatest depth of the surface
 layout(location = 0) out vec4 picture;   // shade, 1; or 0, 0.5 where four samples are needed
 layout(location = 1) out vec4 stretch;   // depths that those samples must search between
 layout(location = 2) out vec4 surface;   // normal, depth
 void main() {
-    vec2 pixel = gl_FragCoord.xy - vec2(0.0, float(grid) * pixels);
+    vec4 tile = texelFetch(tiles, ivec2(gl_FragCoord.xy) >> 2, 0);
     int base = grid * depth_of_grid;
-    Ray ray = ray_at(pixel, axes, box_low, box_high);
-    Hit hit = march(ray, 0.0, ray.end, base);
+    Ray ray = ray_at(tile.xy * 4.0 + mod(gl_FragCoord.xy, 4.0), axes, box_low, box_high);
+    Hit hit = march(ray, max(0.0, tile.z - ray.start), min(ray.end, tile.w - ray.start), base);
     float margin = 1.5 / voxels;
     bool seen = hit.t < NEVER;
     bool close = everywhere || (seen ? (hit.t - hit.first) * voxels > 2.0 : hit.first < NEVER);
-    if (!seen && !close) discard;
     vec3 normal = normal_at(ray, seen ? hit.t : 0.0, axes, base);
     bool clear = seen && !close;
-    picture = clear ? vec4(shade(normal), 1.0, 0.0, 1.0) : vec4(0.0, 0.5, 0.0, 1.0);
-    stretch = everywhere ? vec4(-NEVER, NEVER, 0.0, 1.0)
-        : vec4(ray.start + hit.first - margin, ray.start + (seen ? NEVER : hit.last + margin), 0.0, 1.0);
+    picture = clear ? vec4(shade(normal), 1.0, 0.0, 1.0) : vec4(0.0, close ? 0.5 : 0.0, 0.0, 1.0);
+    stretch = everywhere ? vec4(tile.zw, 0.0, 1.0)
+        : vec4(ray.start + hit.first - margin, seen ? tile.w : ray.start + hit.last + margin, 0.0, 1.0);
     surface = clear ? vec4(normal, ray.start + hit.t) : vec4(0.0);
 }
 """
 )
 
-# The pass over a list of marked pixels: one fragment a sample, the four of a pixel side by side so that they run alike.
+# The pass over a list of marked pixels: one fragment a sample, a square of four to a pixel so that they run alike.
 SAMPLES = (
     MARCH
     + """
-uniform sampler2D views;
-uniform usampler2D list;        // pixel numbers in the sheet, row by row
+flat in int grid;
+flat in mat3 axes;
+flat in vec3 box_low;
+flat in vec3 box_high;
+uniform sampler2D tiles;
+uniform usampler2D list;        // places in the sheet of the first pass
 uniform sampler2D stretches;
 out vec4 surface;               // normal, depth; depth 0 where nothing is hit
 // Where 4x multisampling has them.
 const vec2 PLACES[4] = vec2[](vec2(0.375, 0.875), vec2(0.875, 0.625), vec2(0.125, 0.375), vec2(0.625, 0.125));
 void main() {
     ivec2 at = ivec2(gl_FragCoord.xy);
-    int size = int(pixels), which = int(texelFetch(list, ivec2(at.x >> 2, at.y), 0).r);
-    ivec2 where = ivec2(which % size, which / size);
-    int grid = where.y / size, base = grid * depth_of_grid;
-    mat3 axes = mat3(texelFetch(views, ivec2(0, grid), 0).xyz, texelFetch(views, ivec2(1, grid), 0).xyz,
-                     texelFetch(views, ivec2(2, grid), 0).xyz);
-    vec3 box_low = texelFetch(views, ivec2(3, grid), 0).xyz, box_high = texelFetch(views, ivec2(4, grid), 0).xyz;
-    vec2 between = texelFetch(stretches, where, 0).xy;
-    Ray ray = ray_at(vec2(where.x, where.y - grid * size) + PLACES[at.x & 3], axes, box_low, box_high);
+    ivec2 where = ivec2(texelFetch(list, ivec2((at.x & ~1) + ((at.y >> 1) & 1), at.y >> 2), 0).rg);
+    int base = grid * depth_of_grid;
+    vec2 tile = texelFetch(tiles, where >> 2, 0).xy, between = texelFetch(stretches, where, 0).xy;
+    Ray ray = ray_at(tile * 4.0 + vec2(where & 3) + PLACES[(at.x & 1) + 2 * (at.y & 1)], axes, box_low, box_high);
     Hit hit = march(ray, max(0.0, between.x - ray.start), min(ray.end, between.y - ray.start), base);
     bool seen = hit.t < NEVER;
     surface = seen ? vec4(normal_at(ray, hit.t, axes, base), ray.start + hit.t) : vec4(0.0);
@@ -227,16 +220,19 @@ uniform sampler2D samples;
 uniform float step_apart;       // depths further apart than this are of two surfaces
 layout(location = 0) out vec4 picture;   // shade times alpha, alpha
 layout(location = 1) out vec4 surface;   // direction of the mean normal, mean depth of the nearest surface
+vec4 sample_of(ivec2 at, int i) {
+    return texelFetch(samples, ivec2((at.x & ~1) + (i & 1), 4 * at.y + 2 * (at.x & 1) + (i >> 1)), 0);
+}
 void main() {
     ivec2 at = ivec2(gl_FragCoord.xy);
     vec3 normal = vec3(0.0);
     float covered = 0.0, nearest = 1e9, depth = 0.0, count = 0.0;
     for (int i = 0; i < 4; i++) {
-        vec4 one = texelFetch(samples, ivec2(4 * at.x + i, at.y), 0);
+        vec4 one = sample_of(at, i);
         if (one.w > 0.0) { covered += 0.25; normal += one.xyz; nearest = min(nearest, one.w); }
     }
     for (int i = 0; i < 4; i++) {
-        float one = texelFetch(samples, ivec2(4 * at.x + i, at.y), 0).w;
+        float one = sample_of(at, i).w;
         if (one > 0.0 && one < nearest + step_apart) { depth += one; count += 1.0; }
     }
     normal = covered > 0.0 ? normalize(normal) : vec3(0.0);
