@@ -81,7 +81,7 @@ def _experiment(command: str, description: str, examples: tuple[str, ...], more:
         usage=f"python -m trainer {command} --config NAME [--config MORE] [--model.ARGUMENT=VALUE] [options]",
     )
     parser.add_argument(
-        "--config", metavar="NAME", help="an experiment, such as demo.yaml; a second lies over the first"
+        "--config", metavar="NAME", help="an experiment, beside you or in configs/; a second lies over it"
     )
     parser.add_argument("--model", metavar="FILE", help="another method, such as model/absorption_32.yaml")
     parser.add_argument("--data", metavar="FILE", help="other data, such as data/heads.yaml")
@@ -377,7 +377,8 @@ def doctor() -> CommandParser:
     parser = CommandParser(
         "doctor",
         "Say what works on this machine, and the cure for what does not.\n\n"
-        "Exit status: 0 if a training can run here, on the CPU at least; 1 if it cannot; 2 for options that do not fit.",
+        "Exit status: 0 if a training can run here, on the CPU at least; 1 if something stands in its way; 2 for options\n"
+        "that do not fit.",
         ("doctor", "doctor --config chairs.yaml"),
     )
     parser.add_argument("--config", metavar="NAME", action="append", default=[], help="also look for what it needs")
