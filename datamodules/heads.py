@@ -91,7 +91,7 @@ class HeadPictures:
         behind = None
         if with_background:
             behind = torch.stack([background(self._stream(i, 1), size) for i in indices])
-        renderer = OpenGLRenderer(size, lighting="unlit", backend="moderngl")
+        renderer = OpenGLRenderer(size, lighting="unlit", backend="moderngl", geometry=False)
         drawn = renderer(head_meshes([self.head(i) for i in indices], self._texture_size), camera, behind)
         return torch.nn.functional.avg_pool2d(drawn.image.clamp(0, 1), self.oversampling)
 

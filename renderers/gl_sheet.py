@@ -41,26 +41,29 @@ class Drawn:
     """What OpenGL draws of surfaces, before any light: all ``(B, ., S, S)`` on the CPU.
 
     ``color`` is multiplied by ``alpha``; ``normals`` are unit vectors in the camera frame, 0 where nothing is seen;
-    ``depth`` is inf there. ``color`` is None for surfaces without one.
+    ``depth`` is inf there. Both are None where only the picture was asked for, ``color`` for surfaces without one.
     """
 
     alpha: Float[Tensor, "B 1 S S"]
-    normals: Float[Tensor, "B 3 S S"]
-    depth: Float[Tensor, "B 1 S S"]
+    normals: Float[Tensor, "B 3 S S"] | None
+    depth: Float[Tensor, "B 1 S S"] | None
     color: Float[Tensor, "B 3 S S"] | None
 
     @classmethod
     def cat(cls, parts: list[Drawn]) -> Drawn:
         """The batch that these parts make up."""
-        color = None if parts[0].color is None else torch.cat([p.color for p in parts])
-        return cls(*(torch.cat([getattr(p, name) for p in parts]) for name in ("alpha", "normals", "depth")), color)
+        names = "alpha", "normals", "depth", "color"
+        return cls(
+            *(None if getattr(parts[0], n) is None else torch.cat([getattr(p, n) for p in parts]) for n in names)
+        )
 
     @classmethod
-    def nothing(cls, count: int, size: int, colored: bool) -> Drawn:
+    def nothing(cls, count: int, size: int, colored: bool, geometry: bool = True) -> Drawn:
         """Pictures of empty scenes."""
         zero = torch.zeros(count, 1, size, size)
         three = torch.zeros(count, 3, size, size)
-        return cls(zero, three, torch.full_like(zero, math.inf), three if colored else None)
+        normals, depth = (three, torch.full_like(zero, math.inf)) if geometry else (None, None)
+        return cls(zero, normals, depth, three if colored else None)
 
 
 @dataclass(frozen=True)

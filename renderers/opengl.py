@@ -12,7 +12,7 @@ from renderers import gl_moderngl, gl_pyrender
 from renderers.base import Renderer, Rendering, Scene, composite
 from renderers.cameras import Camera
 from renderers.gl_context import NO_OPENGL
-from renderers.gl_sheet import Drawn, Surface
+from renderers.gl_sheet import Surface
 from renderers.lighting import Lighting
 from renderers.scenes import TriangleMesh, VoxelGrid
 from renderers.surface import cubes, marching_cubes
@@ -44,7 +44,7 @@ class OpenGLRenderer(Renderer):
             triangles, and is some ten times faster. They agree to 2/255 on average.
         surface: what voxels look like: ``"marching_cubes"`` through the midpoints between solid and empty voxels, with
             smooth normals, or ``"cubes"``, their faces.
-        geometry: also give depth and normals; a picture alone is a little faster (moderngl, voxels).
+        geometry: also give depth and normals; a picture alone is faster (moderngl: voxels, and meshes that are unlit).
 
     Raises:
         InputError: at the first picture, if OpenGL does not work on this machine.
@@ -99,10 +99,14 @@ class OpenGLRenderer(Renderer):
                 surfaces = [Surface(*SURFACES[self.surface](solid)) for solid in solids]
             else:
                 surfaces = _mesh_surfaces(scene)
-            draw = gl_moderngl.draw_surfaces if self.backend == "moderngl" else gl_pyrender.draw_surfaces
-            drawn = draw(surfaces, camera, self.image_size)
-            alpha, depth = drawn.alpha, drawn.depth
-            normals = _facing(drawn, camera) if isinstance(scene, TriangleMesh) else drawn.normals
+            if self.backend == "moderngl":
+                geometry = self.geometry or self.lighting is not None  # light needs normals
+                drawn = gl_moderngl.draw_surfaces(surfaces, camera, self.image_size, geometry)
+            else:
+                drawn = gl_pyrender.draw_surfaces(surfaces, camera, self.image_size)
+            alpha, depth, normals = drawn.alpha, drawn.depth, drawn.normals
+            if isinstance(scene, TriangleMesh) and normals is not None:
+                normals = _facing(normals, camera)
             image = alpha if drawn.color is None else drawn.color
             if self.lighting is not None:
                 image = image * self.lighting.shade(normals)
@@ -162,9 +166,8 @@ def _rgb(color: Tensor, dim: int) -> Tensor:
     return color.detach().cpu().float().clamp(0, 1).expand(shape)
 
 
-def _facing(drawn: Drawn, camera: Camera) -> Tensor:
+def _facing(normals: Tensor, camera: Camera) -> Tensor:
     """Normals turned to the viewer: a back face shows its other side."""
-    normals = drawn.normals
     toward = normals[:, 2:]
     if camera.fov is not None:
         size = normals.shape[-1]

@@ -103,6 +103,19 @@ def test_picture_alone_is_the_same_picture():
     assert b.depth is None
 
 
+@pytest.mark.parametrize("backend", ["pyrender", "moderngl"])
+@pytest.mark.parametrize("lighting", [None, "unlit"])
+def test_picture_of_a_mesh_alone_is_the_same_picture(backend, lighting):
+    scene, camera, empty = ball_mesh(3), views(3, 40.0), TriangleMesh(torch.zeros(1, 3, 3), torch.zeros(0, 3).long())
+    renderers = [OpenGLRenderer(64, lighting=lighting, backend=backend, geometry=g) for g in (True, False)]
+    a, b = (renderer(scene, camera) for renderer in renderers)
+    assert torch.equal(a.image, b.image)
+    assert torch.equal(a.alpha, b.alpha)
+    assert b.normals is None
+    assert b.depth is None
+    assert renderers[1](empty, camera[:1]).alpha.sum() == 0
+
+
 def test_says_once_what_draws(caplog):
     log_renderer.cache_clear()
     with caplog.at_level(logging.INFO):
