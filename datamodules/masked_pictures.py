@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float, UInt8
-from tqdm import tqdm
 
 from datamodules.decoding import (
     OnCorrupt,
@@ -21,6 +20,7 @@ from datamodules.decoding import (
 )
 from datamodules.picture_sets import SUFFIXES
 from renderers import InputError
+from renderers.progress import Progress
 
 log = logging.getLogger(__name__)
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R 601, as Pillow's "L"
@@ -54,18 +54,20 @@ def read_masked(root: Path, size: int, fill: float, on_corrupt: OnCorrupt = "rai
         raise InputError(f"{root} holds no pictures (png); give a folder of photographs with transparent background")
     framed: dict[bytes, np.ndarray] = {}
     refused: dict[str, list[Path]] = {}
-    for file in tqdm(files, desc=f"reading {root.name}", leave=False, disable=len(files) < 200):
-        try:
-            content = read_encoded(file)
-            key = hashlib.sha256(content).digest()
-            if key not in framed:
-                framed[key] = frame(read_rgba(content), size, fill)
-                if not framed[key][..., 3].any():  # specks far apart, of which no pixel keeps anything
-                    raise _UnfitError(NOTHING)
-        except _UnfitError as error:
-            refused.setdefault(str(error), []).append(file)
-        except UndecodableError:
-            refused.setdefault(DAMAGED, []).append(file)
+    with Progress(len(files), f"reading {root.name}", "file") as bar:
+        for file in files:
+            try:
+                content = read_encoded(file)
+                key = hashlib.sha256(content).digest()
+                if key not in framed:
+                    framed[key] = frame(read_rgba(content), size, fill)
+                    if not framed[key][..., 3].any():  # specks far apart, of which no pixel keeps anything
+                        raise _UnfitError(NOTHING)
+            except _UnfitError as error:
+                refused.setdefault(str(error), []).append(file)
+            except UndecodableError:
+                refused.setdefault(DAMAGED, []).append(file)
+            bar.update()
     if on_corrupt == "skip":
         say_skipped(root, [str(file.relative_to(root)) for file in refused.pop(DAMAGED, [])], len(files))
     if refused:

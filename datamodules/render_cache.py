@@ -13,10 +13,10 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
-from tqdm import tqdm
 
 from renderers import InputError
 from renderers.files import write_atomically
+from renderers.progress import Progress
 
 log = logging.getLogger(__name__)
 SHARD = 256  # pictures a file: what an interruption can cost
@@ -61,9 +61,7 @@ class RenderCache:
         if missing:
             self._check_disk(drawn)
             done = sum(len(self._indices(i)) for i in mine) - drawn
-            with tqdm(
-                total=done + drawn, initial=done, desc=self.description, unit="picture", leave=False, disable=None
-            ) as bar:
+            with Progress(done + drawn, self.description, "picture", initial=done) as bar:
                 for shard in missing:
                     pictures = []
                     indices = self._indices(shard)

@@ -11,11 +11,11 @@ from pathlib import Path
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from networks import InceptionV3, RenderClassifier
 from renderers import InputError
 from renderers.files import cache_root, write_atomically
+from renderers.progress import Progress
 
 WEIGHTS = Path(__file__).parent / "weights"
 NETWORKS = {"renders_small": RenderClassifier, "renders": InceptionV3, "imagenet": InceptionV3}
@@ -112,7 +112,7 @@ def imagenet_weights(cache_dir: str | Path | None = None) -> Path:
 def _download(file: Path) -> None:
     with urllib.request.urlopen(IMAGENET_URL, timeout=30) as source, file.open("wb") as target:
         size = int(source.headers.get("Content-Length") or 0) or None
-        with tqdm(total=size, desc=f"downloading {IMAGENET_FILE}", unit="B", unit_scale=True, leave=False) as bar:
+        with Progress(size, f"downloading {IMAGENET_FILE}", "byte") as bar:
             while part := source.read(1 << 20):
                 target.write(part)
                 bar.update(len(part))

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from types import TracebackType
-from typing import Any, Self, TextIO
+from typing import TextIO
 
 from tqdm import tqdm
 
@@ -27,27 +28,29 @@ def say(line: str) -> None:
 
 
 class Progress:
-    """What has been done of a known amount; the bar disappears as the ``with`` ends, also by an error.
+    """How much has been done; the bar disappears as the ``with`` ends, also by an error.
 
     On a terminal a bar with the time left, redrawn in place. Else plain lines such as
     ``drawing chairs: 40 % (120 of 300 pictures), 1:20 left``: the first after half a minute, then one each 5 % but not more
     than one in half a minute, and at least one in ten minutes. So what is quickly done says nothing.
 
     Args:
-        total: the whole amount.
+        total: the whole amount, or None where it is not known.
         desc: what is being done.
         unit: of what, in the singular.
         initial: how much had been done before.
     """
 
-    def __init__(self, total: int, desc: str, unit: str = "", initial: int = 0, **bar: Any) -> None:
+    def __init__(self, total: int | None, desc: str, unit: str, initial: int = 0) -> None:
         self.desc, self.unit = desc, unit
+        options = {"unit_scale": True} if unit == "byte" else {}
+        watched = on_terminal()
         self._bar = (
-            tqdm(total=total, desc=desc, unit=unit, initial=initial, leave=False, **bar) if on_terminal() else None
+            tqdm(total=total, desc=desc, unit=unit, initial=initial, leave=False, **options) if watched else None
         )
-        self._lines = SparseLines(total, initial)
+        self._lines = SparseLines(math.inf if total is None else total, initial)
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> Progress:
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -61,8 +64,8 @@ class Progress:
             return
         self._lines.done += amount
         if self._lines.due():
-            of = f"{self._lines.done:,} of {self._lines.total:,} {self.unit}s".rstrip()
-            say(f"{self.desc}: {self._lines.standing(of)}")
+            of = "" if math.isinf(self._lines.total) else f" of {self._lines.total:,}"
+            say(f"{self.desc}: {self._lines.standing(f'{self._lines.done:,}{of} {self.unit}s')}")
 
 
 class SparseLines:
@@ -84,7 +87,9 @@ class SparseLines:
         return True
 
     def standing(self, amount: str) -> str:
-        """``40 % (amount), 1:20 left``."""
+        """``40 % (amount), 1:20 left``; the amount alone of what has no end."""
+        if math.isinf(self.total):
+            return amount
         share = self.done / self.total if self.total else 1.0
         gained = self.done - self._initial
         if gained <= 0:

@@ -3,12 +3,12 @@
 import json
 
 import torch
-from tqdm import tqdm
 
 from datamodules.picture_sets import PictureSet, open_pictures
 from metrics import PictureFID, load_extractor
 from metrics.kid import check_subset
 from renderers.errors import InputError
+from renderers.progress import Progress
 from trainer import parsers
 
 BATCH = 32
@@ -28,7 +28,7 @@ def main(argv: list[str]) -> int:
     extractor = load_extractor(options.extractor, options.extractor_weights)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     fid = PictureFID(extractor, kid_subset=options.kid_subset).to(device)
-    with tqdm(total=sum(map(len, sets.values())), desc="features", unit="picture", leave=False, disable=None) as bar:
+    with Progress(sum(map(len, sets.values())), "features", "picture") as bar:
         for kind, pictures in sets.items():
             for batch in pictures.batches(BATCH):
                 fid.update(batch.to(device), real=kind == "real")
