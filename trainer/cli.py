@@ -13,6 +13,7 @@
 import os
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -42,6 +43,7 @@ from trainer.parsing import PARSER_MODE, yaml_word
 from trainer.prerequisites import KEY as PROXY
 from trainer.prerequisites import provide_proxy
 from trainer.quiet import quiet
+from trainer.rank_signals import RankSignals
 from trainer.run_folder import RUNS, RunFolder, newest_run, run_of
 from trainer.session import Session
 from trainer.stopping import Signals, Stopped
@@ -232,7 +234,7 @@ class UnrenderCLI(LightningCLI):
             session.keeper = KeepCheckpoints(
                 folder, config.checkpoint_minutes, config.keep_checkpoints, session.signals, watch.look
             )
-            self.trainer_defaults["callbacks"] = [watch, session.keeper]
+            self.trainer_defaults["callbacks"] = [watch, RankSignals(session.signals), session.keeper]
             plugins = wanted.plugins if isinstance(wanted.plugins, list) else [wanted.plugins] if wanted.plugins else []
             if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
                 kwargs["plugins"] = [*plugins, checkpoints.AtomicCheckpointIO()]
@@ -362,6 +364,8 @@ def _stopped(session: Session) -> int:
         print(f"{saved}; continue with: {again}", file=sys.stderr)
     elif rank_zero_only.rank == 0:
         print("stopped; nothing was saved" if session.command == "fit" else "stopped", file=sys.stderr)
+    if rank_zero_only.rank:
+        time.sleep(1)  # whoever started the ranks ends all when one leaves, and the first has the diary to close
     return session.signals.status
 
 

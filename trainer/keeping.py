@@ -116,6 +116,7 @@ class KeepCheckpoints(Callback):
             _sync(self.folder)
             for path in sorted(self.folder.glob(NUMBERED))[: -self.numbered] if self.numbered else []:
                 path.unlink()
+        trainer.strategy.barrier("KeepCheckpoints")  # no rank goes on, or leaves, before the file has its name
         self.saved = True
         self._written = time.monotonic()
 

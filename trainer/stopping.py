@@ -7,8 +7,11 @@ continued run is the run that was never stopped. Lightning looks at SIGTERM ther
 import os
 import signal
 import sys
+from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any, Self
+
+from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 STATUS = {signal.SIGINT: 130, signal.SIGTERM: 143}
 
@@ -20,12 +23,14 @@ class Stopped(BaseException):
 class Signals:
     """SIGINT and SIGTERM while a command runs.
 
-    ``received`` is the first signal that came; ``patient`` is set while there is a step that should end first.
+    ``received`` is the first signal that came, to this rank or another; ``patient`` is set while there is a step that
+    should end first.
     """
 
     def __init__(self) -> None:
         self.received: signal.Signals | None = None
         self.patient = False
+        self.pass_on: Callable[[signal.Signals], None] | None = None  # to processes that this one started
         self._before: dict[signal.Signals, Any] = {}
         self._process = os.getpid()
 
@@ -54,8 +59,11 @@ class Signals:
         first = self.received is None
         again = number == signal.SIGINT and self.received == signal.SIGINT
         self.received = self.received or signal.Signals(number)
+        if first and self.pass_on:
+            self.pass_on(signal.SIGTERM)
         if not self.patient or again:
             raise Stopped
-        if number == signal.SIGINT and first:
+        if number == signal.SIGINT and first and rank_zero_only.rank == 0:
             print("\nstopping after this step (Ctrl-C again: at once, without saving)", file=sys.stderr, flush=True)
+        if number == signal.SIGINT and first:
             os.kill(os.getpid(), signal.SIGTERM)
