@@ -29,6 +29,7 @@ COMMANDS = {
     "prepare": Command("draw the pictures that a training needs, before it", "trainer.prepare:main"),
     "figures": Command("draw the papers' figures of a trained model and its data", "trainer.figures:main"),
     "fid": Command("compare two folders of pictures by FID and KID", "trainer.fid:main"),
+    "shapes": Command("compare a run's voxel shapes with real ones", "trainer.shape_metrics:main"),
     "table": Command("run and gather a table of the papers, beside their figures", "trainer.table:main"),
     "export": Command("write samples of a run as 3D files", "trainer.export:main"),
     "render": Command("draw meshes, voxels or a config's shapes", "trainer.render:main"),
