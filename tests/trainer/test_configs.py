@@ -101,3 +101,21 @@ def test_numbers_survive_the_way_to_the_parser(workplace):
     (workplace / "again.yaml").write_text(composed.text())
     assert compose(["again.yaml"]).values == composed.values
     assert yaml.safe_load(composed.text())["c"] == float("inf")
+
+
+def named(values: dict, path: str = "") -> set[str]:
+    """The dotted paths of all leaves."""
+    deeper = [named(v, f"{path}{k}.") if isinstance(v, dict) else {f"{path}{k}"} for k, v in values.items()]
+    return set().union(*deeper)
+
+
+@pytest.mark.parametrize("method", ["iggan", "absorption", "visual_hull", "emission_absorption", "dcgan", "meshgan"])
+def test_the_papers_model_laid_over_a_small_one_keeps_nothing_of_it(method):
+    parts = configs.PROJECT_CONFIGS / "model"
+    papers, small = (yaml.safe_load((parts / f"{method}{size}.yaml").read_text()) for size in ("", "_32"))
+    bases = []
+    while "base" in papers:
+        bases.append(papers)
+        papers = yaml.safe_load((parts / papers["base"]).read_text())
+    known = named(papers).union(*map(named, bases))
+    assert named(small) - {"base"} <= known, "what the small model sets, the one of the paper's size has to set as well"
