@@ -25,6 +25,10 @@ demo: setup ## train IG-GAN on procedural chairs (about ten minutes on two cores
 test: setup ## run the tests
 	$(BIN)/python -m pytest
 
+.PHONY: fuzz
+fuzz: setup ## give 12,000 damaged files to every parser of the project (minutes; make test has a short form)
+	PYTHONPATH=.:tests $(BIN)/python -m fuzz --inputs 12000
+
 .PHONY: lint
 lint: setup ## ruff (lint and format) and the import contracts
 	$(BIN)/ruff check .
@@ -34,6 +38,10 @@ lint: setup ## ruff (lint and format) and the import contracts
 .PHONY: bench
 bench: setup ## measure speed and memory: seconds a training step, renderers
 	$(BIN)/python -m benchmarks
+
+.PHONY: chaos
+chaos: setup ## kill trainings of all modules at random moments and compare what they become with those left in peace
+	$(BIN)/python tests/chaos.py
 
 .PHONY: extractor
 extractor: setup ## train the classifier behind the FID extractor renders_small and put its weights into metrics/weights

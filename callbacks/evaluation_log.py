@@ -10,6 +10,7 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
+from renderers import InputError
 from renderers.files import write_atomically
 
 METRICS = "metrics.jsonl"
@@ -62,9 +63,27 @@ class EvaluationLog(pl.Callback):
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """The lines of a run's ``metrics.jsonl``; none if there is no such file."""
+    """The lines of a run's ``metrics.jsonl``; none if there is no such file.
+
+    Raises:
+        InputError: naming the line that is none.
+    """
     path = folder / METRICS
-    return [json.loads(line) for line in path.read_text().splitlines() if line.strip()] if path.exists() else []
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} cannot be read: {error}; remove it") from error
+    return [_read_line(path, number, line) for number, line in enumerate(lines, 1) if line.strip()]
+
+
+def _read_line(path: Path, number: int, text: str) -> dict[str, Any]:
+    try:
+        line = json.loads(text)
+        if all(type(line[key]) in (int, float) for key in ("step", "kimg")) and isinstance(line["note"], str):
+            return line
+    except (ValueError, RecursionError, TypeError, KeyError):
+        pass
+    raise InputError(f"{path}, line {number}: no evaluation with step, kimg and note; remove the line")
 
 
 def main_metric(line: dict[str, Any]) -> str:

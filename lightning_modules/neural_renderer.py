@@ -12,6 +12,7 @@ from torch import Tensor
 from lightning_modules.base import ClockedModule, random_stream
 from lightning_modules.losses import picture_loss, relative_error
 from renderers import InputError, NeuralRenderer, Renderer, ViewDistribution, VoxelGrid
+from renderers.state_files import load_state
 
 
 def adam(params: Any) -> torch.optim.Optimizer:
@@ -98,11 +99,13 @@ def load_proxy(neural_renderer: NeuralRenderer, path: str | Path) -> float:
             f"proxy_checkpoint {path} is not there; train one with: python -m trainer fit --config proxy_tables.yaml"
         )
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        checkpoint = load_state(path)
         prefix = "neural_renderer."
         state = {k.removeprefix(prefix): v for k, v in checkpoint["state_dict"].items() if k.startswith(prefix)}
         error = float(checkpoint["relative_error"])
-    except Exception as damage:  # whatever a damaged or foreign file leads to
+    except InputError as error:
+        raise InputError(f"proxy_checkpoint {error}; it must be of a NeuralRendererModule") from error
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as damage:
         raise InputError(f"proxy_checkpoint {path} is no checkpoint of a NeuralRendererModule") from damage
     try:
         neural_renderer.load_state_dict(state)

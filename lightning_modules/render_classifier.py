@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 from lightning_modules.base import ClockedModule
 from renderers import InputError
 from renderers.files import write_atomically
+from renderers.state_files import load_state
 
 
 def adamw(params: Any) -> torch.optim.Optimizer:
@@ -83,9 +83,13 @@ def export_extractor(checkpoint: str | Path, file: str | Path, half: bool = Fals
         InputError: no such checkpoint, or one of something else.
     """
     try:
-        state = torch.load(checkpoint, map_location="cpu", weights_only=True)
+        state = load_state(checkpoint)
+    except InputError as error:
+        raise InputError(f"{error}; name a finished run of a classifier") from error
+    try:
         accuracy = float(state["extractor"]["accuracy"])
-    except (OSError, KeyError, RuntimeError, pickle.UnpicklingError) as error:
+        state["state_dict"].keys()
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
         raise InputError(f"{checkpoint} is no checkpoint of a classifier; name a finished run of one") from error
     prefix = "classifier."
     weights = {k.removeprefix(prefix): v for k, v in state["state_dict"].items() if k.startswith(prefix)}

@@ -16,6 +16,7 @@ from networks import InceptionV3, RenderClassifier
 from renderers import InputError
 from renderers.files import cache_root, write_atomically
 from renderers.progress import Progress
+from renderers.state_files import load_state
 
 WEIGHTS = Path(__file__).parent / "weights"
 NETWORKS = {"renders_small": RenderClassifier, "renders": InceptionV3, "imagenet": InceptionV3}
@@ -141,13 +142,25 @@ def _load(name: str, file: Path, own: bool) -> FeatureExtractor:
             f"{_remedy(name)}"
         )
     try:
-        state = torch.load(file, map_location="cpu", weights_only=True)
+        state = load_state(file)
+    except InputError as error:
+        raise InputError(f"{error}; {_remedy(name)}") from error
+    try:
         if name == "imagenet":
             network: RenderClassifier | InceptionV3 = InceptionV3([str(i) for i in range(1008)], channels=3)
         else:
-            network = NETWORKS[name](state["classes"], **state["sizes"])
+            network = _sized(name, state["classes"], state["sizes"], sum(w.numel() for w in state["weights"].values()))
             state = state["weights"]
         network.load_state_dict({key: value.float() for key, value in state.items()})
     except Exception as error:  # whatever a damaged or foreign file leads to
         raise InputError(f"{file} does not hold the weights of extractor {name!r}; {_remedy(name)}") from error
     return FeatureExtractor(name, network, found[:16], f"{name} ({found[:8]})" if own else name)
+
+
+def _sized(name: str, classes: list[str], sizes: dict[str, int], weights: int) -> RenderClassifier | InceptionV3:
+    """The network that a file describes, which may take no more memory than the weights that it holds."""
+    with torch.device("meta"):
+        described = NETWORKS[name](classes, **sizes)
+    if sum(w.numel() for w in described.state_dict().values()) != weights:
+        raise ValueError("the weights are not those of the sizes")
+    return NETWORKS[name](classes, **sizes)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import pickle
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import torch
@@ -15,6 +14,7 @@ from torchmetrics.image.fid import FrechetInceptionDistance
 from metrics.extractors import FeatureExtractor
 from metrics.kid import KernelDistance
 from renderers.files import save_torch
+from renderers.state_files import load_state
 
 _REAL = ("real_features_sum", "real_features_cov_sum", "real_features_num_samples")
 
@@ -111,15 +111,21 @@ class PictureFID:
         if self.cache_dir is None:
             return False
         try:
-            state = torch.load(self._file(key), map_location="cpu", weights_only=True)
-            found = [state[name].to(self.metric.device) for name in _REAL]
+            state = load_state(self._file(key))
+            found = [self._taken(state[name], getattr(self.metric, name).shape) for name in _REAL]
             if self.kid is not None:
-                self.kid.real_features = [state["real_features"].to(self.metric.device)]
-        except (OSError, KeyError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError):
+                features = self._taken(state["real_features"], (int(found[2]), self.extractor.num_features))
+                self.kid.real_features = [features]
+        except (KeyError, TypeError, ValueError, IndexError, AttributeError):  # InputError among them: it is made anew
             return False
         for name, value in zip(_REAL, found, strict=True):
             setattr(self.metric, name, value)
         return True
+
+    def _taken(self, value: Tensor, shape: Sequence[int]) -> Tensor:
+        if not isinstance(value, Tensor) or value.shape != torch.Size(shape) or not value.isfinite().all():
+            raise ValueError("statistics of another shape, or not finite")
+        return value.to(self.metric.device)
 
     def save_real(self, key: str) -> None:
         """Keep the real statistics of this rank under ``key``, written whole or not at all."""

@@ -6,3 +6,8 @@ class InputError(ValueError):
 
     The command line prints the sentence alone and leaves with status 2; everything else keeps its traceback.
     """
+
+    @property
+    def sentence(self) -> str:
+        """The message in one line, without what a terminal would obey: names in files may hold anything."""
+        return " ".join("".join(c if c.isprintable() else " " for c in str(self)).split())

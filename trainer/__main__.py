@@ -60,7 +60,10 @@ def asks_for_help(words: list[str]) -> bool:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one command line and return its exit status: 0, 1 (a bug, with its traceback), 2 (the user's input)."""
+    """Run one command line and return its exit status: 0, 1 (a bug, with its traceback), 2 (the user's input), 3 (NaN).
+
+    130 and 143 mean SIGINT and SIGTERM. docs/resume.md has more.
+    """
     argv = sys.argv[1:] if argv is None else list(argv)
     if not argv or argv[0] in ("-h", "--help", "help"):
         print(usage())

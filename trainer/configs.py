@@ -34,6 +34,8 @@ from renderers.errors import InputError
 
 PROJECT_CONFIGS = Path(configs.__file__).parent
 SECTIONS = ("model", "data", "trainer")
+MAX_BYTES = 2**20  # of a config
+MAX_VALUES = 100_000  # in one, aliases written out
 
 
 @dataclass
@@ -205,9 +207,39 @@ def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[str, Any]:
 _Loader.add_constructor("tag:yaml.org,2002:map", _mapping)
 
 
+def _expanded(node: yaml.Node, sizes: dict[int, int | None]) -> int:
+    """How many values a node has, each alias counted anew: nine lines of aliases can make a billion."""
+    size = sizes.get(id(node), 0)
+    if size is None:
+        raise yaml.constructor.ConstructorError(None, None, "an alias stands within itself", node.start_mark)
+    if not size:
+        sizes[id(node)] = None
+        parts = [part for pair in node.value for part in pair] if isinstance(node, yaml.MappingNode) else node.value
+        parts = parts if isinstance(node, yaml.CollectionNode) else []
+        size = sizes[id(node)] = 1 + sum(_expanded(part, sizes) for part in parts)
+    return size
+
+
+def _parse(path: Path) -> Any:
+    if path.stat().st_size > MAX_BYTES:
+        raise InputError(f"{path} has more than {MAX_BYTES:,} bytes, too much for a config")
+    loader = _Loader(path.read_text(encoding="utf-8"))
+    try:
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        if (size := _expanded(node, {})) > MAX_VALUES:
+            raise InputError(f"{path} holds {size:,} values with its aliases written out, more than {MAX_VALUES:,}")
+        return loader.construct_document(node)
+    finally:
+        loader.dispose()
+
+
 def _load(path: Path) -> dict[str, Any]:
     try:
-        values = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
+        values = _parse(path)
+    except InputError:
+        raise
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = f", line {mark.line + 1}" if mark else ""
@@ -216,6 +248,8 @@ def _load(path: Path) -> dict[str, Any]:
         raise InputError(f"{path} is no YAML: {str(error).splitlines()[0]}") from error
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path} cannot be read: {error}") from error
+    except Exception as error:  # a tag such as !!int on what is no number, and numbers too long for Python
+        raise InputError(f"{path} holds a value that is not what its tag says: {error}") from error
     if values is None:
         return {}
     if not isinstance(values, dict):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import logging
 import zipfile
-import zlib
 from functools import cached_property
 from pathlib import Path
 from typing import BinaryIO, Literal
@@ -29,6 +28,9 @@ from renderers.errors import InputError
 VERSION = 1
 ALIASES = {"couch": "sofa", "sofa": "couch", "tub": "bathtub"}
 MAX_BYTES = 8 * 2**30  # of one array, unpacked
+MAX_SMALL_BYTES = 2**20  # of the arrays that describe the others
+MAX_RATIO = 250  # packed to unpacked, beyond MAX_FREE_BYTES: grids of shapes pack to a tenth, emptiness to a thousandth
+MAX_FREE_BYTES = 2**26
 MAX_DIM = 512
 # Quarter turns about y, counter-clockwise seen from above, that bring ModelNet10's classes to face +z once its z-up frame
 # is laid over (x, z, -y). Chairs, beds and toilets face it already; sofas, desks, monitors and drawers face -x; tables and
@@ -215,8 +217,13 @@ def _declared(path: Path, key: str) -> tuple[tuple[int, ...], np.dtype]:
     with _Member(path, key) as file:
         shape, _, dtype = _array_header(path, key, file)
         size = int(np.prod(shape, dtype=object)) * dtype.itemsize
-        if dtype.hasobject or size > MAX_BYTES or size != file.unpacked_size - file.stream.tell():
+        limit = MAX_BYTES if key.startswith("voxels_") else MAX_SMALL_BYTES * (64 if key.startswith("labels_") else 1)
+        if dtype.hasobject or min(shape, default=0) < 0 or size != file.unpacked_size - file.stream.tell():
             raise _not_an_archive(path, f"'{key}' declares {dtype} {shape}, which is not what it holds")
+        if size > limit or size > max(MAX_FREE_BYTES, MAX_RATIO * file.packed_size):
+            raise _not_an_archive(
+                path, f"'{key}' unpacks from {file.packed_size:,} to {size:,} bytes, too much to be whole"
+            )
         return shape, dtype
 
 
@@ -244,6 +251,7 @@ class _Member:
 
     stream: BinaryIO
     unpacked_size: int
+    packed_size: int
 
     def __init__(self, path: Path, key: str) -> None:
         self.path = path
@@ -255,28 +263,18 @@ class _Member:
         try:
             self.archive = zipfile.ZipFile(self.path)
             info = self.archive.getinfo(f"{self.key}.npy")
-            self.unpacked_size = info.file_size
+            self.unpacked_size, self.packed_size = info.file_size, info.compress_size
             self.stream = self.archive.open(info)
         except KeyError as error:
             raise _not_an_archive(self.path, f"it has no array '{self.key}'") from error
-        except (zipfile.BadZipFile, OSError, RuntimeError, NotImplementedError, ValueError) as error:
+        except Exception as error:  # a damaged directory of members leads to struct.error and others as well
             raise _damaged(self.path, error) from error
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         self.stream.close()
         self.archive.close()
-        damage = (
-            zipfile.BadZipFile,
-            zlib.error,
-            OSError,
-            EOFError,
-            ValueError,
-            RuntimeError,
-            NotImplementedError,
-            SyntaxError,
-        )
-        if isinstance(error, damage) and not isinstance(error, InputError):
+        if isinstance(error, Exception) and not isinstance(error, InputError):  # whatever damage led numpy and zlib to
             raise _damaged(self.path, error) from error
 
 
@@ -285,5 +283,5 @@ def _not_an_archive(path: Path, reason: str) -> InputError:
 
 
 def _damaged(path: Path, error: BaseException) -> InputError:
-    reason = (str(error).splitlines() or [type(error).__name__])[0]
+    reason = (str(error).splitlines() or [type(error).__name__])[0][:120]  # zipfile quotes what it found
     return InputError(f"{path} is damaged ({reason}); copy or download it again")

@@ -15,6 +15,7 @@ from jaxtyping import Bool, UInt8
 from renderers.errors import InputError
 
 MAX_DIM = 1024
+MAX_LENGTH = 1e6  # of a scale and a translation: what lies beyond loses its voxels to rounding
 _HEADER_LIMIT = 4096  # bytes; real headers take about a hundred
 _NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 
@@ -46,10 +47,16 @@ def read_binvox(path: str | Path) -> Binvox:
     """
     path = Path(path)
     try:
-        content = path.read_bytes()
+        if not path.is_file():  # a pipe would be waited for
+            raise InputError(f"there is no file {path}; check the path")
+        with path.open("rb") as file:
+            head = file.read(_HEADER_LIMIT)
+            dim, translate, scale, start = _parse_header(path, head)
+            content = head + file.read(max(0, start + 2 * dim**3 + 1 - len(head)))  # a pair a voxel at most
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror}); check the path") from error
-    dim, translate, scale, start = _parse_header(path, content)
+    if len(content) > start + 2 * dim**3:
+        raise _damaged(path, f"it goes on after the {dim}³ voxels of its header")
     if (len(content) - start) % 2:
         raise _damaged(path, "its data ends within a (value, count) pair")
     pairs: UInt8[np.ndarray, "N 2"] = np.frombuffer(content, np.uint8, offset=start).reshape(-1, 2)
@@ -118,8 +125,8 @@ def _parse_header(path: Path, content: bytes) -> tuple[int, tuple[float, float, 
         raise InputError(f"{path} declares {x}³ voxels; use a grid of 1 to {MAX_DIM} along an edge (binvox -d)")
     translate = _numbers(path, fields, "translate", 3, ["0", "0", "0"])
     (scale,) = _numbers(path, fields, "scale", 1, ["1"])
-    if scale <= 0:
-        raise _damaged(path, f"its scale is {scale}")
+    if not 1 / MAX_LENGTH <= scale <= MAX_LENGTH or max(map(abs, translate)) > MAX_LENGTH:
+        raise _damaged(path, f"its scale is {scale:g} and its place {' '.join(f'{t:g}' for t in translate)}")
     return x, translate, scale, end.end()
 
 

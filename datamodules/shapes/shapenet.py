@@ -52,6 +52,8 @@ _FILES = {
     "obj": "models/model_normalized.obj",
 }
 _V1_FILE = "model.obj"
+_MAX_BYTES = 2**30  # of an OBJ file
+_FAR = 1e9  # coordinates beyond lose a model's shape to rounding; not a number is not below it either
 _TOLERANCE = 0.02  # how far a unit-diagonal model may lie outside of the cube before it is taken for something else
 
 log = logging.getLogger(__name__)
@@ -202,14 +204,24 @@ class ShapeNetShapes(ShapeSource):
 
 def _load_obj(path: Path) -> trimesh.Trimesh:
     """The triangles of an OBJ file, without its materials."""
+    size = path.stat().st_size if path.is_file() else 0
+    if size > _MAX_BYTES:
+        raise InputError(
+            f"{path} has {size / 2**20:,.0f} MiB, too much for one model; leave it out of the list of models"
+        )
     try:
         mesh = trimesh.load(
             path, file_type="obj", force="mesh", process=False, skip_materials=True, split_objects=False
         )
     except Exception as error:  # trimesh raises whatever its parser ran into
         raise InputError(f"{path} cannot be read as OBJ ({type(error).__name__}); download it again") from error
-    if not isinstance(mesh, trimesh.Trimesh) or len(mesh.faces) == 0 or not np.isfinite(mesh.vertices).all():
+    if not isinstance(mesh, trimesh.Trimesh) or len(mesh.faces) == 0:
         raise InputError(f"{path} holds no triangles; leave it out of the list of models")
+    if mesh.vertices.ndim != 2 or mesh.vertices.shape[1] != 3 or mesh.faces.shape[1] != 3:
+        raise InputError(f"{path} is damaged: its vertices do not have three coordinates; download it again")
+    # Negative: an index counted from the end of fewer vertices than that.
+    if mesh.faces.min() < 0 or mesh.faces.max() >= len(mesh.vertices) or not (np.abs(mesh.vertices) < _FAR).all():
+        raise InputError(f"{path} is damaged: its faces name vertices that are not there, or vertices lie nowhere")
     return mesh
 
 

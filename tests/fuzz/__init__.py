@@ -1,0 +1,1 @@
+"""Files that are cut, changed or made up, given to every parser of the project."""

@@ -1,0 +1,79 @@
+"""One damaged file given to a parser, and what became of it."""
+
+import logging
+import resource
+import signal
+import traceback
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from fuzz.mutations import mutate
+from fuzz.targets import TARGETS, Target
+from renderers import InputError
+
+SECONDS = 10  # for one small file
+
+
+class HangError(BaseException):
+    """No ``Exception``, so that no parser takes it for its own."""
+
+
+def inputs(content: bytes, seed: int, first: int, count: int) -> Iterator[bytes]:
+    """Damaged versions of a file, each by its own seed."""
+    for number in range(first, first + count):
+        yield mutate(content, np.random.default_rng([seed, number]))
+
+
+def judge(target: Target, path: Path, content: bytes) -> tuple[str, str]:
+    """``read``, ``refused`` (in one sentence that names the file), or else a finding; and its words."""
+    path.write_bytes(content)
+    try:
+        with _time_limit(), warnings.catch_warnings(), np.errstate(all="ignore"):
+            warnings.simplefilter("ignore")
+            target.read(path)
+    except InputError as error:
+        sentence = error.sentence
+        named = path.name in sentence or str(path.parent) in sentence
+        if target.quiet:
+            return "refused loudly", sentence
+        if not named or "Traceback" in sentence or len(sentence) > 600:
+            return "without its name", sentence
+        return "refused", sentence
+    except HangError:
+        return "hang", f"more than {SECONDS} s"
+    except Exception:
+        return "crash", traceback.format_exc()
+    return "read", ""
+
+
+def limit_memory(more: int) -> None:
+    """Let this process take ``more`` bytes of addresses beyond those that it has now."""
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    limit = pages * resource.getpagesize() + more
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+
+
+@contextmanager
+def _time_limit() -> Iterator[None]:
+    def stop(*_: object) -> None:
+        raise HangError
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.alarm(SECONDS)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def quiet() -> None:
+    """No log lines of parsers that skip what is damaged."""
+    logging.disable(logging.WARNING)
+
+
+__all__ = ["TARGETS", "inputs", "judge", "limit_memory", "quiet"]
