@@ -8,6 +8,7 @@ import pytest
 import trimesh
 import yaml
 from masked_photographs import write_photographs
+from PIL import Image
 
 from datamodules.shapes import write_archive, write_binvox
 from trainer.__main__ import main
@@ -18,6 +19,7 @@ EXPERIMENTS = sorted(p.name for p in PROJECT_CONFIGS.glob("*.yaml") if not p.nam
 METHODS = ("visual_hull", "absorption", "emission_absorption", "dcgan")
 SHAPENET = ("chairs.yaml", "chairs_lvp.yaml", "couches.yaml", "bathtubs.yaml")
 FULL_SIZE = (*SHAPENET, "chanterelle.yaml")
+MESHES = ("heads.yaml", "ffhq.yaml")
 PHOTOGRAPHS = ("chanterelle.yaml", "chanterelle_32.yaml")
 GRID = 128
 
@@ -61,13 +63,29 @@ def options(name: str, shapenet: Path, archive: Path) -> list[str]:
         given.append(f"--data.init_args.shapes.init_args.path={archive}")
     if name in PHOTOGRAPHS:
         given.append(f"--data.init_args.root={shapenet.parents[1] / 'photographs'}")
+    if name == "ffhq.yaml":
+        given.append(f"--data.init_args.root={write_faces(shapenet.parents[1] / 'faces')}")
     return given
+
+
+def write_faces(folder: Path) -> Path:
+    """A folder of six small photographs of the size that ffhq.yaml asks for."""
+    folder.mkdir(exist_ok=True)
+    for i in range(6):
+        pixels = np.random.default_rng(i).integers(0, 256, (8, 8, 3)).astype(np.uint8)
+        Image.fromarray(pixels).resize((128, 128)).save(folder / f"{i}.png")
+    return folder
 
 
 def two_steps(name: str, proxy: bool = True) -> list[str]:
     cut = ["--trainer.fast_dev_run=2", "--data.init_args.batch_size=2", "--data.init_args.total_kimg=0.004"]
     if name == "extractor.yaml":
         return [*cut, "--data.init_args.pictures_per_class=2", "--data.init_args.validation_pictures_per_class=2"]
+    if name in MESHES:
+        networks = ("generator", "discriminator")
+        cut += [f"--model.init_args.{part}.init_args.channel_base=64" for part in networks]
+        cut += ["--data.init_args.num_workers=0"] if name == "ffhq.yaml" else ["--data.init_args.pictures=4"]
+        return [*cut, "--data.init_args.reference_pictures=4"]
     if proxy:
         network = "--model.init_args.neural_renderer.init_args.network.init_args"
         cut += [f"{network}.width=16", f"{network}.channels_3d=[2,2,2]"]
@@ -81,7 +99,7 @@ def two_steps(name: str, proxy: bool = True) -> list[str]:
 
 
 def test_there_are_the_configs_that_the_readme_names():
-    named = {*SHAPENET, *PHOTOGRAPHS, "chairs_modelnet.yaml", "demo.yaml", "extractor.yaml"}
+    named = {*SHAPENET, *PHOTOGRAPHS, *MESHES, "chairs_modelnet.yaml", "demo.yaml", "extractor.yaml"}
     named |= {f"proxy_{shapes}{size}.yaml" for shapes in ("tables", "chairs", "cubes") for size in ("", "_32")}
     assert named <= set(EXPERIMENTS)
 
@@ -114,6 +132,22 @@ def test_photographs_in_colour_take_two_steps(size, shapenet, archive, tmp_path,
     name = f"chanterelle{size}.yaml"
     parts = [f"--model=model/emission_absorption_rgb{size}.yaml", "--data=data/color.yaml"]
     assert main(["fit", *options(name, shapenet, archive), *parts, *two_steps(name, proxy=False)]) == 0
+
+
+FIGURE_3 = {"crisp": (0, None, 0), "soft": (1, None, 0), "size": (1, 1.3, 0), "wide": (1, 1.3, 4)}
+
+
+@pytest.mark.parametrize("part", FIGURE_3)
+def test_figure_3_is_a_part_laid_over(part, shapenet, archive, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    given = [*options("heads.yaml", shapenet, archive), f"--model=model/meshgan_{part}.yaml"]
+    assert main(["fit", *given, "--print_config"]) == 0
+    model = yaml.safe_load(capsys.readouterr().out)["model"]["init_args"]
+    generator = model["generator"]["init_args"]
+    shown = (model["renderer"]["init_args"]["margin"], generator["max_size"], generator["pyramid_levels"])
+    assert shown == FIGURE_3[part]
+    assert model["views"]["init_args"]["azimuth"] == ([-120, 120] if part == "wide" else [-45, 45])
+    assert main(["fit", *given, *two_steps("heads.yaml")]) == 0
 
 
 def test_another_method_keeps_nothing_of_the_first(shapenet, archive, tmp_path, monkeypatch, capsys):
