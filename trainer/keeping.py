@@ -43,6 +43,7 @@ class KeepCheckpoints(Callback):
         self.saved = False  # whether the training's last state is on the disk
         self.best: dict[str, Any] = {}
         self._trained = False
+        self._evaluating = False
         self._written = time.monotonic()
 
     def state_dict(self) -> dict[str, Any]:
@@ -70,7 +71,11 @@ class KeepCheckpoints(Callback):
         if due and not evaluates:
             self._save(trainer, pl_module)
 
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._evaluating = True
+
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._evaluating = False
         if trainer.sanity_checking or not self._trained or trainer.state.fn != "fit":
             return
         copies = [BEST] if self._improved(pl_module) else []
@@ -86,6 +91,18 @@ class KeepCheckpoints(Callback):
         self.signals.patient = False
         if isinstance(exception, SIGTERMException) and self._trained and not self.saved:
             self._save(trainer, pl_module)
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Let an evaluation that a signal cut off be done again as a whole.
+
+        Lightning tells by the loop's counts where a run resumes. Of these, one more batch begun than done means within
+        the evaluation; none in the current one, from its first batch on.
+        """
+        if self._evaluating:
+            progress = checkpoint["loops"]["fit_loop"]["epoch_loop.val_loop.batch_progress"]
+            done = progress["total"]["completed"]
+            progress["total"] |= {"ready": done + 1, "started": done + 1, "processed": done, "completed": done}
+            progress["current"] = dict.fromkeys(progress["current"], 0)
 
     def _improved(self, module: LightningModule) -> bool:
         """Whether the evaluation just done is the best; figures that were measured otherwise are no rivals."""
@@ -106,7 +123,11 @@ class KeepCheckpoints(Callback):
             return
         self.healthy(trainer, module)
         written = self.folder / f".{LAST}.new"
-        trainer.save_checkpoint(written)
+        try:
+            trainer.save_checkpoint(written)
+        except OSError as error:
+            error.filename = str(self.folder / LAST)
+            raise
         if trainer.is_global_zero:
             for name in copies or []:
                 _copy(written, self.folder / name)

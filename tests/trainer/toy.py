@@ -113,9 +113,12 @@ class ToyGAN(LightningModule):
             (opt_g, lambda: -self.discriminator(fake).mean()),
         ):
             optimizer.zero_grad()
-            self.manual_backward(loss())
+            lost = os.environ.get("TOY_NAN") == str(int(self.steps_done) + 1)
+            self.manual_backward(loss() * float("nan") if lost else loss())
             optimizer.step()
         self.steps_done += 1
+        self.step = int(self.steps_done)
+        self.losses = {"d": torch.zeros(()), "g": -self.discriminator(fake).mean().detach()}
         self.log("loss/generator", -self.discriminator(fake).mean().detach())
         if when := os.environ.get("TOY_SIGNALS"):  # such as "3:SIGTERM"; several signals come one after the other
             step, *names = when.split(":")

@@ -1,0 +1,250 @@
+"""Kill trainings at random moments, let them go on, and compare them with trainings that were never killed.
+
+``make chaos``, or ``python tests/chaos.py --kills 3 --terms 1 --modules iggan``. Each module is trained once in peace and
+once with its share of SIGKILLs: while it renders its pictures, trains, evaluates, writes a checkpoint, or at any moment from
+the start of the process on. At last the same command must end with the same weights and optimizer states, bit for bit,
+and with the same rows of figures, each once. Then the same with SIGTERM, which must end with status 143. On the CPU.
+"""
+
+import argparse
+import csv
+import json
+import os
+import random
+import signal
+import sys
+import tempfile
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+NETWORK = "--model.init_args.neural_renderer.init_args.network.init_args"
+EVALUATED = ["--data.reference_pictures=40", "--trainer.callbacks=[{class_path: callbacks.EvaluationLog}]"]
+TINY = [
+    "--data.batch_size=4",
+    "--data.total_kimg=0.048",
+    "--trainer.val_check_interval=3",
+    "--trainer.log_every_n_steps=1",
+]
+TINY += ["--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false", "--trainer.num_sanity_val_steps=0"]
+CHAIRS = ["--data.shapes.init_args.count=150", "--data.reference_shapes.init_args.count=40", *EVALUATED]
+PROXY = [f"{NETWORK}.width=16", f"{NETWORK}.channels_3d=[2,2,2]"]
+GAN = ["--model.generator.init_args.width=16", "--model.discriminator.init_args.width=8"]
+MODULES = {
+    "iggan": ["--config=demo.yaml", *GAN, *PROXY, "--model.proxy_checkpoint=null", *CHAIRS],
+    "visual_hull": ["--config=demo.yaml", "--model", "model/visual_hull_32.yaml", *GAN, *CHAIRS],
+    "dcgan": ["--config=demo.yaml", "--model", "model/dcgan_32.yaml", *GAN, *CHAIRS],
+    "meshgan": [
+        *("--config=heads.yaml", "--data.pictures=300", *EVALUATED),
+        *("--model.generator.init_args.channel_max=8", "--model.discriminator.init_args.channel_max=8"),
+        "--model.growth=[{resolution: 16, fade_kimg: 0, stable_kimg: 0.012}, {resolution: 32, fade_kimg: 0.012}]",
+    ],
+    "proxy": ["--config=proxy_demo.yaml", *PROXY, "--trainer.callbacks=null", "--data.validation_count=8"],
+}
+PHASES = ("rendering", "training", "evaluating", "checkpointing", "any")
+LENGTH = {
+    "rendering": 0.3,
+    "training": 0.3,
+    "evaluating": 0.3,
+    "checkpointing": 0.06,
+}  # seconds within which death comes
+CALLS = {"rendering": 8, "training": 4, "evaluating": 20, "checkpointing": 5}  # of which one is hit
+
+
+def die(phase: str, call: int, delay: float, number: int) -> None:
+    """Let this process get a signal ``delay`` seconds after the ``call``-th time that it begins with a phase."""
+    from pytorch_lightning.strategies import SingleDeviceStrategy
+
+    from datamodules.render_cache import RenderCache
+    from trainer.keeping import KeepCheckpoints
+
+    owner, name = {
+        "rendering": (RenderCache, "_indices"),
+        "training": (SingleDeviceStrategy, "training_step"),
+        "evaluating": (SingleDeviceStrategy, "validation_step"),
+        "checkpointing": (KeepCheckpoints, "_save"),
+    }[phase]
+    calls = 0
+    kept: Callable[..., Any] = getattr(owner, name)
+
+    def hooked(*args: Any, **options: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == call:
+            threading.Timer(delay, os.kill, (os.getpid(), number)).start()
+        return kept(*args, **options)
+
+    setattr(owner, name, hooked)
+
+
+class Module:
+    """One module's trainings in a folder of their own, each in a process forked from this one, which has all imported."""
+
+    def __init__(self, name: str, folder: Path, dice: random.Random) -> None:
+        self.name, self.folder, self.dice = name, folder, dice
+        self.seconds = 0.0
+
+    def start(self, run: str, hit: tuple[str, int, float, int] | None = None) -> int:
+        """The command, always the same one for a run, each run with a cache of its own; returns the process's number."""
+        words = ["fit", *MODULES[self.name], *TINY, "--run_dir", run, "--checkpoint_minutes=0"]
+        sys.stdout.flush()
+        if pid := os.fork():
+            return pid
+        status = 1
+        try:
+            os.chdir(self.folder)
+            os.environ["UNRENDER_CACHE"] = str(self.folder / f"cache-{run}")
+            log = os.open(f"{run}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+            os.dup2(log, 1)
+            os.dup2(log, 2)
+            if hit:
+                die(*hit)
+            from trainer.__main__ import main as command
+
+            status = command(words)
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            sys.stdout.flush()
+            os._exit(status)
+
+    def finish(self, run: str) -> None:
+        """Let a run go on to its end."""
+        began = time.monotonic()
+        status = wait(self.start(run))
+        self.seconds = self.seconds or time.monotonic() - began
+        if status:
+            raise SystemExit(f"{self.name}: the run ended with status {status}\n{self.log(run)}")
+
+    def hit(self, run: str, phase: str, number: signal.Signals) -> str | None:
+        """Send a run a signal in a phase; says what happened, None if the run was faster."""
+        if phase == "any":
+            delay = self.dice.uniform(0, self.seconds)
+            where = f"{delay:.1f} s after its start"
+            pid = self.start(run)
+            time.sleep(delay)
+            os.kill(pid, number)  # one that has ended is still there, unless it has been waited for
+        else:
+            call, delay = self.dice.randint(1, CALLS[phase]), self.dice.uniform(0, LENGTH[phase])
+            where = f"{1000 * delay:.0f} ms after call {call} of {phase}"
+            pid = self.start(run, (phase, call, delay, int(number)))
+        status = wait(pid)
+        if status == 0:
+            return None
+        if status != (143 if number == signal.SIGTERM else -number):
+            raise SystemExit(f"{self.name}: hit {where}, the run ended with status {status}\n{self.log(run)}")
+        return f"{number.name} {where}, at step {self.step(run)}"
+
+    def log(self, run: str) -> str:
+        return (self.folder / f"{run}.log").read_text()[-2000:]
+
+    def step(self, run: str) -> int:
+        rows = rows_of(self.folder / run)
+        return max((int(float(row["step"])) for row in rows), default=0)
+
+
+def wait(pid: int) -> int:
+    """The status of a process when it ends; that of one killed by a signal is the negative number of it."""
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def rows_of(run: Path) -> list[dict[str, str]]:
+    """The rows of ``metrics.csv``."""
+    path = run / "metrics.csv"
+    return list(csv.DictReader(path.open(newline=""))) if path.exists() else []
+
+
+def differences(first: Path, second: Path, hits: int) -> list[str]:
+    """What two finished runs differ in; a row that a SIGKILL cut off right after its checkpoint may be missing."""
+    import torch
+
+    states = [torch.load(run / "checkpoints" / "last.ckpt", weights_only=True) for run in (first, second)]
+    found = [key for key in ("state_dict", "optimizer_states", "clock") if not same(*(s[key] for s in states))]
+    rows = [[json.dumps(row, sort_keys=True) for row in rows_of(run)] for run in (first, second)]
+    if len(set(rows[1])) < len(rows[1]) or set(rows[1]) - set(rows[0]) or len(rows[0]) - len(rows[1]) > hits:
+        found.append("metrics.csv")
+    lines = []
+    for run in (first, second):
+        path = run / "metrics.jsonl"
+        content = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+        lines.append([{key: value for key, value in line.items() if key != "seconds"} for line in content])
+    if lines[0] != lines[1]:
+        found.append("metrics.jsonl")
+    if (first / "checkpoints/best.ckpt").exists() != (second / "checkpoints/best.ckpt").exists():
+        found.append("best.ckpt")
+    return found
+
+
+def same(first: Any, second: Any) -> bool:
+    """Whether two checkpoints' parts are equal bit for bit."""
+    import torch
+
+    if isinstance(first, torch.Tensor):
+        return isinstance(second, torch.Tensor) and first.dtype == second.dtype and torch.equal(first, second)
+    if isinstance(first, dict):
+        return first.keys() == second.keys() and all(same(value, second[key]) for key, value in first.items())
+    if isinstance(first, list | tuple):
+        return len(first) == len(second) and all(map(same, first, second))
+    return first == second
+
+
+def torment(name: str, folder: Path, phases: list[str], terms: int, seed: int) -> bool:
+    """All trainings of one module; whether those that were hit ended as the one in peace did."""
+    folder.mkdir(parents=True)
+    module = Module(name, folder, random.Random(f"{seed} {name}"))
+    module.finish("peace")
+    print(f"{name}: {module.seconds:.0f} s in peace", flush=True)
+    # Rendering comes before all else in a run.
+    kills = [(phase, signal.SIGKILL) for phase in sorted(phases, key=lambda phase: phase != "rendering")]
+    ends = [(phase, signal.SIGTERM) for phase in ["training", "evaluating", "checkpointing"][:terms]]
+    good, number = True, 0
+    for signals in filter(None, (kills, ends)):
+        number, hits, waiting = number + 1, 0, list(signals)
+        while waiting:
+            said = module.hit(f"run{number}", *waiting[0])
+            if said:
+                print(f"{name}: {said}", flush=True)
+                hits += 1
+                waiting.pop(0)
+            if not said or not waiting:  # ended before it was hit: compared, and another begun
+                module.finish(f"run{number}")
+                wrong = differences(folder / "peace", folder / f"run{number}", hits)
+                result = f"differs in {', '.join(wrong)}" if wrong else "bit-identical"
+                print(f"{name}: resumed after {hits} signals, {result}", flush=True)
+                good, hits, number = good and not wrong, 0, number + 1
+    return good
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--kills", type=int, default=20, help="SIGKILLs, over all modules (%(default)s)")
+    parser.add_argument("--terms", type=int, default=1, help="SIGTERMs a module, up to 3 (%(default)s)")
+    parser.add_argument("--modules", default=",".join(MODULES), help="(%(default)s)")
+    parser.add_argument("--phases", default=",".join(PHASES), help="when the SIGKILLs come, in turn (%(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="of the moments (%(default)s)")
+    parser.add_argument("--folder", type=Path, help="keep the runs here")
+    options = parser.parse_args()
+    os.environ |= {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    sys.path.insert(0, str(ROOT))
+    import trainer.cli  # noqa: F401  once for all
+
+    names, phases, began = options.modules.split(","), options.phases.split(","), time.monotonic()
+    shares: dict[str, list[str]] = {name: [] for name in names}
+    for i in range(options.kills):  # every module gets every phase in turn
+        name = names[i % len(names)]
+        shares[name].append(phases[(len(shares[name]) + names.index(name)) % len(phases)])
+    with tempfile.TemporaryDirectory(prefix="unrender-chaos-") as temporary:
+        folder = options.folder or Path(temporary)
+        results = {name: torment(name, folder / name, shares[name], options.terms, options.seed) for name in names}
+    bad = [name for name, good in results.items() if not good]
+    minutes, result = (time.monotonic() - began) / 60, f"differ: {', '.join(bad)}" if bad else "all bit-identical"
+    print(f"{options.kills} SIGKILLs and {options.terms * len(names)} SIGTERMs in {minutes:.1f} min: {result}")
+    return 1 if bad else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
