@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-NAMES = ("step", "opengl", "volume", "soft_rasterizer", "fid")
+NAMES = ("step", "meshgan", "opengl", "volume", "soft_rasterizer", "fid")
 
 
 def machine() -> str:

@@ -50,7 +50,7 @@ def now() -> float:
     return time.perf_counter()
 
 
-def run(pictures: int = 2000, size: int = 64, extractor: str = "renders_small") -> list[dict[str, Any]]:
+def run(pictures: int = 10_000, size: int = 64, extractor: str = "renders_small") -> list[dict[str, Any]]:
     """Rows of rendering (by source) and of FID: pictures a second, and the share of the time that is overhead."""
     with tempfile.TemporaryDirectory() as folder:
         chairs = ProceduralShapes("chair", count=500, voxel_size=size // 2)
@@ -117,7 +117,7 @@ def row(pictures: int, whole: float, inside: float) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pictures", type=int, default=2000)
+    parser.add_argument("--pictures", type=int, default=10_000)
     parser.add_argument("--size", type=int, default=64)
     parser.add_argument("--extractor", default="renders_small")
     parser.add_argument("--json", type=Path, help="write the figures here too")

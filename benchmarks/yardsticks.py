@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from benchmarks.__main__ import machine, show
-from datamodules.renders import render_shapes
+from datamodules.renders import KeptSolids, render_shapes
 from datamodules.shapes import ProceduralShapes, ShapeSource, VoxelArchive
 from metrics import PictureFID, load_extractor
 from renderers import OpenGLRenderer, ViewDistribution
@@ -32,9 +32,10 @@ def run(archive: str, count: int = 2000, fid_of_run: float | None = None) -> lis
     }
     rows = []
     for seed, (name, shapes) in enumerate(sources.items()):
+        solids = KeptSolids(shapes)
         for start in range(0, count, 100):
             indices = list(range(start, start + 100))
-            pictures = torch.from_numpy(render_shapes(shapes, renderer, ViewDistribution(), seed, indices))
+            pictures = torch.from_numpy(render_shapes(solids, renderer, ViewDistribution(), seed, indices))
             fid.update(pictures, real=seed == 0)
         if seed:
             rows.append({"pictures": name, "FID": fid.compute()})

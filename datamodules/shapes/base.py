@@ -78,7 +78,7 @@ class ShapeSource(ABC):
 
 def to_voxel_grid(solid: Bool[np.ndarray, "D D D"]) -> VoxelGrid:
     """A boolean grid ``[z, y, x]`` as a batch of one."""
-    return VoxelGrid(torch.from_numpy(solid.astype(np.float32, order="C"))[None, None])
+    return VoxelGrid(torch.from_numpy(np.ascontiguousarray(solid).astype(np.float32))[None, None])
 
 
 def in_split(name: str, split: Split, test_fraction: float) -> bool:

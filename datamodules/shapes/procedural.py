@@ -14,6 +14,7 @@ from datamodules.shapes.bathtubs import bathtub
 from datamodules.shapes.chairs import chair
 from datamodules.shapes.couches import couch
 from datamodules.shapes.cubes import cubes
+from datamodules.shapes.pieces import count_pieces
 from datamodules.shapes.primitives import Part, rasterize
 from datamodules.shapes.tables import table
 from renderers.errors import InputError
@@ -95,6 +96,8 @@ def _one_solid(solid: Bool[np.ndarray, "D D D"]) -> Bool[np.ndarray, "D D D"]:
 
     On a coarse grid a joint of two thin parts may end up diagonal: the voxels between are filled. Specks go.
     """
+    if count_pieces(solid) <= 1 and count_pieces(solid, False) == 1:
+        return solid  # as nearly all are
     labels, n = ndimage.label(solid)
     while n > 1:
         largest = labels == 1 + np.argmax(np.bincount(labels.ravel())[1:])

@@ -6,6 +6,7 @@ import torch
 
 from datamodules import RenderClassesDataModule, ShapeNetRenderDataModule
 from datamodules.render_cache import RenderCache
+from datamodules.renders import KeptSolids
 from datamodules.shapes import ProceduralShapes
 from renderers import InputError, OpenGLRenderer, ViewDistribution
 
@@ -160,3 +161,17 @@ def test_parts_of_a_cache_are_drawn_apart_and_merged_by_a_manifest(tmp_path):
     assert make(tmp_path, painters[2], count).missing() == 256
     assert make(tmp_path, painters[2], count).prepare((1, 2)) == 0
     assert make(tmp_path, painters[2], count).prepare() == 256
+
+
+@pytest.mark.parametrize(("most", "made"), [(2**20, 3), (2 * 17**3 // 8 + 1, 4)])
+def test_solids_are_made_once_while_there_is_room(monkeypatch, most, made):
+    monkeypatch.setattr("datamodules.renders.KEPT_BYTES", most)
+    shapes = ProceduralShapes("chair", count=3, voxel_size=17)
+    solids, asked = KeptSolids(shapes), []
+    make = ProceduralShapes.__getitem__
+    monkeypatch.setattr(ProceduralShapes, "__getitem__", lambda self, i: asked.append(i) or make(self, i))
+    for _ in range(2):
+        for i in range(3):
+            assert (solids[i] == make(shapes, i).voxels.occupancy[0, 0].numpy()).all()
+    assert len(asked) == made
+    assert len(solids) == 3

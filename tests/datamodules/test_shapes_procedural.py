@@ -8,6 +8,7 @@ import torch
 from scipy import ndimage
 
 from datamodules.shapes import ProceduralShapes, ShapeSource
+from datamodules.shapes.pieces import count_pieces
 from datamodules.shapes.primitives import OrientedBox, Sweep, block, box, rasterize, ring, strut
 from renderers import InputError
 
@@ -210,3 +211,12 @@ def test_rasterize_centres_and_spans_the_extent():
     spans = [(axis.min(), axis.max()) for axis in np.nonzero(solid)]
     assert [high - low + 1 for low, high in spans] == [8, 16, 32]  # [z, y, x]
     assert all(low + high == 39 for low, high in spans)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 8, 17])
+def test_pieces_are_counted_as_scipy_does(size):
+    rng = np.random.default_rng(size)
+    for density in (0, 0.02, 0.3, 0.5, 0.7, 0.95, 1):
+        solid = rng.random((size,) * 3) < density
+        assert count_pieces(solid) == ndimage.label(solid)[1]
+        assert count_pieces(solid.transpose(2, 0, 1)[::-1], False) == ndimage.label(~solid)[1]
