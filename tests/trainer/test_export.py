@@ -1,0 +1,246 @@
+"""``export``, ``render`` and ``compare`` on runs as ``fit`` leaves them, too small to have learnt anything."""
+
+import json
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+import small_iggan
+import trimesh
+import yaml
+from PIL import Image
+
+from callbacks.surface_files import holes, write_surface
+from datamodules.shapes import ProceduralShapes, read_binvox
+from renderers import OpenGLRenderer
+from trainer.__main__ import main
+from trainer.samples import Sample
+
+VIEWS = {"class_path": "renderers.ViewDistribution", "init_args": {}}
+RENDERER = {"class_path": "renderers.OpenGLRenderer", "init_args": {"image_size": 16, "backend": "moderngl"}}
+NETWORK = {
+    "class_path": "networks.RenderNet",
+    "init_args": {"lattice_size": 16, "image_size": 16, "width": 16, "channels_3d": [2, 4, 4]},
+}
+IGGAN = {
+    "class_path": "lightning_modules.IGGANModule",
+    "init_args": {
+        "generator": {
+            "class_path": "networks.VoxelGenerator",
+            "init_args": {"voxel_size": 8, "latent_size": 8, "width": 16},
+        },
+        "discriminator": {
+            "class_path": "networks.DCGANDiscriminator",
+            "init_args": {"image_size": 16, "width": 8},
+        },
+        "renderer": RENDERER,
+        "neural_renderer": {
+            "class_path": "renderers.NeuralRenderer",
+            "init_args": {"network": NETWORK, "image_size": 16, "lattice_size": 16},
+        },
+        "views": VIEWS,
+        # Weights that are not there: an export measures nothing, and needs none.
+        "extractor": "imagenet",
+        "extractor_weights": "nowhere.pth",
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    """A run of the small IG-GAN, stopped before its first step."""
+    folder = tmp_path_factory.mktemp("runs") / "small" / "001"
+    folder.mkdir(parents=True)
+    (folder / "config.yaml").write_text(yaml.safe_dump({"seed_everything": 3, "model": IGGAN}))
+    (folder / "run.json").write_text(json.dumps({"status": "finished"}))
+    trainer = small_iggan.trainer(folder)
+    trainer.strategy.connect(small_iggan.iggan())
+    trainer.save_checkpoint(folder / "checkpoints" / "last.ckpt", weights_only=True)
+    lines = [{"kimg": k, "step": k, "fid": 90.0 - k, "note": "extractor x", "seconds": 60.0} for k in range(3)]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return folder
+
+
+def glb_tree(path: Path) -> dict:
+    """glTF's JSON of a GLB whose lengths and chunks are as the format says."""
+    content = path.read_bytes()
+    magic, version, length = struct.unpack_from("<4sII", content)
+    assert (magic, version, length) == (b"glTF", 2, len(content))
+    size, kind = struct.unpack_from("<I4s", content, 12)
+    assert kind == b"JSON" and size % 4 == 0
+    if len(content) > 20 + size:
+        rest, kind = struct.unpack_from("<I4s", content, 20 + size)
+        assert kind == b"BIN\0" and 28 + size + rest == len(content)
+    return json.loads(content[20 : 20 + size])
+
+
+def test_every_format_holds_the_same_surface(run, tmp_path, capsys):
+    formats = "glb,obj,ply,stl,binvox,npz"
+    assert main(["export", "--run_dir", str(run), "--seeds", "0,5", "--formats", formats, "--output", "out"]) == 0
+    said = capsys.readouterr()
+    assert "of 2 shapes are watertight" in said.out and said.err == ""
+    report = json.loads((tmp_path / "out/report.json").read_text())
+    assert [shape["sample"] for shape in report["shapes"]] == [0, 5]
+    assert "y up" in report["frame"] and "metres" in report["frame"]
+    for shape in report["shapes"]:
+        for name in shape["files"][:4]:
+            mesh = trimesh.load(tmp_path / "out" / name, force="mesh")
+            found = holes(mesh.vertices, mesh.faces)
+            assert found["faces"] == shape["faces"] and found["boundary_edges"] == shape["boundary_edges"] == 0, name
+            assert found["area"] == pytest.approx(shape["area"], rel=1e-4)
+            assert mesh.bounds == pytest.approx(np.array(shape["bounds"]), abs=1e-6)
+            assert np.abs(mesh.bounds).max() <= 0.5 + 0.5 / 8
+    assert "asset" in glb_tree(tmp_path / "out/0000.glb")
+    arrays, grid = np.load(tmp_path / "out/0000.npz"), read_binvox(tmp_path / "out/0000.binvox")
+    assert (grid.voxels == (arrays["occupancy"] > arrays["threshold"])).all()
+    assert grid.translate == (-0.5, -0.5, -0.5) and grid.scale == 1
+
+
+def test_a_solid_leaves_closed(tmp_path):
+    chair = ProceduralShapes("chair", count=1, voxel_size=32)[0].voxels
+    sample = Sample(0, chair, OpenGLRenderer(16), None)
+    report = sample.report()
+    assert report["watertight"] and report["crowded_edges"] == 0
+    cells = float(chair.occupancy.sum()) / 32**3
+    assert 0.5 * cells < report["volume"] < cells  # marching cubes cut corners off
+    for path in sample.write(tmp_path / "chair", ("glb", "obj", "ply", "stl")):
+        mesh = trimesh.load(path, force="mesh")
+        assert mesh.is_watertight and mesh.volume == pytest.approx(report["volume"], rel=1e-4), path.name
+
+
+def test_the_sample_is_that_of_predict_and_options_change_it(run, tmp_path):
+    def exported(*options: str) -> np.ndarray:
+        assert (
+            main(["export", "--run_dir", str(run), "--seeds", "2", "--formats", "npz", "--output", "o", *options]) == 0
+        )
+        return np.load(tmp_path / "o/0002.npz")["occupancy"]
+
+    import torch
+
+    from trainer.load_run import load_generator
+
+    module = load_generator(run).module
+    assert (exported() == module.predict_step(torch.tensor([2]), 0)["occupancy"][0, 0].numpy()).all()
+    assert (exported() != exported("--sample_seed", "1")).any()
+    mean = exported("--truncation", "0")
+    assert (mean == exported("--truncation", "0", "--sample_seed", "1")).all()
+
+
+def test_turntable_has_its_frames_and_plays(run, tmp_path):
+    argv = ["export", "--run_dir", str(run), "--seeds", "0", "--output", "out", "--frames", "20", "--film_size", "64"]
+    assert main([*argv, "--turntable", "gif"]) == 0
+    with Image.open(tmp_path / "out/0000.gif") as film:
+        assert film.n_frames == 20 and film.size == (64, 64) and film.info["loop"] == 0
+        frames = []
+        for i in (0, 5):
+            film.seek(i)
+            frames.append(np.asarray(film.convert("L")))
+    assert frames[0].max() > 50 and (frames[0] != frames[1]).any()
+    ffmpeg = pytest.importorskip("imageio_ffmpeg")
+    assert main([*argv, "--turntable", "mp4"]) == 0
+    assert ffmpeg.count_frames_and_secs(str(tmp_path / "out/0000.mp4"))[0] == 20
+
+
+def test_decimation_keeps_to_the_number(run, tmp_path):
+    assert main(["export", "--run_dir", str(run), "--seeds", "0", "--decimate", "60", "--output", "out"]) == 0
+    (shape,) = json.loads((tmp_path / "out/report.json").read_text())["shapes"]
+    assert 0 < shape["faces"] <= 60
+
+
+def test_what_cannot_be_exported_is_refused(run, refused, tmp_path):
+    assert "--run_dir RUN" in refused("export")
+    assert "nowhere is no run" in refused("export", "--run_dir", "nowhere")
+    assert "there is no format 'fbx'" in refused("export", "--run_dir", str(run), "--formats", "fbx")
+    assert "no list such as 0-7" in refused("export", "--run_dir", str(run), "--seeds", "7-0")
+    assert "even size" in refused(
+        "export", "--run_dir", str(run), "--turntable", "mp4", "--film_size", "63", "--output", "out"
+    )
+    assert not Path("out").exists()
+
+
+def test_holes_are_counted():
+    box = trimesh.creation.box()
+    assert holes(box.vertices, box.faces) | {"bounds": None} == {
+        "vertices": 8,
+        "faces": 12,
+        "watertight": True,
+        "boundary_edges": 0,
+        "crowded_edges": 0,
+        "components": 1,
+        "area": pytest.approx(6),
+        "volume": pytest.approx(1),
+        "bounds": None,
+    }
+    opened = holes(box.vertices, box.faces[1:])
+    assert not opened["watertight"] and opened["boundary_edges"] == 3 and opened["volume"] is None
+    assert holes(box.vertices, box.faces[:0])["faces"] == 0
+
+
+@pytest.mark.parametrize("kind", ["glb", "obj", "ply", "stl"])
+def test_an_empty_surface_is_a_valid_file(tmp_path, kind):
+    path = tmp_path / f"empty.{kind}"
+    write_surface(path, np.zeros((0, 3)), np.zeros((0, 3), int))
+    if kind == "glb":
+        assert glb_tree(path) == {"asset": {"version": "2.0"}}
+    elif kind == "stl":
+        assert path.stat().st_size == 84
+
+
+def test_normals_that_vanish_are_those_of_a_face(tmp_path):
+    box = trimesh.creation.box()
+    write_surface(tmp_path / "box.glb", box.vertices, box.faces, np.zeros((8, 3)))
+    normals = trimesh.load(tmp_path / "box.glb", force="mesh").vertex_normals
+    assert np.linalg.norm(normals, axis=1) == pytest.approx(np.ones(8))
+
+
+def test_render_draws_what_is_exported(run, tmp_path, capsys):
+    assert main(["export", "--run_dir", str(run), "--seeds", "0", "--formats", "glb,binvox,npz", "--output", "o"]) == 0
+    small = ["--image_size", "32", "--azimuth", "0,90"]
+    assert main(["render", "o/0000.glb", "o/0000.binvox", *small, "--normals", "--depth", "--output", "gl"]) == 0
+    assert "18 pictures of 2 shapes in gl" in capsys.readouterr().out
+    first, second = (np.asarray(Image.open(f"gl/{name}_000.png"), float) for name in ("0000", "0000_1"))
+    assert first.max() > 50 and np.abs(first - second).mean() < 12  # one surface, by triangles and by rays
+    depth = np.load("gl/0000_000_depth.npy")
+    assert depth.shape == (32, 32) and np.isinf(depth[0, 0]) and 1 < depth.min() < 2.5
+    for renderer in ("soft", "absorption", "visual_hull", "emission_absorption"):
+        assert main(["render", "o/0000.npz", *small, "--renderer", renderer, "--output", renderer]) == 0
+        assert np.asarray(Image.open(f"{renderer}/0000_001.png")).max() > 50, renderer
+    assert main(["render", "o/0000.glb", *small, "--renderer", "absorption", "--voxel_size", "8", "--output", "v"]) == 0
+
+
+def test_render_refuses_in_one_sentence(refused, tmp_path):
+    trimesh.creation.box((50, 1, 1)).export("long.stl")
+    Path("broken.glb").write_bytes(b"glTF and no more")
+    assert "reaches 25 from the origin" in refused("render", "long.stl")
+    assert main(["render", "long.stl", "--fit", "--image_size", "16"]) == 0
+    assert "broken.glb is no mesh" in refused("render", "broken.glb")
+    assert "there is no file gone.obj" in refused("render", "gone.obj")
+    assert "no normals and no depth" in refused("render", "long.stl", "--renderer", "absorption", "--depth")
+    assert "--backend of soft is one of" in refused("render", "long.stl", "--renderer", "soft", "--backend", "x")
+    np.savez("flat.npz", a=np.zeros((2, 3)))
+    assert "neither an export's mesh nor one array" in refused("render", "flat.npz")
+
+
+def test_compare_puts_runs_on_one_page(run, tmp_path, capsys):
+    import shutil
+
+    other = tmp_path / "other" / "002"
+    shutil.copytree(run, other)
+    config = yaml.safe_load((other / "config.yaml").read_text())
+    config["model"]["init_args"]["generator"]["init_args"]["latent_size"] = 9
+    (other / "config.yaml").write_text(yaml.safe_dump(config))
+    note = (other / "metrics.jsonl").read_text().replace("extractor x", "extractor y <b>")
+    (other / "metrics.jsonl").write_text(note)
+    assert main(["compare", str(run), str(other), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [row["final"] for row in found["runs"]] == [88.0, 88.0]
+    assert found["differences"] == {"model.generator.latent_size": [8, 9]}
+    assert "cannot be compared" in found["warning"]
+    page = Path("compare.html").read_text()
+    assert "model.generator.latent_size" in page and "extractor y &lt;b&gt;" in page
+    assert "src='http" not in page and page.count("<img") == 2  # a curve for each way of measuring
+
+
+def test_compare_refuses_what_is_no_run(refused, tmp_path):
+    assert "is no run" in refused("compare", str(tmp_path))
