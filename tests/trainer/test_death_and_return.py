@@ -248,6 +248,7 @@ class FakeTrainer:
 
     world_size, is_global_zero, sanity_checking, global_step = 1, True, False, 0
     state = type("State", (), {"fn": "fit"})
+    strategy = type("Alone", (), {"barrier": lambda self, name: None})()
 
     def save_checkpoint(self, path: Path) -> None:
         AtomicCheckpointIO().save_checkpoint({"step": self.module.step}, path)
