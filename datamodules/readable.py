@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Int
-from tqdm import tqdm
 
 from datamodules.decoding import say_skipped
 from datamodules.picture_sources import DamagedPictureError, PictureReader
 from renderers.files import cache_root, fingerprint, write_atomically
+from renderers.progress import Progress
 
 
 def readable_numbers(reader: PictureReader, cache_dir: str | None) -> Int[np.ndarray, " N"]:
@@ -44,10 +44,14 @@ def _find(reader: PictureReader) -> list[int]:
             return True
         return False
 
-    with ThreadPoolExecutor(os.cpu_count()) as threads:  # decoders let go of Python's lock
-        found = threads.map(unreadable, range(len(reader)))
-        bar = tqdm(found, "checking pictures", len(reader), leave=False, disable=len(reader) < 200)
-        return [number for number, bad in enumerate(bar) if bad]
+    found = []
+    # Decoders let go of Python's lock.
+    with ThreadPoolExecutor(os.cpu_count()) as threads, Progress(len(reader), "checking pictures", "picture") as bar:
+        for number, bad in enumerate(threads.map(unreadable, range(len(reader)))):
+            if bad:
+                found.append(number)
+            bar.update()
+    return found
 
 
 def _kept(path: Path, count: int) -> list[int] | None:
