@@ -13,6 +13,7 @@ from lightning_modules.base import frozen
 from lightning_modules.generative import VoxelGenerativeModule, check_picture_sizes
 from lightning_modules.losses import (
     discriminator_loss,
+    full,
     generator_loss,
     output_matching_loss,
     picture_loss,
@@ -88,7 +89,7 @@ class IGGANModule(VoxelGenerativeModule):
         t = torch.rand(total, generator=self.random("thresholds"))
         views = self.of_this_rank(self.views.sample(total, self.random("views")), n)
 
-        x_continuous = VoxelGrid(self.generator(self.of_this_rank(z, n)))
+        x_continuous = VoxelGrid(full(self.generator(self.of_this_rank(z, n))))
         x_discrete = x_continuous.binarize(self.of_this_rank(t, n))
         y_opengl = self.renderer(x_discrete, views).image
         check_alike(real, y_opengl)
@@ -97,7 +98,7 @@ class IGGANModule(VoxelGenerativeModule):
 
         # The proxy draws once for all: its graph, from `seen` on, serves the generator's gradient and then its own.
         seen = rotated.detach().requires_grad_()
-        y_neural = draw(seen)
+        y_neural = full(draw(seen))
 
         # Discriminator: real pictures against the black box's.
         fake = y_opengl if self.discriminator_sees == "opengl" else y_neural.detach()

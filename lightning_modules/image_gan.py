@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from lightning_modules.adversarial import adam_gan, play
 from lightning_modules.generative import GenerativeModule
+from lightning_modules.losses import full
 from renderers import InputError
 
 
@@ -52,7 +53,7 @@ class ImageGANModule(GenerativeModule):
         (real,) = batch
         n, total = len(real), len(real) * self.world_size
         z = torch.randn(total, self.generator.latent_size, generator=self.random("latents"))
-        play(self, real, self.generator(self.of_this_rank(z, n)))
+        play(self, real, full(self.generator(self.of_this_rank(z, n))))
 
     @torch.no_grad()
     def evaluated(

@@ -1,4 +1,4 @@
-"""The losses of both papers, as pure functions of logits and pictures."""
+"""The losses of both papers, as pure functions of logits and pictures; in float32 also where networks give less."""
 
 from __future__ import annotations
 
@@ -10,14 +10,19 @@ from torch import Tensor
 from networks.ranks import sum_over_ranks
 
 
+def full(x: Tensor) -> Tensor:
+    """x in float32, or as it is if that is more."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
 def discriminator_loss(real: Float[Tensor, " B"], fake: Float[Tensor, " B"]) -> Float[Tensor, ""]:
     """Logistic loss of logits, ``mean softplus(-D(real)) + mean softplus(D(fake))``."""
-    return F.softplus(-real).mean() + F.softplus(fake).mean()
+    return F.softplus(-full(real)).mean() + F.softplus(full(fake)).mean()
 
 
 def generator_loss(fake: Float[Tensor, " B"]) -> Float[Tensor, ""]:
     """Non-saturating loss ``-mean log D(fake) = mean softplus(-logit)``."""
-    return F.softplus(-fake).mean()
+    return F.softplus(-full(fake)).mean()
 
 
 def picture_loss(drawn: Float[Tensor, "B C H W"], target: Float[Tensor, "B C H W"]) -> Float[Tensor, ""]:
@@ -25,7 +30,7 @@ def picture_loss(drawn: Float[Tensor, "B C H W"], target: Float[Tensor, "B C H W
 
     The reduction is part of IG-GAN's λ: 100 times the matching loss stands beside a *sum* over pixels.
     """
-    return (drawn - target).square().sum((1, 2, 3)).mean()
+    return (full(drawn) - target).square().sum((1, 2, 3)).mean()
 
 
 def output_matching_loss(proxy: Float[Tensor, " B"], target: Float[Tensor, " B"]) -> Float[Tensor, ""]:
@@ -34,12 +39,12 @@ def output_matching_loss(proxy: Float[Tensor, " B"], target: Float[Tensor, " B"]
     log D is ``logsigmoid`` of the logit: the generator's own loss, so that a proxy at the optimum gives the generator
     the loss that it would expect from OpenGL.
     """
-    return (F.logsigmoid(target) - F.logsigmoid(proxy)).square().mean()
+    return (F.logsigmoid(full(target)) - F.logsigmoid(full(proxy))).square().mean()
 
 
 def relative_error(drawn: Float[Tensor, "B C H W"], target: Float[Tensor, "B C H W"]) -> Float[Tensor, ""]:
     """``||drawn - target||² / ||target||²`` over the batch of all ranks: an all-black picture has 1, 0 is perfect."""
-    error, power = sum_over_ranks(torch.stack([(drawn - target).square().sum(), target.square().sum()]))
+    error, power = sum_over_ranks(torch.stack([(full(drawn) - target).square().sum(), target.square().sum()]))
     return error / power.clamp(min=1e-12)
 
 
@@ -48,5 +53,5 @@ def gradient_penalty(logits: Float[Tensor, " B"], pictures: Float[Tensor, "B C H
 
     The pictures must be in the logits' graph. Halving their range, from [-1, 1] to [0, 1], makes it 4 times as large.
     """
-    (gradient,) = torch.autograd.grad(logits.sum(), pictures, create_graph=True)
+    (gradient,) = torch.autograd.grad(full(logits).sum(), pictures, create_graph=True)
     return gradient.square().sum((1, 2, 3)).mean()

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from lightning_modules.adversarial import adam_gan, play
 from lightning_modules.generative import VoxelGenerativeModule, as_grid, check_picture_sizes
+from lightning_modules.losses import full
 from renderers import Camera, InputError, Renderer, ViewDistribution, VoxelGrid
 
 
@@ -57,7 +58,7 @@ class VoxelGANModule(VoxelGenerativeModule):
         n, total = len(real), len(real) * self.world_size
         z = torch.randn(total, self.generator.latent_size, generator=self.random("latents"))
         views = self.of_this_rank(self.views.sample(total, self.random("views")), n)
-        shapes = as_grid(self.generator(self.of_this_rank(z, n)))
+        shapes = as_grid(full(self.generator(self.of_this_rank(z, n))))
         play(self, real, self.differentiable_renderer(shapes, views).image)
         self.log_more(occupancy_train=shapes.occupancy.detach().mean())
 

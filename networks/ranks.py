@@ -113,13 +113,14 @@ def group_deviation(x: Tensor, group: int) -> Tensor:
         x: ``(B, C, H, W)``.
         group: G.
     """
+    dtype, x = x.dtype, x.to(torch.promote_types(x.dtype, torch.float32))  # small differences need it
     b, r = len(x), rank_count()
     if r == 1:
         deviation = (x.view(group, -1, *x.shape[1:]).var(0, unbiased=False) + 1e-8).sqrt().mean((1, 2, 3))
-        return deviation.repeat(group)
+        return deviation.repeat(group).to(dtype)
     groups = b * r // group
     member = (torch.arange(b, device=x.device) + this_rank() * b) % groups
     empty = x.new_zeros(groups, *x.shape[1:])
     mean = sum_over_ranks(empty.index_add(0, member, x)) / group
     variance = sum_over_ranks(empty.index_add(0, member, (x - mean[member]).square())) / group
-    return (variance + 1e-8).sqrt().mean((1, 2, 3))[member]
+    return (variance + 1e-8).sqrt().mean((1, 2, 3))[member].to(dtype)

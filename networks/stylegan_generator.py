@@ -191,7 +191,7 @@ class StyleGANGenerator(nn.Module):
         layers = len(self.noise_sizes(resolution))
         w = self.mapping(z)
         if self.training:
-            self.style_average.lerp_(w.detach().mean(0), 1 - 0.995)
+            self.style_average.lerp_(w.detach().to(self.style_average.dtype).mean(0), 1 - 0.995)
         styles = w[:, None].expand(-1, layers, -1)
         index = torch.arange(layers, device=w.device)[:, None]
         if mix is not None:
@@ -200,7 +200,7 @@ class StyleGANGenerator(nn.Module):
                 raise ValueError(f"crossover must lie between 1 and {layers}, got {crossover}")
             styles = torch.where(index < crossover, styles, self.mapping(mix)[:, None])
         if truncation is not None:
-            truncated = torch.lerp(self.style_average.expand_as(styles), styles, truncation)
+            truncated = torch.lerp(self.style_average.to(styles.dtype).expand_as(styles), styles, truncation)
             cutoff = layers if truncation_cutoff is None else truncation_cutoff
             styles = torch.where(index < cutoff, truncated, styles)
         return styles

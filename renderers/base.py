@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -48,7 +50,8 @@ class Rendering:
 class Renderer(nn.Module, ABC):
     """Draws a batch of scenes, each from its own camera.
 
-    Subclasses state two facts about themselves, ``differentiable`` and ``accepts``, and implement :meth:`render`.
+    Subclasses state two facts about themselves, ``differentiable`` and ``accepts``, and implement :meth:`render`. Mixed
+    precision does not reach into it: bfloat16 does not hold coordinates. A network that wants it says so.
 
     Args:
         image_size: height and width of the picture in pixels.
@@ -56,6 +59,7 @@ class Renderer(nn.Module, ABC):
 
     differentiable: ClassVar[bool]
     accepts: ClassVar[tuple[type, ...]]
+    full_precision: ClassVar[bool] = True
 
     def __init__(self, image_size: int) -> None:
         super().__init__()
@@ -91,7 +95,8 @@ class Renderer(nn.Module, ABC):
                 raise ValueError(f"background must have shape (B, C, H, W) = {expected}, got {tuple(background.shape)}")
             if background.device != scene.device:
                 raise ValueError(f"background must be on the scene's device {scene.device}, is on {background.device}")
-        return self.render(scene, camera, background)
+        with torch.autocast(scene.device.type, enabled=False) if self.full_precision else nullcontext():
+            return self.render(scene, camera, background)
 
     def fingerprint(self) -> str:
         """What the picture depends on beside scene and camera: the class and its plain public settings."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -25,6 +26,7 @@ class NeuralRenderer(Renderer):
 
     differentiable: ClassVar[bool] = True
     accepts: ClassVar[tuple[type, ...]] = (VoxelGrid,)
+    full_precision: ClassVar[bool] = False
 
     def __init__(self, network: nn.Module, image_size: int, lattice_size: int | None = None) -> None:
         super().__init__(image_size)
@@ -34,11 +36,13 @@ class NeuralRenderer(Renderer):
     def rotate(self, scene: VoxelGrid, camera: Camera) -> Float[Tensor, "B 1 S S S"]:
         """The grid as the camera sees it, the network's input."""
         occupancy = scene.occupancy
-        return resample(occupancy if occupancy.is_floating_point() else occupancy.float(), camera, self.lattice_size)
+        occupancy = occupancy if occupancy.is_floating_point() else occupancy.float()
+        with torch.autocast(occupancy.device.type, enabled=False):
+            return resample(occupancy, camera, self.lattice_size)
 
     def render(self, scene: Scene, camera: Camera, background: Tensor | None) -> Rendering:
         rotated = self.rotate(scene, camera)
-        image = self.network(rotated)
+        image = self.network(rotated).to(rotated.dtype)
         if image.shape[-1] != self.image_size:
             raise ValueError(f"the network draws {image.shape[-1]} pixels, image_size says {self.image_size}")
         # The network knows no alpha: the largest occupancy along the ray is the silhouette that it was shown.

@@ -1,0 +1,43 @@
+"""Mixed precision: every module trains, with its losses in float32."""
+
+import math
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from ddp.two_ranks import Losses, modules
+from small_iggan import trainer
+
+NAMES = ("iggan", "voxel", "image", "mesh", "proxy", "classifier")
+
+
+def losses(name: str, folder, steps: int = 3, callbacks: list[pl.Callback] | None = None, **options) -> list[dict]:
+    torch.manual_seed(0)
+    module, data = modules()[name]
+    seen = Losses()
+    run = trainer(folder, callbacks=[*(callbacks or []), seen], limit_train_batches=steps, **options)
+    run.fit(module, data)
+    assert all(v.dtype == torch.float32 for v in run.callback_metrics.values())
+    return [{k: v for k, v in step.items() if k in ("d", "g", "r", "loss", "r1")} for step in seen.values]
+
+
+class Types(pl.Callback):
+    """What the convolutions compute in."""
+
+    def setup(self, trainer, module, stage):
+        self.seen = set()
+        for layer in (getattr(module, "discriminator", None) or module).modules():
+            if isinstance(layer, torch.nn.modules.conv._ConvNd):
+                layer.register_forward_hook(lambda layer, given, made: self.seen.add(made.dtype))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_bf16_trains_with_losses_in_float32(name, tmp_path):
+    types = Types()
+    mixed = losses(name, tmp_path, precision="bf16-mixed", callbacks=[types])
+    plain = losses(name, tmp_path)
+    assert name == "mesh" or types.seen == {torch.bfloat16}
+    for key, value in plain[0].items():
+        assert mixed[0][key] == pytest.approx(value, rel=0.05, abs=0.02), key
+        assert mixed[0][key] != value or key == "r1"
+    assert all(math.isfinite(value) for step in mixed for value in step.values())
