@@ -43,8 +43,9 @@ MODULES = {
         *("--model.generator.init_args.channel_max=8", "--model.discriminator.init_args.channel_max=8"),
         "--model.growth=[{resolution: 16, fade_kimg: 0, stable_kimg: 0.012}, {resolution: 32, fade_kimg: 0.012}]",
     ],
-    "proxy": ["--config=proxy_demo.yaml", *PROXY, "--trainer.callbacks=null", "--data.validation_count=8"],
+    "proxy": ["--config=proxy_demo.yaml", *PROXY, "--trainer.callbacks=null", "--data.validation_count=40"],
 }
+UNCACHED = {"proxy"}  # draw as they train
 PHASES = ("rendering", "training", "evaluating", "checkpointing", "any")
 LENGTH = {
     "rendering": 0.3,
@@ -201,15 +202,17 @@ def torment(name: str, folder: Path, phases: list[str], terms: int, seed: int) -
     # Rendering comes before all else in a run.
     kills = [(phase, signal.SIGKILL) for phase in sorted(phases, key=lambda phase: phase != "rendering")]
     ends = [(phase, signal.SIGTERM) for phase in ["training", "evaluating", "checkpointing"][:terms]]
-    good, number = True, 0
+    good, number, missed = True, 0, 0
     for signals in filter(None, (kills, ends)):
         number, hits, waiting = number + 1, 0, list(signals)
         while waiting:
             said = module.hit(f"run{number}", *waiting[0])
             if said:
                 print(f"{name}: {said}", flush=True)
-                hits += 1
+                hits, missed = hits + 1, 0
                 waiting.pop(0)
+            elif (missed := missed + 1) > 9:
+                raise SystemExit(f"{name}: {waiting[0][0]} was never hit")
             if not said or not waiting:  # ended before it was hit: compared, and another begun
                 module.finish(f"run{number}")
                 wrong = differences(folder / "peace", folder / f"run{number}", hits)
@@ -236,7 +239,8 @@ def main() -> int:
     shares: dict[str, list[str]] = {name: [] for name in names}
     for i in range(options.kills):  # every module gets every phase in turn
         name = names[i % len(names)]
-        shares[name].append(phases[(len(shares[name]) + names.index(name)) % len(phases)])
+        phase = phases[(len(shares[name]) + names.index(name)) % len(phases)]
+        shares[name].append("training" if phase == "rendering" and name in UNCACHED else phase)
     with tempfile.TemporaryDirectory(prefix="unrender-chaos-") as temporary:
         folder = options.folder or Path(temporary)
         results = {name: torment(name, folder / name, shares[name], options.terms, options.seed) for name in names}
