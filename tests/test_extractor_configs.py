@@ -105,7 +105,8 @@ def test_modelnet_from_the_run_to_the_features(archive, tmp_path, monkeypatch, c
 
 def test_what_is_no_run_is_not_exported(tmp_path, capsys):
     assert export_extractor.main([str(tmp_path), str(tmp_path / "out.pt")]) == 2
-    assert "last.ckpt cannot be loaded: No such file or directory; name a finished run of a classifier" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "last.ckpt cannot be loaded: No such file or directory; name a finished run of a classifier" in told
     assert export_extractor.main([]) == 2
     assert not (tmp_path / "out.pt").exists()
 
