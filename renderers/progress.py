@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 import sys
 import time
+from io import TextIOBase
 from types import TracebackType
-from typing import TextIO
 
 from tqdm import tqdm
 
@@ -15,10 +15,10 @@ QUIET_FRACTION = 0.05  # of the whole, unless
 LONG_SECONDS = 600.0  # have passed
 
 
-def on_terminal(stream: TextIO | None = None) -> bool:
+def on_terminal(stream: TextIOBase | None = None) -> bool:
     """Whether somebody watches: a bar draws over itself, which makes a log unreadable."""
-    stream = sys.stderr if stream is None else stream
-    return stream is not None and stream.isatty()
+    watched = sys.stderr if stream is None else stream
+    return watched is not None and watched.isatty()
 
 
 def say(line: str) -> None:
