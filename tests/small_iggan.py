@@ -11,6 +11,34 @@ from renderers import NeuralRenderer, OpenGLRenderer, ViewDistribution
 
 VIEWS = ViewDistribution()
 
+RENDERER = {"class_path": "renderers.OpenGLRenderer", "init_args": {"image_size": 16, "backend": "moderngl"}}
+NETWORK = {
+    "class_path": "networks.RenderNet",
+    "init_args": {"lattice_size": 16, "image_size": 16, "width": 16, "channels_3d": [2, 4, 4]},
+}
+CONFIG = {  # of iggan() in a config.yaml
+    "class_path": "lightning_modules.IGGANModule",
+    "init_args": {
+        "generator": {
+            "class_path": "networks.VoxelGenerator",
+            "init_args": {"voxel_size": 8, "latent_size": 8, "width": 16},
+        },
+        "discriminator": {
+            "class_path": "networks.DCGANDiscriminator",
+            "init_args": {"image_size": 16, "width": 8},
+        },
+        "renderer": RENDERER,
+        "neural_renderer": {
+            "class_path": "renderers.NeuralRenderer",
+            "init_args": {"network": NETWORK, "image_size": 16, "lattice_size": 16},
+        },
+        "views": {"class_path": "renderers.ViewDistribution", "init_args": {}},
+        # Weights that are not there: an export measures nothing, and needs none.
+        "extractor": "imagenet",
+        "extractor_weights": "nowhere.pth",
+    },
+}
+
 
 def proxy() -> NeuralRenderer:
     return NeuralRenderer(RenderNet(16, 16, width=16, channels_3d=(2, 4, 4)), 16, lattice_size=16)

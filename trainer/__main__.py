@@ -33,6 +33,7 @@ COMMANDS = {
     "table": Command("run and gather a table of the papers, beside their figures", "trainer.table:main"),
     "export": Command("write samples of a run as 3D files", "trainer.export:main"),
     "render": Command("draw meshes, voxels or a config's shapes", "trainer.render:main"),
+    "view": Command("show and turn what a checkpoint generates, in the browser", "trainer.view:main"),
     "compare": Command("put runs side by side on one page", "trainer.compare:main"),
     "doctor": Command("say what works on this machine", "trainer.doctor:main"),
     "completion": Command("print a script for the shell's completion", "trainer.completion:main"),

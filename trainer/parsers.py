@@ -264,6 +264,23 @@ def export() -> CommandParser:
     return parser
 
 
+def view() -> CommandParser:
+    parser = CommandParser(
+        "view",
+        "Show what a checkpoint generates on a page in the browser: draw samples, go from one to another, turn them.\n\n"
+        "The page is this machine's alone unless --host says otherwise, and needs no network. Ctrl-C ends it.",
+        (
+            "view --run_dir runs/demo/001",
+            "view --run_dir runs/heads/001 --ckpt_path best --port 0",
+            "view --run_dir runs/demo/001 --host 0.0.0.0     # for everybody who reaches this machine",
+        ),
+    )
+    _run_options(parser)
+    parser.add_argument("--host", metavar="ADDRESS", default="127.0.0.1", help="to listen on (%(default)s)")
+    parser.add_argument("--port", metavar="N", type=port, default=8008, help="0 takes a free one (%(default)s)")
+    return parser
+
+
 def _run_options(parser: CommandParser) -> None:
     parser.add_argument("--run_dir", metavar="RUN", help="a run that fit made")
     parser.add_argument("--ckpt_path", metavar="FILE", help="another checkpoint: a file, or last or best of the run")
@@ -411,6 +428,12 @@ def whole(text: str) -> int:
     """A whole number from 0 on."""
     if not (text.isascii() and text.isdecimal()):
         raise argparse.ArgumentTypeError(f"{text!r} is no whole number")
+    return int(text)
+
+
+def port(text: str) -> int:
+    if not (text.isascii() and text.isdecimal() and len(text) <= 5 and int(text) <= 65535):
+        raise argparse.ArgumentTypeError(f"{text!r} is no port, a whole number from 0 to 65535")
     return int(text)
 
 

@@ -78,9 +78,12 @@ def zoomed(pictures: Float[Tensor, "N C h w"], zoom: float) -> Float[Tensor, "N 
     return pictures[..., edge : size - edge, edge : size - edge]
 
 
-def slerp(a: Float[Tensor, " Z"], b: Float[Tensor, " Z"], steps: int) -> Float[Tensor, "n Z"]:
-    """From a to b along the great circle: latents on the straight line between two are shorter than those of training."""
-    t = torch.linspace(0, 1, steps, device=a.device)[:, None]
+def slerp(a: Float[Tensor, " Z"], b: Float[Tensor, " Z"], steps: int | Float[Tensor, " n"]) -> Float[Tensor, "n Z"]:
+    """From a to b along the great circle: latents on the straight line between two are shorter than those of training.
+
+    ``steps`` are so many of equal length, or places from 0, which is a, to 1.
+    """
+    t = (torch.linspace(0, 1, steps, device=a.device) if isinstance(steps, int) else steps)[:, None]
     angle = torch.acos((a @ b / (a.norm() * b.norm())).clamp(-1, 1))
     if angle.sin() < 1e-4:
         return torch.lerp(a, b, t)

@@ -17,42 +17,13 @@ from renderers import OpenGLRenderer
 from trainer.__main__ import main
 from trainer.samples import Sample
 
-VIEWS = {"class_path": "renderers.ViewDistribution", "init_args": {}}
-RENDERER = {"class_path": "renderers.OpenGLRenderer", "init_args": {"image_size": 16, "backend": "moderngl"}}
-NETWORK = {
-    "class_path": "networks.RenderNet",
-    "init_args": {"lattice_size": 16, "image_size": 16, "width": 16, "channels_3d": [2, 4, 4]},
-}
-IGGAN = {
-    "class_path": "lightning_modules.IGGANModule",
-    "init_args": {
-        "generator": {
-            "class_path": "networks.VoxelGenerator",
-            "init_args": {"voxel_size": 8, "latent_size": 8, "width": 16},
-        },
-        "discriminator": {
-            "class_path": "networks.DCGANDiscriminator",
-            "init_args": {"image_size": 16, "width": 8},
-        },
-        "renderer": RENDERER,
-        "neural_renderer": {
-            "class_path": "renderers.NeuralRenderer",
-            "init_args": {"network": NETWORK, "image_size": 16, "lattice_size": 16},
-        },
-        "views": VIEWS,
-        # Weights that are not there: an export measures nothing, and needs none.
-        "extractor": "imagenet",
-        "extractor_weights": "nowhere.pth",
-    },
-}
-
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory) -> Path:
     """A run of the small IG-GAN, stopped before its first step."""
     folder = tmp_path_factory.mktemp("runs") / "small" / "001"
     folder.mkdir(parents=True)
-    (folder / "config.yaml").write_text(yaml.safe_dump({"seed_everything": 3, "model": IGGAN}))
+    (folder / "config.yaml").write_text(yaml.safe_dump({"seed_everything": 3, "model": small_iggan.CONFIG}))
     (folder / "run.json").write_text(json.dumps({"status": "finished"}))
     trainer = small_iggan.trainer(folder)
     trainer.strategy.connect(small_iggan.iggan())

@@ -1,0 +1,158 @@
+"""``view``: what its server answers and refuses, without a browser."""
+
+import http.client
+import io
+import json
+import signal
+import socket
+from urllib.parse import urlencode, urlsplit
+
+import numpy as np
+import pytest
+import small_iggan
+import torch
+import trimesh
+from PIL import Image
+from view_run import MESHGAN, viewing, write_run
+
+from lightning_modules import MeshGANModule
+from networks import MeshGenerator, StyleGANDiscriminator
+from renderers import SoftRasterizer, ViewDistribution
+from renderers.errors import InputError
+from trainer.__main__ import main
+from trainer.load_run import load_generator
+from trainer.viewer.query import Query
+from trainer.viewer.server import FILES, PAGE
+from trainer.viewer.shapes import RunViewer
+
+
+def meshgan() -> MeshGANModule:
+    torch.manual_seed(0)
+    small = {"channel_base": 16, "channel_max": 4}
+    views = ViewDistribution((-45, 45), (-15, 15), fov=10)
+    generator = MeshGenerator(8, latent_size=4, style_size=4, mapping_layers=1, **small)
+    return MeshGANModule(generator, StyleGANDiscriminator(8, **small), SoftRasterizer(8), views)
+
+
+@pytest.fixture(scope="module")
+def voxel_run(tmp_path_factory):
+    return write_run(tmp_path_factory.mktemp("runs") / "voxels" / "001", small_iggan.iggan(), small_iggan.CONFIG)
+
+
+@pytest.fixture(scope="module")
+def mesh_run(tmp_path_factory):
+    return write_run(tmp_path_factory.mktemp("runs") / "meshes" / "001", meshgan(), MESHGAN)
+
+
+def asked(url: str, path: str, parameters: dict | None = None, method: str = "GET", headers: dict | None = None):
+    """Status, headers and content of one answer."""
+    parts = urlsplit(url)
+    connection = http.client.HTTPConnection(parts.hostname, parts.port, timeout=60)
+    try:
+        connection.request(method, path + (f"?{urlencode(parameters)}" if parameters else ""), headers=headers or {})
+        answer = connection.getresponse()
+        return answer.status, answer.headers, answer.read()
+    finally:
+        connection.close()
+
+
+def surface(content: bytes) -> trimesh.Trimesh:
+    return trimesh.load(io.BytesIO(content), file_type="glb", force="mesh")
+
+
+def test_a_session_with_the_server(voxel_run, environment):
+    with viewing(voxel_run, environment) as (url, process):
+        assert url.startswith("http://127.0.0.1:")
+        for address, (name, kind) in FILES.items():
+            status, headers, content = asked(url, address)
+            assert (status, content) == (200, (PAGE / name).read_bytes()) and headers["Content-Type"] == kind
+            assert "default-src 'none'" in headers["Content-Security-Policy"]
+        about = json.loads(asked(url, "/about.json")[2])
+        assert (about["name"], about["shape"], about["threshold"]) == ("voxels 001", "voxels", 0.5)
+
+        status, headers, content = asked(url, "/shape.glb", {"a": 2, "threshold": 0.4})
+        assert (status, headers["Content-Type"]) == (200, "model/gltf-binary") and content[:4] == b"glTF"
+        status, _, content = asked(url, "/picture.png", {"a": 2, "azimuth": -30.5, "elevation": 20, "size": 48})
+        assert status == 200 and Image.open(io.BytesIO(content)).size == (48, 48)
+
+        for path, parameters, word in (
+            ("/shape.glb", {"a": -1}, "a must be a whole number"),
+            ("/shape.glb", {"mix": "nan"}, "mix must be a number from 0 to 1"),
+            ("/shape.glb", {"path": "/etc/passwd"}, "no parameter 'path'"),
+            ("/picture.png", {"renderer": "../x"}, "renderer must be one of"),
+            ("/picture.png", {"size": 10**6}, "size must be"),
+            ("/picture.png", {"kind": "texture"}, "no texture"),
+            ("/picture.png", {"renderer": "absorption", "kind": "normals"}, "gives no normals"),
+            ("/about.json", {f"p{i}": 1 for i in range(40)}, "more than 32"),
+        ):
+            status, _, content = asked(url, path, parameters)
+            assert status == 400 and word in content.decode(), (path, parameters, content)
+
+        for path in ("/view.js/", "/../view.css", "/%2e%2e/server.py", "/server.py", "//etc/passwd"):
+            assert asked(url, path)[0] == 404, path
+        assert asked(url, "/about.json", headers={"Host": "evil.example"})[0] == 403
+        assert asked(url, "/about.json", headers={"Host": "127.0.0.1.evil.example:80"})[0] == 403
+        assert asked(url, "/about.json", headers={"Host": "LocalHost:9"})[0] == 200  # as through ssh -L 9:…
+        assert asked(url, "/about.json", headers={"Sec-Fetch-Site": "cross-site"})[0] == 403
+        assert asked(url, "/about.json", {"a": "x" * 3000})[0] == 414
+        assert asked(url, "/about.json", headers={"Content-Length": "5"})[0] == 413
+        assert asked(url, "/about.json", method="POST")[0] == 501
+        with socket.create_connection((urlsplit(url).hostname, urlsplit(url).port)) as connection:
+            connection.sendall(b"GET /shape.glb HTTP/1.1\r\nHost: localhost\r\n\r\n")  # and leave
+
+        port = url.rpartition(":")[2]
+        assert main(["view", "--run_dir", str(voxel_run), "--port", port]) == 2
+
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) == 130
+        assert process.stderr.read() == ""
+
+
+def test_voxels_answer_to_sample_mix_truncation_and_threshold(voxel_run):
+    run = load_generator(voxel_run)
+    viewer = RunViewer(run)
+
+    def occupancy(**parameters) -> np.ndarray:
+        choice, _ = viewer._choice(Query({name: str(value) for name, value in parameters.items()}))
+        return viewer._shown(choice).scene.occupancy[0, 0].numpy()
+
+    expected = run.module.predict_step(torch.tensor([2, 5]), 0)["occupancy"][:, 0].numpy()
+    assert (occupancy(a=2) == expected[0]).all() and (occupancy(a=2, b=5, mix=1) == expected[1]).all()
+    between = occupancy(a=2, b=5, mix=0.5)
+    assert (between != expected[0]).any() and (between != expected[1]).any()
+    assert (occupancy(a=2, seed=9) != expected[0]).any()
+    assert (occupancy(a=2) == expected[0]).all()  # the seed of one request is not that of the next
+    assert np.allclose(occupancy(a=2, truncation=0), occupancy(a=5, truncation=0))
+
+    levels = np.quantile(expected[0], (0.3, 0.9))
+    volumes = [surface(viewer.shape({"a": "2", "threshold": str(level)})).volume for level in levels]
+    assert volumes[0] > volumes[1] > 0
+    assert len(viewer.shape({"a": "2", "threshold": "1"})) < 100  # what the page takes for nothing
+
+    front, side = (viewer.picture({"a": "2", "threshold": str(levels[1]), "azimuth": x}) for x in ("0", "90"))
+    assert front != side
+    for name, way in viewer.ways.items():
+        assert viewer.picture({"renderer": name, "kind": "normals" if way.normals else "image", "size": "32"})
+
+
+def test_meshes_have_texture_and_background(mesh_run):
+    viewer = RunViewer(load_generator(mesh_run))
+    about = json.loads(viewer.about({}))
+    assert (about["shape"], about["threshold"], about["truncation"]) == ("mesh", None, 0.7)
+    whole, plain = viewer.shape({"a": "1"}), viewer.shape({"a": "1", "surface": "plain"})
+    assert b"KHR_materials_unlit" in whole and b"KHR_materials_unlit" not in plain
+    assert surface(whole).bounds == pytest.approx(surface(plain).bounds, abs=1e-6)
+    for kind in ("texture", "background"):
+        assert Image.open(io.BytesIO(viewer.picture({"kind": kind}))).size == (16, 16)
+    pictures = {viewer.picture({"renderer": name, "size": "32"}) for name in viewer.ways}
+    assert len(pictures) == len(viewer.ways)
+    assert viewer.picture({"behind": "background"}) != viewer.picture({})
+    with pytest.raises(InputError, match="no parameter 'threshold'"):
+        viewer.shape({"threshold": "0.5"})
+
+
+def test_what_cannot_be_viewed(refused, voxel_run):
+    assert "no address" in refused("view", "--run_dir", str(voxel_run), "--host", "nowhere.invalid")
+    assert "no address of this machine" in refused("view", "--run_dir", str(voxel_run), "--host", "192.0.2.1")
+    assert "no port" in refused("view", "--run_dir", str(voxel_run), "--port", "65536")
+    assert "is no run" in refused("view", "--run_dir", "nothing", "--port", "0")
