@@ -5,6 +5,17 @@ from callbacks.progress import RunProgress
 from callbacks.report import Report
 from callbacks.samples import SampleGrids
 from callbacks.shape_writer import ShapeWriter
+from callbacks.throughput import Throughput
 from callbacks.validation_record import ValidationRecord
+from callbacks.wandb_run import WandbRun
 
-__all__ = ["EvaluationLog", "Report", "RunProgress", "SampleGrids", "ShapeWriter", "ValidationRecord"]
+__all__ = [
+    "EvaluationLog",
+    "Report",
+    "RunProgress",
+    "SampleGrids",
+    "ShapeWriter",
+    "Throughput",
+    "ValidationRecord",
+    "WandbRun",
+]

@@ -10,6 +10,7 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
+from callbacks.dashboards import clock_of, dashboards
 from renderers import InputError
 from renderers.files import write_atomically
 
@@ -51,6 +52,10 @@ class EvaluationLog(pl.Callback):
         text = "".join(json.dumps(one) + "\n" for one in lines)
         write_atomically(folder / METRICS, lambda path: path.write_text(text) and None)
         draw_curve(folder / f"{main_metric(line)}.png", lines)
+
+        if trainer.sanity_checking:  # Lightning keeps the first evaluation from the loggers
+            for board in dashboards(trainer):
+                board.log_metrics({**module.evaluation, **clock_of(module)}, module.step)
 
     @rank_zero_only
     def on_fit_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import pytorch_lightning as pl
+import torch
 import trimesh
 from jaxtyping import Bool, Float, Integer
 from PIL import Image
@@ -16,6 +18,7 @@ from trimesh.exchange.gltf import export_glb
 from trimesh.exchange.obj import export_obj
 from trimesh.visual.material import PBRMaterial, SimpleMaterial
 
+from callbacks.dashboards import clock_of, dashboards
 from callbacks.pictures import save_png
 from callbacks.surface_files import write_surface
 from datamodules.shapes import write_binvox
@@ -32,12 +35,30 @@ class ShapeWriter(pl.Callback):
     their texture (:func:`write_mesh`) and are open, so there is no binvox of them. A generator of pictures has no shapes:
     its samples are ``pictures/<number>.png``.
 
+    At each evaluation the first few go to the dashboards that can turn them.
+
     Args:
         formats: of the shapes; pictures (a render, a normal map, texture and background) come beside them.
+        shown: how many go to the dashboards.
     """
 
-    def __init__(self, formats: tuple[Format, ...] = ("glb", "obj", "binvox")) -> None:
-        self.formats = formats
+    def __init__(self, formats: tuple[Format, ...] = ("glb", "obj", "binvox"), shown: int = 4) -> None:
+        self.formats, self.shown = formats, shown
+
+    @rank_zero_only
+    def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        boards = [board for board in dashboards(trainer) if board.takes_shapes]
+        if trainer.fast_dev_run or trainer.state.fn != "fit" or not boards:
+            return
+        samples = module.predict_step(torch.arange(min(self.shown, module.samples)), 0)
+        if not {"occupancy", "vertices"} & samples.keys():
+            return
+        with tempfile.TemporaryDirectory(prefix="unrender-") as folder:
+            files = [Path(folder) / f"{i:04d}.glb" for i in range(len(samples["image"]))]
+            for i, file in enumerate(files):
+                write_sample(samples, i, getattr(module, "threshold", 0.5), file.with_suffix(""), ("glb",))
+            for board in boards:
+                board.log_shapes("samples", files, clock_of(module))
 
     @rank_zero_only
     def on_fit_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
@@ -62,17 +83,22 @@ class ShapeWriter(pl.Callback):
             for i, number in enumerate(numbers):
                 save_png(folder / "pictures" / f"{number:04d}.png", samples["image"][i], 256)
             return
+        (folder / "shapes").mkdir(parents=True, exist_ok=True)
         for i, number in enumerate(numbers):
             stem = folder / "shapes" / f"{number:04d}"
-            stem.parent.mkdir(parents=True, exist_ok=True)
-            if "vertices" in samples:
-                mesh = [samples["vertices"][i], samples["faces"], samples["uvs"], samples["texture"][i]]
-                write_mesh(*(x.detach().cpu().numpy() for x in mesh), stem, self.formats)
-            else:
-                write_shape((samples["occupancy"][i, 0] > module.threshold).cpu().numpy(), stem, self.formats)
+            write_sample(samples, i, getattr(module, "threshold", 0.5), stem, self.formats)
             for kind, suffix in PICTURES.items():
                 if kind in samples:
                     save_png(stem.with_name(f"{stem.name}{suffix}.png"), samples[kind][i], 256)
+
+
+def write_sample(samples: dict[str, Tensor], i: int, threshold: float, stem: Path, formats: tuple[Format, ...]) -> None:
+    """Sample ``i`` of what ``predict_step`` gives, a mesh or voxels, in each format at ``stem`` with its suffix."""
+    if "vertices" in samples:
+        mesh = [samples["vertices"][i], samples["faces"], samples["uvs"], samples["texture"][i]]
+        write_mesh(*(x.detach().cpu().numpy() for x in mesh), stem, formats)
+    else:
+        write_shape((samples["occupancy"][i, 0] > threshold).cpu().numpy(), stem, formats)
 
 
 def write_shape(solid: Bool[np.ndarray, "D D D"], stem: Path, formats: tuple[Format, ...]) -> None:

@@ -31,6 +31,7 @@ from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities.exceptions import MisconfigurationException, SIGTERMException
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
+from callbacks.dashboards import Dashboard
 from renderers.errors import InputError
 from trainer import checkpoints, divergence, errors, resume
 from trainer.__main__ import COMMANDS
@@ -50,6 +51,7 @@ from trainer.stopping import Signals, Stopped
 
 OWN_OPTIONS = ("run_dir", "ckpt_path", "fresh", "config")  # about this start, not about the experiment
 PARSER = {"parser_mode": PARSER_MODE, "allow_abbrev": False, "dump_header": None}
+WANDB = ("WandbRun", "WandbLogger")  # the loggers that go on with a run by its id
 RANK_FOLDER = "UNRENDER_RUN_DIR"  # how the first process tells the others where the run lies
 
 
@@ -165,6 +167,7 @@ class UnrenderCLI(LightningCLI):
             place = trained.path if trained else None
             self.folder = place / session.command if place else given.path if given else self._evaluation_folder()
             _set_logger_folders(config.trainer, self.folder)
+            _leave_out_wandb(config.trainer)
 
     def _settings(self) -> str:
         """The config as ``config.yaml`` has it."""
@@ -226,7 +229,8 @@ class UnrenderCLI(LightningCLI):
         kwargs["default_root_dir"] = str(self.folder)
         if not wanted.fast_dev_run and wanted.logger is not False:
             others = wanted.logger if isinstance(wanted.logger, list) else [wanted.logger]
-            kwargs["logger"] = [MetricsCsv(self.folder), *[x for x in others if isinstance(x, Logger)]]
+            session.dashboards = [Dashboard(logger) for logger in others if isinstance(logger, Logger)]
+            kwargs["logger"] = [MetricsCsv(self.folder), *session.dashboards]
         if session.command == "fit":
             keeps = wanted.enable_checkpointing is not False and not wanted.fast_dev_run
             folder = RunFolder(self.folder).checkpoints if keeps else None
@@ -270,6 +274,8 @@ class UnrenderCLI(LightningCLI):
         device = self.trainer.strategy.root_device
         start = f", from {session.checkpoint}" if session.checkpoint else ""
         where = f"{session.run.path}: " if session.run else ""
+        for board in session.dashboards:
+            board.log_hyperparams(yaml.safe_load(self.saved_config))
         seed = self.config[session.command].seed_everything
         _say(f"{where}{type(self.model).__name__}, {weights:,} weights, on {device}, seed {seed}{start}")
         self._run("fit", **kwargs)
@@ -370,6 +376,8 @@ def _stopped(session: Session) -> int:
 
 
 def _close(session: Session, status: str) -> None:
+    for board in session.dashboards:
+        board.close(status)
     if session.run is None:
         return
     try:
@@ -400,8 +408,16 @@ def _set_logger_folders(trainer: jsonargparse.Namespace, folder: Path, run: RunF
         arguments = logger.get("init_args") if isinstance(logger, jsonargparse.Namespace) else None
         if arguments is not None and "save_dir" in arguments and arguments.save_dir in (None, "."):
             arguments.save_dir = str(folder)
-        if run and arguments is not None and logger.class_path.endswith("WandbLogger") and arguments.id is None:
+        if run and arguments is not None and logger.class_path.endswith(WANDB) and arguments.id is None:
             arguments.id = run.wandb_id()
+
+
+def _leave_out_wandb(trainer: jsonargparse.Namespace) -> None:
+    """What ``validate`` and its like measure is no part of the training that the dashboard shows."""
+    loggers = trainer.logger if isinstance(trainer.logger, list) else [trainer.logger]
+    kept = [x for x in loggers if not (isinstance(x, jsonargparse.Namespace) and x.class_path.endswith(WANDB))]
+    if len(kept) < len(loggers):
+        trainer.logger = kept or None
 
 
 @contextmanager

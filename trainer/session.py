@@ -5,6 +5,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from callbacks.dashboards import Dashboard
 from renderers.errors import InputError
 from trainer.configs import PROJECT_CONFIGS, SECTIONS, Composed, compose, names_yaml
 from trainer.keeping import KeepCheckpoints
@@ -25,6 +26,7 @@ class Session:
     exits: ExitStack = field(default_factory=ExitStack)
     run: RunFolder | None = None
     keeper: KeepCheckpoints | None = None
+    dashboards: list[Dashboard] = field(default_factory=list)
     checkpoint: Path | None = None
     continued: bool = False  # the run was begun by an earlier command
     started: bool = False
@@ -32,9 +34,11 @@ class Session:
     def __post_init__(self) -> None:
         names, parts, self.rest = split_configs(self.argv)
         run_dir = option(self.argv, "run_dir")
-        if not names and run_dir and RunFolder(run_dir).config.is_file():
-            names = [str(RunFolder(run_dir).config)]
         self.composed = compose(names, parts)
+        experiments = bool(names) and "model" in self.composed.values
+        if run_dir and not experiments and RunFolder(run_dir).config.is_file():
+            names = [str(RunFolder(run_dir).config), *names]  # such as logger/wandb.yaml, over the run's own
+            self.composed = compose(names, parts)
         if names:
             path = Path(names[0])
             # chairs.yaml with --model model/absorption.yaml is an experiment of its own: chairs_absorption.
