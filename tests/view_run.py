@@ -11,10 +11,15 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import small_iggan
+import torch
 import yaml
 from pytorch_lightning import LightningModule
 
-MESHGAN = {
+from lightning_modules import MeshGANModule
+from networks import MeshGenerator, StyleGANDiscriminator
+from renderers import SoftRasterizer, ViewDistribution
+
+MESHGAN = {  # of meshgan() in a config.yaml
     "class_path": "lightning_modules.MeshGANModule",
     "init_args": {
         "generator": {
@@ -39,6 +44,14 @@ MESHGAN = {
         },
     },
 }
+
+
+def meshgan() -> MeshGANModule:
+    torch.manual_seed(0)
+    small = {"channel_base": 16, "channel_max": 4}
+    views = ViewDistribution((-45, 45), (-15, 15), fov=10)
+    generator = MeshGenerator(8, latent_size=4, style_size=4, mapping_layers=1, **small)
+    return MeshGANModule(generator, StyleGANDiscriminator(8, **small), SoftRasterizer(8), views)
 
 
 def write_run(folder: Path, module: LightningModule, model: dict) -> Path:

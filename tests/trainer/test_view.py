@@ -13,25 +13,14 @@ import small_iggan
 import torch
 import trimesh
 from PIL import Image
-from view_run import MESHGAN, viewing, write_run
+from view_run import MESHGAN, meshgan, viewing, write_run
 
-from lightning_modules import MeshGANModule
-from networks import MeshGenerator, StyleGANDiscriminator
-from renderers import SoftRasterizer, ViewDistribution
 from renderers.errors import InputError
 from trainer.__main__ import main
 from trainer.load_run import load_generator
 from trainer.viewer.query import Query
 from trainer.viewer.server import FILES, PAGE
 from trainer.viewer.shapes import RunViewer
-
-
-def meshgan() -> MeshGANModule:
-    torch.manual_seed(0)
-    small = {"channel_base": 16, "channel_max": 4}
-    views = ViewDistribution((-45, 45), (-15, 15), fov=10)
-    generator = MeshGenerator(8, latent_size=4, style_size=4, mapping_layers=1, **small)
-    return MeshGANModule(generator, StyleGANDiscriminator(8, **small), SoftRasterizer(8), views)
 
 
 @pytest.fixture(scope="module")

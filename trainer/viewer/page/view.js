@@ -6,6 +6,7 @@ const SAMPLES = 12; // in the strip
 const NOTHING = 100; // bytes: a GLB without a surface is shorter
 let about;
 let first = 0;
+let settled; // a timer, after the last turn
 
 const say = (sentence) => { byId('said').textContent = sentence; };
 
@@ -122,10 +123,15 @@ function set(changes, strip = false) {
   Object.assign(state, changes);
   for (const name of ['seed', 'a', 'b', 'mix', 'truncation', 'threshold', 'renderer']) byId(name).value = state[name];
   for (const name of ['truncation', 'threshold']) byId(`${name}-value`).value = Number(state[name]).toFixed(2);
-  history.replaceState(null, '', `#${new URLSearchParams(state)}`);
+  remember();
   drawShape();
   drawPictures();
   if (strip) drawStrip(); else mark(); // last: the shape should not wait for twelve pictures
+}
+
+/** The address keeps the state. */
+function remember() {
+  history.replaceState(null, '', `#${new URLSearchParams(state)}`);
 }
 
 function remembered() {
@@ -170,6 +176,8 @@ function listen() {
     const azimuth = degrees(theta - turned), elevation = Math.max(-90, Math.min(90, degrees(Math.PI / 2 - phi)));
     if (azimuth === state.azimuth && elevation === state.elevation) return;
     Object.assign(state, { azimuth, elevation });
+    clearTimeout(settled);
+    settled = setTimeout(remember, 300); // browsers refuse many changes a second
     drawPictures();
   });
   viewer.addEventListener('load', () => {
