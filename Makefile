@@ -35,6 +35,10 @@ lint: setup ## ruff (lint and format) and the import contracts
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 
+.PHONY: docs
+docs: setup ## build the site of docs/ without warnings, API reference included, into build/docs (open index.html)
+	$(BIN)/python -m sphinx -W --keep-going -q docs build/docs
+
 .PHONY: bench
 bench: setup ## measure speed and memory: seconds a training step, renderers
 	$(BIN)/python -m benchmarks
