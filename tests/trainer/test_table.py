@@ -5,7 +5,6 @@ import json
 import os
 import shlex
 import signal
-import socket
 from pathlib import Path
 
 import pytest
@@ -14,6 +13,7 @@ import yaml
 from renderers.errors import InputError
 from trainer import table_runs
 from trainer.__main__ import main
+from trainer.liveness import identity
 from trainer.session import Session
 from trainer.table_cells import load_scale, load_table, table_names
 
@@ -39,7 +39,7 @@ def fake(
     data = {"shapes": shapes, "renderer": {"init_args": {"image_size": 64}}, "total_kimg": more["kimg"]}
     model = {"generator": {"init_args": {"voxel_size": more["size"]}}}
     (folder / "config.yaml").write_text(yaml.dump({"data": {"init_args": data}, "model": {"init_args": model}}))
-    diary = {"status": status, "pid": more["pid"], "host": socket.gethostname()}
+    diary = {"status": status, "pid": more["pid"], "host": identity()["host"]}
     (folder / "run.json").write_text(json.dumps(diary))
     seen = [(0, 300.0)] + ([(more["kimg"], fid)] if fid is not None else [(2, 200.0)])
     rows = [{"kimg": kimg, "step": 10 * kimg, "fid": value, "note": note} for kimg, value in seen]
