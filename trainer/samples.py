@@ -172,7 +172,7 @@ def draw_samples(
             z = module.sample_latents(torch.tensor([number]))
             if meshes:
                 psi = module.truncation if truncation is None else truncation
-                mesh = module.scenes(z, noise="fixed", truncation=psi).mesh
+                mesh = module.shown(z, psi).mesh
                 yield Sample(number, mesh, module.renderer, module.views.fov, max_faces=max_faces)
                 continue
             shapes = module.shapes(z if truncation is None else truncation * z)
