@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytorch_lightning as pl
@@ -10,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from datamodules.render_cache import RenderCache
-from datamodules.sampling import ShareSampler, StepBatchSampler
+from datamodules.sampling import BatchPlan, ShareSampler, StepBatchSampler
 
 
 class RunDataModule(pl.LightningDataModule):
@@ -24,23 +25,32 @@ class RunDataModule(pl.LightningDataModule):
         total_kimg: length of the run in thousands of items.
         num_workers: processes that load or make the data.
         seed: of the data's order and of what it draws.
+        batch_changes: (thousand items, batch size from there on), in order: growing networks take smaller batches at larger
+            resolutions. Evaluation keeps ``batch_size``.
     """
 
-    def __init__(self, batch_size: int, total_kimg: float, num_workers: int = 0, seed: int = 0) -> None:
+    def __init__(
+        self,
+        batch_size: int,
+        total_kimg: float,
+        num_workers: int = 0,
+        seed: int = 0,
+        batch_changes: Sequence[tuple[float, int]] = (),
+    ) -> None:
         super().__init__()
         self.batch_size, self.total_kimg, self.num_workers, self.seed = batch_size, total_kimg, num_workers, seed
+        self.plan = BatchPlan(batch_size, 1000 * total_kimg, [(1000 * kimg, size) for kimg, size in batch_changes])
 
     @property
     def steps(self) -> int:
         """Training steps of the whole run."""
-        return max(1, round(self.total_kimg * 1000 / self.batch_size))
+        return self.plan.steps
 
     def stream(self, dataset: Dataset, items: int | None) -> DataLoader:
         """The run's batches of ``dataset``, from the step that the module has reached."""
         sampler = StepBatchSampler(
             items,
-            self.batch_size,
-            self.steps,
+            self.plan,
             self.seed,
             start=getattr(self.trainer.lightning_module, "step", 0) if self.trainer else 0,
             rank=self.trainer.global_rank if self.trainer else 0,

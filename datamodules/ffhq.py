@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -74,6 +75,7 @@ class FFHQDataModule(RunDataModule):
         on_corrupt: pictures that cannot be read are refused by name (raise), or left out and counted in the log (skip).
         kid_subset: pictures a subset of KID's; None for half the reference, at most 1,000.
         batch_size: global batch size.
+        batch_changes: see :class:`RunDataModule`.
         total_kimg: length of the run in thousands of real pictures.
         cache_dir: where reference pictures are kept, made small; default $UNRENDER_CACHE or ~/.cache/unrender.
         num_workers: processes that decode. A 1024² PNG takes some 20 ms.
@@ -92,12 +94,13 @@ class FFHQDataModule(RunDataModule):
         on_corrupt: OnCorrupt = "raise",
         kid_subset: int | None = None,
         batch_size: int = 32,
+        batch_changes: Sequence[tuple[float, int]] = (),
         total_kimg: float = 5000,
         cache_dir: str | None = None,
         num_workers: int = 0,
         seed: int = 0,
     ) -> None:
-        super().__init__(batch_size, total_kimg, num_workers, seed)
+        super().__init__(batch_size, total_kimg, num_workers, seed, batch_changes)
         for name, value in (
             ("image_size", image_size),
             ("reference_pictures", reference_pictures),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -126,6 +127,7 @@ class HeadsDataModule(RunDataModule):
             at a 10° field of view.
         oversampling: see :class:`HeadPictures`.
         batch_size: global batch size.
+        batch_changes: see :class:`RunDataModule`.
         total_kimg: length of the run in thousands of real pictures.
         cache_dir: where pictures are kept; default $UNRENDER_CACHE or ~/.cache/unrender.
         num_workers: processes that load, and for ``unlimited`` draw, the pictures.
@@ -140,12 +142,13 @@ class HeadsDataModule(RunDataModule):
         views: ViewDistribution | None = None,
         oversampling: int = 2,
         batch_size: int = 16,
+        batch_changes: Sequence[tuple[float, int]] = (),
         total_kimg: float = 100,
         cache_dir: str | None = None,
         num_workers: int = 0,
         seed: int = 0,
     ) -> None:
-        super().__init__(batch_size, total_kimg, num_workers, seed)
+        super().__init__(batch_size, total_kimg, num_workers, seed, batch_changes)
         if (pictures != "unlimited" and pictures < 1) or reference_pictures < 1:
             raise InputError(
                 f"heads need pictures of at least 1, got {pictures} and {reference_pictures} for reference"

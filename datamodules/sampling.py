@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
 
 import numpy as np
 from torch.utils.data import Sampler
@@ -10,20 +12,55 @@ from torch.utils.data import Sampler
 from renderers import InputError
 
 
+class BatchPlan:
+    """Which positions of a run's stream each step takes: ``batch_size`` at first, another size from each change on.
+
+    A change takes effect at the first step that begins at or after it, as a phase of growth does; the plan is a function of
+    its arguments alone, so a resume needs nothing else.
+
+    Args:
+        batch_size: global batch size B of the first step.
+        total: items of the whole run.
+        changes: (items seen, global batch size from there on), in order.
+
+    Raises:
+        InputError: sizes below 1, or changes out of order.
+    """
+
+    def __init__(self, batch_size: int, total: float, changes: Sequence[tuple[float, int]] = ()) -> None:
+        borders = [0.0, *(float(items) for items, _ in changes)]
+        sizes = [batch_size, *(size for _, size in changes)]
+        if min(sizes) < 1 or any(b <= a for a, b in pairwise(borders)):
+            raise InputError(
+                f"batch_size and batch_changes must be at least 1 and changes in order of pictures, got {batch_size} and "
+                f"{[[items / 1000, size] for items, size in changes]}"
+            )
+        self.sizes, self._steps, self._positions = sizes, [0], [0]
+        for border, size in zip(borders[1:], sizes, strict=False):
+            steps = max(0, -int(-(min(border, total) - self._positions[-1]) // size))
+            self._steps.append(self._steps[-1] + steps)
+            self._positions.append(self._positions[-1] + steps * size)
+        self.steps = max(1, self._steps[-1] + max(0, round((total - self._positions[-1]) / sizes[-1])))
+
+    def __getitem__(self, step: int) -> tuple[int, int]:
+        """The first position of a step, and how many it takes."""
+        part = bisect_right(self._steps, step) - 1
+        return self._positions[part] + (step - self._steps[part]) * self.sizes[part], self.sizes[part]
+
+
 class StepBatchSampler(Sampler[list[int]]):
     """Batches of a whole run, from any step on.
 
     Position p of the run's stream of items is item ``permutation_e[p mod n]`` of epoch ``e = p // n``, each epoch
-    permuted anew from (seed, e). Step s of a run takes positions ``[s B, (s + 1) B)`` of the global batch size B and a
-    rank its share of them, so that neither a resume nor the number of ranks changes the stream. An endless source
-    (``items=None``) is simply walked: item p at position p.
+    permuted anew from (seed, e). A step takes the positions that the plan says, ``[s B, (s + 1) B)`` where the global batch
+    size B does not change, and a rank its share of them, so that neither a resume nor the number of ranks changes the
+    stream. An endless source (``items=None``) is simply walked: item p at position p.
 
     The length is that of the whole run, also when iteration begins in the middle: Lightning counts from the run's start.
 
     Args:
         items: number of items n, or None for an endless source.
-        batch_size: global batch size B.
-        steps: number of steps of the run.
+        plan: positions of each step.
         seed: of the permutations.
         start: first step to give, the number of steps already done.
         rank, world_size: which share.
@@ -32,26 +69,26 @@ class StepBatchSampler(Sampler[list[int]]):
     def __init__(
         self,
         items: int | None,
-        batch_size: int,
-        steps: int,
+        plan: BatchPlan,
         seed: int = 0,
         start: int = 0,
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
-        if batch_size % world_size:
-            raise InputError(f"batch_size {batch_size} (all ranks together) must be divisible by {world_size} ranks")
-        self.items, self.batch_size, self.steps, self.seed = items, batch_size, steps, seed
+        if uneven := [size for size in plan.sizes if size % world_size]:
+            raise InputError(f"batch_size {uneven[0]} (all ranks together) must be divisible by {world_size} ranks")
+        self.items, self.plan, self.seed = items, plan, seed
         self.start, self.rank, self.world_size = start, rank, world_size
         self._epoch, self._order = -1, np.zeros(0, np.int64)
 
     def __len__(self) -> int:
-        return self.steps
+        return self.plan.steps
 
     def __iter__(self) -> Iterator[list[int]]:
-        local = self.batch_size // self.world_size
-        for step in range(self.start, self.steps):
-            first = step * self.batch_size + self.rank * local
+        for step in range(self.start, self.plan.steps):
+            position, size = self.plan[step]
+            local = size // self.world_size
+            first = position + self.rank * local
             yield [self.item(p) for p in range(first, first + local)]
 
     def item(self, position: int) -> int:

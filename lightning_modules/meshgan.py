@@ -43,7 +43,8 @@ class MeshGANModule(GenerativeModule):
     - D's fakes of a step are G's as well; published are fresh ones. The generator and R work half as much.
     - While a resolution fades in, generated pictures go through :func:`fade_pictures` like real ones: R draws sharp edges
       at any fade, by which D would tell them.
-    - The batch is of one size in all phases; published are larger ones at low resolutions.
+    - The batch is of one size in all phases unless the data's ``batch_changes`` say otherwise; published are larger ones
+      at low resolutions.
     - FID is always measured at the last resolution, generated pictures doubled to it (as StyleGAN's own code does), so
       that its real pictures, and figures over a run, are the same. A figure says so in its note.
 

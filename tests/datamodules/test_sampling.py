@@ -5,39 +5,43 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from datamodules.sampling import ShareSampler, StepBatchSampler
+from datamodules.sampling import BatchPlan, ShareSampler, StepBatchSampler
+from renderers import InputError
 
 
 @settings(deadline=None, max_examples=50)
 @given(items=st.integers(1, 50), batch=st.sampled_from([1, 2, 4, 8]), steps=st.integers(1, 20), data=st.data())
 def test_a_resume_and_the_number_of_ranks_change_nothing(items, batch, steps, data):
-    whole = list(StepBatchSampler(items, batch, steps, seed=3))
+    plan = BatchPlan(batch, batch * steps)
+    whole = list(StepBatchSampler(items, plan, seed=3))
     start = data.draw(st.integers(0, steps))
-    assert list(StepBatchSampler(items, batch, steps, seed=3, start=start)) == whole[start:]
+    assert list(StepBatchSampler(items, plan, seed=3, start=start)) == whole[start:]
     ranks = data.draw(st.sampled_from([r for r in (1, 2, 4) if batch % r == 0]))
-    parts = [list(StepBatchSampler(items, batch, steps, seed=3, rank=r, world_size=ranks)) for r in range(ranks)]
+    parts = [list(StepBatchSampler(items, plan, seed=3, rank=r, world_size=ranks)) for r in range(ranks)]
     assert [list(chain.from_iterable(part[i] for part in parts)) for i in range(steps)] == whole
 
 
 def test_every_item_comes_once_an_epoch_in_another_order():
-    stream = np.concatenate(list(StepBatchSampler(10, 5, 6, seed=0)))
+    stream = np.concatenate(list(StepBatchSampler(10, BatchPlan(5, 5 * 6), seed=0)))
     epochs = stream.reshape(3, 10)
     assert (np.sort(epochs, 1) == np.arange(10)).all()
     assert not (epochs[0] == epochs[1]).all()
-    assert list(StepBatchSampler(10, 5, 6, seed=1)) != list(StepBatchSampler(10, 5, 6, seed=0))
+    assert list(StepBatchSampler(10, BatchPlan(5, 5 * 6), seed=1)) != list(
+        StepBatchSampler(10, BatchPlan(5, 5 * 6), seed=0)
+    )
 
 
 def test_length_is_the_runs_also_after_a_resume():
-    assert len(StepBatchSampler(10, 5, 6, start=4)) == 6
+    assert len(StepBatchSampler(10, BatchPlan(5, 5 * 6), start=4)) == 6
 
 
 def test_an_endless_source_is_walked():
-    assert list(StepBatchSampler(None, 4, 2, start=1)) == [[4, 5, 6, 7]]
+    assert list(StepBatchSampler(None, BatchPlan(4, 4 * 2), start=1)) == [[4, 5, 6, 7]]
 
 
 def test_batches_must_divide_over_ranks():
     with pytest.raises(ValueError, match=r"batch_size 5 .* must be divisible by 2 ranks"):
-        StepBatchSampler(10, 5, 1, world_size=2)
+        StepBatchSampler(10, BatchPlan(5, 5 * 1), world_size=2)
 
 
 @pytest.mark.parametrize("items", [1, 3, 8, 11])
@@ -54,3 +58,37 @@ def test_one_ranks_share_is_its_part_of_the_batch():
     sampler = ShareSampler(11, 4, 1, 2)
     assert [sampler.part(i) for i in range(3)] == [(4, slice(2, 4)), (4, slice(2, 4)), (3, slice(1, 3))]
     assert list(sampler) == [[2, 3], [6, 7], [9, 10]]
+
+
+def test_batches_that_change_take_the_stream_without_gaps():
+    plan = BatchPlan(8, 70, [(20, 4), (41, 2)])
+    steps = [plan[i] for i in range(plan.steps)]
+    # A change waits for the step that is under way: 20 lies within the third step, 41 within the seventh of four.
+    assert [size for _, size in steps] == [8, 8, 8, 4, 4, 4, 4, 4] + [2] * 13
+    assert [start for start, _ in steps] == list(np.cumsum([0] + [size for _, size in steps])[:-1])
+    whole = list(StepBatchSampler(10, plan, seed=1))
+    assert (
+        np.concatenate(whole).tolist() == np.concatenate(list(StepBatchSampler(10, BatchPlan(2, 70), seed=1))).tolist()
+    )
+    assert list(StepBatchSampler(10, plan, seed=1, start=5)) == whole[5:]
+    ranks = [list(StepBatchSampler(10, plan, seed=1, rank=r, world_size=2)) for r in range(2)]
+    assert [a + b for a, b in zip(*ranks, strict=True)] == whole
+
+
+@given(st.integers(1, 9), st.integers(1, 200), st.lists(st.tuples(st.integers(1, 250), st.integers(1, 9)), max_size=4))
+def test_a_change_takes_effect_at_the_first_step_at_or_after_it(batch, total, changes):
+    changes = sorted(dict(changes).items())
+    plan = BatchPlan(batch, total, changes)
+    seen = 0
+    for step in range(plan.steps):
+        start, size = plan[step]
+        expected = [batch, *(size for items, size in changes if items <= start)][-1]
+        assert (start, size) == (seen, expected)
+        seen += size
+    assert abs(seen - total) <= max(size for size in plan.sizes)
+
+
+@pytest.mark.parametrize("changes", [[(20, 0)], [(20, 4), (20, 2)], [(0, 4)], [(-1, 4)]])
+def test_changes_that_are_none(changes):
+    with pytest.raises(InputError, match="batch_changes"):
+        BatchPlan(8, 70, changes)

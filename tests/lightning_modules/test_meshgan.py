@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from small_iggan import trainer
 
 from datamodules.base import RunDataModule
-from datamodules.sampling import StepBatchSampler
+from datamodules.sampling import BatchPlan, StepBatchSampler
 from lightning_modules import GrowthPhase, MeshGANModule
 from lightning_modules.base import random_stream
 from lightning_modules.growth import Growth, Stage
@@ -44,8 +44,8 @@ def descent(params) -> torch.optim.Optimizer:
 class Pictures(RunDataModule):
     """Random pictures."""
 
-    def __init__(self, steps: int, size: int = 16, channels: int = 3) -> None:
-        super().__init__(batch_size=4, total_kimg=steps * 4 / 1000)
+    def __init__(self, steps: int, size: int = 16, channels: int = 3, changes: tuple = ()) -> None:
+        super().__init__(batch_size=4, total_kimg=steps * 4 / 1000, batch_changes=changes)
         self.pictures = torch.randint(0, 256, (12, channels, size, size), dtype=torch.uint8)
         self.reference_pictures = 8
 
@@ -81,7 +81,7 @@ def test_a_step_is_the_papers(tmp_path, step, size, fade):
     g, d = reference.generator, reference.discriminator
     lr = 0.015 if size == 16 else 0.01
     g_step, d_step = (torch.optim.SGD(net.parameters(), lr=lr) for net in (g, d))
-    order = StepBatchSampler(12, 4, step + 1)
+    order = StepBatchSampler(12, BatchPlan(4, 4 * (step + 1)))
     real = data.pictures[[order.item(p) for p in range(4 * step, 4 * step + 4)]].float() / 255
     real = real.unflatten(2, (size, -1)).unflatten(4, (size, -1)).mean((3, 5))
 
@@ -195,9 +195,11 @@ def test_borders_reset_optimizers_and_phases_set_rates(tmp_path):
 
 
 @pytest.mark.parametrize("stop", [2, 4, 6])  # where a fade begins, within it, where it ends
-def test_a_resumed_run_goes_on_bit_for_bit(tmp_path, stop):
+@pytest.mark.parametrize(("changes", "steps"), [((), 8), (((0.012, 2),), 13)])
+def test_a_resumed_run_goes_on_bit_for_bit(tmp_path, stop, changes, steps):
     whole, resumed = meshgan(), meshgan()
-    trainer(tmp_path).fit(whole, pictures(8))
+    trainer(tmp_path).fit(whole, pictures(8, changes=changes))
+    assert (whole.step, whole.images_seen) == (steps, 32)
 
     class Stop(pl.Callback):
         def on_train_batch_end(self, run, module, *_):
@@ -205,11 +207,11 @@ def test_a_resumed_run_goes_on_bit_for_bit(tmp_path, stop):
                 run.save_checkpoint(tmp_path / "stop.ckpt")
                 run.should_stop = True
 
-    trainer(tmp_path, callbacks=[Stop()], min_steps=0).fit(meshgan(), pictures(8))
+    trainer(tmp_path, callbacks=[Stop()], min_steps=0).fit(meshgan(), pictures(8, changes=changes))
     state = torch.load(tmp_path / "stop.ckpt", weights_only=True)
     assert {k.split(".")[0] for k in state["state_dict"]} == {"generator", "generator_ema", "discriminator"}
-    trainer(tmp_path).fit(resumed, pictures(8), ckpt_path=tmp_path / "stop.ckpt", weights_only=True)
-    assert resumed.step == 8
+    trainer(tmp_path).fit(resumed, pictures(8, changes=changes), ckpt_path=tmp_path / "stop.ckpt", weights_only=True)
+    assert resumed.step == steps
     assert all(torch.equal(v, resumed.state_dict()[k]) for k, v in whole.state_dict().items())
 
 

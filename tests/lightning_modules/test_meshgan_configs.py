@@ -1,6 +1,7 @@
 """The configs of MeshGAN and the ablations of its Figure 3 take two steps when their widths are cut."""
 
 import pytest
+import torch
 import yaml
 
 from trainer.__main__ import main
@@ -63,3 +64,16 @@ def test_the_papers_model_laid_over_a_small_one_is_the_papers(capsys):
 
     over = model("--config", "faces.yaml", "--model", "model/meshgan.yaml", "--data.image_size=128")
     assert over == model("--config", "ffhq.yaml")
+
+
+def test_batches_change_by_an_option(tmp_path):
+    whole = [word for word in CUT if "fast_dev_run" not in word and "batch_size" not in word]
+    changes = ["--data.batch_size=2", "--data.batch_changes=[[0.002,1]]", "--trainer.limit_val_batches=0"]
+    assert main(["fit", "--config", "faces.yaml", *whole, *changes, "--run_dir", str(tmp_path / "run")]) == 0
+    clock = torch.load(tmp_path / "run/checkpoints/last.ckpt", weights_only=True)["clock"]
+    assert (clock["step"], clock["images_seen"]) == (3, 4)
+
+
+def test_a_batch_change_that_is_none(capsys):
+    assert main(["fit", "--config", "faces.yaml", *CUT, "--data.batch_changes=[[0.002,0]]"]) == 2
+    assert "batch_changes" in capsys.readouterr().err
