@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, TensorDataset
+from torch.utils.data import Dataset
 
 from datamodules.backgrounds import background
-from datamodules.base import RunDataModule
+from datamodules.drawn import DrawnDataModule
 from datamodules.render_cache import RenderCache
 from datamodules.shapes.heads import HEADS_VERSION, Head, head_meshes
 from renderers import Camera, InputError, OpenGLRenderer, Rendering, SoftRasterizer, ViewDistribution
@@ -113,7 +113,7 @@ class EndlessHeads(Dataset):
         return self.__getitems__([index])[0]
 
 
-class HeadsDataModule(RunDataModule):
+class HeadsDataModule(DrawnDataModule):
     """Textured procedural heads before varied backgrounds, each seen once from a random viewpoint.
 
     Batches are ``[pictures (B, 3, S, S)]``, floats in [0, 1] on the device; the viewpoint stays unknown, as with
@@ -158,40 +158,9 @@ class HeadsDataModule(RunDataModule):
         self.cache_dir = cache_dir
         self.heads = HeadPictures(image_size, self.views, seed, "train", oversampling)
         self.held_out = HeadPictures(image_size, self.views, seed, "test", oversampling)
-        self._reference: Tensor | None = None
 
-    @property
-    def reference_key(self) -> str:
-        """Fingerprint of the reference pictures, under which their statistics may be kept."""
-        return self._cache(train=False).folder.name
-
-    def caches(self) -> list[RenderCache]:
-        return [self._cache(train) for train in (True, False) if not (train and self.pictures == "unlimited")]
-
-    def prepare_data(self) -> None:
-        if self.trainer is not None and self.trainer.state.fn == "predict":
-            return  # it draws from the generator alone
-        if (self.trainer is None or self.trainer.state.fn == "fit") and self.pictures != "unlimited":
-            self._cache(train=True).prepare()
-        self._cache(train=False).prepare()
-
-    def reference(self) -> UInt8[Tensor, "N 3 S S"]:
-        """The pictures that FID compares with."""
-        if self._reference is None:
-            self._reference = torch.from_numpy(self._cache(train=False).load())
-        return self._reference
-
-    def train_dataloader(self) -> DataLoader:
-        if self.pictures == "unlimited":
-            return self.stream(EndlessHeads(self.heads), None)
-        dataset = TensorDataset(torch.from_numpy(self._cache(train=True).load()))
-        return self.stream(dataset, len(dataset))
-
-    def val_dataloader(self) -> DataLoader:
-        return self.share(TensorDataset(self.reference()), self.reference_pictures)
-
-    def test_dataloader(self) -> DataLoader:
-        return self.val_dataloader()
+    def _endless(self) -> Dataset:
+        return EndlessHeads(self.heads)
 
     def _cache(self, train: bool) -> RenderCache:
         heads, count = (self.heads, self.pictures) if train else (self.held_out, self.reference_pictures)

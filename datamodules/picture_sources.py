@@ -75,17 +75,23 @@ class PictureSource(ABC):
         return DamagedPictureError(f"{self.root}: {self.name(index)} cannot be read ({reason}); replace or remove it")
 
 
-class FolderSource(PictureSource):
-    """Files below a folder."""
+class NamedSource(PictureSource):
+    """Pictures that have names of their own."""
 
-    def __init__(self, root: Path, names: list[str], size: tuple[int, int] | None = None) -> None:
-        self.root, self.names, self.size = root, names, size
+    names: list[str]
 
     def __len__(self) -> int:
         return len(self.names)
 
     def name(self, index: int) -> str:
         return self.names[index]
+
+
+class FolderSource(NamedSource):
+    """Files below a folder."""
+
+    def __init__(self, root: Path, names: list[str], size: tuple[int, int] | None = None) -> None:
+        self.root, self.names, self.size = root, names, size
 
     def read(self, index: int) -> bytes:
         try:
@@ -105,7 +111,7 @@ class FolderSource(PictureSource):
         return stat.st_size, stat.st_mtime_ns
 
 
-class ZipSource(PictureSource):
+class ZipSource(NamedSource):
     """Members of a ZIP file, as the StyleGAN repositories pack them, read without extraction; ``dataset.json`` is
     ignored.
     """
@@ -116,12 +122,6 @@ class ZipSource(PictureSource):
         self.names = _pictures(self._open().namelist())
         if not self.names:
             raise InputError(f"{root} holds no pictures (png, jpg)")
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    def name(self, index: int) -> str:
-        return self.names[index]
 
     def read(self, index: int) -> bytes:
         try:

@@ -32,7 +32,8 @@ class RenderCache:
         folder: of this one set of pictures; its name should hold the fingerprint of all that they depend on.
         count: number of pictures.
         shape: (C, H, W) of one.
-        render: indices to pictures ``(n, C, H, W)`` uint8; a function of the index alone.
+        render: indices to pictures ``(n, C, H, W)`` uint8; a function of the index alone. None: the
+            cache is there to be read.
         description: what the progress bar says.
     """
 
@@ -41,7 +42,7 @@ class RenderCache:
         folder: Path,
         count: int,
         shape: tuple[int, int, int],
-        render: Callable[[list[int]], UInt8[np.ndarray, "n C H W"]],
+        render: Callable[[list[int]], UInt8[np.ndarray, "n C H W"]] | None,
         description: str,
     ) -> None:
         self.folder, self.count, self.shape, self.render, self.description = folder, count, shape, render, description
@@ -53,12 +54,15 @@ class RenderCache:
             part: (i, n) leaves all but every n-th file, from the i-th on, to others.
 
         Raises:
-            InputError: if the disk cannot hold the pictures or the folder cannot be written.
+            InputError: if the disk cannot hold the pictures or the folder cannot be written; pictures that are missing from
+                a cache that is only read.
         """
         mine = range(part[0] - 1, self._shards(), part[1])
         missing = [i for i in mine if not self._intact(i)]
         drawn = sum(len(self._indices(i)) for i in missing)
         if missing:
+            if self.render is None:
+                raise InputError(f"{self.folder} lacks {drawn} pictures; run the command again that draws them")
             self._check_disk(drawn)
             done = sum(len(self._indices(i)) for i in mine) - drawn
             with Progress(done + drawn, self.description, "picture", initial=done) as bar:
@@ -190,7 +194,4 @@ def find_cache(folder: Path) -> RenderCache | None:
     except Exception as error:  # numpy raises whatever a damaged header leads it to
         raise InputError(f"{folder} is no whole cache of renders; run the command that draws them again") from error
 
-    def draw(indices: list[int]) -> UInt8[np.ndarray, "n C H W"]:
-        raise NotImplementedError("this cache is only read")
-
-    return RenderCache(folder, count, (channels, height, width), draw, "")
+    return RenderCache(folder, count, (channels, height, width), None, "")

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from jaxtyping import Bool, UInt8
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, TensorDataset
+from torch.utils.data import Dataset
 
-from datamodules.base import RunDataModule
+from datamodules.drawn import DrawnDataModule
 from datamodules.render_cache import RenderCache
 from datamodules.shapes import ShapeSource
 from renderers import Camera, OpenGLRenderer, Renderer, ViewDistribution, VoxelGrid
@@ -97,7 +97,7 @@ class EndlessRenders(Dataset):
         return self.__getitems__([index])[0]
 
 
-class ShapeNetRenderDataModule(RunDataModule):
+class ShapeNetRenderDataModule(DrawnDataModule):
     """Renders of a shape source: ShapeNet, a voxel archive or procedural shapes.
 
     Batches are ``[pictures (B, C, H, W)]``, floats in [0, 1] on the device.
@@ -142,28 +142,6 @@ class ShapeNetRenderDataModule(RunDataModule):
         self.pictures = len(shapes) * pictures_per_model if pictures is None else pictures
         self.reference_pictures = reference_pictures
         self.cache_dir = cache_dir
-        self._reference: Tensor | None = None
-
-    @property
-    def reference_key(self) -> str:
-        """Fingerprint of the reference pictures, under which their statistics may be kept."""
-        return self._cache(train=False).folder.name
-
-    def caches(self) -> list[RenderCache]:
-        return [self._cache(train) for train in (True, False) if not (train and self.pictures == "unlimited")]
-
-    def prepare_data(self) -> None:
-        if self.trainer is not None and self.trainer.state.fn == "predict":
-            return  # it draws from the generator alone
-        if (self.trainer is None or self.trainer.state.fn == "fit") and self.pictures != "unlimited":
-            self._cache(train=True).prepare()
-        self._cache(train=False).prepare()
-
-    def reference(self) -> UInt8[Tensor, "N C H W"]:
-        """The pictures that FID compares with."""
-        if self._reference is None:
-            self._reference = torch.from_numpy(self._cache(train=False).load())
-        return self._reference
 
     @cached_property
     def reference_occupancy(self) -> float:
@@ -171,18 +149,8 @@ class ShapeNetRenderDataModule(RunDataModule):
         shapes = self.reference_shapes
         return float(np.mean([float(shapes[i].voxels.occupancy.mean()) for i in range(min(64, len(shapes)))]))
 
-    def train_dataloader(self) -> DataLoader:
-        if self.pictures == "unlimited":
-            dataset: Dataset = EndlessRenders(self.shapes, self.renderer, self.views, self.seed)
-            return self.stream(dataset, None)
-        dataset = TensorDataset(torch.from_numpy(self._cache(train=True).load()))
-        return self.stream(dataset, len(dataset))
-
-    def val_dataloader(self) -> DataLoader:
-        return self.share(TensorDataset(self.reference()), self.reference_pictures)
-
-    def test_dataloader(self) -> DataLoader:
-        return self.val_dataloader()
+    def _endless(self) -> Dataset:
+        return EndlessRenders(self.shapes, self.renderer, self.views, self.seed)
 
     def _cache(self, train: bool) -> RenderCache:
         return shape_renders(

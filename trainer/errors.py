@@ -25,6 +25,20 @@ _INTERPOLATION = re.compile(r"Interpolation key '\.*([^']*)' not found.*?full_ke
 _MEMBER = re.compile(r"<class '([^']+)'>")
 
 
+class ParseError(Exception):
+    """jsonargparse's words about options that do not fit."""
+
+
+def told(error: BaseException) -> InputError | None:
+    """The sentence that a constructor raised, which jsonargparse wraps in errors of its own; None if there is none."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, InputError):
+            return cause
+        cause = cause.__cause__
+    return None
+
+
 def parse_error(message: str, composed: Composed, given: Iterable[str], options: Iterable[str]) -> InputError:
     """The one sentence that a parser's message comes down to.
 

@@ -9,7 +9,6 @@ from pytorch_lightning import LightningDataModule, LightningModule
 from pytorch_lightning.cli import LightningArgumentParser
 
 from renderers import ViewDistribution
-from renderers.errors import InputError
 from trainer import errors
 from trainer.configs import SECTIONS, compose
 from trainer.parsing import PARSER_MODE
@@ -64,11 +63,8 @@ class DataOf:
         try:
             return call(*arguments)
         except Exception as error:
-            cause: BaseException | None = error
-            while cause is not None:  # jsonargparse wraps what a constructor raises
-                if isinstance(cause, InputError):
-                    raise cause from error
-                cause = cause.__cause__
+            if told := errors.told(error):
+                raise told from error
             if isinstance(error, jsonargparse.ArgumentError):
                 words = [word for action in self._parser._actions for word in action.option_strings]
                 options = [word.lstrip("-") for word in words if word.startswith("--")]

@@ -114,11 +114,8 @@ def _instantiate(composed: Composed, measures: bool) -> LightningModule:
     try:
         return parser.instantiate_classes(parser.parse_object({"model": model})).model
     except Exception as error:
-        cause: BaseException | None = error
-        while cause is not None:  # jsonargparse wraps what a constructor raises
-            if isinstance(cause, InputError):
-                raise cause from error
-            cause = cause.__cause__
+        if told := errors.told(error):
+            raise told from error
         if isinstance(error, jsonargparse.ArgumentError):
             raise errors.parse_error(str(error), composed, (), ()) from error
         raise
