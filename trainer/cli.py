@@ -13,7 +13,6 @@
 import os
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -23,20 +22,19 @@ from typing import Any
 import jsonargparse
 import yaml
 from lightning_fabric.plugins import CheckpointIO
-from omegaconf.errors import OmegaConfBaseException
 from pytorch_lightning import LightningDataModule, LightningModule, Trainer
 from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import Logger
-from pytorch_lightning.utilities.exceptions import MisconfigurationException, SIGTERMException
+from pytorch_lightning.utilities.exceptions import SIGTERMException
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from callbacks.dashboards import Dashboard
 from renderers.errors import InputError
 from trainer import checkpoints, divergence, errors, resume
 from trainer.__main__ import COMMANDS
-from trainer.disk import disk_error
 from trainer.divergence import DivergedError, StopAtNaN
+from trainer.endings import close, diverged, explain, say, stopped
 from trainer.keeping import KeepCheckpoints
 from trainer.liveness import signs_of_life
 from trainer.metrics_csv import MetricsCsv
@@ -61,7 +59,7 @@ class _Parser(LightningArgumentParser):
     def error(self, message: str, ex: Exception | None = None) -> None:
         if not self.exit_on_error:  # one of jsonargparse's inner trials
             super().error(message, ex)
-        raise _ParseError(message) from ex
+        raise errors.ParseError(message) from ex
 
     def parse_args(self, args: list[str] | None = None, *more: Any, **options: Any) -> jsonargparse.Namespace:
         if not self.exit_on_error and args:
@@ -75,10 +73,6 @@ def _description(command: str) -> dict[str, str]:
         "usage": f"python -m trainer {command} --config NAME [--config MORE] [--model.ARGUMENT=VALUE] [options]",
         "description": f"{COMMANDS[command].help.capitalize()}. {more}",
     }
-
-
-class _ParseError(Exception):
-    pass
 
 
 class UnrenderCLI(LightningCLI):
@@ -147,7 +141,7 @@ class UnrenderCLI(LightningCLI):
         else:
             session.checkpoint = checkpoints.resolve(self.ckpt_path, trained, session.experiment)
         if not fit and session.checkpoint is None and not rehearsal:
-            _say("no --ckpt_path is given: these are the results of an untrained network")
+            say("no --ckpt_path is given: these are the results of an untrained network")
 
         provide_proxy(
             config,
@@ -183,18 +177,19 @@ class UnrenderCLI(LightningCLI):
             InputError: What is asked for contradicts the run, or its checkpoints cannot be read.
         """
         first = rank_zero_only.rank == 0
-        if first and (changed := resume.changes(run, yaml.safe_load(self._settings()))):
-            _say(f"{run.path} goes on with {', '.join(changed)}")
+        changed = resume.changes(run, yaml.safe_load(self._settings())) if first else []
         if run.status == "finished":
-            _say(f"{run.path} is finished already; --fresh starts it anew")
+            say(f"{run.path} is finished already; --fresh starts it anew")
             raise SystemExit(0)
+        if changed:
+            say(f"{run.path} goes on with {', '.join(changed)}")
         if proxy := resume.known_proxy(run):
             self.config["fit"][PROXY] = proxy
         if self.ckpt_path not in (None, "last"):
             return checkpoints.resolve(self.ckpt_path, run, self.session.experiment)
         found = checkpoints.last_good(run, say=first)
         if found is None:
-            _say(f"{run.path} has no checkpoint yet and starts from the beginning")
+            say(f"{run.path} has no checkpoint yet and starts from the beginning")
         return found
 
     def _evaluation_folder(self) -> Path:
@@ -213,7 +208,7 @@ class UnrenderCLI(LightningCLI):
         else:
             run = given
             if first and run.holds_run() and self.fresh:
-                _say(f"{run.path} is now {run.move_aside()}")
+                say(f"{run.path} is now {run.move_aside()}")
             if first and run.holds_run():
                 run.take_over()
                 session.continued = True
@@ -277,7 +272,7 @@ class UnrenderCLI(LightningCLI):
         for board in session.dashboards:
             board.log_hyperparams(yaml.safe_load(self.saved_config))
         seed = self.config[session.command].seed_everything
-        _say(f"{where}{type(self.model).__name__}, {weights:,} weights, on {device}, seed {seed}{start}")
+        say(f"{where}{type(self.model).__name__}, {weights:,} weights, on {device}, seed {seed}{start}")
         self._run("fit", **kwargs)
 
     def validate(self, **kwargs: Any) -> None:
@@ -289,7 +284,7 @@ class UnrenderCLI(LightningCLI):
     def predict(self, **kwargs: Any) -> None:
         self._run("predict", **kwargs, return_predictions=False)
         if not self.trainer.fast_dev_run and self.folder.is_dir():
-            _say(f"written to {self.folder}")
+            say(f"written to {self.folder}")
 
 
 def main(command: str, argv: list[str]) -> int:
@@ -307,93 +302,22 @@ def main(command: str, argv: list[str]) -> int:
             UnrenderCLI(session)
             status = "finished"
         except (Stopped, KeyboardInterrupt, SIGTERMException):
-            return _stopped(session)
+            return stopped(session)
         except SystemExit as exit_:  # help, --print_config; or Lightning after Ctrl-C
             if signals.received:
-                return _stopped(session)
+                return stopped(session)
             return exit_.code if isinstance(exit_.code, int) else 0
         except DivergedError as error:
-            print(f"error: {_diverged(error, session)}", file=sys.stderr)
+            print(f"error: {diverged(error, session)}", file=sys.stderr)
             return divergence.STATUS
         except Exception as error:
-            sentence = _explain(error, session)
+            sentence = explain(error, session)
             if sentence is None or os.environ.get("UNRENDER_TRACEBACK"):
                 raise
             raise sentence from error
         finally:
-            _close(session, "interrupted" if signals.received and status != "finished" else status)
+            close(session, "interrupted" if signals.received and status != "finished" else status)
     return 0
-
-
-def _explain(error: Exception, session: Session) -> InputError | None:
-    """The one sentence for a mistake that is the user's, or None."""
-    message = str(error)
-    cause: BaseException | None = error
-    while cause is not None:  # jsonargparse wraps what a constructor raises
-        if isinstance(cause, InputError):
-            return cause
-        cause = cause.__cause__
-    if sentence := disk_error(error):
-        good = f"; the last good checkpoint is {good}" if (good := _last_checkpoint(session)) else ""
-        return InputError(f"{sentence}{good}; make room and run the command again")
-    if isinstance(error, _ParseError):
-        return errors.parse_error(message, session.composed, session.given, session.options)
-    if isinstance(error, OmegaConfBaseException):
-        return errors.interpolation_error(message, session.composed)
-    if isinstance(error, MisconfigurationException):
-        return InputError(message)
-    unfit = ("Error(s) in loading state_dict", "loaded state dict ", "The checkpoint does not contain", "optimizers")
-    if session.checkpoint and isinstance(error, (RuntimeError, ValueError, KeyError)) and message.startswith(unfit):
-        return errors.checkpoint_error(message, str(session.checkpoint))
-    return None
-
-
-def _diverged(error: DivergedError, session: Session) -> str:
-    good = _last_checkpoint(session)
-    place = (
-        f"the last good checkpoint is {good}, of step {checkpoints.check(good).steps}" if good else "nothing was saved"
-    )
-    return f"{error}; {place}; try lower learning rates, --trainer.detect_anomaly=true names the operation"
-
-
-def _last_checkpoint(session: Session) -> Path | None:
-    """That of the training that this command began."""
-    path = session.run.last_checkpoint if session.run and session.started else None
-    return path if path and path.is_file() else None
-
-
-def _stopped(session: Session) -> int:
-    """Say how to go on, and return the signal's exit status."""
-    if session.run and session.run.last_checkpoint.is_file():
-        saved = "stopped and saved" if session.keeper and session.keeper.saved else "stopped"
-        again = f"python -m trainer fit --run_dir {session.run.path}"
-        print(f"{saved}; continue with: {again}", file=sys.stderr)
-    elif rank_zero_only.rank == 0:
-        print("stopped; nothing was saved" if session.command == "fit" else "stopped", file=sys.stderr)
-    if rank_zero_only.rank:
-        time.sleep(1)  # whoever started the ranks ends all when one leaves, and the first has the diary to close
-    return session.signals.status
-
-
-def _close(session: Session, status: str) -> None:
-    for board in session.dashboards:
-        board.close(status)
-    if session.run is None:
-        return
-    try:
-        if not session.started:
-            session.run.give_up()
-            return
-        session.run.end(status)
-    except OSError:  # a full disk: a diary whose process is gone says interrupted
-        return
-    if status == "finished":
-        _say(f"finished: {session.run.path}")
-
-
-def _say(line: str) -> None:
-    if rank_zero_only.rank == 0:
-        print(line, flush=True)
 
 
 def _only_process() -> bool:

@@ -15,7 +15,8 @@ PROXY = ("model", "init_args", "proxy_checkpoint")
 def changes(run: RunFolder, settings: dict[str, Any]) -> list[str]:
     """How this start differs from the run's ``config.yaml``, in words such as ``trainer.devices 2 (was 1)``.
 
-    Model, data and seed may not: the run would be neither the one nor the other.
+    Model, data and seed may not: the run would be neither the one nor the other. Of the proxy nothing is said: a run keeps the
+    checkpoint that it began with, see :func:`known_proxy`.
 
     Args:
         run: with its config.
@@ -33,7 +34,7 @@ def changes(run: RunFolder, settings: dict[str, Any]) -> list[str]:
                 f"{run.path} was begun with {key} {_shown(before[key])}, not {_shown(value)}; leave that out to go on "
                 "with it, name another --run_dir, or start anew by --fresh"
             )
-    return [f"{key} {_shown(differ[key])} (was {_shown(before[key])})" for key in differ if key[6:] != PROXY[-1]]
+    return [f"{key} {_shown(differ[key])} (was {_shown(before[key])})" for key in differ if key != ".".join(PROXY)]
 
 
 def known_proxy(run: RunFolder) -> str | None:

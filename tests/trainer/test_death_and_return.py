@@ -15,9 +15,10 @@ import chaos
 import pytest
 import torch
 import wandb
+import yaml
 
 from renderers.errors import InputError
-from trainer import liveness
+from trainer import liveness, resume
 from trainer.__main__ import main
 from trainer.checkpoints import AtomicCheckpointIO
 from trainer.divergence import StopAtNaN
@@ -343,3 +344,12 @@ def test_a_kill_is_no_end(environment, workplace):
     first, second = (torch.load(p / "checkpoints/last.ckpt", weights_only=True) for p in (RUN, Path("whole")))
     assert chaos.same(first["state_dict"], second["state_dict"])
     assert chaos.same(first["optimizer_states"], second["optimizer_states"])
+
+
+def test_of_the_proxy_that_a_run_keeps_nothing_is_said(tmp_path):
+    run = RunFolder(tmp_path)
+    begun = {"model": {"init_args": {"proxy_checkpoint": "runs/proxy/001/last.ckpt"}}, "data": {"root": "here"}}
+    run.config.write_text(yaml.safe_dump(begun))
+    again = {"model": {"init_args": {"proxy_checkpoint": "proxy.yaml"}}, "data": {"root": "there"}}
+    assert resume.changes(run, again) == ["data.root there (was here)"]
+    assert resume.known_proxy(run) == "runs/proxy/001/last.ckpt"
