@@ -15,8 +15,8 @@ PROXY = ("model", "init_args", "proxy_checkpoint")
 def changes(run: RunFolder, settings: dict[str, Any]) -> list[str]:
     """How this start differs from the run's ``config.yaml``, in words such as ``trainer.devices 2 (was 1)``.
 
-    Model, data and seed may not: the run would be neither the one nor the other. Of the proxy nothing is said: a run keeps the
-    checkpoint that it began with, see :func:`known_proxy`.
+    Model, data and seed may not: the run would be neither the one nor the other. Of the proxy nothing is said: a run
+    keeps the checkpoint that it began with, see :func:`known_proxy`.
 
     Args:
         run: with its config.
