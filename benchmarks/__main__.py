@@ -1,16 +1,22 @@
-"""Run every benchmark: python -m benchmarks [NAME ...]. Prints tables, writes benchmarks.json into runs/benchmarks."""
+"""Run every benchmark: python -m benchmarks [NAME ...]. Prints tables and keeps them in runs/benchmarks/benchmarks.json.
+
+There a row stands, with machine, date and version of torch, until the same is measured again.
+"""
 
 from __future__ import annotations
 
 import importlib
-import json
 import os
 import platform
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from benchmarks import record
+from renderers import InputError
 
 NAMES = ("step", "meshgan", "opengl", "volume", "soft_rasterizer", "fid")
 
@@ -47,16 +53,18 @@ def main(names: list[str]) -> int:
         )
         return 2
     print(machine())
-    results = {"machine": machine()}
-    for name in names or NAMES:
-        rows = importlib.import_module(f"benchmarks.{name}").run()
-        results[name] = rows
-        print(f"\n== {name}")
-        show(rows)
-    file = Path("runs") / "benchmarks" / "benchmarks.json"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(results, indent=1))
-    print(f"\n{file}")
+    try:
+        record.read()  # before hours of measuring
+        for name in names or NAMES:
+            rows = importlib.import_module(f"benchmarks.{name}").run()
+            print(f"\n== {name}")
+            show(rows)
+            date = datetime.now(UTC).isoformat(timespec="seconds")
+            record.merge(name, rows, {"machine": machine(), "date": date, "torch": torch.__version__})
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(f"\n{record.FILE}")
     return 0
 
 

@@ -1,7 +1,15 @@
 """What benchmarks compute beside looking at the clock."""
 
-import pytest
+import sys
+from types import SimpleNamespace
 
+import pytest
+import torch
+from small_iggan import iggan, renders, trainer
+
+from benchmarks import record
+from benchmarks.__main__ import main
+from benchmarks.bare import InTurns, share
 from benchmarks.meshgan import PARTS, split, train
 
 
@@ -18,3 +26,52 @@ def test_each_part_of_a_meshgan_step_is_timed():
     steps = train(size=16, steps=4, batch=2)
     assert ["R1" in step for step in steps] == [True, False] * 2
     assert all(set(step) | {"R1"} == set(PARTS) and min(step.values()) > 0 for step in steps)
+
+
+def test_a_row_stands_until_the_same_is_measured_again(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    record.FILE.parent.mkdir(parents=True)
+    # Two rows of an earlier form of the file.
+    old = '{"machine": "an old one", "fid": [{"way": "a"}], "step": [{"part": "data", "seconds": 1.0}]}'
+    record.FILE.write_text(old)
+    rows = [{"part": "data", "seconds": 2.0}, {"part": "G", "pictures": 8, "figure": "FID 1", "overhead": 0.1}]
+    monkeypatch.setitem(sys.modules, "benchmarks.step", SimpleNamespace(run=lambda: rows))
+    assert main(["step"]) == 0
+    rows[1] |= {"figure": "FID 2", "overhead": 0.2}
+    rows.append(rows[1] | {"pictures": 16})
+    assert main(["step"]) == 0
+    kept = record.read()
+    assert kept["fid"] == [{"way": "a"}]
+    assert [(row["part"], row.get("figure"), row.get("pictures")) for row in kept["step"]] == [
+        ("data", None, None),
+        ("G", "FID 2", 8),
+        ("G", "FID 2", 16),
+    ]
+    assert kept["step"][0]["seconds"] == 2.0
+    assert all({"machine", "date", "torch"} < set(row) for row in kept["step"])
+
+    record.FILE.write_text(record.FILE.read_text()[:50])
+    assert main(["step"]) == 2
+    assert capsys.readouterr().err == f"error: {record.FILE} is damaged; move it away\n"
+
+
+def test_the_plain_loop_makes_the_training_of_fit(tmp_path):
+    turns = InTurns(str(tmp_path / "times.json"))
+    module = iggan()
+    trainer(tmp_path, callbacks=[turns]).fit(module, renders(steps=3))
+    for ours, theirs in (
+        ("d", "discriminator"),
+        ("g", "generator"),
+        ("r", "neural_renderer"),
+        ("average", "generator_ema"),
+    ):
+        state = getattr(module, theirs).state_dict()
+        assert all(torch.equal(value, state[key]) for key, value in getattr(turns.loop, ours).state_dict().items()), (
+            ours
+        )
+    assert len(turns.times["fit"]) == len(turns.times["bare"]) == 3
+
+
+def test_lightnings_share_is_the_median_over_blocks():
+    fit, bare = [[x for x in blocks for _ in range(10)] for blocks in ([9.0, 2.0, 2.0, 4.0], [1.0, 1.0, 1.5, 1.0])]
+    assert share(fit, bare) == pytest.approx(0.5)
