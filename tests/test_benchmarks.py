@@ -59,16 +59,13 @@ def test_the_plain_loop_makes_the_training_of_fit(tmp_path):
     turns = InTurns(str(tmp_path / "times.json"))
     module = iggan()
     trainer(tmp_path, callbacks=[turns]).fit(module, renders(steps=3))
-    for ours, theirs in (
-        ("d", "discriminator"),
-        ("g", "generator"),
-        ("r", "neural_renderer"),
-        ("average", "generator_ema"),
-    ):
-        state = getattr(module, theirs).state_dict()
-        assert all(torch.equal(value, state[key]) for key, value in getattr(turns.loop, ours).state_dict().items()), (
-            ours
-        )
+    loop = turns.loop
+    pairs = ((loop.d, module.discriminator), (loop.g, module.generator), (loop.r, module.neural_renderer))
+    for ours, theirs in pairs:
+        copied, trained = ours.state_dict(), theirs.state_dict()
+        assert all(torch.equal(copied[key], trained[key]) for key in trained)
+    averages = (network.parameters() for network in (loop.average, module.generator_ema))
+    assert all(torch.equal(*pair) for pair in zip(*averages, strict=True))
     assert len(turns.times["fit"]) == len(turns.times["bare"]) == 3
 
 
