@@ -44,11 +44,12 @@ def log_renderer(backend: str, name: str) -> None:
 def choose_device() -> int | None:
     """Index of the EGL device for this process, or None for the default one.
 
-    ``EGL_DEVICE_ID`` decides where it is set. Else, with ``LOCAL_RANK`` set (torchrun, Lightning), the ranks share the
-    NVIDIA devices out in the order of their CUDA indices, which is not EGL's. The choice is written to ``EGL_DEVICE_ID``,
-    where pyrender looks for it. Machines without NVIDIA's EGL keep the default.
+    ``EGL_DEVICE_ID`` decides where it is set. Else, with ``LOCAL_RANK`` (torchrun, Lightning) or ``SLURM_LOCALID`` (srun)
+    set, the ranks share the NVIDIA devices out in the order of their CUDA indices, which is not EGL's. The choice is
+    written to ``EGL_DEVICE_ID``, where pyrender looks for it. Machines without NVIDIA's EGL keep the default.
     """
-    chosen, rank = os.environ.get("EGL_DEVICE_ID"), os.environ.get("LOCAL_RANK")
+    chosen = os.environ.get("EGL_DEVICE_ID")
+    rank = os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID"))
     if chosen is not None:
         if not chosen.isdecimal():
             raise InputError(f"EGL_DEVICE_ID must be a device's index, got {chosen!r}")

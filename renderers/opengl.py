@@ -34,7 +34,7 @@ class OpenGLRenderer(Renderer):
     channel; the surface's grey is in the light's intensities. Voxels are white.
 
     Each process has one OpenGL context a backend, made at the first picture and kept. It draws on the EGL device that
-    ``EGL_DEVICE_ID`` or ``LOCAL_RANK`` names. It must be used by the thread that made it, and not after a fork.
+    ``EGL_DEVICE_ID`` or the rank names. It must be used by the thread that made it, and not after a fork.
 
     Args:
         image_size: height and width of the picture in pixels.

@@ -1,6 +1,7 @@
 """What any OpenGL backend must draw: closed forms, the rotated grid's silhouettes, an analytic ball."""
 
 import multiprocessing
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -286,8 +287,7 @@ except InputError as error:
 
 def test_device_choice(monkeypatch):
     choose = choose_device.__wrapped__
-    monkeypatch.delenv("EGL_DEVICE_ID", raising=False)
-    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    monkeypatch.setattr("os.environ", {})
     monkeypatch.setattr("renderers.gl_context.cuda_egl_devices", list)
     assert choose() is None
     monkeypatch.setenv("LOCAL_RANK", "3")
@@ -299,6 +299,24 @@ def test_device_choice(monkeypatch):
     monkeypatch.setenv("EGL_DEVICE_ID", "cuda:0")
     with pytest.raises(InputError, match="EGL_DEVICE_ID"):
         choose()
+
+
+@pytest.mark.parametrize(
+    ("environment", "index"),
+    [
+        ({"SLURM_LOCALID": "0"}, 2),
+        ({"SLURM_LOCALID": "1"}, 3),
+        ({"SLURM_LOCALID": "5"}, 3),  # more ranks than devices share them
+        ({"LOCAL_RANK": "1", "SLURM_LOCALID": "0"}, 3),  # started within a job, not by srun
+        ({"SLURM_LOCALID": ""}, None),
+    ],
+)
+def test_ranks_draw_on_the_devices_in_cudas_order(monkeypatch, environment, index):
+    monkeypatch.setattr("os.environ", dict(environment))
+    # EGL lists CUDA's second device as 3, its first as 2; 0 and 1 are no NVIDIA devices.
+    monkeypatch.setattr("renderers.gl_context.cuda_egl_devices", lambda: [2, 3])
+    assert choose_device.__wrapped__() == index
+    assert os.environ.get("EGL_DEVICE_ID") == (None if index is None else str(index))  # where pyrender looks
 
 
 def test_other_scenes_are_refused(backend):
