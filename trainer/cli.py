@@ -312,6 +312,7 @@ def main(command: str, argv: list[str]) -> int:
             return divergence.STATUS
         except Exception as error:
             sentence = explain(error, session)
+            session.refused = sentence is not None
             if sentence is None or os.environ.get("UNRENDER_TRACEBACK"):
                 raise
             raise sentence from error

@@ -1,5 +1,7 @@
 """How a command ends: the one sentence for what went wrong, the word on how to go on, the diary."""
 
+import shlex
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -54,13 +56,26 @@ def stopped(session: Session) -> int:
     """Say how to go on, and return the signal's exit status."""
     if session.run and session.run.last_checkpoint.is_file():
         saved = "stopped and saved" if session.keeper and session.keeper.saved else "stopped"
-        again = f"python -m trainer fit --run_dir {session.run.path}"
+        again = f"{called_as()} fit --run_dir {shlex.quote(str(session.run.path))}"
         print(f"{saved}; continue with: {again}", file=sys.stderr)
     elif rank_zero_only.rank == 0:
-        print("stopped; nothing was saved" if session.command == "fit" else "stopped", file=sys.stderr)
+        began = "stopped before the training began" if session.run is None else "stopped; nothing was saved"
+        print(f"{began}; the same command begins again" if session.command == "fit" else "stopped", file=sys.stderr)
     if rank_zero_only.rank:
         time.sleep(1)  # whoever started the ranks ends all when one leaves, and the first has the diary to close
     return session.signals.status
+
+
+def called_as() -> str:
+    """How this program was called, so that a line that is printed can be typed: ``.venv/bin/python -m trainer``."""
+    installed = Path(sys.argv[0]).name == "unrender"
+    program = Path.cwd() / (sys.argv[0] if installed else sys.executable)  # unresolved: a link of a .venv stays one
+    found = shutil.which(program.name)
+    if found and Path(found) == program:
+        word = program.name
+    else:
+        word = shlex.quote(str(program.relative_to(Path.cwd()) if program.is_relative_to(Path.cwd()) else program))
+    return word if installed else f"{word} -m trainer"
 
 
 def close(session: Session, status: str) -> None:
@@ -70,7 +85,7 @@ def close(session: Session, status: str) -> None:
     if session.run is None:
         return
     try:
-        if not session.started:
+        if not session.started or (session.refused and session.run.holds_nothing()):
             session.run.give_up()
             return
         session.run.end(status)

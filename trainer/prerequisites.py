@@ -1,6 +1,7 @@
 """What a training needs trained before it: the proxy that ``proxy_checkpoint`` names by its config."""
 
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,7 @@ from jsonargparse import Namespace
 
 from renderers.errors import InputError
 from trainer.configs import Composed, find_config, names_yaml
-from trainer.run_folder import newest_run
+from trainer.run_folder import RUNS, RunFolder, newest_run
 from trainer.stopping import Stopped
 
 KEY = "model.init_args.proxy_checkpoint"
@@ -38,14 +39,31 @@ def provide_proxy(config: Namespace, composed: Composed, *, needed: bool, alone:
     if run is None:
         if not alone:
             raise InputError(f"the proxy of {name} is not trained yet; train it first: python {' '.join(command)}")
-        print(f"the proxy comes first: training {path.stem}, once", flush=True)
-        _train(command, path)
+        begun = _begun(path.stem, command)
+        if begun is None:
+            print(
+                f"first, once, the proxy is trained, the network that learns to draw like the renderer: {path.stem} "
+                f"({RUNS / path.stem} keeps it)",
+                flush=True,
+            )
+        else:
+            print(f"first the training of the proxy goes on: {begun.path}", flush=True)
+        _train(command + (["--run_dir", str(begun.path)] if begun else []), path)
         run = newest_run(path.stem, finished=True)
         if run is None:
             raise InputError(f"training {path} left no finished run with a last checkpoint")
     if alone:
         print(f"proxy: {run.last_checkpoint}", flush=True)
     config[KEY] = str(run.last_checkpoint)
+
+
+def _begun(experiment: str, command: list[str]) -> RunFolder | None:
+    """A training of the proxy that an earlier start began by this very command, and that was stopped."""
+    run = newest_run(experiment, finished=False)
+    if run is None or run.status != "interrupted":
+        return None
+    first = (run.path / "command.txt").read_text(encoding="utf-8").splitlines()[0]
+    return run if first == shlex.join(["python", *command]) else None
 
 
 def _train(command: list[str], config: Path) -> None:

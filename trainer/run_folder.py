@@ -160,8 +160,15 @@ class RunFolder:
             if re.fullmatch(r"\..+\.([a-z0-9_]{8}|new)", path.name) and path.is_file():
                 path.unlink()
 
+    def holds_nothing(self) -> bool:
+        """Whether a run that was begun by this start has made nothing yet: only what :meth:`start` wrote is there."""
+        own = set(self._claimed)
+        return bool(own) and own.issuperset(self.path.iterdir())
+
     def give_up(self) -> None:
-        """Remove what :meth:`claim` made, unless somebody has put something in it; or leave the run as it was."""
+        """Remove what :meth:`claim` and :meth:`start` made, unless somebody has put something in it; or leave the run as
+        it was.
+        """
         if self._before:
             self._write_diary(self._before)
             self._before = {}
@@ -171,14 +178,16 @@ class RunFolder:
                 if path.is_dir():
                     path.rmdir()
                 else:
-                    path.unlink()
+                    path.unlink(missing_ok=True)
             except OSError:
                 break
         self._claimed = []
 
     def start(self, experiment: str, command: list[str], config: str) -> None:
         """Write down what is being run. A continued run keeps its earlier command lines."""
-        self._claimed = []
+        if self._claimed:
+            files = ("config.yaml", "command.txt", "version.json")
+            self._claimed = [*(self.path / name for name in files), *self._claimed]
         write(self.config, config)
         commands = self.path / "command.txt"
         earlier = commands.read_text(encoding="utf-8") if commands.exists() else ""

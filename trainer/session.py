@@ -30,6 +30,7 @@ class Session:
     checkpoint: Path | None = None
     continued: bool = False  # the run was begun by an earlier command
     started: bool = False
+    refused: bool = False  # by a sentence about what the user gave
 
     def __post_init__(self) -> None:
         names, parts, self.rest = split_configs(self.argv)

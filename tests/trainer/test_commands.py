@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import pytest
 import torch
 import yaml
 
+from renderers.errors import InputError
 from trainer.__main__ import COMMANDS, main
 from trainer.run_folder import RunFolder
 
@@ -238,6 +240,24 @@ def test_bugs_keep_their_traceback(workplace, monkeypatch):
     assert RunFolder("runs/toy/001").diary["status"] == "failed"
 
 
+def test_a_refused_training_leaves_no_folder(monkeypatch, capsys):
+    def refuse(_: object) -> None:
+        raise InputError("no pictures")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("toy.ToyData.prepare_data", refuse, raising=False)
+        assert main(FIT) == main([*FIT, "--run_dir", "mine/own"]) == 2
+        assert "error: no pictures" in capsys.readouterr().err
+        assert not Path("runs").exists()
+        assert not Path("mine").exists()
+    assert main(FIT) == 0
+    RunFolder("runs/toy/001").end("interrupted")
+    with monkeypatch.context() as patch:
+        patch.setattr("toy.ToyData.prepare_data", refuse, raising=False)
+        assert main(["fit", "--run_dir", "runs/toy/001"]) == 2
+    assert RunFolder("runs/toy/001").last_checkpoint.is_file()
+
+
 def test_traceback_on_request(monkeypatch):
     monkeypatch.setenv("UNRENDER_TRACEBACK", "1")
     with pytest.raises(Exception, match="latent_sise"):
@@ -260,7 +280,9 @@ def test_a_signal_saves_and_the_run_continues(monkeypatch, capsys, signals, stat
         assert "nothing was saved" in err
         assert not Path("runs/toy/001/checkpoints").exists()
         return
-    assert f"stopped and saved; continue with: python -m trainer {again}" in err
+    typed = err.split("stopped and saved; continue with: ")[1].splitlines()[0]
+    assert typed.endswith(f" -m trainer {again}")
+    assert shutil.which(typed.split()[0])
     assert state_of("runs/toy/001")["state_dict"]["steps_done"] == steps
 
     monkeypatch.delenv("TOY_SIGNALS")
@@ -311,12 +333,15 @@ def test_proxy_is_trained_once(environment, workplace, monkeypatch, capfd):
     assert not Path("runs").exists()
     assert main(needy) == 0
     out = capfd.readouterr().out
-    assert "training proxy, once" in out
+    assert "first, once, the proxy is trained" in out
     assert (
         config_of("runs/needy/001")["model"]["init_args"]["proxy_checkpoint"] == "runs/proxy/001/checkpoints/last.ckpt"
     )
     assert main(needy) == 0
     assert sorted(path.name for path in Path("runs/proxy").iterdir()) == ["001"]
+    RunFolder("runs/proxy/001").end("interrupted")
+    assert main(needy) == 0
+    assert "first the training of the proxy goes on: runs/proxy/001" in capfd.readouterr().out
     RunFolder("runs/proxy/001").end("failed")
     monkeypatch.setattr(sys, "executable", "/bin/false")
     assert main(needy) == 2
