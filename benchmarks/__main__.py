@@ -1,6 +1,7 @@
 """Run every benchmark: python -m benchmarks [NAME ...]. Prints tables and keeps them in runs/benchmarks/benchmarks.json.
 
 There a row stands, with machine, date and version of torch, until the same is measured again.
+``python -m benchmarks plan --help``: a large run on paper.
 """
 
 from __future__ import annotations
@@ -15,10 +16,10 @@ from typing import Any
 
 import torch
 
-from benchmarks import record
+from benchmarks import plan, record
 from renderers import InputError
 
-NAMES = ("step", "meshgan", "opengl", "volume", "soft_rasterizer", "fid")
+NAMES = ("step", "meshgan", "opengl", "volume", "soft_rasterizer", "fid", "scaling")
 
 
 def machine() -> str:
@@ -45,7 +46,9 @@ def _text(value: Any) -> str:
 
 
 def main(names: list[str]) -> int:
-    """Run the named benchmarks, or all."""
+    """Run the named benchmarks, or all; or ``plan`` with its options."""
+    if names[:1] == ["plan"]:
+        return plan.main(names[1:])
     unknown = set(names) - set(NAMES)
     if unknown:
         print(

@@ -8,9 +8,11 @@ import torch
 from small_iggan import iggan, renders, trainer
 
 from benchmarks import record
-from benchmarks.__main__ import main
+from benchmarks.__main__ import machine, main
 from benchmarks.bare import InTurns, share
+from benchmarks.budget import Budget, budget
 from benchmarks.meshgan import PARTS, split, train
+from benchmarks.plan import Measured, rows
 
 
 def test_r1_is_what_d_takes_longer_with_it():
@@ -72,3 +74,48 @@ def test_the_plain_loop_makes_the_training_of_fit(tmp_path):
 def test_lightnings_share_is_the_median_over_blocks():
     fit, bare = [[x for x in blocks for _ in range(10)] for blocks in ([9.0, 2.0, 2.0, 4.0], [1.0, 1.0, 1.5, 1.0])]
     assert share(fit, bare) == pytest.approx(0.5)
+
+
+def test_bytes_are_those_of_the_networks_by_hand():
+    found = budget(iggan())
+    module = iggan()
+    count = {name: sum(p.numel() for p in network.parameters()) for name, network in module.named_children()}
+    learning = count["generator"] + count["discriminator"] + count["neural_renderer"]
+    assert found.weights == found.gradients == 4 * learning
+    assert found.optimizer == 8 * learning  # Adam's two moments
+    assert found.average == 4 * count["generator"]
+    channels = sum(m.num_features for m in module.generator.modules() if isinstance(m, torch.nn.BatchNorm3d))
+    assert found.reduced(64) == 4 * learning + 16 * channels
+    fixed = budget(iggan(proxy="fixed"))
+    assert fixed.weights == 4 * (learning - count["neural_renderer"])
+    assert fixed.state - fixed.other == 16 * (learning - count["neural_renderer"]) + found.average
+
+
+def test_a_plan_is_what_its_formulas_say():
+    found = Budget(weights=4, gradients=10**9, optimizer=8, average=2, other=1, batch_norm=10**6, deviation=1000)
+    one, eight = rows(found, Measured(batch=4, seconds=0.5, peak=3e9), [1, 8], bytes_per_second=1e10)
+    assert (one["step_s"], one["of it all-reduce_s"], one["images_per_s"], one["speedup"]) == (0.5, 0.0, 8.0, 1.0)
+    sending = 2 * 7 / 8 * (10**9 + 10**6 + 1000 * 32) / 1e10
+    assert eight["of it all-reduce_s"] == pytest.approx(sending) and eight["batch_size"] == 32
+    assert eight["ms_per_image"] == pytest.approx(1000 * (0.5 + sending) / 32)
+    assert eight["speedup"] == pytest.approx(8 * 0.5 / (0.5 + sending))
+    assert eight["state_GB"] == pytest.approx(1.000000015) and eight["peak_GB"] == 3.0
+
+
+def test_a_plan_takes_a_step_measured_on_this_machine_alone(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    words = ["plan", "--config", "heads.yaml", "--gigabytes_per_second", "10", "--gpus", "2"]
+    step = {"benchmark": "full size", "part": "a step of heads.yaml", "batch": 4, "seconds": 0.5, "peak_GB": 1.0}
+    record.merge("scaling", [step], {"machine": "another"})
+    assert main(words) == 2
+    assert (
+        "no step of heads.yaml has been measured on this machine; run python -m benchmarks" in capsys.readouterr().err
+    )
+    record.merge("scaling", [step], {"machine": machine()})
+    assert main(words) == 0
+    printed = capsys.readouterr().out
+    assert "0.5 s a step of 4" in printed and "peak_GB" in printed
+    assert main([*words, "--seconds_per_step=0"]) == 2
+    assert capsys.readouterr().err == "error: all numbers must be above 0\n"
+    assert main([*words, "--seconds_per_step=1"]) == 2
+    assert "go together" in capsys.readouterr().err

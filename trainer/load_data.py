@@ -8,7 +8,7 @@ import jsonargparse
 from pytorch_lightning import LightningDataModule, LightningModule
 from pytorch_lightning.cli import LightningArgumentParser
 
-from renderers import ViewDistribution
+from renderers import InputError, ViewDistribution
 from trainer import errors
 from trainer.configs import SECTIONS, compose
 from trainer.parsing import PARSER_MODE
@@ -57,6 +57,17 @@ class DataOf:
         """
         data = jsonargparse.Namespace(data=self._config.data)
         return self._explained(self._parser.instantiate_classes, data).data
+
+    def model(self) -> LightningModule:
+        """The config's model, untrained; its data need not be there.
+
+        Raises:
+            InputError: parts that do not fit together, or weights that are not there.
+        """
+        if self._config.get("model") is None:
+            raise InputError(f"{self._composed.origin('data') or 'the config'} has no model")
+        model = jsonargparse.Namespace(model=self._config.model)
+        return self._explained(self._parser.instantiate_classes, model).model
 
     def _explained(self, call: Any, *arguments: Any) -> Any:
         """A call whose failure is told in one sentence where it is the user's."""

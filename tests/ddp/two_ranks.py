@@ -15,6 +15,8 @@ import torch
 from small_iggan import VIEWS, grids, iggan, proxy_module, renders
 from torch import nn
 
+from benchmarks.budget import budget
+from benchmarks.ranks import StepRecorder
 from datamodules.base import RunDataModule
 from lightning_modules import GrowthPhase, ImageGANModule, MeshGANModule, RenderClassifierModule, VoxelGANModule
 from lightning_modules.ranks import RanksDifferError
@@ -90,19 +92,21 @@ def modules() -> dict:
     }
 
 
-class Losses(pl.Callback):
-    """What was logged after each step."""
+class Losses(StepRecorder):
+    """What was logged after each step, and the bytes that were sent in it."""
 
-    def __init__(self) -> None:
+    def __init__(self, folder: Path) -> None:
+        super().__init__(str(folder / "steps.json"))
         self.values = []
 
     def on_train_batch_end(self, trainer, module, *_):
+        super().on_train_batch_end(trainer, module)
         self.values.append({k: float(v) for k, v in trainer.callback_metrics.items()})
 
 
 def train(module: nn.Module, data: RunDataModule, ranks: int, folder: Path, steps: int = STEPS) -> dict:
     """A run as the command line makes it, with one evaluation at the end."""
-    losses = Losses()
+    losses, computed = Losses(folder), budget(module).reduced(4)
     trainer = pl.Trainer(
         max_epochs=1,
         accelerator="cpu",
@@ -123,6 +127,8 @@ def train(module: nn.Module, data: RunDataModule, ranks: int, folder: Path, step
     figures = {k: float(v) for k, v in trainer.callback_metrics.items()}
     return {
         "losses": losses.values,
+        "reduced": losses.reduced[-1],
+        "computed": computed,
         "figures": figures,
         "state": {k: v.clone() for k, v in module.state_dict().items()},
     }

@@ -1,0 +1,157 @@
+"""Steps of a config as ``fit`` makes them, on one process or several: seconds, memory, bytes that ranks send each other."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+import torch.distributed as dist
+import yaml
+from PIL import Image
+
+SKIP = 2  # first steps, not counted
+NUMBERS = 1 << 24  # sent at once to see how fast ranks send: 64 MiB
+
+
+class StepRecorder(pl.Callback):
+    """Looks at the clock after each step, and counts what is all-reduced within it.
+
+    Args:
+        path: JSON file for ``seconds`` and ``reduced`` (bytes) of each step, ``peak_bytes`` of this process, ``gpu_bytes``
+            on a GPU, and of several ranks ``bytes_per_second``.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.seconds: list[float] = []
+        self.reduced: list[int] = []
+
+    def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        self._sent, self._all_reduce = 0, dist.all_reduce
+
+        def counted(tensor: torch.Tensor, *args: Any, **options: Any) -> Any:
+            self._sent += tensor.numel() * tensor.element_size()
+            return self._all_reduce(tensor, *args, **options)
+
+        dist.all_reduce = counted
+        self._mark = self._now(module)
+
+    def on_train_batch_start(self, *_: Any) -> None:
+        self._sent = 0
+
+    def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, *_: Any) -> None:
+        self.reduced.append(self._sent)
+        before, self._mark = self._mark, self._now(module)
+        self.seconds.append(self._mark - before)
+
+    def on_train_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        dist.all_reduce = self._all_reduce
+        # What follows a training, for networks that nobody will look at: minutes at full size on a CPU.
+        object.__setattr__(module, "measure_batch_norm", lambda: None)
+        found: dict[str, Any] = {"seconds": self.seconds, "reduced": self.reduced}
+        found["peak_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        if module.device.type == "cuda":
+            found["gpu_bytes"] = torch.cuda.max_memory_allocated(module.device)
+        if trainer.world_size > 1:
+            found["bytes_per_second"] = self._bus_speed(trainer.world_size, module)
+        if trainer.is_global_zero:
+            Path(self.path).write_text(json.dumps(found))
+
+    def _bus_speed(self, ranks: int, module: pl.LightningModule) -> float:
+        """2 (n-1)/n times the bytes by the least seconds: what nccl-tests call bus bandwidth."""
+        numbers, times = torch.zeros(NUMBERS, device=module.device), []
+        for _ in range(4):
+            dist.barrier()
+            before = self._now(module)
+            dist.all_reduce(numbers)
+            times.append(self._now(module) - before)
+        return 2 * (ranks - 1) / ranks * 4 * NUMBERS / min(times)
+
+    @staticmethod
+    def _now(module: pl.LightningModule) -> float:
+        if module.device.type == "cuda":
+            torch.cuda.synchronize(module.device)
+        return time.perf_counter()
+
+
+def train(
+    config: str, overrides: dict[str, Any], steps: int, ranks: int = 1, accelerator: str = "cpu", threads: int = 1
+) -> dict[str, Any]:
+    """What :class:`StepRecorder` wrote of a training in processes of their own, without evaluations and callbacks.
+
+    Args:
+        config: an experiment.
+        overrides: laid over it.
+        steps: how many.
+        ranks: processes, by gloo on the CPU.
+        accelerator: ``cpu`` or ``gpu``.
+        threads: of each process, OpenGL's on the CPU included.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        output = Path(folder) / "steps.json"
+        recorder = {"class_path": "benchmarks.ranks.StepRecorder", "init_args": {"path": str(output)}}
+        settings = {
+            "callbacks": [recorder],
+            "limit_train_batches": steps,
+            "limit_val_batches": 0,
+            "num_sanity_val_steps": 0,
+            "enable_progress_bar": False,
+            "enable_checkpointing": False,
+            "accelerator": accelerator,
+            "devices": ranks,
+            "strategy": "ddp" if ranks > 1 else "auto",
+        }
+        override = Path(folder) / "recorded.yaml"
+        override.write_text(yaml.safe_dump({**overrides, "trainer": settings}))
+        command = [sys.executable, "-m", "trainer", "fit", "--config", config, "--config", str(override)]
+        environment = {"OMP_NUM_THREADS": str(threads), "LP_NUM_THREADS": str(threads), "UNRENDER_CACHE": folder}
+        done = subprocess.run(
+            [*command, "--run_dir", str(Path(folder) / "run")],
+            env=os.environ | environment,
+            cwd=Path(__file__).parents[1],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        if done.returncode:
+            raise SystemExit(f"fit --config {config} on {ranks} ranks ended with {done.returncode}:\n{done.stdout}")
+        return json.loads(output.read_text())
+
+
+def compare(
+    config: str, overrides: dict[str, Any], batch: int, counts: list[int], steps: int, repeats: int
+) -> list[dict[str, Any]]:
+    """A row for each number of ranks, one thread each, at the same global batch; runs in turns, the least median counts."""
+    runs: dict[int, list[dict[str, Any]]] = {n: [] for n in counts}
+    for _ in range(repeats):
+        for n in counts:
+            runs[n].append(train(config, overrides, steps, n))
+    seconds = {n: min(statistics.median(run["seconds"][SKIP:]) for run in found) for n, found in runs.items()}
+    rows = []
+    for n in counts:
+        row = {"benchmark": f"{config}, ranks", "part": f"{n} x 1 thread", "batch": batch, "seconds": seconds[n]}
+        row |= {"images_per_s": batch / seconds[n], "times_one": seconds[counts[0]] / seconds[n]}
+        row["peak_GB"] = min(run["peak_bytes"] for run in runs[n]) / 1e9
+        if n > 1:
+            row["all-reduced_MB"] = statistics.median(runs[n][0]["reduced"]) / 1e6
+            row["GB_per_s"] = max(run["bytes_per_second"] for run in runs[n]) / 1e9
+        rows.append(row)
+    return rows
+
+
+def photographs(folder: Path, size: int, count: int = 16) -> str:
+    """A folder of noise, for a config that reads photographs."""
+    for i in range(count):
+        noise = torch.randint(0, 256, (size, size, 3), generator=torch.Generator().manual_seed(i)).to(torch.uint8)
+        Image.fromarray(noise.numpy()).save(folder / f"{i}.png")
+    return str(folder)

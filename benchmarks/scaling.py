@@ -1,0 +1,73 @@
+"""What the framework and the number of ranks cost, and what a training needs: python -m benchmarks scaling.
+
+- IG-GAN's step at the demo's size by ``fit`` and by a plain PyTorch loop, see :mod:`benchmarks.bare`.
+- The demo on 1, 2 and, where there are so many cores, 4 ranks by gloo, one thread each, at the same global batch.
+- Steps of the large configs at full size: on a GPU their own batch, on a CPU as small a one as they take.
+- Bytes that each config keeps and sends, computed, see :mod:`benchmarks.budget`.
+
+Three minutes on two cores.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks import bare, budget, ranks
+from trainer.configs import compose
+from trainer.load_data import DataOf
+
+CONFIGS = ("demo.yaml", "chairs.yaml", "chanterelle.yaml", "heads.yaml", "ffhq.yaml")
+FULL_SIZE = {"chairs.yaml": 1, "ffhq.yaml": 4}  # and the batch of a step on the CPU
+DEMO = {
+    "model": {"init_args": {"proxy_checkpoint": None}},
+    "data": {"init_args": {"pictures": 256, "reference_pictures": 16}},
+}
+
+
+def run(blocks: int = 10, steps: int = 14, repeats: int = 2) -> list[dict[str, Any]]:
+    """All rows."""
+    cores = len(os.sched_getaffinity(0))
+    counts = [n for n in (1, 2, 4) if n <= cores]
+    rows = bare.run("demo.yaml", bare.BLOCK * (blocks + 1), DEMO)
+    rows += ranks.compare("demo.yaml", DEMO, batch_of("demo.yaml"), counts, steps, repeats)
+    rows += [full_step(config) for config in FULL_SIZE]
+    return rows + [budget.row(config, DataOf(config, []).model(), batch_of(config)) for config in CONFIGS]
+
+
+def batch_of(config: str) -> int:
+    """Its ``batch_size``."""
+    return compose([config]).values["data"]["init_args"]["batch_size"]
+
+
+def full_step(config: str, steps: int = 4) -> dict[str, Any]:
+    """One step of a large config with all networks at their size, on the GPU if there is one."""
+    gpu = torch.cuda.is_available()
+    batch = batch_of(config) if gpu else FULL_SIZE[config]
+    with tempfile.TemporaryDirectory() as folder:
+        overrides = _overrides(config, Path(folder))
+        overrides["data"]["init_args"] |= {"batch_size": batch, "num_workers": 0}
+        found = ranks.train(config, overrides, steps, accelerator="gpu" if gpu else "cpu", threads=os.cpu_count() or 1)
+    return {
+        "benchmark": "full size",
+        "part": f"a step of {config}",
+        "batch": batch,
+        "seconds": statistics.median(found["seconds"][ranks.SKIP :]),
+        "peak_GB": found["gpu_bytes" if gpu else "peak_bytes"] / 1e9,
+    }
+
+
+def _overrides(config: str, folder: Path) -> dict[str, Any]:
+    """Data that are at hand, and no growth."""
+    if config == "ffhq.yaml":
+        data = {"root": ranks.photographs(folder, 128), "reference_pictures": 2}
+        return {"model": {"init_args": {"growth": [{"resolution": 128, "fade_kimg": 0}]}}, "data": {"init_args": data}}
+    shapes = {"category": "chair", "count": 16, "voxel_size": 64}
+    source = {"class_path": "datamodules.shapes.ProceduralShapes", "init_args": shapes}
+    data = {"shapes": source, "reference_shapes": source, "pictures": 64, "reference_pictures": 4}
+    return {"model": {"init_args": {"proxy_checkpoint": None}}, "data": {"init_args": data}}
