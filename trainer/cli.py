@@ -177,9 +177,11 @@ class UnrenderCLI(LightningCLI):
             InputError: What is asked for contradicts the run, or its checkpoints cannot be read.
         """
         first = rank_zero_only.rank == 0
-        changed = resume.changes(run, yaml.safe_load(self._settings())) if first else []
-        if run.status == "finished":
-            say(f"{run.path} is finished already; --fresh starts it anew")
+        settings = yaml.safe_load(self._settings())
+        changed = resume.changes(run, settings) if first else []
+        # In this order: the first process takes the run over, and no longer finished, before it writes the new length.
+        if not resume.longer(run, settings) and run.status == "finished":
+            say(f"{run.path} is finished already; a larger --data.total_kimg trains it on, --fresh starts it anew")
             raise SystemExit(0)
         if changed:
             say(f"{run.path} goes on with {', '.join(changed)}")

@@ -104,6 +104,16 @@ class KeepCheckpoints(Callback):
             progress["total"] |= {"ready": done + 1, "started": done + 1, "processed": done, "completed": done}
             progress["current"] = dict.fromkeys(progress["current"], 0)
 
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Let a run that was finished go on where it has become longer: its one epoch is then not over."""
+        progress = checkpoint["loops"]["fit_loop"]
+        epoch, batches = progress["epoch_progress"], progress["epoch_loop.batch_progress"]
+        steps = getattr(trainer.datamodule, "steps", 0)
+        if trainer.state.fn == "fit" and epoch["current"]["processed"] and steps > batches["current"]["completed"]:
+            for count in epoch.values():
+                count |= {"processed": 0, "completed": 0}
+            batches["is_last_batch"] = False
+
     def _improved(self, module: LightningModule) -> bool:
         """Whether the evaluation just done is the best; figures that were measured otherwise are no rivals."""
         found = getattr(module, "evaluation", {})

@@ -10,13 +10,14 @@ from trainer.run_folder import RunFolder
 HOW = ("trainer.", "checkpoint_minutes", "keep_checkpoints")
 PLACES = ("num_workers", "cache_dir", "root", "path", "proxy_checkpoint", "extractor_weights")
 PROXY = ("model", "init_args", "proxy_checkpoint")
+LENGTH = "data.init_args.total_kimg"
 
 
 def changes(run: RunFolder, settings: dict[str, Any]) -> list[str]:
     """How this start differs from the run's ``config.yaml``, in words such as ``trainer.devices 2 (was 1)``.
 
-    Model, data and seed may not: the run would be neither the one nor the other. Of the proxy nothing is said: a run
-    keeps the checkpoint that it began with, see :func:`known_proxy`.
+    Model, data and seed may not: the run would be neither the one nor the other. It may become longer, not shorter. Of
+    the proxy nothing is said: a run keeps the checkpoint that it began with, see :func:`known_proxy`.
 
     Args:
         run: with its config.
@@ -28,6 +29,8 @@ def changes(run: RunFolder, settings: dict[str, Any]) -> list[str]:
     before = dict(_leaves(run.settings))
     differ = {key: value for key, value in _leaves(settings) if key in before and before[key] != value}
     taken = {key for key in differ if key.startswith(HOW) or key.rpartition(".")[2] in PLACES}
+    if longer(run, settings):
+        taken.add(LENGTH)
     for key, value in differ.items():
         if key not in taken:
             raise InputError(
@@ -35,6 +38,12 @@ def changes(run: RunFolder, settings: dict[str, Any]) -> list[str]:
                 "with it, name another --run_dir, or start anew by --fresh"
             )
     return [f"{key} {_shown(differ[key])} (was {_shown(before[key])})" for key in differ if key != ".".join(PROXY)]
+
+
+def longer(run: RunFolder, settings: dict[str, Any]) -> bool:
+    """Whether this start makes the run longer than its ``config.yaml`` has it."""
+    before, now = (dict(_leaves(values)).get(LENGTH) for values in (run.settings, settings))
+    return isinstance(before, int | float) and isinstance(now, int | float) and now > before
 
 
 def known_proxy(run: RunFolder) -> str | None:

@@ -55,7 +55,10 @@ def test_the_same_command_goes_on(monkeypatch, capsys, again):
     )
     before = LAST.read_bytes()
     assert main(again) == 0
-    assert capsys.readouterr().out == "run is finished already; --fresh starts it anew\n"
+    assert (
+        capsys.readouterr().out
+        == "run is finished already; a larger --data.total_kimg trains it on, --fresh starts it anew\n"
+    )
     assert LAST.read_bytes() == before
 
 
@@ -344,6 +347,32 @@ def test_a_kill_is_no_end(environment, workplace):
     first, second = (torch.load(p / "checkpoints/last.ckpt", weights_only=True) for p in (RUN, Path("whole")))
     assert chaos.same(first["state_dict"], second["state_dict"])
     assert chaos.same(first["optimizer_states"], second["optimizer_states"])
+
+
+@pytest.mark.parametrize("done", ["finished", "interrupted"])
+def test_a_run_that_becomes_longer_ends_as_one_that_always_was(done, capsys, monkeypatch, refused):
+    monkeypatch.setenv("UNRENDER_CACHE", "cache")
+    fit = ["fit", *chaos.MODULES["dcgan"], *chaos.TINY]
+    assert main([*fit, "--run_dir=whole", "--data.total_kimg=0.032"]) == 0
+    short = [*fit, "--run_dir=run", "--data.total_kimg=0.02"]
+    if done == "finished":
+        assert main(short) == 0
+    else:
+        with monkeypatch.context() as patched:
+            patched.setattr(KeepCheckpoints, "on_validation_end", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+            assert main(short) == 143
+    assert "total_kimg 0.02, not 0.01" in refused("fit", "--run_dir=run", "--data.total_kimg=0.01")
+    capsys.readouterr()
+    assert main(["fit", "--run_dir=run", "--data.total_kimg=0.032"]) == 0
+    assert "run goes on with data.init_args.total_kimg 0.032 (was 0.02)" in capsys.readouterr().out
+    first, second = (torch.load(Path(p, "checkpoints/last.ckpt"), weights_only=True) for p in ("run", "whole"))
+    assert chaos.same(first["state_dict"], second["state_dict"])
+    assert chaos.same(first["optimizer_states"], second["optimizer_states"])
+    assert first["clock"] == second["clock"]
+    rows = [csv.DictReader(Path(p, "metrics.csv").read_text().splitlines()) for p in ("run", "whole")]
+    rows = [[row["step"] for row in table if row["d"]] for table in rows]
+    assert rows[0] == rows[1] == list("12345678")
+    assert main(["fit", "--run_dir=run"]) == 0 and "finished already" in capsys.readouterr().out
 
 
 def test_of_the_proxy_that_a_run_keeps_nothing_is_said(tmp_path):
