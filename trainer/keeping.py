@@ -106,10 +106,12 @@ class KeepCheckpoints(Callback):
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Let a run that was finished go on where it has become longer: its one epoch is then not over."""
+        if trainer.state.fn != "fit" or "loops" not in checkpoint:  # weights alone
+            return
         progress = checkpoint["loops"]["fit_loop"]
         epoch, batches = progress["epoch_progress"], progress["epoch_loop.batch_progress"]
         steps = getattr(trainer.datamodule, "steps", 0)
-        if trainer.state.fn == "fit" and epoch["current"]["processed"] and steps > batches["current"]["completed"]:
+        if epoch["current"]["processed"] and steps > batches["current"]["completed"]:
             for count in epoch.values():
                 count |= {"processed": 0, "completed": 0}
             batches["is_last_batch"] = False
