@@ -14,13 +14,14 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from datamodules.base import RunDataModule
 from datamodules.decoding import OnCorrupt, check_on_corrupt
-from datamodules.picture_sources import PictureReader, open_source
+from datamodules.picture_sources import PictureError, PictureReader, open_source
+from datamodules.picture_survey import complaint
 from datamodules.readable import readable_numbers
 from datamodules.render_cache import RenderCache
 from renderers import InputError
 from renderers.files import cache_root, fingerprint
 
-FFHQ_VERSION = 1  # raise when a change makes other pictures of the same files
+FFHQ_VERSION = 2  # raise when a change makes other pictures of the same files
 
 
 class ReadPictures(Dataset):
@@ -54,10 +55,11 @@ class FFHQDataModule(RunDataModule):
     - an LMDB with keys ``{resolution}-{number:05d}`` and ``length`` (needs the package lmdb);
     - any folder of PNG and JPEG files, at any depth.
 
-    Pictures are in the order of their names. Grey ones become RGB, an alpha channel that hides nothing is dropped;
-    transparent pictures, other modes, several sizes, and files that cannot be read are refused by name, at the latest when
-    training reaches them; ``on_corrupt: skip`` decodes all of them before the first training, and leaves out those that
-    cannot be read. Batches are ``[pictures (B, 3, S, S)]``, floats in [0, 1] on the device.
+    Pictures are in the order of their names. Grey ones become RGB, an alpha channel that hides nothing is dropped, a
+    camera's note on how it was held is followed. Transparent pictures, other modes, several sizes, and files that cannot
+    be read are refused, counted and named, before the first step or at the latest when training reaches them;
+    ``on_corrupt: skip`` decodes all of them before the first training, and leaves out those that cannot be read. Batches
+    are ``[pictures (B, 3, S, S)]``, floats in [0, 1] on the device.
 
     The official thumbnails were made by a filter that is not documented; means over boxes of ``images1024x1024`` are what
     StyleGAN trained on. FIDs of the two differ.
@@ -70,7 +72,8 @@ class FFHQDataModule(RunDataModule):
             them.
         reference_pictures: how many pictures FID compares; fewer if there are no more.
         mirror: train on the mirror images as well; they are never the reference.
-        center_crop: cut the middle square out of pictures that are not square, rather than refuse them.
+        center_crop: cut the middle square out of pictures that are not square, or of several sizes, rather than refuse
+            them.
         expected: how many pictures FFHQ as distributed must have; smaller for a copy of the first ones.
         on_corrupt: pictures that cannot be read are refused by name (raise), or left out and counted in the log (skip).
         kid_subset: pictures a subset of KID's; None for half the reference, at most 1,000.
@@ -179,7 +182,11 @@ class FFHQDataModule(RunDataModule):
 
     def prepare_data(self) -> None:
         if self.trainer is None or self.trainer.state.fn != "predict":  # it draws from the generator alone
-            self._cache.prepare()
+            try:
+                self._cache.prepare()
+            except PictureError as error:
+                source = open_source(self.root, self.image_size, self.expected)
+                raise complaint(source, self.image_size, self.center_crop, error) from error
 
     def reference(self) -> UInt8[Tensor, "N 3 S S"]:
         """The pictures that FID compares with."""

@@ -12,7 +12,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageOps
 
 from datamodules import FFHQDataModule
 from datamodules.picture_sources import PictureError, PictureReader, open_source
@@ -272,6 +272,51 @@ def test_pictures_are_never_enlarged_and_cropped_on_request_alone(tmp_path):
     assert (read.transpose(1, 2, 0) == wide[:, 32:96]).all()
     with pytest.raises(InputError, match="128×64, smaller than image_size 128"):
         data(tmp_path / "wide.zip", center_crop=True, image_size=128).prepare_data()
+
+
+def test_several_sizes_are_cropped_on_request(tmp_path):
+    for name, picture in (("a.png", pixels(0, 64)), ("b.PNG", pixels(1)[:, :80]), ("c é.png", pixels(2)[:100])):
+        (tmp_path / name).write_bytes(png(picture))
+    with pytest.raises(
+        InputError, match=r"2 of 3 .*: 2 of another size than 64×64 \(b.PNG, c é.png\).*center_crop=true"
+    ):
+        data(tmp_path).prepare_data()
+    module = data(tmp_path, center_crop=True, image_size=64)
+    module.prepare_data()
+    assert (module.reader[0].transpose(1, 2, 0) == pixels(0, 64)).all()
+    assert module.reference().shape == (3, 3, 64, 64)
+    (tmp_path / "tiny.png").write_bytes(png(pixels(3, 20)))
+    with pytest.raises(InputError, match=r"tiny.png is 20×20, smaller than image_size 64; remove it$"):
+        data(tmp_path, center_crop=True, image_size=64).prepare_data()
+
+
+def test_all_that_is_wrong_is_said_at_once(tmp_path):
+    """The first pictures too, of which the size is taken."""
+    (tmp_path / "0 small.png").write_bytes(png(pixels(0, 16)))
+    for i, kind in enumerate(("mask", "text", "empty", "deep", "cut")):
+        (tmp_path / f"{i}.png").write_bytes(BAD[kind][0])
+    for i in range(3):
+        (tmp_path / f"z{i}.png").write_bytes(png(pixels(i)))
+    with pytest.raises(InputError) as told:
+        data(tmp_path).prepare_data()
+    sentence = str(told.value)
+    assert sentence.startswith(
+        f"6 of 9 pictures in {tmp_path} cannot be used: 1 of another size than 128×128 (0 small.png)"
+    )
+    assert "1 partly transparent (0.png); 3 damaged, or no PNG or JPEG (1.png, 2.png, 4.png)" in sentence
+    assert "on_corrupt=skip" in sentence and "chanterelle.yaml" in sentence
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_photographs_stand_as_the_camera_was_held(tmp_path, orientation):
+    image = Image.fromarray(np.kron(np.arange(8, dtype=np.uint8).reshape(2, 4) * 30, np.ones((32, 32), np.uint8)))
+    image.getexif()[0x0112] = orientation
+    image.save(tmp_path / "a.jpg", exif=image.getexif(), quality=95)
+    upright = np.asarray(ImageOps.exif_transpose(Image.open(tmp_path / "a.jpg")).convert("RGB"))
+    height, width = upright.shape[:2]
+    read = data(tmp_path, center_crop=True, image_size=64).reader[0].transpose(1, 2, 0)
+    top, left = (height - 64) // 2, (width - 64) // 2
+    assert (read == upright[top : top + 64, left : left + 64]).all()
 
 
 def test_division_mirror_and_reference(tmp_path):
