@@ -139,7 +139,7 @@ def torch() -> Iterator[Finding]:
         yield Finding("torch", "fail", said, f"{SETUP}; pytorch.org/get-started has builds for other machines")
         return
     version, threads, cuda, devices = said.split("|")
-    yield Finding("torch", "ok", f"{version}, {threads} threads")
+    yield Finding("torch", "ok", f"{version}, {threads} thread{'' if threads == '1' else 's'}")
     if devices:
         yield Finding("cuda", "ok", f"CUDA {cuda}: {devices}")
     elif shutil.which("nvidia-smi") is None:
@@ -187,9 +187,8 @@ def kernels() -> Iterator[Finding]:
     else:
         yield Finding("numba", "fail", said, f"pip install -c constraints.txt numba; or backend=torch, slowly. {SETUP}")
     if importlib.util.find_spec("triton") is None:
-        yield Finding(
-            "triton", "note", "not installed; on a GPU torch draws instead, more slowly", "pip install triton"
-        )
+        cure = "pip install triton" if shutil.which("nvidia-smi") else ""
+        yield Finding("triton", "note", "not installed; on a GPU torch draws instead, more slowly", cure)
         return
     well, said = attempt(_cube('AbsorptionRenderer(16, backend="triton")', "cuda"))
     if well:

@@ -10,6 +10,7 @@ from lightning_fabric.utilities.warnings import PossibleUserWarning
 NOISE = (
     r".*isinstance\(treespec, LeafSpec\).*",
     r".*does not have many workers.*",
+    r"This DataLoader will create .* worker processes in total.*",
     r".*have no `prepare_data`.*",
     r".*You defined a `validation_step` but have no `val_dataloader`.*",
     r".*`Trainer\(.*\)` was configured.*",
