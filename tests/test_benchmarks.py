@@ -1,6 +1,8 @@
 """What benchmarks compute beside looking at the clock."""
 
+import re
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -119,3 +121,10 @@ def test_a_plan_takes_a_step_measured_on_this_machine_alone(tmp_path, monkeypatc
     assert capsys.readouterr().err == "error: all numbers must be above 0\n"
     assert main([*words, "--seconds_per_step=1"]) == 2
     assert "go together" in capsys.readouterr().err
+
+
+def test_the_docs_table_is_what_the_command_prints(capsys):
+    page = (Path(__file__).parent.parent / "docs" / "clusters.md").read_text()
+    words, table = re.search(r"```\n\$ python -m benchmarks (plan .*)\n([^`]+)```", page).groups()
+    assert main(words.split()) == 0
+    assert capsys.readouterr().out == table
