@@ -413,7 +413,10 @@ class PictureReader:
                 )
         elif image.mode not in ("1", "L", "P", "RGB"):
             deep = f"in mode {image.mode}"
-            raise PictureError(f"{self._where(index)} is {deep}; make it 8-bit RGB or grey", f"{deep}, not in 8 bits")
+            raise PictureError(
+                f"{self._where(index)} is {deep}; make it 8-bit RGB or grey",
+                f"{deep} where 8-bit RGB or grey is wanted",
+            )
         return image.convert("RGB")
 
     def _where(self, index: int) -> str:
