@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import textwrap
 import time
 from pathlib import Path
 from typing import Any
@@ -118,7 +119,6 @@ def draw_curve(path: Path, lines: list[dict[str, Any]]) -> None:
     # KID, unbiased, may fall below 0
     bottom = min([0.0, *values]) if name == "kid" else 0
     axes.set(xlabel="kimg (thousand real pictures seen)", ylabel=name.upper(), ylim=(bottom, None))
-    axes.set_title(lines[-1]["note"])
-    axes.title.set_fontsize(8)
+    axes.set_title(textwrap.fill(lines[-1]["note"], 95), fontsize=8)
     axes.grid(alpha=0.3)
     write_atomically(path, lambda file: figure.savefig(file, format="png", dpi=120))

@@ -9,7 +9,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from callbacks.evaluation_log import read_metrics
-from callbacks.pages import data_url, film, picture, write_page
+from callbacks.pages import data_url, film, picture, table, write_page
 
 SHEETS = {
     "samples": "Samples",
@@ -21,8 +21,26 @@ SHEETS = {
 }
 
 
+MEANINGS = {
+    "kimg": "is thousand real pictures seen",
+    "fid": "is the distance between generated and real pictures: less is better",
+    "kid": "is the distance between generated and real pictures, for small sets: less is better",
+    "kid_std": "is its scatter over subsets",
+    "occupancy": "is the share of the cube that samples fill",
+    "reference_occupancy": "is that of the data",
+    "pairwise_iou": "is how far samples overlap with each other: 1 if all are alike",
+}
+
+
 class Report(pl.Callback):
-    """Writes ``report.html`` at the end of a run: FID, grids over time, reals, shapes to download, config; all inside it."""
+    """Writes ``report.html`` after each evaluation and at the end of a run: FID, grids over time, reals, shapes to
+    download, config; all inside it.
+    """
+
+    @rank_zero_only
+    def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        if not trainer.fast_dev_run and trainer.state.fn == "fit":
+            write_report(Path(trainer.default_root_dir))
 
     @rank_zero_only
     def on_fit_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
@@ -38,8 +56,12 @@ def write_report(folder: Path) -> Path:
     parts = [f"<h1>unrender: {html.escape(title)}</h1>", _summary(folder)]
     curves = [folder / f"{name}.png" for name in ("fid", "kid")]
     parts += [f"<h2>{curve.stem.upper()}</h2>{picture(curve, 'curve')}" for curve in curves if curve.exists()]
-    for name, heading in SHEETS.items():
-        parts.append(film(folder / name, f"{heading} over time (same latents, same views; one view a row)"))
+    films = [film(folder / name, heading) for name, heading in SHEETS.items()]
+    if any(films):
+        parts.append(
+            "<p>The sliders go from the first evaluation to the last: the same latents, one viewpoint a row.</p>"
+        )
+    parts += films
     if (folder / "reals.png").exists():
         parts.append(f"<h2>Real pictures</h2>{picture(folder / 'reals.png')}")
     parts.append(_shapes(folder / "shapes"))
@@ -54,9 +76,9 @@ def _summary(folder: Path) -> str:
     if not lines:
         return "<p>No evaluation yet.</p>"
     keys = [key for key, value in lines[-1].items() if isinstance(value, int | float)]
-    head = "".join(f"<th>{html.escape(key)}</th>" for key in keys)
-    rows = "".join("<tr>" + "".join(f"<td>{line.get(key, ''):.4g}</td>" for key in keys) + "</tr>" for line in lines)
-    return f"<p>{html.escape(lines[-1]['note'])}</p><table><tr>{head}</tr>{rows}</table>"
+    rows = [[f"{line[key]:.4g}" if key in line else "" for key in keys] for line in lines]
+    words = " ".join(f"<b>{key}</b> {meaning}." for key, meaning in MEANINGS.items() if key in keys)
+    return f"<p>{html.escape(lines[-1]['note'])}</p>{table(keys, rows)}<p>{words}</p>"
 
 
 def _shapes(folder: Path) -> str:

@@ -27,3 +27,4 @@ class ValidationRecord(pl.Callback):
         before = [old for old in read_metrics(folder) if (old["step"], old["note"]) != (line["step"], line["note"])]
         text = "".join(json.dumps(one) + "\n" for one in [*before, line])
         write_atomically(folder / METRICS, lambda path: path.write_text(text) and None)
+        print(f"{line['note']}; kept in {folder / METRICS}")

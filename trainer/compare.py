@@ -6,7 +6,7 @@ import base64
 import html
 import io
 import json
-import re
+import textwrap
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from callbacks.evaluation_log import main_metric, read_metrics
-from callbacks.pages import picture, write_page
+from callbacks.pages import picture, table, when, write_page
 from renderers.errors import InputError
 from trainer import parsers
 from trainer.run_folder import RunFolder
@@ -31,6 +31,13 @@ COLUMNS = {
     "best_kimg": "best at kimg",
     "minutes": "minutes",
     "measured": "measured by",
+}
+CURVES = {
+    "fid": "FID",
+    "kid": "KID",
+    "occupancy": "Occupancy",
+    "pairwise_iou": "Mean IoU of pairs of samples",
+    "depth_correlation": "Depth correlation",
 }
 SHEETS = {"samples": "Samples", "normals": "Normal maps"}
 
@@ -68,7 +75,7 @@ class Compared:
         """Its line of the table."""
         row = dict.fromkeys(COLUMNS) | {
             "run": self.name,
-            "status": self.folder.diary.get("status"),
+            "status": self.folder.status,
             "seed": self.config.get("seed_everything"),
         }
         if not self.lines:
@@ -165,28 +172,22 @@ def _write_page(
 ) -> None:
     parts = [f"<h1>unrender: {len(runs)} runs</h1>"]
     parts += [f"<p><b>{html.escape(warning)}</b></p>"] if warning else []
-    parts.append(_as_html(list(COLUMNS.values()), [[_shown(row[key]) for key in COLUMNS] for row in rows]))
-    for metric in ("fid", "kid", "occupancy", "pairwise_iou", "depth_correlation"):
+    parts.append(table(list(COLUMNS.values()), [[_shown(row[key]) for key in COLUMNS] for row in rows]))
+    for metric in CURVES:
         parts += [_curves(metric, measured, runs) for measured in dict.fromkeys(r.measured for r in runs if r.lines)]
     parts.append("<h2>Where their configs differ</h2>")
     cells = [[key, *map(_shown, values)] for key, values in differences.items()]
-    parts.append(_as_html(["value", *(run.name for run in runs)], cells) if cells else "<p>Nowhere.</p>")
+    parts.append(table(["value", *(run.name for run in runs)], cells) if cells else "<p>Nowhere.</p>")
     for kind, heading in SHEETS.items():
         found = [(run, sorted((run.folder.path / kind).glob("*.png"))) for run in runs]
         figures = [
-            f"<figure>{picture(sheets[-1])}<figcaption>{html.escape(run.name)}, {sheets[-1].stem.lstrip('0')}</figcaption>"
+            f"<figure>{picture(sheets[-1])}<figcaption>{html.escape(run.name)}, {when(sheets[-1])}</figcaption>"
             "</figure>"
             for run, sheets in found
             if sheets
         ]
         parts += [f"<h2>{heading}</h2><div class=row>{''.join(figures)}</div>"] if figures else []
     write_page(path, f"unrender: {len(runs)} runs", parts)
-
-
-def _as_html(heads: list[str], rows: list[list[str]]) -> str:
-    head = "".join(f"<th>{html.escape(text)}</th>" for text in heads)
-    body = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
-    return f"<div style='overflow-x:auto'><table><tr>{head}</tr>{body}</table></div>"
 
 
 def _curves(metric: str, measured: str, runs: list[Compared]) -> str:
@@ -201,12 +202,12 @@ def _curves(metric: str, measured: str, runs: list[Compared]) -> str:
     axes = figure.add_subplot()
     for name, (kimg, values) in curves.items():
         axes.plot(kimg, values, marker="o", markersize=3, label=name)
-    axes.set(xlabel="kimg (thousand real pictures seen)", ylabel=metric, title=measured)
-    axes.title.set_fontsize(8)
+    title = CURVES[metric]
+    axes.set(xlabel="kimg (thousand real pictures seen)", ylabel=title)
+    axes.set_title(textwrap.fill(measured, 120), fontsize=8)
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
     content = io.BytesIO()
     figure.savefig(content, format="png", dpi=120)
     url = f"data:image/png;base64,{base64.b64encode(content.getvalue()).decode()}"
-    title = metric.upper() if re.fullmatch("fid|kid", metric) else metric.replace("_", " ").capitalize()
     return f"<h2>{title}</h2><img class=curve alt='{metric} over kimg' src='{url}'>"
