@@ -124,7 +124,9 @@ def fit() -> CommandParser:
     parser.add_argument(
         "--ckpt_path", metavar="FILE", help="start from a checkpoint: a file, or last or best of the run"
     )
+    parser.add_argument("--fresh", action="store_true", help="move a run that is in --run_dir aside and start anew")
     parser.add_argument("--checkpoint_minutes", metavar="M", help="minutes between two checkpoints (10)")
+    parser.add_argument("--keep_checkpoints", metavar="K", help="keep the newest K besides the last and the best (0)")
     return parser
 
 
