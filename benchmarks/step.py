@@ -1,6 +1,6 @@
 """Where a training step of IG-GAN goes: seconds for G, D, R, OpenGL and data, and the peak of memory.
 
-python -m benchmarks.step [--config demo.yaml] [--steps 30]
+python -m benchmarks.step [--config demo.yaml] [--steps 30] [--compiled]
 
 It trains by the project's own command with a callback that looks at the clock where one part of the step ends and the
 next begins.
@@ -40,7 +40,9 @@ class StepTimer(pl.Callback):
         self._phases = iter(())
         self._wrap(module.renderer, "forward", "G forward", "OpenGL")
         self._wrap(module.neural_renderer, "rotate", None, "R rotation")
-        self._wrap(module.neural_renderer.network, "forward", None, "R forward")
+        network = module.neural_renderer.network
+        # What torch.compile made of a network is called in place of its forward, and would trace the clock with it.
+        self._wrap(network, "_compiled_call_impl" if network._compiled_call_impl else "forward", None, "R forward")
         self._wrap(module, "descend", None, lambda: next(self._phases))
 
     def on_train_batch_start(self, trainer: pl.Trainer, module: Any, batch: Any, batch_idx: int) -> None:
@@ -75,8 +77,14 @@ class StepTimer(pl.Callback):
         object.__setattr__(owner, name, timed)
 
 
-def run(config: str = "demo.yaml", steps: int = 30) -> list[dict[str, Any]]:
-    """One row a part of the step, then the whole step and the peak of memory."""
+def run(config: str = "demo.yaml", steps: int = 30, compiled: bool = False) -> list[dict[str, Any]]:
+    """One row a part of the step, then the whole step and the peak of memory.
+
+    Args:
+        config: of IG-GAN.
+        steps: trained, the first three not counted.
+        compiled: with ``configs/speed/compiled.yaml``; compilation itself is in the first steps.
+    """
     from trainer.__main__ import main
 
     with tempfile.TemporaryDirectory() as folder:
@@ -84,7 +92,7 @@ def run(config: str = "demo.yaml", steps: int = 30) -> list[dict[str, Any]]:
         timer = {"class_path": "benchmarks.step.StepTimer", "init_args": {"path": str(output)}}
         settings = {
             "trainer": {
-                "callbacks": [timer],
+                "callbacks": [*([{"class_path": "callbacks.CompileNetworks"}] if compiled else []), timer],
                 "limit_train_batches": steps,
                 "limit_val_batches": 0,
                 "num_sanity_val_steps": 0,
@@ -98,13 +106,14 @@ def run(config: str = "demo.yaml", steps: int = 30) -> list[dict[str, Any]]:
         if status:
             raise SystemExit(status)
         parts = json.loads(output.read_text())
-    rows = [{"benchmark": f"step {config}", "part": part, "seconds": seconds} for part, seconds in parts.items()]
-    rows.append({"benchmark": f"step {config}", "part": "whole step", "seconds": sum(parts.values())})
+    name = f"step {config}{', compiled' if compiled else ''}"
+    rows = [{"benchmark": name, "part": part, "seconds": seconds} for part, seconds in parts.items()]
+    rows.append({"benchmark": name, "part": "whole step", "seconds": sum(parts.values())})
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    rows.append({"benchmark": f"step {config}", "part": "peak memory of the process", "GiB": peak})
+    rows.append({"benchmark": name, "part": "peak memory of the process", "GiB": peak})
     if torch.cuda.is_available():
         gpu = torch.cuda.max_memory_allocated() / 2**30
-        rows.append({"benchmark": f"step {config}", "part": "peak memory of the GPU", "GiB": gpu})
+        rows.append({"benchmark": name, "part": "peak memory of the GPU", "GiB": gpu})
     return rows
 
 
@@ -114,5 +123,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--config", default="demo.yaml")
     parser.add_argument("--steps", type=int, default=30)
+    parser.add_argument("--compiled", action="store_true", help="with torch.compile")
     arguments = parser.parse_args()
-    show(run(arguments.config, arguments.steps))
+    show(run(arguments.config, arguments.steps, arguments.compiled))

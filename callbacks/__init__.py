@@ -1,5 +1,6 @@
 """What happens beside training: progress, grids, evaluations, shapes, a report."""
 
+from callbacks.compile_networks import CompileNetworks
 from callbacks.evaluation_log import EvaluationLog
 from callbacks.progress import RunProgress
 from callbacks.report import Report
@@ -10,6 +11,7 @@ from callbacks.validation_record import ValidationRecord
 from callbacks.wandb_run import WandbRun
 
 __all__ = [
+    "CompileNetworks",
     "EvaluationLog",
     "Report",
     "RunProgress",

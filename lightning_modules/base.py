@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from lightning_modules.ranks import average_gradients, check_ranks, mean_over_ranks
 from networks.ranks import share_batch_norm
-from renderers import InputError
+from renderers import InputError, Renderer
 
 
 def random_stream(*key: int | str) -> torch.Generator:
@@ -90,6 +90,12 @@ class ClockedModule(pl.LightningModule):
     def kimg(self) -> float:
         """Pictures seen, in thousands, over all ranks."""
         return self.images_seen / 1000
+
+    def compilable(self) -> Iterator[nn.Module]:
+        """What ``torch.compile`` may take: each network with weights to learn, also one within a renderer."""
+        for child in self.children():
+            if any(p.requires_grad for p in child.parameters()):
+                yield from child.children() if isinstance(child, Renderer) else [child]
 
     def tick(self, local_batch: int) -> None:
         """Count one training step; to be called last in ``training_step``."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ from lightning_modules.growth import Growth, GrowthPhase, Stage
 from lightning_modules.losses import discriminator_loss, generator_loss, gradient_penalty
 from metrics.depth import measure_depth
 from networks import GeneratedScene, MeshGenerator, StyleGANDiscriminator, draw_offsets
-from networks.stylegan_layers import fade_pictures
+from networks.stylegan_layers import StyledLayer, fade_pictures
 from renderers import Camera, InputError, Renderer, Rendering, TriangleMesh, ViewDistribution
 
 TURNS = (-90.0, -45.0, 0.0, 45.0, 90.0)  # the viewpoints of Figure 4, in degrees about the vertical
@@ -170,6 +171,13 @@ class MeshGANModule(GenerativeModule):
             noise=noise,
         )
         return scene, self.of_this_rank(self.views.sample(total, self.random("views")), n)
+
+    def compilable(self) -> Iterator[nn.Module]:
+        """The generator's layers, whose graphs depend on the resolution alone, not on fade and crossover.
+
+        D is none of it: R1 differentiates twice, which ``torch.compile`` refuses.
+        """
+        return (layer for layer in self.generator.modules() if isinstance(layer, StyledLayer))
 
     @torch.no_grad()
     def share_mean_styles(self) -> None:

@@ -82,11 +82,10 @@ def grids(steps: int = 4) -> ShapeDataModule:
 
 
 def trainer(folder, **options) -> pl.Trainer:
-    settings = {"max_epochs": 1, "num_sanity_val_steps": 0, "limit_val_batches": 0, **options}
+    settings = {"devices": 1, "max_epochs": 1, "num_sanity_val_steps": 0, "limit_val_batches": 0, **options}
     return pl.Trainer(
         default_root_dir=folder,
         accelerator="cpu",
-        devices=1,
         logger=False,
         enable_progress_bar=False,
         enable_model_summary=False,

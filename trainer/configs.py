@@ -83,7 +83,7 @@ def find_config(name: str | Path, beside: Path | None = None) -> Path:
     known = {
         path.relative_to(folder).as_posix()
         for folder in folders
-        for pattern in ("*.yaml", "model/*.yaml", "data/*.yaml", "trainer/*.yaml", "logger/*.yaml")
+        for pattern in ("*.yaml", "model/*.yaml", "data/*.yaml", "trainer/*.yaml", "logger/*.yaml", "speed/*.yaml")
         for path in folder.glob(pattern)
     }
     raise InputError(f"there is no config {str(name)!r}{suggestion(name.as_posix(), known, 'the configs are')}")

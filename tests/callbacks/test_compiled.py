@@ -1,0 +1,85 @@
+"""torch.compile: every module trains as without it, its losses in float32, its checkpoints the same."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from callbacks import CompileNetworks
+from callbacks.compile_networks import try_out
+from renderers import InputError
+from trainer.configs import compose
+
+SCRIPT = Path(__file__).parent / "compiled.py"
+NAMES = ("iggan", "voxel", "image", "mesh", "proxy", "classifier", "rank 0", "rank 1")
+
+
+def train(folder: Path, backend: str, precision: str, *names: str) -> dict:
+    """What the script wrote."""
+    environment = os.environ | {"TORCHINDUCTOR_CACHE_DIR": str(folder / "kernels")}
+    command = [sys.executable, str(SCRIPT), str(folder), backend, precision, *names]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=500)
+    assert done.returncode == 0, done.stderr
+    return json.loads((folder / "losses.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory) -> dict:
+    """By the front half of torch.compile, which traces and differentiates; kernels are another test's."""
+    return train(tmp_path_factory.mktemp("compiled"), "aot_eager", "bf16-mixed")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_compiled_networks_train_as_others(runs, name):
+    plain, compiled = runs[name]["None"], runs[name]["aot_eager"]
+    alike(plain, compiled)
+    assert plain["compiled"] == []
+    if name == "mesh":  # R1's second derivative has no compiled form
+        assert all(key.startswith("generator.") for key in compiled["compiled"])
+    else:
+        assert {"generator", "discriminator"} & set(plain["names"]) <= set(compiled["compiled"])
+
+
+@pytest.mark.slow
+def test_ranks_that_compile_agree(runs):
+    assert runs["rank 0"]["aot_eager"]["losses"] == runs["rank 1"]["aot_eager"]["losses"]
+
+
+def alike(plain: dict, compiled: dict) -> None:
+    assert compiled["compiled"] and compiled["names"] == plain["names"]
+    assert compiled["types"] == ["torch.float32"]
+    for one, other in zip(compiled["losses"], plain["losses"], strict=True):
+        assert one == pytest.approx(other, rel=1e-3, abs=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not shutil.which("g++"), reason="no C++ compiler")
+def test_kernels_of_inductor_train_the_classifier(tmp_path):
+    results = train(tmp_path, "inductor", "32", "classifier")["classifier"]
+    alike(results["None"], results["inductor"])
+
+
+def test_the_config_appends_the_callback():
+    callbacks = compose(["demo.yaml", "speed/compiled.yaml"]).values["trainer"]["callbacks"]
+    plain = compose(["demo.yaml"]).values["trainer"]["callbacks"]
+    assert callbacks == [*plain, {"class_path": "callbacks.CompileNetworks"}]
+
+
+def test_what_cannot_be_compiled_is_said(monkeypatch):
+    with pytest.raises(InputError, match="no backend 'fast'"):
+        CompileNetworks("fast")
+
+    def broken(*_, **__):
+        raise RuntimeError("\nno compiler found\nhere")
+
+    monkeypatch.setattr(torch, "compile", broken)
+    with pytest.raises(
+        InputError, match=r"inductor does not work here \(no compiler found\); it needs a C\+\+ compiler"
+    ):
+        try_out("inductor", torch.device("cpu"))
