@@ -14,7 +14,7 @@ NAMES = ("iggan", "voxel", "image", "mesh", "proxy", "classifier")
 def losses(name: str, folder, steps: int = 3, callbacks: list[pl.Callback] | None = None, **options) -> list[dict]:
     torch.manual_seed(0)
     module, data = modules()[name]
-    seen = Losses()
+    seen = Losses(folder)
     run = trainer(folder, callbacks=[*(callbacks or []), seen], limit_train_batches=steps, **options)
     run.fit(module, data)
     assert all(v.dtype == torch.float32 for v in run.callback_metrics.values())
