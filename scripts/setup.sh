@@ -27,6 +27,7 @@ if ! "$PYTHON" -m venv "$VENV" 2>/dev/null; then
     echo "setup: $PYTHON cannot make a virtual environment; on Debian type: apt-get install -y python3-venv" >&2
     exit 2
 fi
+echo "setup: installing PyTorch and the rest of constraints.txt into $VENV; minutes the first time"
 # torch first: asked for by another package, pip would take its newest build with gigabytes of CUDA.
 "$VENV/bin/pip" install -q --disable-pip-version-check "$(grep '^torch==' constraints.txt)"
 "$VENV/bin/pip" install -q --disable-pip-version-check -c constraints.txt -e '.[dev]'

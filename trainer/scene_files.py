@@ -42,6 +42,8 @@ def scenes_of(
         yield from _shapes_of(name, numbers or [0], overrides or [])
         return
     path = Path(name)
+    if path.is_dir():
+        raise InputError(f"{path} is a folder; name the files in it, as {path}/*.obj")
     if not path.is_file():
         raise InputError(f"there is no file {path}")
     kind = path.suffix.lower()
