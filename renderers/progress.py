@@ -81,7 +81,8 @@ class SparseLines:
         """Whether now is the time; it then is not until the next."""
         (then, before), now = self._last, time.monotonic()
         waited = now - then
-        if waited < QUIET_SECONDS or (self.done - before < QUIET_FRACTION * self.total and waited < LONG_SECONDS):
+        little = self.done - before < QUIET_FRACTION * self.total and waited < LONG_SECONDS
+        if waited < QUIET_SECONDS or (little and then != self._began):  # the first says soon how long it will take
             return False
         self._last = (now, self.done)
         return True

@@ -37,7 +37,7 @@ def test_a_log_has_a_plain_line_now_and_then(capsys, clock):
             clock.now += 1
             bar.update()
     lines = capsys.readouterr().err.splitlines()
-    assert lines[0] == "drawing: 5 % (50 of 1,000 pictures), 15:50 left"
+    assert lines[0] == "drawing: 3 % (30 of 1,000 pictures), 16:10 left"
     assert len(lines) == 20  # one each 5 %
     assert not any("\r" in line for line in lines)
 
