@@ -32,6 +32,12 @@ MEANINGS = {
 }
 
 
+EMPTY = (
+    "The last samples are empty, and their pictures black: no voxel is above the threshold. Early in a training that may "
+    "pass; export has --threshold, and view a slider, to see what lies below it."
+)
+
+
 class Report(pl.Callback):
     """Writes ``report.html`` after each evaluation and at the end of a run: FID, grids over time, reals, shapes to
     download, config; all inside it.
@@ -78,7 +84,8 @@ def _summary(folder: Path) -> str:
     keys = [key for key, value in lines[-1].items() if isinstance(value, int | float)]
     rows = [[f"{line[key]:.4g}" if key in line else "" for key in keys] for line in lines]
     words = " ".join(f"<b>{key}</b> {meaning}." for key, meaning in MEANINGS.items() if key in keys)
-    return f"<p>{html.escape(lines[-1]['note'])}</p>{table(keys, rows)}<p>{words}</p>"
+    empty = f"<p><b>{EMPTY}</b></p>" if lines[-1].get("occupancy") == 0 else ""
+    return f"<p>{html.escape(lines[-1]['note'])}</p>{empty}{table(keys, rows)}<p>{words}</p>"
 
 
 def _shapes(folder: Path) -> str:

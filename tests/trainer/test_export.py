@@ -208,7 +208,7 @@ def test_compare_puts_runs_on_one_page(run, tmp_path, capsys):
     assert [row["final"] for row in found["runs"]] == [88.0, 88.0]
     assert found["differences"] == {"model.generator.latent_size": [8, 9]}
     assert "cannot be compared" in found["warning"]
-    page = Path("compare.html").read_text()
+    page = Path("compare.html").read_text().replace("<wbr>", "")
     assert "model.generator.latent_size" in page and "extractor y &lt;b&gt;" in page
     assert "src='http" not in page and page.count("<img") == 2  # a curve for each way of measuring
 
