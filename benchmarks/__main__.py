@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import os
 import platform
+import signal
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -72,4 +73,5 @@ def main(names: list[str]) -> int:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # else a training that was started would go on alone
     sys.exit(main(sys.argv[1:]))
