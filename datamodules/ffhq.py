@@ -186,7 +186,7 @@ class FFHQDataModule(RunDataModule):
                 self._cache.prepare()
             except PictureError as error:
                 source = open_source(self.root, self.image_size, self.expected)
-                raise complaint(source, self.image_size, self.center_crop, error) from error
+                raise complaint(source, self.image_size, self.center_crop, self.on_corrupt, error) from error
 
     def reference(self) -> UInt8[Tensor, "N 3 S S"]:
         """The pictures that FID compares with."""

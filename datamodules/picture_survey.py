@@ -7,7 +7,7 @@ from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
 
 from datamodules.decoding import OnCorrupt
-from datamodules.picture_sources import PictureError, PictureReader, PictureSource
+from datamodules.picture_sources import DamagedPictureError, PictureError, PictureReader, PictureSource
 from renderers import InputError
 from renderers.progress import Progress
 
@@ -41,13 +41,16 @@ class _Tolerant(PictureReader):
         return 0, (self.image_size, self.image_size)
 
 
-def complaint(source: PictureSource, image_size: int, center_crop: bool, first: PictureError) -> InputError:
+def complaint(
+    source: PictureSource, image_size: int, center_crop: bool, on_corrupt: OnCorrupt, first: PictureError
+) -> InputError:
     """One sentence about all pictures that cannot be used, counted and named by kinds.
 
     Args:
         source: the pictures, of which the first ``MOST`` are decoded.
         image_size: S, as :class:`PictureReader` takes it.
         center_crop: likewise.
+        on_corrupt: whether pictures that are damaged count (raise), or are left out as they are in training (skip).
         first: what was found already; it says it better if it is all.
     """
     try:
@@ -60,7 +63,7 @@ def complaint(source: PictureSource, image_size: int, center_crop: bool, first: 
         try:
             reader.check(number)
         except PictureError as error:
-            return error.kind
+            return None if on_corrupt == "skip" and isinstance(error, DamagedPictureError) else error.kind
         return None
 
     refused: dict[str, list[str]] = defaultdict(list)

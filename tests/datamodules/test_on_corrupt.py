@@ -59,7 +59,7 @@ def test_the_division_stays_where_it_is(folder):
 
 
 def test_only_what_cannot_be_read_is_left_out(folder):
-    with pytest.raises(InputError, match=r"0\.png is no PNG or JPEG, or damaged"):
+    with pytest.raises(InputError, match=r"2 damaged, or no PNG or JPEG \(0\.png, 5\.png\)"):
         module(folder, on_corrupt="raise").prepare_data()
     Image.new("RGB", (20, 20)).save(folder / "6.png")
     with pytest.raises(InputError, match=r"6\.png is 20×20 where 16×16 is expected"):

@@ -12,7 +12,6 @@ from PIL import Image
 
 from datamodules import ChanterelleDataModule, FFHQDataModule, picture_sources
 from datamodules.picture_sets import open_pictures
-from datamodules.picture_sources import DamagedPictureError
 from datamodules.shapes import VoxelArchive, archive, write_archive
 from fuzz.targets import TARGETS, checkpoint
 from fuzz.trial import inputs, judge
@@ -119,7 +118,7 @@ def test_names_in_a_zip_lead_nowhere(tmp_path):
     with zipfile.ZipFile(inside / "set.zip", "w") as file:
         for name in ("../outside.png", str(tmp_path / "outside.png"), "a\x1b[31m.png"):
             file.writestr(name, b"not a picture")
-    with pytest.raises(DamagedPictureError) as refused:
+    with pytest.raises(InputError) as refused:
         FFHQDataModule(inside / "set.zip", image_size=8).prepare_data()
     assert "\x1b" not in refused.value.sentence
     assert sorted(p.name for p in tmp_path.rglob("*")) == ["inside", "outside.png", "set.zip"]
