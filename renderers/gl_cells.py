@@ -11,7 +11,7 @@ from functools import lru_cache
 from itertools import permutations, product
 
 import numpy as np
-from jaxtyping import UInt32
+from jaxtyping import Float32, UInt32
 
 Plane = tuple[int, int, int, int]  # (nx, ny, nz, d): 2 n·p <= d for p in the unit cell
 
@@ -41,6 +41,7 @@ CASES: dict[int, tuple[str, tuple[Plane, ...]]] = {
     126: ("and", ((-1, -1, -1, -1), (1, 1, 1, 5))),
     127: ("and", ((1, 1, 1, 5),)),
 }
+INEXACT = (25, 27, 29, 30, 61, 105)
 NOWHERE: Plane = (0, 0, 0, -1)
 EVERYWHERE: Plane = (0, 0, 0, 1)
 
@@ -48,8 +49,14 @@ EVERYWHERE: Plane = (0, 0, 0, 1)
 @lru_cache(maxsize=1)
 def cell_planes() -> dict[int, tuple[str, tuple[Plane, ...]]]:
     """The solid part of each of the 256 cells: ``"and"`` or ``"or"`` of half-spaces ``2 n·p <= d`` of the unit cell."""
+    return {code: (how, planes) for code, (_, how, planes) in _turned_cases().items()}
+
+
+@lru_cache(maxsize=1)
+def _turned_cases() -> dict[int, tuple[int, str, tuple[Plane, ...]]]:
+    """Of each of the 256 cells the case that it is a rotation of, and what that is then."""
     corners = np.array([[b & 1, b >> 1 & 1, b >> 2 & 1] for b in range(8)])
-    cells: dict[int, tuple[str, tuple[Plane, ...]]] = {0: ("and", (NOWHERE,)), 255: ("and", (EVERYWHERE,))}
+    cells: dict[int, tuple[int, str, tuple[Plane, ...]]] = {0: (0, "and", (NOWHERE,)), 255: (255, "and", (EVERYWHERE,))}
     for order, signs in product(permutations(range(3)), product((1, -1), repeat=3)):
         turn = np.eye(3, dtype=int)[list(order)] * np.array(signs)[:, None]
         if round(np.linalg.det(turn)) != 1:
@@ -59,7 +66,7 @@ def cell_planes() -> dict[int, tuple[str, tuple[Plane, ...]]]:
         for case, (how, planes) in CASES.items():
             code = sum(1 << int(bits[b]) for b in range(8) if case >> b & 1)
             if code not in cells:
-                cells[code] = how, tuple(_turned(plane, turn) for plane in planes)
+                cells[code] = case, how, tuple(_turned(plane, turn) for plane in planes)
     return cells
 
 
@@ -84,4 +91,28 @@ def packed_cells() -> UInt32[np.ndarray, "256 4"]:
             nx, ny, nz, d = (sign * v for v in planes[i]) if i < len(planes) else EVERYWHERE
             table[code, i] = nx + 2 | (ny + 2) << 3 | (nz + 2) << 6 | (d + 16) << 9
         table[code, 3] = how == "or"
+    return table
+
+
+@lru_cache(maxsize=2)
+def outward_normals(cubes: bool) -> Float32[np.ndarray, "256 6 3"]:
+    """Unit normals that the surface in a cell of each code can have; zeros are none.
+
+    Those of marching cubes' planes, or of ``cubes``, whose faces cut a cell through its middle. A cell that is not exactly
+    its planes may be open toward a neighbour, so it has all directions.
+    """
+    table = np.zeros((256, 6, 3), np.float32)
+    axes = np.concatenate([np.eye(3), -np.eye(3)])
+    for code, (case, _, planes) in _turned_cases().items():
+        if code in (0, 255):
+            continue
+        bits = np.array([code >> b & 1 for b in range(8)]).reshape(2, 2, 2)  # z, y, x
+        if cubes:
+            steps = [np.diff(bits, axis=2 - a) for a in range(3)]
+            table[code] = axes * np.array([(s * sign > 0).any() for sign in (-1, 1) for s in steps])[:, None]
+        elif case in INEXACT:
+            table[code] = axes
+        else:
+            normals = np.array(planes, np.float32)[:, :3]
+            table[code, : len(planes)] = normals / np.linalg.norm(normals, axis=1, keepdims=True)
     return table

@@ -1,34 +1,12 @@
 """The shaders of :mod:`renderers.gl_voxels`.
 
-Written for drivers that run every branch of an ``if`` for all lanes (llvmpipe does): loops are the only real branches, so
-rays skip what is empty in one loop and test cells with surface in another.
+Written for drivers that run every branch of an ``if`` for all lanes (llvmpipe does): loops are the only real branches.
 """
 
-BANDS = """
-#version 330
-uniform sampler2D views;   // five texels a grid: right, up, back; box low, box high
-uniform vec2 frame;        // in tiles
-in vec2 corner;
-in vec2 band;              // its grid, and tiles in it
-flat out int grid;
-flat out mat3 axes;
-flat out vec3 box_low;
-flat out vec3 box_high;
-void main() {
-    grid = int(band.x);
-    axes = mat3(texelFetch(views, ivec2(0, grid), 0).xyz, texelFetch(views, ivec2(1, grid), 0).xyz,
-                texelFetch(views, ivec2(2, grid), 0).xyz);
-    box_low = texelFetch(views, ivec2(3, grid), 0).xyz;
-    box_high = texelFetch(views, ivec2(4, grid), 0).xyz;
-    vec2 at = vec2(corner.x * band.y, corner.y + float(gl_InstanceID));
-    gl_Position = vec4(2.0 * at / frame - 1.0, 0.0, 1.0);
-}
-"""
-
+# One triangle over all of the frame: two would both shade the blocks of pixels that their common edge runs through.
 WHOLE = """
 #version 330
-in vec2 corner;
-void main() { gl_Position = vec4(corner * 2.0 - 1.0, 0.0, 1.0); }
+void main() { gl_Position = vec4(vec2(gl_VertexID & 1, gl_VertexID >> 1) * 4.0 - 1.0, 0.0, 1.0); }
 """
 
 SHADE = """
@@ -47,8 +25,9 @@ MARCH = (
     SHADE
     + """
 uniform usampler3D codes;
-uniform usampler3D steps;
 uniform usampler2D cells;
+uniform sampler2D views;        // four texels a grid: right, up, back; least depth and slices a unit of depth
+uniform isampler2D rays;        // see kernels/rays_numba.py
 uniform int depth_of_grid;      // cells along z from one grid to the next
 uniform float voxels;           // D
 uniform float origin;           // cell coordinate of the cube's lower face
@@ -59,48 +38,46 @@ uniform bool perspective;
 uniform bool cubes;
 
 const float NEVER = 1e9;
-struct Ray { vec3 o; vec3 d; vec3 inverse; float start; float end; };  // depth = start + t; cell coordinates o + t d
+struct Ray { vec3 o; vec3 d; vec3 inverse; float start; float end; mat3 axes; };  // depth start + t; in cells, o + t d
 
-Ray ray_at(vec2 pixel, mat3 axes, vec3 box_low, vec3 box_high) {
-    vec2 xy = vec2(pixel.x, pixels - pixel.y) * (2.0 / pixels) - 1.0;
-    vec3 o = perspective ? vec3(0.0, 0.0, camera_distance) : vec3(xy, camera_distance);
+Ray ray_at(ivec4 place, vec2 within) {
+    vec2 pixel = vec2(place.x & 0xFFFF, place.x >> 16) + within, xy = vec2(pixel.x, pixels - pixel.y) * (2.0 / pixels) - 1.0;
+    float start = intBitsToFloat(place.w);
+    vec3 o = perspective ? vec3(xy * half_extent * start, camera_distance - start) : vec3(xy, camera_distance - start);
     vec3 d = perspective ? vec3(xy * half_extent, -1.0) : vec3(0.0, 0.0, -1.0);
     Ray ray;
-    o = (axes * o + 0.5) * voxels + origin;
+    mat3 axes = mat3(texelFetch(views, ivec2(0, place.y), 0).xyz, texelFetch(views, ivec2(1, place.y), 0).xyz,
+                     texelFetch(views, ivec2(2, place.y), 0).xyz);
+    ray.axes = axes;
+    ray.o = (axes * o + 0.5) * voxels + origin;
     ray.d = axes * d * voxels;
     ray.d = mix(ray.d, vec3(1e-4), lessThan(abs(ray.d), vec3(1e-4)));
     ray.inverse = 1.0 / ray.d;
-    vec3 a = (box_low - o) * ray.inverse, b = (box_high - o) * ray.inverse;
+    // Not beyond the cells that can have surface, where the next grid begins.
+    vec3 a = (1e-3 - ray.o) * ray.inverse, b = (voxels + 1.0 - ray.o) * ray.inverse;
     vec3 low = min(a, b), high = max(a, b);
-    ray.start = max(max(low.x, low.y), low.z) + 1e-6;
-    ray.end = min(min(high.x, high.y), high.z) - ray.start;
-    ray.o = o + ray.d * ray.start;
+    float outside = max(max(max(low.x, low.y), low.z) + 1e-6, 0.0);
+    ray.start = start + outside;
+    ray.o += ray.d * outside;
+    ray.end = min(min(high.x, high.y), high.z) - outside;
     return ray;
 }
 
 // Everything is int, not uint, from here on: processors without unsigned conversions need six instructions for one.
 int code_at(vec3 cell, int base) { return int(texelFetch(codes, ivec3(cell) + ivec3(0, 0, base), 0).r); }
 
-struct Hit { float t; float first; float last; };  // the surface; where cells with surface were entered first and left last
+struct Hit { float t; float first; };  // the surface; where a cell with surface was entered first
 
-Hit march(Ray ray, float t, float end, int base) {
+// Through cells of the slices that have surface, from the ray's start, until `reach` behind the first such cell.
+Hit march(Ray ray, ivec4 place, float reach) {
+    int slices = place.z, base = place.y * depth_of_grid;
+    vec2 slicing = texelFetch(views, ivec2(3, place.y), 0).xy;
     vec3 o = ray.o, d = ray.d, inverse = ray.inverse, ahead = step(0.0, d);
-    vec3 c = floor(o + d * t);
-    Hit hit = Hit(NEVER, NEVER, -NEVER);
-    for (int i = 0; i < 4096; i++) {
-        int code = 0;
-        for (int j = 0; j < 4096; j++) {  // to the next cell with surface: the cheap loop, which neighbours leave together
-            code = code_at(c, base);
-            if (code != 0 || t >= end) break;
-            int known = int(texelFetch(steps, (ivec3(c) + ivec3(0, 0, base)) >> 1, 0).r);
-            // Across all that is known to be empty around this cell.
-            int shift = min(known, 2), around = (known >> 1 & known) << 2;
-            ivec3 low = ivec3(c) >> shift << shift;
-            vec3 away = (vec3(low) - o + mix(vec3(-around), vec3((1 << shift) + around), ahead)) * inverse;
-            t = min(min(away.x, away.y), away.z) + 2e-6;
-            c = floor(o + d * t);
-        }
-        if (t >= end) break;
+    vec3 c = floor(o);
+    float t = 0.0;
+    Hit hit = Hit(NEVER, NEVER);
+    for (int i = 0; i < 4096 && t < ray.end; i++) {
+        int code = code_at(c, base);
         ivec4 cell = ivec4(texelFetch(cells, ivec2(code, 0), 0));
         vec3 away = (c + ahead - o) * inverse;
         float leave = min(min(away.x, away.y), away.z);
@@ -118,10 +95,18 @@ Hit march(Ray ray, float t, float end, int base) {
         bool either = cell.w != 0;
         float at = either ? (t0 > t + 1e-6 || t1 <= t ? t : t1) : max(t0, t);
         float limit = either ? leave : min(leave, t1);
-        hit.first = min(hit.first, t); hit.last = leave;
+        if (code != 0) hit.first = min(hit.first, t);
         if (at <= limit + 1e-6) { hit.t = at; break; }
         t = leave;
         c += mix(vec3(0.0), 2.0 * ahead - 1.0, lessThanEqual(away, vec3(t)));
+        // On to the next slice that has surface.
+        int slice = clamp(int((ray.start + t - slicing.x) * slicing.y), 0, 31), left = slices >> slice;
+        if (left == 0 || t > hit.first + reach) break;
+        if ((left & 1) == 0) {
+            int empty = (floatBitsToInt(float(left & -left)) >> 23) - 127;  // its zeros on the right
+            t = float(slice + empty) / slicing.y + slicing.x - ray.start + 2e-6;
+            c = floor(o + d * t);
+        }
     }
     return hit;
 }
@@ -136,7 +121,7 @@ float occupancy(vec3 p, int base) {
     return mix(y.x, y.y, f.z);
 }
 
-vec3 normal_at(Ray ray, float t, mat3 axes, int base) {  // camera frame
+vec3 normal_at(Ray ray, float t, int base) {  // camera frame
     vec3 p = ray.o + ray.d * t, n;
     if (cubes) {
         vec3 from = p - floor(p + ray.d * 1e-5) - 0.5, side = abs(from);
@@ -148,39 +133,27 @@ vec3 normal_at(Ray ray, float t, mat3 axes, int base) {  // camera frame
                  occupancy(p - e.yxy, base) - occupancy(p + e.yxy, base),
                  occupancy(p - e.yyx, base) - occupancy(p + e.yyx, base));
     }
-    return normalize(n * axes + vec3(0.0, 0.0, 1e-6));
+    return normalize(n * ray.axes + vec3(0.0, 0.0, 1e-6));
 }
 """
 )
 
-# The pass over tiles: one ray through each pixel's centre. Where it runs clear, that is the pixel; where it passes close by
-# a surface the pixel is marked, and the second pass takes four samples there.
+# The pass over listed pixels: one ray through each one's centre. Where it runs clear, that is the pixel; where it passes
+# close by a surface the pixel is marked, and the second pass takes four samples there.
 CENTRE = (
     MARCH
     + """
-flat in int grid;
-flat in mat3 axes;
-flat in vec3 box_low;
-flat in vec3 box_high;
-uniform bool everywhere;
-uniform sampler2D tiles;                 // column, row, least and greatest depth of the surface
-layout(location = 0) out vec4 picture;   // shade, 1; or 0, 0.5 where four samples are needed
-layout(location = 1) out vec4 stretch;   // depths that those samples must search between
-layout(location = 2) out vec4 surface;   // normal, depth
+layout(location = 0) out vec4 picture;   // shade, 1; or 0, 0.5 where four samples are needed; or 0, 0
+layout(location = 1) out vec4 surface;   // normal, depth
 void main() {
-    vec4 tile = texelFetch(tiles, ivec2(gl_FragCoord.xy) >> 2, 0);
-    int base = grid * depth_of_grid;
-    Ray ray = ray_at(tile.xy * 4.0 + mod(gl_FragCoord.xy, 4.0), axes, box_low, box_high);
-    Hit hit = march(ray, max(0.0, tile.z - ray.start), min(ray.end, tile.w - ray.start), base);
-    float margin = 1.5 / voxels;
-    bool seen = hit.t < NEVER;
-    bool close = everywhere || (seen ? (hit.t - hit.first) * voxels > 2.0 : hit.first < NEVER);
-    vec3 normal = normal_at(ray, seen ? hit.t : 0.0, axes, base);
-    bool clear = seen && !close;
-    picture = clear ? vec4(shade(normal), 1.0, 0.0, 1.0) : vec4(0.0, close ? 0.5 : 0.0, 0.0, 1.0);
-    stretch = everywhere ? vec4(tile.zw, 0.0, 1.0)
-        : vec4(ray.start + hit.first - margin, seen ? tile.w : ray.start + hit.last + margin, 0.0, 1.0);
-    surface = clear ? vec4(normal, ray.start + hit.t) : vec4(0.0);
+    ivec4 place = texelFetch(rays, ivec2(gl_FragCoord.xy), 0);
+    Ray ray = ray_at(place, vec2(0.5));
+    float reach = 3.0 / voxels;  // what is steeper is an edge
+    Hit hit = march(ray, place, reach);
+    bool seen = hit.t < NEVER && hit.t <= hit.first + reach;
+    vec3 normal = normal_at(ray, seen ? hit.t : 0.0, place.y * depth_of_grid);
+    picture = seen ? vec4(shade(normal), 1.0, 0.0, 1.0) : vec4(0.0, hit.first < NEVER ? 0.5 : 0.0, 0.0, 1.0);
+    surface = vec4(normal, ray.start + hit.t);
 }
 """
 )
@@ -189,25 +162,16 @@ void main() {
 SAMPLES = (
     MARCH
     + """
-flat in int grid;
-flat in mat3 axes;
-flat in vec3 box_low;
-flat in vec3 box_high;
-uniform sampler2D tiles;
-uniform usampler2D list;        // places in the sheet of the first pass
-uniform sampler2D stretches;
 out vec4 surface;               // normal, depth; depth 0 where nothing is hit
 // Where 4x multisampling has them.
 const vec2 PLACES[4] = vec2[](vec2(0.375, 0.875), vec2(0.875, 0.625), vec2(0.125, 0.375), vec2(0.625, 0.125));
 void main() {
     ivec2 at = ivec2(gl_FragCoord.xy);
-    ivec2 where = ivec2(texelFetch(list, ivec2((at.x & ~1) + ((at.y >> 1) & 1), at.y >> 2), 0).rg);
-    int base = grid * depth_of_grid;
-    vec2 tile = texelFetch(tiles, where >> 2, 0).xy, between = texelFetch(stretches, where, 0).xy;
-    Ray ray = ray_at(tile * 4.0 + vec2(where & 3) + PLACES[(at.x & 1) + 2 * (at.y & 1)], axes, box_low, box_high);
-    Hit hit = march(ray, max(0.0, between.x - ray.start), min(ray.end, between.y - ray.start), base);
+    ivec4 place = texelFetch(rays, ivec2((at.x & ~1) + ((at.y >> 1) & 1), at.y >> 2), 0);
+    Ray ray = ray_at(place, PLACES[(at.x & 1) + 2 * (at.y & 1)]);
+    Hit hit = march(ray, place, NEVER);
     bool seen = hit.t < NEVER;
-    surface = seen ? vec4(normal_at(ray, hit.t, axes, base), ray.start + hit.t) : vec4(0.0);
+    surface = seen ? vec4(normal_at(ray, hit.t, place.y * depth_of_grid), ray.start + hit.t) : vec4(0.0);
 }
 """
 )

@@ -15,6 +15,7 @@ from renderers import Camera, OpenGLRenderer, TriangleMesh, ViewDistribution
 from renderers.gl_cells import cell_planes
 from renderers.gl_context import log_renderer
 from renderers.gl_pack import GridPacker
+from renderers.kernels.rays_numba import depth_slices, list_rays
 
 
 def views(n, fov=None, seed=1):
@@ -169,12 +170,13 @@ def _inside(points, triangles, corners, code, rng):
 
 
 @pytest.mark.parametrize("size", [3, 8, 13, 30, 31, 64])
-def test_packed_codes_and_steps(size):
+@pytest.mark.parametrize("cubes", [False, True])
+def test_packed_codes(size, cubes):
     rng = np.random.default_rng(size)
-    packer = GridPacker(size, 2)
+    packer = GridPacker(size, 2, cubes)
     for i, density in enumerate((0.02, 0.5)):
         grid = rng.random((size,) * 3)
-        box = packer.pack(grid, 1 - density, i)
+        packer.pack(grid, 1 - density, i)
         padded = np.zeros((packer.y + 1, packer.y + 1, packer.x + 1), np.uint8)
         padded[1 : size + 1, 1 : size + 1, 1 : size + 1] = grid > 1 - density
         expected = sum(
@@ -183,18 +185,49 @@ def test_packed_codes_and_steps(size):
             for dy in (0, 1)
             for dz in (0, 1)
         )
-        assert (packer.codes[i] == expected).all()
-        cells = np.argwhere(expected)[:, ::-1]
-        if len(cells):
-            assert (cells.min(0) >= box[0]).all()
-            assert (cells.max(0) < box[1]).all()
-        steps = packer.steps[i]
-        for k, j, i_ in rng.integers(0, [packer.y // 2, packer.y // 2, packer.x // 2], (200, 3)):
-            block = expected[2 * k : 2 * k + 2, 2 * j : 2 * j + 2, 2 * i_ : 2 * i_ + 2].any()
-            z, y, x = (4 * (n // 2) for n in (k, j, i_))
-            four = expected[z : z + 4, y : y + 4, x : x + 4].any()
-            wide = expected[max(z - 4, 0) : z + 8, max(y - 4, 0) : y + 8, max(x - 4, 0) : x + 8].any()
-            assert steps[k, j, i_] == (0 if block else 1 if four else 2 if wide else 3)
+        assert (packer.cells[i].view(np.uint8) == expected).all()
+        assert (packer.codes[i] == (255 * padded[:-1, :-1, :-1] if cubes else expected)).all()
+
+
+@pytest.mark.parametrize("fov", [None, 1.0, 40.0])
+def test_rays_begin_before_every_cell_with_surface(fov):
+    """Points anywhere in such cells lie in a listed pixel, in a slice with surface, not before the ray's start."""
+    rng, size = np.random.default_rng(0), 50
+    packer, camera = GridPacker(20, 1), views(1, fov)
+    packer.pack(rng.random((20,) * 3), 0.97, 0)
+    every = np.broadcast_to(np.concatenate([np.eye(3), -np.eye(3)]), (256, 6, 3)).astype(np.float32).copy()
+    every[[0, 255]] = 0
+    rotation, view = camera.rotation[0].numpy(), (20.0, camera.distance, camera.half_extent, fov is not None)
+    slices, near = np.zeros((size, size), np.int32), np.full((size, size), np.inf, np.float32)
+    rays = np.zeros((52, 52, 4), np.int32)
+    count = list_rays(packer.cells[0], every, rotation, view, slices, near, rays, 0, 7)
+    assert not slices.any()
+    assert np.isinf(near).all()
+    listed = rays[rays[..., 2] != 0]
+    assert len(listed) == count
+    assert (listed[:, 1] == 7).all()
+    places, starts = listed[:, 0], listed.view(np.float32)[:, 3]
+    found = dict(
+        zip(zip(places & 0xFFFF, places >> 16, strict=True), zip(listed[:, 2], starts, strict=True), strict=True)
+    )
+    codes = packer.codes[0]
+    cells = np.argwhere((codes > 0) & (codes < 255))[:, ::-1]
+    points = (cells + rng.random((20, *cells.shape)).astype(np.float32) - 0.5).reshape(-1, 3) / 20 - 0.5
+    x, y, depth = camera.project(torch.from_numpy(points).float()[None])[0].T.numpy()
+    least, per_depth = depth_slices(rotation, 20.0, camera.distance)
+    for column, row, d in zip((x + 1) * size / 2, (1 - y) * size / 2, depth, strict=True):
+        if max(abs(column % 1 - 0.5), abs(row % 1 - 0.5)) > 0.375 or not (0 < column < size and 0 < row < size):
+            continue  # no sample lies further from the pixel's centre
+        bits, start = found[int(column), int(row)]
+        assert start <= d
+        assert bits >> int((d - least) * per_depth) & 1
+
+
+@pytest.mark.parametrize("fov", [None, 10.0, 90.0])
+def test_nothing_is_drawn_beside_a_full_grid(fov):
+    a, b = both(grids(torch.ones(21, 21, 21), torch.ones(21, 21, 21)), views(2, fov, seed=3))
+    assert mean_difference(a.alpha, b.alpha) < 0.02
+    assert (b.depth[b.alpha > 0] < 100).all()
 
 
 @pytest.mark.parametrize("backend", ["pyrender", "moderngl"])
