@@ -41,7 +41,7 @@ class OpenGLRenderer(Renderer):
         threshold: what counts as occupied.
         lighting: the lights; None for the default :class:`Lighting`, ``"unlit"`` for colour alone.
         backend: ``"pyrender"`` rasterizes voxels' triangles; ``"moderngl"`` walks rays through the grid in a shader, without
-            triangles, and is some ten times faster. They agree to 2/255 on average.
+            triangles, and is some fifteen times faster. They agree to 2/255 on average.
         surface: what voxels look like: ``"marching_cubes"`` through the midpoints between solid and empty voxels, with
             smooth normals, or ``"cubes"``, their faces.
         geometry: also give depth and normals; a picture alone is faster (moderngl: voxels, and meshes that are unlit).
