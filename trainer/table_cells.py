@@ -141,10 +141,12 @@ class Table:
             table, _, other = row.same[c].partition("/")
             twin = next((cell for cell in load_table(table).cells(scale) if cell.name == other), None)
             if twin is None:
-                raise InputError(f"rows.{r}.same of {self.name} names {row.same[c]}, which is no cell")
+                raise InputError(f"rows.{r}.same of {self.name}.yaml names {row.same[c]}, which is no cell")
             return Cell(name, r, c, twin.run, twin.words, column.paper[r])
         words = [
-            word for text in (column.words, row.words, scale.every) for word in scale.words(text, f"{self.name} {name}")
+            word
+            for text in (column.words, row.words, scale.every)
+            for word in scale.words(text, f"{self.name}.yaml {name}")
         ]
         return Cell(name, r, c, (self.runs, name), tuple(words), column.paper[r])
 

@@ -116,7 +116,7 @@ def test_callbacks_do_without_shapes(run):
     assert len(list((folder / "pictures").glob("*.png"))) == 8
     assert not (folder / "normals").exists() and not (folder / "shapes").exists()
     page = (folder / "report.html").read_text()
-    assert "Samples over time" in page and "Normal maps" not in page and "<h2>Shapes" not in page
+    assert "<h2>Samples" in page and "Normal maps" not in page and "<h2>Shapes" not in page
     for line in read_metrics(folder):
         assert line["fid"] > 0 and not {"occupancy", "pairwise_iou", "reference_occupancy"} & line.keys()
     assert "FID " in printed

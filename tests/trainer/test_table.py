@@ -249,7 +249,7 @@ def test_an_unfinished_run_is_never_a_number():
         (["tabel2"], "there is no table 'tabel2'; did you mean table2?"),
         (["mine.yaml"], "there is no config 'mine.yaml'"),
         (["toy.yaml"], "toy.yaml is no table: it has no rows"),
-        (["odd.yaml", *SMALL], "odd a-b: {sise} stands for nothing in tables/scales.yaml"),
+        (["odd.yaml", *SMALL], "odd.yaml a-b: {sise} stands for nothing in tables/scales.yaml"),
         (["unknown.yaml"], "unknown.yaml: rows.a has no key 'word'; it takes name, note, same, words"),
         (["table1"], "there is no folder ShapeNetCore.v2; say where ShapeNet is by --root, or choose --scale small"),
         (["table1", "--root", "model"], "'renders' needs a file of weights"),
