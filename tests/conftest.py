@@ -16,10 +16,12 @@ import torch
 torch.set_num_threads(1)
 
 
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path_factory, monkeypatch):
-    """Caches go to a folder of this test session, never to the user's."""
-    monkeypatch.setenv("UNRENDER_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+@pytest.fixture(autouse=True, scope="session")
+def own_cache(tmp_path_factory):
+    """Caches go to a folder of this test session, never to the user's; of the session, as fixtures of modules fill them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("UNRENDER_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+        yield
 
 
 @pytest.fixture(autouse=True)
