@@ -14,7 +14,8 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from datamodules.base import RunDataModule
 from datamodules.decoding import OnCorrupt, check_on_corrupt
-from datamodules.picture_sources import PictureError, PictureReader, open_source
+from datamodules.picture_reader import PictureReader
+from datamodules.picture_sources import PictureError, open_source
 from datamodules.picture_survey import complaint
 from datamodules.readable import readable_numbers
 from datamodules.render_cache import RenderCache

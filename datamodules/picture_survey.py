@@ -7,7 +7,8 @@ from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
 
 from datamodules.decoding import OnCorrupt
-from datamodules.picture_sources import DamagedPictureError, PictureError, PictureReader, PictureSource
+from datamodules.picture_reader import PictureReader
+from datamodules.picture_sources import DamagedPictureError, PictureError, PictureSource
 from renderers import InputError
 from renderers.progress import Progress
 

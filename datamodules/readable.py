@@ -11,7 +11,8 @@ import numpy as np
 from jaxtyping import Int
 
 from datamodules.decoding import say_skipped
-from datamodules.picture_sources import DamagedPictureError, PictureReader
+from datamodules.picture_reader import PictureReader
+from datamodules.picture_sources import DamagedPictureError
 from renderers.files import cache_root, fingerprint, write_atomically
 from renderers.progress import Progress
 

@@ -12,8 +12,7 @@ class GridPacker:
     """Turns occupancy into bytes for :mod:`renderers.gl_voxels`, with work buffers kept from grid to grid.
 
     The grid is padded by at least one empty voxel. Cell (i, j, k) joins padded voxels (i, j, k) to (i+1, j+1, k+1), and its
-    code has bit ``dx + 2 dy + 4 dz`` set where voxel (i+dx, j+dy, k+dz) is solid. About 0.15 ms for 64³ on one core, which
-    matters beside a picture of half a millisecond.
+    code has bit ``dx + 2 dy + 4 dz`` set where voxel (i+dx, j+dy, k+dz) is solid.
 
     Args:
         size: voxels along an edge, D.

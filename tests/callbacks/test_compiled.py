@@ -38,7 +38,7 @@ def runs(tmp_path_factory) -> dict:
 @pytest.mark.parametrize("name", NAMES)
 def test_compiled_networks_train_as_others(runs, name):
     plain, compiled = runs[name]["None"], runs[name]["aot_eager"]
-    alike(plain, compiled)
+    assert_alike(plain, compiled)
     assert plain["compiled"] == []
     if name == "mesh":  # R1's second derivative has no compiled form
         assert all(key.startswith("generator.") for key in compiled["compiled"])
@@ -51,7 +51,7 @@ def test_ranks_that_compile_agree(runs):
     assert runs["rank 0"]["aot_eager"]["losses"] == runs["rank 1"]["aot_eager"]["losses"]
 
 
-def alike(plain: dict, compiled: dict) -> None:
+def assert_alike(plain: dict, compiled: dict) -> None:
     assert compiled["compiled"] and compiled["names"] == plain["names"]
     assert compiled["types"] == ["torch.float32"]
     for one, other in zip(compiled["losses"], plain["losses"], strict=True):
@@ -62,7 +62,7 @@ def alike(plain: dict, compiled: dict) -> None:
 @pytest.mark.skipif(not shutil.which("g++"), reason="no C++ compiler")
 def test_kernels_of_inductor_train_the_classifier(tmp_path):
     results = train(tmp_path, "inductor", "32", "classifier")["classifier"]
-    alike(results["None"], results["inductor"])
+    assert_alike(results["None"], results["inductor"])
 
 
 def test_the_config_appends_the_callback():

@@ -11,6 +11,7 @@ import trimesh
 import yaml
 from PIL import Image
 from pytorch_lightning.loggers import Logger
+from small_demo import FIT
 from wandb_records import history, read_records, summary, values
 
 from callbacks.dashboards import Dashboard
@@ -18,24 +19,6 @@ from callbacks.evaluation_log import read_metrics
 from callbacks.wandb_run import group_of
 from trainer.__main__ import main
 
-NETWORK = "--model.init_args.neural_renderer.init_args.network.init_args"
-SMALL = [
-    "--trainer.accelerator=cpu",
-    "--trainer.devices=1",
-    "--trainer.val_check_interval=0.5",
-    "--trainer.log_every_n_steps=1",
-    "--model.init_args.proxy_checkpoint=null",
-    "--model.init_args.generator.init_args.width=16",
-    "--model.init_args.discriminator.init_args.width=8",
-    f"{NETWORK}.width=16",
-    f"{NETWORK}.channels_3d=[2,2,2]",
-    "--data.init_args.shapes.init_args.count=8",
-    "--data.init_args.reference_shapes.init_args.count=8",
-    "--data.init_args.reference_pictures=16",
-    "--data.init_args.batch_size=4",
-    "--data.init_args.total_kimg=0.016",
-]
-FIT = ["fit", "--config=demo.yaml", *SMALL]
 WANDB = ["--config=logger/wandb.yaml", "--trainer.logger.init_args.offline=true"]
 BOARDS = """
 trainer:

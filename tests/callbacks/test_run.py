@@ -10,30 +10,13 @@ import pytest
 import torch
 import trimesh
 from PIL import Image
+from small_demo import FIT
 
 from callbacks.evaluation_log import read_metrics
 from callbacks.pictures import save_png, tile
 from callbacks.shape_writer import write_shape
 from datamodules.shapes import read_binvox
 from trainer.__main__ import main
-
-NETWORK = "--model.init_args.neural_renderer.init_args.network.init_args"
-SMALL = [
-    "--config=demo.yaml",
-    "--trainer.accelerator=cpu",
-    "--trainer.val_check_interval=0.5",
-    "--trainer.log_every_n_steps=1",
-    "--model.init_args.proxy_checkpoint=null",
-    "--model.init_args.generator.init_args.width=16",
-    "--model.init_args.discriminator.init_args.width=8",
-    f"{NETWORK}.width=16",
-    f"{NETWORK}.channels_3d=[2,2,2]",
-    "--data.init_args.shapes.init_args.count=8",
-    "--data.init_args.reference_shapes.init_args.count=8",
-    "--data.init_args.reference_pictures=16",
-    "--data.init_args.batch_size=4",
-    "--data.init_args.total_kimg=0.016",
-]
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +31,7 @@ def run(tmp_path_factory) -> tuple[Path, str]:
     os.chdir(folder)
     try:
         with contextlib.redirect_stdout(printed):
-            assert main(["fit", *SMALL]) == 0
+            assert main(FIT) == 0
     finally:
         os.chdir(before)
     return folder / "runs" / "demo" / "001", printed.getvalue()

@@ -1,0 +1,21 @@
+"""The demo at a size for a test: 8 shapes, 16 reference pictures, four steps of four pictures."""
+
+NETWORK = "--model.init_args.neural_renderer.init_args.network.init_args"
+FIT = [
+    "fit",
+    "--config=demo.yaml",
+    "--trainer.accelerator=cpu",
+    "--trainer.devices=1",
+    "--trainer.val_check_interval=0.5",
+    "--trainer.log_every_n_steps=1",
+    "--model.init_args.proxy_checkpoint=null",
+    "--model.init_args.generator.init_args.width=16",
+    "--model.init_args.discriminator.init_args.width=8",
+    f"{NETWORK}.width=16",
+    f"{NETWORK}.channels_3d=[2,2,2]",
+    "--data.init_args.shapes.init_args.count=8",
+    "--data.init_args.reference_shapes.init_args.count=8",
+    "--data.init_args.reference_pictures=16",
+    "--data.init_args.batch_size=4",
+    "--data.init_args.total_kimg=0.016",
+]
