@@ -1,12 +1,25 @@
 """``completion``: a script that completes the command ``unrender`` in a shell, made by shtab from the commands' parsers."""
 
 import argparse
+from pathlib import Path
 
 import shtab
 
+import configs
 from trainer import parsers
 from trainer.__main__ import COMMANDS
 
+CONFIGS = Path(configs.__file__).parent
+PROJECT = {  # names of the project's own, which bash offers beside files
+    "config": [*CONFIGS.glob("*.yaml"), *CONFIGS.glob("logger/*.yaml"), *CONFIGS.glob("speed/*.yaml")],
+    "model": CONFIGS.glob("model/*.yaml"),
+    "data": CONFIGS.glob("data/*.yaml"),
+    "trainer": CONFIGS.glob("trainer/*.yaml"),
+}
+OFFERED = {
+    f"--{what}": sorted(path.relative_to(CONFIGS).as_posix() for path in paths) for what, paths in PROJECT.items()
+}
+OFFERED["name"] = parsers.TABLES
 FILES = {"FILE": shtab.FILE, "NAME": shtab.FILE, "INPUT": shtab.FILE, "DIR": shtab.DIRECTORY, "RUN": shtab.DIRECTORY}
 
 
@@ -15,8 +28,20 @@ def main(argv: list[str]) -> int:
     options = parsers.parse(parsers.completion(), argv)
     if options is None:
         return 0
-    print(shtab.complete(_whole_parser(), shell=options.shell))
+    print(shtab.complete(_whole_parser(), options.shell, preamble=_functions() if options.shell == "bash" else ""))
     return 0
+
+
+def _functions() -> str:
+    """For bash: what completes each of :data:`OFFERED`."""
+    return "\n".join(
+        f'{_function(what)}() {{ compgen -W "{" ".join(names)}" -- "$1"; compgen -f -- "$1"; }}'
+        for what, names in OFFERED.items()
+    )
+
+
+def _function(what: str) -> str:
+    return f"_unrender_{what.lstrip('-')}"
 
 
 def _whole_parser() -> argparse.ArgumentParser:
@@ -26,7 +51,10 @@ def _whole_parser() -> argparse.ArgumentParser:
     for name, command in COMMANDS.items():
         own = getattr(parsers, name)()
         for action in own._actions:  # shtab asks each for what may stand there
-            if action.metavar in FILES:
+            what = (action.option_strings or [action.dest])[0]
+            if what in OFFERED:
+                action.complete = shtab.FILE | {"bash": _function(what)}
+            elif action.metavar in FILES:
                 action.complete = FILES[action.metavar]
         commands.add_parser(name, help=command.help, parents=[own], add_help=False)
     return parser

@@ -109,8 +109,16 @@ def test_completion_knows_commands_and_options(capsys, tmp_path):
         assert all(name in script for name in COMMANDS) and "turntable" in script
     assert main(["completion", "bash"]) == 0
     (tmp_path / "unrender.bash").write_text(capsys.readouterr().out)
-    words = 'COMP_WORDS=(unrender export --tur); COMP_CWORD=2; _shtab_unrender; echo "${COMPREPLY[@]}"'
-    done = subprocess.run(
-        ["bash", "-c", f"source unrender.bash; {words}"], capture_output=True, text=True, env=os.environ, check=True
-    )
-    assert done.stdout.strip() == "--turntable"
+    for words, expected in (
+        ("export --tur", "--turntable"),
+        ("fit --config chairs_m", "chairs_modelnet.yaml"),
+        ("fit --model model/iggan_", "model/iggan_32.yaml"),
+        ("table table1", "table1"),
+        ("table unr", "unrender.bash"),
+    ):
+        count = len(words.split())
+        line = f'COMP_WORDS=(unrender {words}); COMP_CWORD={count}; _shtab_unrender; echo "${{COMPREPLY[@]}}"'
+        done = subprocess.run(
+            ["bash", "-c", f"source unrender.bash; {line}"], capture_output=True, text=True, env=os.environ, check=True
+        )
+        assert done.stdout.strip() == expected
