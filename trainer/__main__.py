@@ -1,7 +1,8 @@
 """``python -m trainer COMMAND …``: the table of commands.
 
 Each command is a function ``main(argv: list[str]) -> int`` in a module of its own, imported when it is asked for; its
-options are those of the function of its name in :mod:`trainer.parsers`. Help must not wait seconds for torch.
+options are those of the function of its name in :mod:`trainer.parsers`, or of :mod:`trainer.experiment_help` for
+LightningCLI's. Help must not wait seconds for torch.
 """
 
 import difflib
@@ -11,7 +12,8 @@ import sys
 import time
 from typing import NamedTuple
 
-from trainer import parsers
+from trainer import experiment_help, parsers
+from trainer.command_parser import CommandParser
 
 
 class Command(NamedTuple):
@@ -55,6 +57,11 @@ def usage() -> str:
     )
 
 
+def options_of(name: str) -> CommandParser:
+    """A command's options, with its help."""
+    return getattr(experiment_help if hasattr(experiment_help, name) else parsers, name)()
+
+
 def asks_for_help(words: list[str]) -> bool:
     """Whether a command's help is wanted; what stands after ``--`` is meant for others."""
     return any(word in ("-h", "--help") for word in words[: words.index("--") if "--" in words else None])
@@ -75,9 +82,8 @@ def main(argv: list[str] | None = None) -> int:
         cure = f"did you mean {near[0]}?" if near else f"the commands are {', '.join(COMMANDS)}"
         print(f"error: there is no command {name!r}; {cure}", file=sys.stderr)
         return 2
-    parser = getattr(parsers, name, None)
-    if parser and asks_for_help(rest):
-        parser().print_help()
+    if asks_for_help(rest):
+        options_of(name).print_help()
         return 0
     module, function = COMMANDS[name].target.split(":")
     try:

@@ -295,7 +295,7 @@ def main(command: str, argv: list[str]) -> int:
     Raises:
         InputError: What the user gave cannot be used.
     """
-    # --help alone is the short one of trainer.parsers
+    # --help alone is the short one of trainer.experiment_help
     argv = ["--help" if word == "--help_all" else word for word in argv]
     with quiet(), Signals() as signals, ExitStack() as exits:
         session = Session(command, argv, signals=signals, exits=exits)

@@ -18,6 +18,7 @@ from callbacks.evaluation_log import main_metric, read_metrics
 from callbacks.pages import picture, table, when, write_page
 from renderers.errors import InputError
 from trainer import parsers
+from trainer.command_parser import parse
 from trainer.run_folder import RunFolder
 
 COLUMNS = {
@@ -104,7 +105,7 @@ def main(argv: list[str]) -> int:
     Raises:
         InputError: a folder that is no run.
     """
-    options = parsers.parse(parsers.compare(), argv)
+    options = parse(parsers.compare(), argv)
     if options is None:
         return 0
     runs = [_open(path) for path in dict.fromkeys(options.runs)]

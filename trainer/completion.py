@@ -7,7 +7,8 @@ import shtab
 
 import configs
 from trainer import parsers
-from trainer.__main__ import COMMANDS
+from trainer.__main__ import COMMANDS, options_of
+from trainer.command_parser import parse
 
 CONFIGS = Path(configs.__file__).parent
 PROJECT = {  # names of the project's own, which bash offers beside files
@@ -25,7 +26,7 @@ FILES = {"FILE": shtab.FILE, "NAME": shtab.FILE, "INPUT": shtab.FILE, "DIR": sht
 
 def main(argv: list[str]) -> int:
     """Print the script; returns the exit status."""
-    options = parsers.parse(parsers.completion(), argv)
+    options = parse(parsers.completion(), argv)
     if options is None:
         return 0
     print(shtab.complete(_whole_parser(), options.shell, preamble=_functions() if options.shell == "bash" else ""))
@@ -49,7 +50,7 @@ def _whole_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("unrender")
     commands = parser.add_subparsers(parser_class=argparse.ArgumentParser)
     for name, command in COMMANDS.items():
-        own = getattr(parsers, name)()
+        own = options_of(name)
         for action in own._actions:  # shtab asks each for what may stand there
             what = (action.option_strings or [action.dest])[0]
             if what in OFFERED:

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Literal
 
 from trainer import parsers
+from trainer.command_parser import parse
 
 ROOT = Path(__file__).parent.parent
 GIB = 2**30
@@ -93,7 +94,7 @@ class Finding:
 
 def main(argv: list[str]) -> int:
     """Print the findings; returns 0 if a training can run here, else 1."""
-    options = parsers.parse(parsers.doctor(), argv)
+    options = parse(parsers.doctor(), argv)
     if options is None:
         return 0
     findings = []

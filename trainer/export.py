@@ -11,6 +11,7 @@ from renderers.errors import InputError
 from renderers.files import write_atomically
 from renderers.progress import Progress
 from trainer import parsers
+from trainer.command_parser import parse
 from trainer.films import check_film, write_film
 from trainer.load_run import LoadedRun, load_generator
 from trainer.samples import draw_samples
@@ -24,7 +25,7 @@ def main(argv: list[str]) -> int:
     Raises:
         InputError: options or runs that cannot be used.
     """
-    options = parsers.parse(parsers.export(), argv)
+    options = parse(parsers.export(), argv)
     if options is None:
         return 0
     if options.decimate is not None and options.decimate < 4:

@@ -10,6 +10,7 @@ from metrics.kid import check_subset
 from renderers.errors import InputError
 from renderers.progress import Progress
 from trainer import parsers
+from trainer.command_parser import parse
 
 BATCH = 32
 
@@ -20,7 +21,7 @@ def main(argv: list[str]) -> int:
     Raises:
         InputError: options, folders or weights that cannot be used.
     """
-    options = parsers.parse(parsers.fid(), argv)
+    options = parse(parsers.fid(), argv)
     if options is None:
         return 0
     sets = {kind: open_pictures(getattr(options, kind), options.on_corrupt) for kind in ("real", "fake")}

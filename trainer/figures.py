@@ -9,6 +9,7 @@ from pathlib import Path
 from callbacks.figures import DATA_FIGURES, Choice, Draw, Figure, UndrawableError, figures_of, write_figure
 from renderers.errors import InputError
 from trainer import parsers
+from trainer.command_parser import parse
 from trainer.load_data import DataOf
 from trainer.load_run import LoadedRun, load_generator
 from trainer.quiet import quiet
@@ -24,7 +25,7 @@ def main(argv: list[str]) -> int:
         InputError: options, a run, a checkpoint or data that cannot be used.
     """
     overrides = [word for word in argv if word.startswith("--data.") and "=" in word]
-    options = parsers.parse(parsers.figures(), [word for word in argv if word not in overrides])
+    options = parse(parsers.figures(), [word for word in argv if word not in overrides])
     if options is None:
         return 0
     if (options.run_dir is None) == (options.config is None):

@@ -1,11 +1,11 @@
-"""The options of every command, apart from what the commands do: help and completion must not wait for torch."""
+"""The options of every command that is not LightningCLI's, apart from what it does: help must not wait for torch."""
 
-import argparse
 from pathlib import Path
-from typing import Any, NoReturn
 
 import configs
+from trainer.command_parser import CommandParser, run_options
 from trainer.values import (
+    EXTRACTORS,
     FORMATS,
     count,
     degrees,
@@ -25,7 +25,6 @@ from trainer.values import (
 )
 
 RUNS = Path("runs")
-EXTRACTORS = ("renders_small", "renders", "imagenet")
 RENDERERS = ("opengl", "soft", "absorption", "visual_hull", "emission_absorption")
 TABLES = sorted(path.stem for path in (Path(configs.__file__).parent / "tables").glob("table*.yaml"))
 FIGURES = {
@@ -35,136 +34,6 @@ FIGURES = {
     "the data": ("data", "data_normals"),
 }
 SHELLS = ("bash", "zsh", "tcsh")
-
-
-class CommandParser(argparse.ArgumentParser):
-    """Raises instead of printing its usage and leaving.
-
-    Args:
-        command: its name.
-        description: the first sentence of its help.
-        examples: command lines, without ``python -m trainer``; or what else stands last.
-    """
-
-    def __init__(self, command: str, description: str, examples: tuple[str, ...] = (), **options: Any) -> None:
-        epilog = "\n".join(["examples:", *(f"  python -m trainer {line}" for line in examples)]) if examples else None
-        super().__init__(
-            f"python -m trainer {command}",
-            description=description,
-            epilog=options.pop("epilog", epilog),
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-            allow_abbrev=False,
-            **options,
-        )
-
-    def error(self, message: str) -> NoReturn:
-        from renderers.errors import InputError  # here, because it brings torch
-
-        raise InputError(f"{message}; {self.prog} --help lists the options")
-
-
-def parse(parser: CommandParser, argv: list[str]) -> argparse.Namespace | None:
-    """The options on a command line, or None where it asked for help, which is then printed.
-
-    Raises:
-        InputError: options that there are not, or values that do not fit.
-    """
-    try:
-        return parser.parse_args(argv)
-    except SystemExit:
-        return None
-
-
-def _experiment(command: str, description: str, examples: tuple[str, ...], more: str) -> CommandParser:
-    """What LightningCLI's commands have in common, in short; it parses nothing."""
-    parser = CommandParser(
-        command,
-        description,
-        epilog="\n".join(
-            [
-                "Any value of a config is an option as well:",
-                more,
-                "  --model.ARGUMENT=VALUE, --data.ARGUMENT=VALUE, --trainer.ARGUMENT=VALUE",
-                "  --trainer.max_time=00:08:00:00     at most eight hours (days:hours:minutes:seconds)",
-                "  --trainer.devices=2 --trainer.accelerator=gpu|cpu --trainer.precision=bf16-mixed",
-                "  --trainer.fast_dev_run=1           one step of everything, leaving nothing behind",
-                "",
-                "examples:",
-                *(f"  python -m trainer {line}" for line in examples),
-            ]
-        ),
-        usage=f"python -m trainer {command} --config NAME [--config MORE] [--model.ARGUMENT=VALUE] [options]",
-    )
-    parser.add_argument(
-        "--config", metavar="NAME", help="an experiment, beside you or in configs/; a second lies over it"
-    )
-    parser.add_argument("--model", metavar="FILE", help="another method, such as model/absorption_32.yaml")
-    parser.add_argument("--data", metavar="FILE", help="other data, such as data/heads.yaml")
-    parser.add_argument("--trainer", metavar="FILE", help="another trainer, such as trainer/plain.yaml")
-    parser.add_argument("--seed_everything", metavar="N", help="of all that is random (0)")
-    parser.add_argument("--print_config", action="store_true", help="print the config that results, and stop")
-    parser.add_argument("--model.help", metavar="CLASS", help="list a model's arguments, such as IGGANModule's")
-    parser.add_argument("--data.help", metavar="CLASS", help="list a data module's arguments")
-    parser.add_argument("--help_all", action="store_true", help="list every option, those of Lightning's Trainer too")
-    return parser
-
-
-def fit() -> CommandParser:
-    parser = _experiment(
-        "fit",
-        "Train, or continue a training. Writes runs/<config>/<number>/; Ctrl-C saves and says how to go on.",
-        (
-            "fit --config demo.yaml --data.batch_size=8",
-            "fit --config couches.yaml --model model/absorption.yaml",
-            "fit --run_dir runs/demo/001 --ckpt_path last",
-        ),
-        "  --data.total_kimg=50               length of the run in thousand pictures",
-    )
-    parser.add_argument("--run_dir", metavar="RUN", help="where to write, or the run to continue")
-    parser.add_argument(
-        "--ckpt_path", metavar="FILE", help="start from a checkpoint: a file, or last or best of the run"
-    )
-    parser.add_argument("--fresh", action="store_true", help="move a run that is in --run_dir aside and start anew")
-    parser.add_argument("--checkpoint_minutes", metavar="M", help="minutes between two checkpoints (10)")
-    parser.add_argument("--keep_checkpoints", metavar="K", help="keep the newest K besides the last and the best (0)")
-    return parser
-
-
-def _evaluation(command: str, description: str, examples: tuple[str, ...], more: str) -> CommandParser:
-    parser = _experiment(command, description, examples, more)
-    parser.add_argument("--run_dir", metavar="RUN", help="a run that fit made: its config and last checkpoint")
-    parser.add_argument("--ckpt_path", metavar="FILE", help="another checkpoint: a file, or last or best of the run")
-    return parser
-
-
-def validate() -> CommandParser:
-    return _evaluation(
-        "validate",
-        "Print a checkpoint's metrics on the validation data.",
-        (
-            "validate --run_dir runs/demo/001",
-            "validate --run_dir runs/demo/001 --model.extractor=imagenet --model.kid_subset=100",
-        ),
-        "  --model.extractor=NAME             what FID compares: " + ", ".join(EXTRACTORS),
-    )
-
-
-def test() -> CommandParser:
-    return _evaluation(
-        "test",
-        "Print a checkpoint's metrics on the test data.",
-        ("test --run_dir runs/demo/001",),
-        "  --model.extractor=NAME             what FID compares: " + ", ".join(EXTRACTORS),
-    )
-
-
-def predict() -> CommandParser:
-    return _evaluation(
-        "predict",
-        "Write shapes and pictures from a checkpoint, by the run's own callbacks; export offers more formats.",
-        ("predict --run_dir runs/demo/001 --model.samples=32 --model.sample_seed=7",),
-        "  --model.samples=N --model.sample_seed=S",
-    )
 
 
 def fid() -> CommandParser:
@@ -201,7 +70,7 @@ def shapes() -> CommandParser:
         "--data.ARGUMENT=VALUE changes the run's data, such as where they lie.",
         ("shapes --run_dir runs/demo/001", "shapes --run_dir runs/demo/001 --count 50 --json"),
     )
-    _run_options(parser)
+    run_options(parser)
     parser.add_argument("--count", metavar="N", type=count, default=100, help="shapes of each kind (%(default)s)")
     parser.add_argument("--points", metavar="N", type=count, default=1024, help="on a surface (%(default)s)")
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")
@@ -254,7 +123,7 @@ def export() -> CommandParser:
             "export --run_dir runs/heads/001 --seeds 1,5 --truncation 0.5",
         ),
     )
-    _run_options(parser)
+    run_options(parser)
     parser.add_argument("--seeds", metavar="LIST", type=numbers, default=range(8), help="samples, as 0-7 or 1,5 (0-7)")
     parser.add_argument("--sample_seed", metavar="S", type=whole, help="another series of samples (the run's, 0)")
     parser.add_argument(
@@ -292,15 +161,10 @@ def view() -> CommandParser:
             "view --run_dir runs/demo/001 --host 0.0.0.0     # for everybody who reaches this machine",
         ),
     )
-    _run_options(parser)
+    run_options(parser)
     parser.add_argument("--host", metavar="ADDRESS", default="127.0.0.1", help="to listen on (%(default)s)")
     parser.add_argument("--port", metavar="N", type=port, default=8008, help="0 takes a free one (%(default)s)")
     return parser
-
-
-def _run_options(parser: CommandParser) -> None:
-    parser.add_argument("--run_dir", metavar="RUN", help="a run that fit made")
-    parser.add_argument("--ckpt_path", metavar="FILE", help="another checkpoint: a file, or last or best of the run")
 
 
 def figures() -> CommandParser:
@@ -319,7 +183,7 @@ def figures() -> CommandParser:
         usage="python -m trainer figures --run_dir RUN [options]",
         epilog="\n".join(["figures:", *kinds, "", more, "", "examples:", *(f"  python -m trainer {x}" for x in lines)]),
     )
-    _run_options(parser)
+    run_options(parser)
     parser.add_argument("--config", metavar="NAME", help="instead of a run: a config, for figures of its data alone")
     parser.add_argument("--only", metavar="LIST", type=words, help="the figures to draw (all)")
     parser.add_argument("--output", metavar="DIR", type=Path, help="where to write (RUN/figures)")

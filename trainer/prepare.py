@@ -2,6 +2,7 @@
 
 from renderers.errors import InputError
 from trainer import parsers
+from trainer.command_parser import parse
 from trainer.load_data import DataOf
 
 OVERRIDES = ("--data.", "--seed_everything=")
@@ -14,7 +15,7 @@ def main(argv: list[str]) -> int:
         InputError: options, a config or data that cannot be used.
     """
     overrides = [word for word in argv if word.startswith(OVERRIDES)]
-    options = parsers.parse(parsers.prepare(), [word for word in argv if word not in overrides])
+    options = parse(parsers.prepare(), [word for word in argv if word not in overrides])
     if options is None:
         return 0
     parts = {name: part for name in ("data", "model") if (part := getattr(options, name))}

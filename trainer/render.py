@@ -28,6 +28,7 @@ from renderers import (
 from renderers.files import write_atomically
 from renderers.progress import Progress
 from trainer import parsers
+from trainer.command_parser import parse
 from trainer.scene_files import Scene, as_mesh, as_voxels, scenes_of
 
 VOLUMES = {
@@ -44,7 +45,7 @@ def main(argv: list[str]) -> int:
         InputError: options or files that cannot be used, or a renderer that does not work here.
     """
     overrides = [word for word in argv if word.startswith("--data.")]
-    options = parsers.parse(parsers.render(), [word for word in argv if not word.startswith("--data.")])
+    options = parse(parsers.render(), [word for word in argv if not word.startswith("--data.")])
     if options is None:
         return 0
     renderer, camera = _renderer(options), _camera(options)

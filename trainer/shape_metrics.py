@@ -15,6 +15,7 @@ from metrics import chamfer_matrix, compare_clouds, minimum_matching_distance, n
 from renderers.errors import InputError
 from renderers.progress import Progress
 from trainer import parsers
+from trainer.command_parser import parse
 from trainer.load_data import DataOf
 from trainer.load_run import LoadedRun, load_generator
 from trainer.quiet import quiet
@@ -34,7 +35,7 @@ def main(argv: list[str]) -> int:
         InputError: options, a run or data that cannot be used.
     """
     overrides = [word for word in argv if word.startswith("--data.") and "=" in word]
-    options = parsers.parse(parsers.shapes(), [word for word in argv if word not in overrides])
+    options = parse(parsers.shapes(), [word for word in argv if word not in overrides])
     if options is None:
         return 0
     with quiet():

@@ -13,6 +13,7 @@ from pathlib import Path
 from metrics import load_extractor
 from renderers.errors import InputError
 from trainer import parsers
+from trainer.command_parser import parse
 from trainer.configs import names_yaml
 from trainer.run_folder import newest_run
 from trainer.stopping import Signals, Stopped
@@ -31,7 +32,7 @@ def main(argv: list[str]) -> int:
         InputError: options, definitions or runs that cannot be used, or cells that failed.
     """
     cut = argv.index("--") if "--" in argv else len(argv)
-    options = parsers.parse(parsers.table(), argv[:cut])
+    options = parse(parsers.table(), argv[:cut])
     if options is None:
         return 0
     extra = argv[cut + 1 :]

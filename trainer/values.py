@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable
 from typing import Literal
 
+EXTRACTORS = ("renders_small", "renders", "imagenet")
 FORMATS = ("glb", "obj", "ply", "stl", "binvox", "npz")
 
 

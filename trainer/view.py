@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 
 from trainer import parsers
+from trainer.command_parser import parse
 from trainer.load_run import load_generator
 from trainer.stopping import Signals, Stopped
 from trainer.viewer.server import ViewServer
@@ -17,7 +18,7 @@ def main(argv: list[str]) -> int:
     Raises:
         InputError: options or a run that cannot be used, or an address that cannot be had.
     """
-    options = parsers.parse(parsers.view(), argv)
+    options = parse(parsers.view(), argv)
     if options is None:
         return 0
     with Signals() as signals:

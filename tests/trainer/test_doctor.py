@@ -10,7 +10,7 @@ import pytest
 
 import metrics
 from trainer import doctor, parsers
-from trainer.__main__ import COMMANDS, main
+from trainer.__main__ import COMMANDS, main, options_of
 
 
 def found(check) -> dict[str, doctor.Finding]:
@@ -99,7 +99,7 @@ def test_help_of_a_command_needs_no_torch(name, environment, tmp_path):
 
 def test_parsers_know_what_there_is():
     assert metrics.EXTRACTORS == parsers.EXTRACTORS
-    assert all(hasattr(parsers, name) for name in COMMANDS)
+    assert all(options_of(name).prog == f"python -m trainer {name}" for name in COMMANDS)
 
 
 def test_completion_knows_commands_and_options(capsys, tmp_path):
