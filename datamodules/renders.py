@@ -17,7 +17,7 @@ from datamodules.shapes import ShapeSource
 from renderers import Camera, OpenGLRenderer, Renderer, ViewDistribution, VoxelGrid
 from renderers.files import cache_root, fingerprint
 
-RENDERS_VERSION = 2  # raise when a change makes other pictures of the same shapes
+RENDERS_VERSION = 3  # raise when a change makes other pictures of the same shapes
 KEPT_BYTES = 2**28
 
 

@@ -87,8 +87,7 @@ class Renderer(nn.Module, ABC):
             raise ValueError(f"{len(scene)} scenes need as many cameras, got {len(camera)}")
         if camera.device != scene.device:
             raise ValueError(f"scene and camera must be on one device, got {scene.device} and {camera.device}")
-        if isinstance(scene, VoxelGrid):
-            scene.check()
+        self.check(scene)
         if background is not None:
             expected = (len(scene), background.shape[1] if background.dim() > 1 else 1, *(self.image_size,) * 2)
             if tuple(background.shape) != expected:
@@ -102,6 +101,15 @@ class Renderer(nn.Module, ABC):
         """What the picture depends on beside scene and camera: the class and its plain public settings."""
         settings = {k: v for k, v in sorted(vars(self).items()) if not k.startswith("_") and k != "training"}
         return f"{type(self).__name__}({settings})"
+
+    def check(self, scene: Scene) -> None:
+        """Look at the scene's values; a renderer that meets each of them anyway may do so itself.
+
+        Raises:
+            TypeError, ValueError: as :meth:`forward`.
+        """
+        if isinstance(scene, VoxelGrid):
+            scene.check()
 
     @abstractmethod
     def render(self, scene: Scene, camera: Camera, background: Tensor | None) -> Rendering:

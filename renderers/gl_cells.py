@@ -82,14 +82,15 @@ def packed_cells() -> UInt32[np.ndarray, "256 4"]:
     """:func:`cell_planes` for the shader: three planes and 1 for an OR.
 
     An OR is stored as the AND of the half-spaces' complements, its empty part, so the shader always intersects. A plane is
-    ``nx + 2 | (ny + 2) << 3 | (nz + 2) << 6 | (d + 16) << 9``.
+    ``nx + 2 | (ny + 2) << 3 | (nz + 2) << 6 | (d + 16) << 9 | n² << 14``.
     """
     table = np.zeros((256, 4), np.uint32)
     for code, (how, planes) in cell_planes().items():
         sign = -1 if how == "or" else 1
         for i in range(3):
             nx, ny, nz, d = (sign * v for v in planes[i]) if i < len(planes) else EVERYWHERE
-            table[code, i] = nx + 2 | (ny + 2) << 3 | (nz + 2) << 6 | (d + 16) << 9
+            squared = nx * nx + ny * ny + nz * nz
+            table[code, i] = nx + 2 | (ny + 2) << 3 | (nz + 2) << 6 | (d + 16) << 9 | squared << 14
         table[code, 3] = how == "or"
     return table
 
@@ -116,3 +117,25 @@ def outward_normals(cubes: bool) -> Float32[np.ndarray, "256 6 3"]:
             normals = np.array(planes, np.float32)[:, :3]
             table[code, : len(planes)] = normals / np.linalg.norm(normals, axis=1, keepdims=True)
     return table
+
+
+@lru_cache(maxsize=2)
+def surface_points(cubes: bool) -> tuple[Float32[np.ndarray, "20 3"], Float32[np.ndarray, "20 256"]]:
+    """Corners and midpoints of the unit cell's edges; and 0 where one is among those around a code's surface, inf elsewhere.
+
+    Surface lies within the convex hull of the midpoints of the edges that it cuts. Of ``cubes``, and of cells that are not
+    exactly their planes, it is anywhere.
+    """
+    corners = np.array([[b & 1, b >> 1 & 1, b >> 2 & 1] for b in range(8)])
+    edges = [(a, b) for a in range(8) for b in range(a) if (a ^ b).bit_count() == 1]
+    points = np.concatenate([corners, [(corners[a] + corners[b]) / 2 for a, b in edges]]).astype(np.float32)
+    apart = np.full((len(points), 256), np.inf, np.float32)
+    for code, (case, _, _) in _turned_cases().items():
+        if code in (0, 255):
+            continue
+        if cubes or case in INEXACT:
+            apart[:8, code] = 0
+        for e, (a, b) in enumerate(edges):
+            if (code >> a & 1) != (code >> b & 1):
+                apart[8 + e, code] = 0
+    return points, apart

@@ -12,10 +12,11 @@ from torch import Tensor
 
 from renderers import gl_voxels_glsl as glsl
 from renderers.cameras import Camera
-from renderers.gl_cells import outward_normals, packed_cells
-from renderers.gl_pack import GridPacker
-from renderers.kernels.rays_numba import bring_back, bring_samples, depth_slices, list_rays
+from renderers.gl_cells import packed_cells
+from renderers.gl_rays import RAYS_ACROSS, RayLister
+from renderers.kernels.bring_numba import CLEAR, bring_back, bring_samples
 from renderers.lighting import Lighting
+from renderers.scenes import check_range
 
 BLOCK = 4  # pixels along an edge: what software drivers shade at once
 MOST_BANDS = 512  # rows of blocks in the second pass, at once
@@ -27,10 +28,10 @@ class VoxelMarcher:
     Most of a picture is empty. The processor finds the pixels that cells with surface project to, and in which slices of
     depth; only those are drawn, close-packed, and rays visit only those slices.
 
-    A first pass sends one ray through each of them. Where it runs clear, that is the pixel. At silhouettes, creases and
-    steep slopes it does not; those pixels are listed with their neighbours (about 4 in 100 of a chair's picture), and a
-    second pass takes four samples of each. Where a pixel is wider than a voxel a centre ray could miss thin parts, and
-    where voxels are cubes nothing warns of an edge: there every pixel takes four samples.
+    A first pass sends one ray through each of them. Where it runs clear, that is the pixel. Where it passes so closely by
+    the end of a surface, or meets one so steep, that samples of the pixel may differ, the pixel is listed (about 2 in 100 of
+    a chair's picture), and a second pass takes four samples of each. Where a pixel is wider than a voxel a centre ray could
+    miss thin parts, and where voxels are cubes nothing warns of an edge: there every pixel takes four samples.
 
     Args:
         context: the process's moderngl context, current at every call.
@@ -61,23 +62,24 @@ class VoxelMarcher:
         ``Rendering``.
 
         Everything on the CPU, without a background. ``lighting=None`` draws white.
+
+        Raises:
+            ValueError: float32 outside [0, 1]; of other types the caller has looked at the values.
         """
         depth_of_grid, width = occupancy.shape[-1] + 2, -(-size // BLOCK) * BLOCK
         most = max(1, min(self.most[0] // depth_of_grid, self.most[1] // width))
         picture = np.zeros((2, len(occupancy), size, size), np.float32)
         surface = np.zeros((4, len(occupancy) if geometry else 0, size, size), np.float32)
         surface[3] = np.inf
+        volumes = occupancy.detach().numpy()[:, 0]
         for i in range(0, len(occupancy), most):
             part = slice(i, i + most)
-            self._draw(
-                occupancy[part].detach().numpy()[:, 0],
-                threshold,
-                camera[part],
-                lighting or Lighting(1.0, (), ()),
-                cubes,
-                picture[:, part],
-                surface[:, part],
-            )
+            sheet = self._sheet(len(volumes[part]), occupancy.shape[-1], size, cubes, geometry)
+            counts, inside = sheet.lister.list(volumes[part], threshold, camera[part])
+            if not inside:
+                check_range("occupancy", occupancy)
+            if counts.any():
+                self._draw(sheet, counts, camera, lighting or Lighting(1.0, (), ()), picture[:, part], surface[:, part])
         image, alpha = torch.from_numpy(picture)[:, :, None]
         if not geometry:
             return image, alpha, None, None
@@ -85,49 +87,37 @@ class VoxelMarcher:
 
     def _draw(
         self,
-        volumes: np.ndarray,
-        threshold: float,
+        sheet: _Sheet,
+        counts: np.ndarray,
         camera: Camera,
         lighting: Lighting,
-        cubes: bool,
         picture: np.ndarray,
         surface: np.ndarray,
     ) -> None:
         """Write ``(2, B, H, W)``, shade times alpha and alpha; and ``(4, B, H, W)``, normal and depth, or of no grids."""
-        grids, voxels, size = len(volumes), volumes.shape[-1], picture.shape[-1]
-        sheet = self._sheet(grids, voxels, size, cubes, surface.shape[1] > 0)
-        rotations, perspective = camera.rotation.numpy(), camera.fov is not None
-        pixel = 2 / size * camera.half_extent * (camera.distance + 0.5 if perspective else 1)
-        everywhere = cubes or pixel * voxels > 1.6
-        view = float(voxels), camera.distance, camera.half_extent, perspective
-        views = np.zeros((grids, 4, 4), np.float32)
-        views[:, :3, :3] = rotations
-        counts, outward = [], outward_normals(cubes)
-        for i, volume in enumerate(volumes):
-            views[i, 3, :2] = depth_slices(rotations[i], voxels, camera.distance)
-            sheet.packer.pack(volume, threshold, i)
-            work = sheet.slices, sheet.near, sheet.rays, sum(counts), i
-            counts.append(list_rays(sheet.packer.cells[i], outward, rotations[i], view, *work))
-        if not any(counts):
-            return
-        sheet.codes.write(sheet.packer.codes, alignment=1)
-        sheet.views.write(views.tobytes())
-
+        voxels, size, cubes = sheet.voxels, sheet.size, sheet.lister.cubes
+        perspective = camera.fov is not None
+        pixel = 2 / size * camera.half_extent * voxels  # its width in voxels; of a perspective camera, at depth 1
+        sheet.write()
         for program in (self.centre, self.samples, self.resolve):
             for unit, name in enumerate(("codes", "cells", "views", "rays", "samples")):
                 _set(program, name, unit)
-            _set(program, "depth_of_grid", sheet.packer.y), _set(program, "voxels", voxels)
+            _set(program, "depth_of_grid", voxels + 2), _set(program, "voxels", voxels)
             _set(program, "origin", 1.0 if cubes else 0.5), _set(program, "pixels", size)
             _set(program, "camera_distance", camera.distance), _set(program, "half_extent", camera.half_extent)
             _set(program, "perspective", perspective), _set(program, "cubes", cubes)
+            _set(program, "blocks", sheet.width // BLOCK)
+            _set(program, "pixel", pixel), _set(program, "step_apart", 2 / voxels)
             _set(program, "ambient", lighting.ambient), _set(program, "light_count", len(lighting.intensities))
-            _set(program, "lights", _lights(lighting)), _set(program, "step_apart", 2 / voxels)
+            _set(program, "lights", _lights(lighting))
         for unit, texture in enumerate((sheet.codes, self.cells, sheet.views)):
             texture.use(unit)
         self.gl.disable(self.gl.DEPTH_TEST | self.gl.CULL_FACE | self.gl.BLEND)
-        if not everywhere:
-            sheet.draw_centres(sum(counts))
-        sheet.draw_edges(sheet.bring_back(counts, everywhere, picture, surface), picture, surface)
+        marked = sheet.lister.rays[: counts.sum()]
+        if not cubes and pixel * (camera.distance + 0.5 if perspective else 1) <= 1.6:
+            sheet.draw_centres(len(marked))
+            marked = sheet.bring_back(counts, picture, surface)
+        sheet.draw_edges(marked, picture, surface)
 
     def _texture(self, size: tuple[int, int], components: int, dtype: str, data: bytes | None = None) -> Any:
         texture = self.gl.texture(size, components, data, dtype=dtype, alignment=1)
@@ -151,25 +141,24 @@ class _Sheet:
 
     def __init__(self, marcher: VoxelMarcher, grids: int, voxels: int, size: int, cubes: bool, geometry: bool) -> None:
         self.gl, self.texture, self.marcher = marcher.gl, marcher._texture, marcher
-        self.packer = GridPacker(voxels, grids, cubes)
-        codes = self.packer.codes
+        self.voxels, self.size, self.geometry = voxels, size, geometry
+        self.lister = RayLister(voxels, grids, size, cubes)
+        codes = self.lister.codes
         self.codes = self.gl.texture3d(
             (codes.shape[3], codes.shape[2], grids * codes.shape[1]), 1, dtype="u1", alignment=1
         )
         self.codes.filter = self.gl.NEAREST, self.gl.NEAREST
-        self.width, self.geometry = -(-size // BLOCK) * BLOCK, geometry
-        width, height = self.width, grids * self.width
+        width = self.width = -(-size // BLOCK) * BLOCK
+        height = grids * width
         self.views = self.texture((4, grids), 4, "f4")
         kinds = ((2, "f1"), (4, "f4")) if geometry else ((2, "f1"),)
         self.targets = [self.texture((width, height), n, dtype) for n, dtype in kinds]
         self.frame = self.gl.framebuffer(self.targets)
-        self.ray_texture = self.texture((width, height), 4, "i4")
-        self.rays = np.zeros((height, width, 4), np.int32)
+        self.ray_texture = self.texture((RAYS_ACROSS, len(self.lister.rays) // RAYS_ACROSS), 4, "i4")
         self.shades = np.empty((height, width, 2), np.uint8)
         self.surface = np.empty((height if geometry else 0, width, 4), np.float32)
-        self.slices, self.near = np.zeros((size, size), np.int32), np.full((size, size), np.inf, np.float32)
-        self.state = np.full((size + 2, size + 2), 255, np.uint8)
-        self.marked = np.empty((height * width, 4), np.int32)
+        self.state = np.full((size + 2, size + 2), CLEAR, np.uint8)
+        self.marked = np.empty_like(self.lister.rays)
 
         self.list = self.texture((width, MOST_BANDS), 4, "i4")
         self.sampled = self.texture((width, MOST_BANDS * BLOCK), 4, "f4")
@@ -180,25 +169,27 @@ class _Sheet:
         self.sample_triangle = self.gl.vertex_array(marcher.samples, [])
         self.list_triangle = self.gl.vertex_array(marcher.resolve, [])
 
+    def write(self) -> None:
+        """Hand over what the lister has prepared."""
+        self.codes.write(self.lister.codes, alignment=1)
+        self.views.write(self.lister.views)
+
     def draw_centres(self, count: int) -> None:
         """The first pass, of so many rays."""
-        bands = -(-count // (BLOCK * self.width))
-        box = 0, 0, self.width, bands * BLOCK
-        self.ray_texture.write(self.rays[: box[3]], viewport=box)
+        rows = -(-count // RAYS_ACROSS)
+        self.ray_texture.write(self.lister.rays[: rows * RAYS_ACROSS], viewport=(0, 0, RAYS_ACROSS, rows))
         self.ray_texture.use(3)
+        box = 0, 0, self.width, -(-count // (BLOCK * self.width)) * BLOCK
         self._draw(self.frame, self.ray_triangle, box)
         self.frame.read_into(self.shades, box, components=2, alignment=1)
         if self.geometry:
             self.frame.read_into(self.surface, box, components=4, attachment=1, alignment=1, dtype="f4")
 
-    def bring_back(self, counts: list[int], everywhere: bool, picture: np.ndarray, surface: np.ndarray) -> np.ndarray:
+    def bring_back(self, counts: np.ndarray, picture: np.ndarray, surface: np.ndarray) -> np.ndarray:
         """Pictures of the first pass; the rays, ``(N, 4)``, of pixels to sample four times."""
-        begin, found = 0, 0
-        for i, count in enumerate(counts):
-            geometry = surface[:, i] if self.geometry else surface[:, :0].reshape(4, 0, 0)
-            rays, pictures = (self.rays, begin, count), (picture[:, i], geometry, self.marked[found:])
-            found += bring_back(self.shades, self.surface, *rays, everywhere, self.state, *pictures)
-            begin += count
+        found = bring_back(
+            self.shades, self.surface, self.lister.rays, counts, self.state, picture, surface, self.marked
+        )
         return self.marked[:found]
 
     def draw_edges(self, marked: np.ndarray, picture: np.ndarray, surface: np.ndarray) -> None:

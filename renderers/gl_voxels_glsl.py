@@ -27,7 +27,7 @@ MARCH = (
 uniform usampler3D codes;
 uniform usampler2D cells;
 uniform sampler2D views;        // four texels a grid: right, up, back; least depth and slices a unit of depth
-uniform isampler2D rays;        // see kernels/rays_numba.py
+uniform isampler2D rays;        // see kernels/list_numba.py
 uniform int depth_of_grid;      // cells along z from one grid to the next
 uniform float voxels;           // D
 uniform float origin;           // cell coordinate of the cube's lower face
@@ -36,8 +36,12 @@ uniform float camera_distance;
 uniform float half_extent;
 uniform bool perspective;
 uniform bool cubes;
+uniform float pixel;            // its width in cells; of a perspective camera, at depth 1
 
 const float NEVER = 1e9;
+// Pixels between a ray and the end of a surface that it passes by. Samples lie 0.4 from the pixel's centre, so CLOSE may cut
+// this pixel, what is nearer than SPARED spares the next pixel, and what is not within SEEN does not concern it.
+const float SPARED = 0.3, CLOSE = 0.5, SEEN = 1.4;
 struct Ray { vec3 o; vec3 d; vec3 inverse; float start; float end; mat3 axes; };  // depth start + t; in cells, o + t d
 
 Ray ray_at(ivec4 place, vec2 within) {
@@ -66,16 +70,20 @@ Ray ray_at(ivec4 place, vec2 within) {
 // Everything is int, not uint, from here on: processors without unsigned conversions need six instructions for one.
 int code_at(vec3 cell, int base) { return int(texelFetch(codes, ivec3(cell) + ivec3(0, 0, base), 0).r); }
 
-struct Hit { float t; float first; };  // the surface; where a cell with surface was entered first
+float most(vec3 v) { return max(max(v.x, v.y), v.z); }
 
-// Through cells of the slices that have surface, from the ray's start, until `reach` behind the first such cell.
+struct Hit { float t; float close; float seen; float spared; };  // the surface; see march
+
+// Through cells of the slices that have surface, from the ray's start to the first hit. With a `reach`, only so far behind
+// where surface is CLOSE first, and also that place, where it is SEEN first, and a negative number if what is passed by is
+// ever so close as SPARED.
 Hit march(Ray ray, ivec4 place, float reach) {
     int slices = place.z, base = place.y * depth_of_grid;
     vec2 slicing = texelFetch(views, ivec2(3, place.y), 0).xy;
     vec3 o = ray.o, d = ray.d, inverse = ray.inverse, ahead = step(0.0, d);
     vec3 c = floor(o);
     float t = 0.0;
-    Hit hit = Hit(NEVER, NEVER);
+    Hit hit = Hit(NEVER, NEVER, NEVER, NEVER);
     for (int i = 0; i < 4096 && t < ray.end; i++) {
         int code = code_at(c, base);
         ivec4 cell = ivec4(texelFetch(cells, ivec2(code, 0), 0));
@@ -83,7 +91,7 @@ Hit march(Ray ray, ivec4 place, float reach) {
         float leave = min(min(away.x, away.y), away.z);
         // Three half-spaces at once: where the ray enters and leaves what is common to them.
         vec3 nx = vec3(cell.xyz & 7) - 2.0, ny = vec3((cell.xyz >> 3) & 7) - 2.0;
-        vec3 nz = vec3((cell.xyz >> 6) & 7) - 2.0, offset = vec3(cell.xyz >> 9) * 0.5 - 8.0;
+        vec3 nz = vec3((cell.xyz >> 6) & 7) - 2.0, offset = vec3((cell.xyz >> 9) & 31) * 0.5 - 8.0;
         vec3 p = o - c;
         vec3 value = nx * p.x + ny * p.y + nz * p.z - offset, slope = nx * d.x + ny * d.y + nz * d.z;
         slope = mix(slope, vec3(1e-6), lessThan(abs(slope), vec3(1e-6)));
@@ -95,13 +103,24 @@ Hit march(Ray ray, ivec4 place, float reach) {
         bool either = cell.w != 0;
         float at = either ? (t0 > t + 1e-6 || t1 <= t ? t : t1) : max(t0, t);
         float limit = either ? leave : min(leave, t1);
-        if (code != 0) hit.first = min(hit.first, t);
-        if (at <= limit + 1e-6) { hit.t = at; break; }
+        bool hits = at <= limit + 1e-6;
+        if (reach < NEVER) {
+            // How far beside the solid part the ray stays: no less than beside the farthest plane. Squared, with the sign,
+            // and times what of the plane's normal lies across the ray, squared. An OR's gap is not known.
+            vec3 gap = value + min(slope * t, slope * leave), across = vec3(cell.xyz >> 14) - slope * slope / dot(d, d);
+            float wide = perspective ? pixel * (ray.start + t) : pixel;
+            gap *= abs(gap);
+            across *= wide * wide;
+            hit.spared = min(hit.spared, hits || either ? NEVER : most(gap - across * (SPARED * SPARED)));
+            hit.close = min(hit.close, hits || either || most(gap - across * (CLOSE * CLOSE)) < 0.0 ? t : NEVER);
+            hit.seen = min(hit.seen, hits || either || most(gap - across * (SEEN * SEEN)) < 0.0 ? t : NEVER);
+        }
+        if (hits) { hit.t = at; break; }
         t = leave;
         c += mix(vec3(0.0), 2.0 * ahead - 1.0, lessThanEqual(away, vec3(t)));
         // On to the next slice that has surface.
         int slice = clamp(int((ray.start + t - slicing.x) * slicing.y), 0, 31), left = slices >> slice;
-        if (left == 0 || t > hit.first + reach) break;
+        if (left == 0 || reach < NEVER && t > hit.close + reach) break;
         if ((left & 1) == 0) {
             int empty = (floatBitsToInt(float(left & -left)) >> 23) - 127;  // its zeros on the right
             t = float(slice + empty) / slicing.y + slicing.x - ray.start + 2e-6;
@@ -139,20 +158,24 @@ vec3 normal_at(Ray ray, float t, int base) {  // camera frame
 )
 
 # The pass over listed pixels: one ray through each one's centre. Where it runs clear, that is the pixel; where it passes
-# close by a surface the pixel is marked, and the second pass takes four samples there.
+# closely by a surface the second pass takes four samples. See kernels/bring_numba.py for what alpha tells.
 CENTRE = (
     MARCH
     + """
-layout(location = 0) out vec4 picture;   // shade, 1; or 0, 0.5 where four samples are needed; or 0, 0
+uniform int blocks;                      // of 4x4 pixels across the sheet
+layout(location = 0) out vec4 picture;   // shade, alpha
 layout(location = 1) out vec4 surface;   // normal, depth
 void main() {
-    ivec4 place = texelFetch(rays, ivec2(gl_FragCoord.xy), 0);
+    ivec2 at = ivec2(gl_FragCoord.xy);
+    int n = ((at.y >> 2) * blocks + (at.x >> 2)) * 16 + (at.y & 3) * 4 + (at.x & 3);
+    ivec4 place = texelFetch(rays, ivec2(n & 0xFFF, n >> 12), 0);
     Ray ray = ray_at(place, vec2(0.5));
     float reach = 3.0 / voxels;  // what is steeper is an edge
     Hit hit = march(ray, place, reach);
-    bool seen = hit.t < NEVER && hit.t <= hit.first + reach;
+    bool seen = hit.t < NEVER && hit.t <= hit.close + reach;
     vec3 normal = normal_at(ray, seen ? hit.t : 0.0, place.y * depth_of_grid);
-    picture = seen ? vec4(shade(normal), 1.0, 0.0, 1.0) : vec4(0.0, hit.first < NEVER ? 0.5 : 0.0, 0.0, 1.0);
+    float clear = hit.t <= hit.seen + reach ? 255.0 : 254.0, unclear = hit.spared < 0.0 ? 128.0 : 64.0;
+    picture = vec4(seen ? shade(normal) : 0.0, (seen ? clear : hit.close < NEVER ? unclear : 0.0) / 255.0, 0.0, 1.0);
     surface = vec4(normal, ray.start + hit.t);
 }
 """

@@ -75,6 +75,12 @@ class OpenGLRenderer(Renderer):
         self.surface = surface
         self.geometry = geometry
 
+    def check(self, scene: Scene) -> None:
+        if isinstance(scene, VoxelGrid) and self.backend == "moderngl" and scene.color is None and _on_hand(scene):
+            scene.check(values=False)  # they are looked at while they are packed
+        else:
+            super().check(scene)
+
     @torch.no_grad()
     def render(self, scene: Scene, camera: Camera, background: Tensor | None) -> Rendering:
         device, camera = scene.device, camera.to("cpu")
@@ -82,8 +88,8 @@ class OpenGLRenderer(Renderer):
             raise ValueError("an empty batch has no pictures")
         if isinstance(scene, VoxelGrid) and self.backend == "moderngl":
             occupancy = scene.occupancy.detach()
-            if occupancy.is_cuda or occupancy.dtype == torch.bfloat16:
-                occupancy = occupancy > self.threshold  # a quarter of the bytes to bring over; numpy has no bfloat16
+            if not _on_hand(scene):
+                occupancy = occupancy > self.threshold  # here, so that a quarter of the bytes is brought over
             image, alpha, normals, depth = gl_moderngl.draw_voxels(
                 occupancy.cpu(),
                 self.threshold,
@@ -114,6 +120,11 @@ class OpenGLRenderer(Renderer):
         if not self.geometry:
             return Rendering(composite(image, alpha, background), alpha)
         return Rendering(composite(image, alpha, background), alpha, depth.to(device), normals.to(device))
+
+
+def _on_hand(scene: VoxelGrid) -> bool:
+    """Whether the grids can be packed as they are."""
+    return scene.occupancy.dtype in (torch.float32, torch.bool) and scene.device.type == "cpu"
 
 
 def _mesh_surfaces(mesh: TriangleMesh) -> list[Surface]:

@@ -12,6 +12,16 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 
+def check_range(name: str, values: Tensor) -> None:
+    """Raise ValueError for values that are not in [0, 1] (1e-3 is allowed for rounding), NaN among them."""
+    if values.numel() and values.dtype != torch.bool:
+        low, high = (float(x) for x in values.detach().aminmax())
+        if not (low >= -1e-3 and high <= 1 + 1e-3):  # so written, NaN is refused too
+            raise ValueError(
+                f"{name} {tuple(values.shape)} must lie in [0, 1], got values from {low:.4g} to {high:.4g}"
+            )
+
+
 @dataclass(frozen=True)
 class VoxelGrid:
     """Occupancy (and colour) on a cubic grid that fills the cube [-1/2, 1/2]³ of the world.
@@ -54,26 +64,25 @@ class VoxelGrid:
     def to(self, device: torch.device | str) -> VoxelGrid:
         return VoxelGrid(self.occupancy.to(device), None if self.color is None else self.color.to(device))
 
-    def check(self) -> None:
-        """Look at the values, which construction does not; every renderer does so before it draws.
+    def check(self, values: bool = True) -> None:
+        """Look at what construction does not; every renderer does so before it draws.
+
+        Args:
+            values: look at the values too, which takes time.
 
         Raises:
             TypeError: integers or complex numbers (booleans are solids), or several dtypes.
-            ValueError: values that are not in [0, 1] (1e-3 is allowed for rounding), NaN among them; several devices.
+            ValueError: values that are not in [0, 1] (see :func:`check_range`); several devices.
         """
-        for name, values in (("occupancy", self.occupancy), ("color", self.color)):
-            if values is None:
+        for name, tensor in (("occupancy", self.occupancy), ("color", self.color)):
+            if tensor is None:
                 continue
-            if values.dtype != torch.bool and not values.is_floating_point():
-                raise TypeError(f"{name} must be floating point or bool, got {values.dtype}")
-            if values.device != self.device:
-                raise ValueError(f"{name} must be on occupancy's device {self.device}, is on {values.device}")
-            if values.numel() and values.dtype != torch.bool:
-                low, high = (float(x) for x in values.detach().aminmax())
-                if not (low >= -1e-3 and high <= 1 + 1e-3):  # so written, NaN is refused too
-                    raise ValueError(
-                        f"{name} {tuple(values.shape)} must lie in [0, 1], got values from {low:.4g} to {high:.4g}"
-                    )
+            if tensor.dtype != torch.bool and not tensor.is_floating_point():
+                raise TypeError(f"{name} must be floating point or bool, got {tensor.dtype}")
+            if tensor.device != self.device:
+                raise ValueError(f"{name} must be on occupancy's device {self.device}, is on {tensor.device}")
+            if values:
+                check_range(name, tensor)
 
     def binarize(self, threshold: float | Float[Tensor, " B"] = 0.5) -> VoxelGrid:
         """The solid {occupancy > threshold}, one threshold for all or one a sample; no gradient passes."""

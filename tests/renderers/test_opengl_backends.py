@@ -11,11 +11,11 @@ pytest.importorskip("moderngl")
 
 from skimage.measure import marching_cubes
 
-from renderers import Camera, OpenGLRenderer, TriangleMesh, ViewDistribution
-from renderers.gl_cells import cell_planes
+from renderers import Camera, OpenGLRenderer, TriangleMesh, ViewDistribution, VoxelGrid
+from renderers.gl_cells import cell_planes, surface_points
 from renderers.gl_context import log_renderer
-from renderers.gl_pack import GridPacker
-from renderers.kernels.rays_numba import depth_slices, list_rays
+from renderers.gl_rays import RayLister
+from renderers.kernels.list_numba import depth_slices
 
 
 def views(n, fov=None, seed=1):
@@ -169,58 +169,113 @@ def _inside(points, triangles, corners, code, rng):
     return votes > 0
 
 
+def test_surface_lies_between_the_points_that_stand_for_it():
+    """Points of every cell's surface reach no farther than the midpoints of the edges that it cuts, in any direction."""
+    rng = np.random.default_rng(0)
+    points, apart = surface_points(False)
+    directions = rng.normal(size=(3, 50))
+    for code, (how, planes) in cell_planes().items():
+        if code in (0, 255):
+            assert np.isinf(apart[:, code]).all()
+            continue
+        around = points[apart[:, code] == 0] @ directions
+        normals, d = np.array(planes, float)[:, :3], np.array(planes)[:, 3] / 2
+        for i in range(len(planes)):
+            on = rng.random((500, 3))
+            on -= ((on @ normals[i] - d[i]) / (normals[i] @ normals[i]))[:, None] * normals[i]
+            others = np.arange(len(planes)) != i
+            within = on @ normals[others].T <= d[others] if how == "and" else on @ normals[others].T >= d[others]
+            on = on[((on >= 0) & (on <= 1)).all(1) & within.all(1)] @ directions
+            assert (on <= around.max(0) + 1e-6).all() and (on >= around.min(0) - 1e-6).all()
+    assert (surface_points(True)[1][:8, 1:255] == 0).all()
+
+
 @pytest.mark.parametrize("size", [3, 8, 13, 30, 31, 64])
 @pytest.mark.parametrize("cubes", [False, True])
-def test_packed_codes(size, cubes):
+@pytest.mark.parametrize("dtype", [np.float32, bool])
+def test_packed_codes(size, cubes, dtype):
     rng = np.random.default_rng(size)
-    packer = GridPacker(size, 2, cubes)
-    for i, density in enumerate((0.02, 0.5)):
-        grid = rng.random((size,) * 3)
-        packer.pack(grid, 1 - density, i)
-        padded = np.zeros((packer.y + 1, packer.y + 1, packer.x + 1), np.uint8)
-        padded[1 : size + 1, 1 : size + 1, 1 : size + 1] = grid > 1 - density
+    lister = RayLister(size, 2, 32, cubes)
+    solid = rng.random((2, size, size, size)) < np.array([0.02, 0.5])[:, None, None, None]
+    for _ in range(2):  # the second time in used buffers
+        lister.list(solid.astype(dtype), 0.5, views(2))
+        _, depth, _, across = lister.codes.shape
+        padded = np.zeros((2, depth + 1, depth + 1, across + 1), np.uint8)
+        padded[:, 1 : size + 1, 1 : size + 1, 1 : size + 1] = solid
         expected = sum(
-            padded[dz : packer.y + dz, dy : packer.y + dy, dx : packer.x + dx] << (dx + 2 * dy + 4 * dz)
+            padded[:, dz : depth + dz, dy : depth + dy, dx : across + dx] << (dx + 2 * dy + 4 * dz)
             for dx in (0, 1)
             for dy in (0, 1)
             for dz in (0, 1)
         )
-        assert (packer.cells[i].view(np.uint8) == expected).all()
-        assert (packer.codes[i] == (255 * padded[:-1, :-1, :-1] if cubes else expected)).all()
+        assert (lister.codes == (255 * padded[:, :-1, :-1, :-1] if cubes else expected)).all()
+
+
+def test_values_are_looked_at_while_grids_are_packed():
+    lister = RayLister(5, 1, 16)
+    grid = np.zeros((1, 5, 5, 5), np.float32)
+    for value, inside in ((0.0, True), (1.0, True), (1.0005, True), (1.01, False), (-0.1, False), (np.nan, False)):
+        grid[0, 1, 2, 3] = value
+        assert lister.list(grid, 0.5, views(1))[1] == inside
+    for value in (-0.0, -5e-4, 1.0005):  # rounding is allowed, also where a second look is needed
+        OpenGLRenderer(16, backend="moderngl")(grids(torch.full((5, 5, 5), value)), views(1))
+    for value in (float("nan"), float("inf"), -0.1, 1.1):
+        with pytest.raises(ValueError, match=r"occupancy \(1, 1, 5, 5, 5\) must lie in \[0, 1\]"):
+            OpenGLRenderer(16, backend="moderngl")(grids(torch.full((5, 5, 5), value)), views(1))
+
+
+def test_every_type_of_grid_gives_the_same_picture():
+    solid = torch.stack([blob(24, 3), chair(24, leg=2)])[:, None]
+    camera, draw = views(2), OpenGLRenderer(40, backend="moderngl")
+    expected = draw(VoxelGrid(solid.float()), camera)
+    across = solid.float().transpose(2, 4).contiguous().transpose(2, 4)  # the same grids, not contiguous
+    for grid in (solid.bool(), solid.double(), solid.half(), solid.bfloat16(), across, solid.float() * 0.4 + 0.3):
+        drawn = draw(VoxelGrid(grid), camera)
+        assert torch.equal(drawn.image, expected.image) and torch.equal(drawn.alpha, expected.alpha)
 
 
 @pytest.mark.parametrize("fov", [None, 1.0, 40.0])
-def test_rays_begin_before_every_cell_with_surface(fov):
-    """Points anywhere in such cells lie in a listed pixel, in a slice with surface, not before the ray's start."""
+def test_rays_begin_before_all_surface(fov):
+    """Points of surface that faces the viewer lie in a listed pixel, in a slice with surface, not before the start."""
     rng, size = np.random.default_rng(0), 50
-    packer, camera = GridPacker(20, 1), views(1, fov)
-    packer.pack(rng.random((20,) * 3), 0.97, 0)
-    every = np.broadcast_to(np.concatenate([np.eye(3), -np.eye(3)]), (256, 6, 3)).astype(np.float32).copy()
-    every[[0, 255]] = 0
-    rotation, view = camera.rotation[0].numpy(), (20.0, camera.distance, camera.half_extent, fov is not None)
-    slices, near = np.zeros((size, size), np.int32), np.full((size, size), np.inf, np.float32)
-    rays = np.zeros((52, 52, 4), np.int32)
-    count = list_rays(packer.cells[0], every, rotation, view, slices, near, rays, 0, 7)
-    assert not slices.any()
-    assert np.isinf(near).all()
-    listed = rays[rays[..., 2] != 0]
-    assert len(listed) == count
-    assert (listed[:, 1] == 7).all()
-    places, starts = listed[:, 0], listed.view(np.float32)[:, 3]
-    found = dict(
-        zip(zip(places & 0xFFFF, places >> 16, strict=True), zip(listed[:, 2], starts, strict=True), strict=True)
-    )
-    codes = packer.codes[0]
-    cells = np.argwhere((codes > 0) & (codes < 255))[:, ::-1]
-    points = (cells + rng.random((20, *cells.shape)).astype(np.float32) - 0.5).reshape(-1, 3) / 20 - 0.5
-    x, y, depth = camera.project(torch.from_numpy(points).float()[None])[0].T.numpy()
-    least, per_depth = depth_slices(rotation, 20.0, camera.distance)
-    for column, row, d in zip((x + 1) * size / 2, (1 - y) * size / 2, depth, strict=True):
-        if max(abs(column % 1 - 0.5), abs(row % 1 - 0.5)) > 0.375 or not (0 < column < size and 0 < row < size):
-            continue  # no sample lies further from the pixel's centre
-        bits, start = found[int(column), int(row)]
-        assert start <= d
-        assert bits >> int((d - least) * per_depth) & 1
+    lister, camera = RayLister(20, 8, size), views(8, fov)
+    solid = rng.random((8, 20, 20, 20)) > 0.97
+    counts, _ = lister.list(solid, 0.5, camera)
+    ends, tested = np.cumsum(counts), 0
+    for i in range(8):
+        listed = lister.rays[ends[i] - counts[i] : ends[i]]
+        assert (listed[:, 1] == i).all()
+        starts = listed.view(np.float32)[:, 3]
+        found = {
+            (place & 0xFFFF, place >> 16): (bits, start)
+            for place, bits, start in zip(listed[:, 0], listed[:, 2], starts, strict=True)
+        }
+        assert len(found) == counts[i]
+        points = _surface_toward(solid[i], camera[i : i + 1], rng)
+        x, y, depth = camera[i : i + 1].project(torch.from_numpy(points).float()[None])[0].T.numpy()
+        least, per_depth = depth_slices(camera.rotation[i].numpy(), 20.0, camera.distance)
+        for column, row, d in zip((x + 1) * size / 2, (1 - y) * size / 2, depth, strict=True):
+            if max(abs(column % 1 - 0.5), abs(row % 1 - 0.5)) > 0.375 or not (0 < column < size and 0 < row < size):
+                continue  # no sample lies further from the pixel's centre
+            bits, start = found[int(column), int(row)]
+            assert start <= d
+            assert bits >> int((d - least) * per_depth) & 1
+            tested += 1
+    assert tested > 1000
+
+
+def _surface_toward(solid, camera, rng):
+    """World points ``(N, 3)`` on marching cubes' triangles that face an orthographic viewer, of a grid of 20³."""
+    vertices, faces, _, _ = marching_cubes(np.pad(solid, 1).astype(np.float32), 0.5)
+    corners = (vertices[:, ::-1][faces] - 0.5) / 20 - 0.5
+    outward = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    toward = camera.rotation[0, 2].numpy()
+    weights = rng.dirichlet((1, 1, 1), len(corners))
+    points = (corners * weights[..., None]).sum(1)
+    facing = outward @ toward
+    if camera.fov is not None:
+        facing = (outward * (toward * camera.distance - points)).sum(1)
+    return points[facing > 0]
 
 
 @pytest.mark.parametrize("fov", [None, 10.0, 90.0])
