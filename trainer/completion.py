@@ -1,24 +1,22 @@
 """``completion``: a script that completes the command ``unrender`` in a shell, made by shtab from the commands' parsers."""
 
 import argparse
-from pathlib import Path
 
 import shtab
 
-import configs
+from configs import FOLDER
 from trainer import parsers
 from trainer.__main__ import COMMANDS, options_of
 from trainer.command_parser import parse
 
-CONFIGS = Path(configs.__file__).parent
 PROJECT = {  # names of the project's own, which bash offers beside files
-    "config": [*CONFIGS.glob("*.yaml"), *CONFIGS.glob("logger/*.yaml"), *CONFIGS.glob("speed/*.yaml")],
-    "model": CONFIGS.glob("model/*.yaml"),
-    "data": CONFIGS.glob("data/*.yaml"),
-    "trainer": CONFIGS.glob("trainer/*.yaml"),
+    "config": [*FOLDER.glob("*.yaml"), *FOLDER.glob("logger/*.yaml"), *FOLDER.glob("speed/*.yaml")],
+    "model": FOLDER.glob("model/*.yaml"),
+    "data": FOLDER.glob("data/*.yaml"),
+    "trainer": FOLDER.glob("trainer/*.yaml"),
 }
 OFFERED = {
-    f"--{what}": sorted(path.relative_to(CONFIGS).as_posix() for path in paths) for what, paths in PROJECT.items()
+    f"--{what}": sorted(path.relative_to(FOLDER).as_posix() for path in paths) for what, paths in PROJECT.items()
 }
 OFFERED["name"] = parsers.TABLES
 FILES = {"FILE": shtab.FILE, "NAME": shtab.FILE, "INPUT": shtab.FILE, "DIR": shtab.DIRECTORY, "RUN": shtab.DIRECTORY}

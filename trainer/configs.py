@@ -32,7 +32,7 @@ import yaml
 import configs
 from renderers.errors import InputError
 
-PROJECT_CONFIGS = Path(configs.__file__).parent
+PROJECT_CONFIGS = configs.FOLDER
 SECTIONS = ("model", "data", "trainer")
 MAX_BYTES = 2**20  # of a config
 MAX_VALUES = 100_000  # in one, aliases written out

@@ -26,7 +26,7 @@ from trainer.values import (
 
 RUNS = Path("runs")
 RENDERERS = ("opengl", "soft", "absorption", "visual_hull", "emission_absorption")
-TABLES = sorted(path.stem for path in (Path(configs.__file__).parent / "tables").glob("table*.yaml"))
+TABLES = sorted(path.stem for path in (configs.FOLDER / "tables").glob("table*.yaml"))
 FIGURES = {
     "MeshGAN": ("samples", "random", "interpolation", "truncation"),
     "voxels": ("samples", "normals", "views", "view_normals", "thresholds", "interpolation"),
