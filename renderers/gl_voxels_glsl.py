@@ -40,8 +40,8 @@ uniform float pixel;            // its width in cells; of a perspective camera, 
 
 const float NEVER = 1e9;
 // Pixels between a ray and the end of a surface that it passes by. Samples lie 0.4 from the pixel's centre, so CLOSE may cut
-// this pixel, what is nearer than SPARED spares the next pixel, and what is not within SEEN does not concern it.
-const float SPARED = 0.3, CLOSE = 0.5, SEEN = 1.4;
+// this pixel, and what is nearer than SPARED spares the next pixel.
+const float SPARED = 0.3, CLOSE = 0.5;
 struct Ray { vec3 o; vec3 d; vec3 inverse; float start; float end; mat3 axes; };  // depth start + t; in cells, o + t d
 
 Ray ray_at(ivec4 place, vec2 within) {
@@ -72,18 +72,17 @@ int code_at(vec3 cell, int base) { return int(texelFetch(codes, ivec3(cell) + iv
 
 float most(vec3 v) { return max(max(v.x, v.y), v.z); }
 
-struct Hit { float t; float close; float seen; float spared; };  // the surface; see march
+struct Hit { float t; float close; float spared; };  // the surface; see march
 
 // Through cells of the slices that have surface, from the ray's start to the first hit. With a `reach`, only so far behind
-// where surface is CLOSE first, and also that place, where it is SEEN first, and a negative number if what is passed by is
-// ever so close as SPARED.
+// where surface is CLOSE first, and also that place, and a negative number if what is passed by is ever so close as SPARED.
 Hit march(Ray ray, ivec4 place, float reach) {
     int slices = place.z, base = place.y * depth_of_grid;
     vec2 slicing = texelFetch(views, ivec2(3, place.y), 0).xy;
     vec3 o = ray.o, d = ray.d, inverse = ray.inverse, ahead = step(0.0, d);
     vec3 c = floor(o);
     float t = 0.0;
-    Hit hit = Hit(NEVER, NEVER, NEVER, NEVER);
+    Hit hit = Hit(NEVER, NEVER, NEVER);
     for (int i = 0; i < 4096 && t < ray.end; i++) {
         int code = code_at(c, base);
         ivec4 cell = ivec4(texelFetch(cells, ivec2(code, 0), 0));
@@ -113,7 +112,6 @@ Hit march(Ray ray, ivec4 place, float reach) {
             across *= wide * wide;
             hit.spared = min(hit.spared, hits || either ? NEVER : most(gap - across * (SPARED * SPARED)));
             hit.close = min(hit.close, hits || either || most(gap - across * (CLOSE * CLOSE)) < 0.0 ? t : NEVER);
-            hit.seen = min(hit.seen, hits || either || most(gap - across * (SEEN * SEEN)) < 0.0 ? t : NEVER);
         }
         if (hits) { hit.t = at; break; }
         t = leave;
@@ -163,7 +161,7 @@ CENTRE = (
     MARCH
     + """
 uniform int blocks;                      // of 4x4 pixels across the sheet
-layout(location = 0) out vec4 picture;   // shade, alpha
+layout(location = 0) out vec4 picture;   // shade, alpha, depth: 0 to 1 through the unit ball
 layout(location = 1) out vec4 surface;   // normal, depth
 void main() {
     ivec2 at = ivec2(gl_FragCoord.xy);
@@ -174,8 +172,9 @@ void main() {
     Hit hit = march(ray, place, reach);
     bool seen = hit.t < NEVER && hit.t <= hit.close + reach;
     vec3 normal = normal_at(ray, seen ? hit.t : 0.0, place.y * depth_of_grid);
-    float clear = hit.t <= hit.seen + reach ? 255.0 : 254.0, unclear = hit.spared < 0.0 ? 128.0 : 64.0;
-    picture = vec4(seen ? shade(normal) : 0.0, (seen ? clear : hit.close < NEVER ? unclear : 0.0) / 255.0, 0.0, 1.0);
+    float unclear = hit.close < NEVER ? (hit.spared < 0.0 ? 128.0 : 64.0) / 255.0 : 0.0;
+    float depth = 0.5 * (ray.start + hit.t - camera_distance) + 0.5;
+    picture = seen ? vec4(shade(normal), 1.0, depth, 1.0) : vec4(0.0, unclear, 0.0, 1.0);
     surface = vec4(normal, ray.start + hit.t);
 }
 """

@@ -12,7 +12,6 @@ from renderers.kernels.compiled import compiled
 
 # Alpha of the first pass, in bytes; 0 where there is nothing.
 CLEAR = 255
-PASSED = 254  # clear, but something nearer ends close by: to be sampled are those of its neighbours that see that
 BESIDE = 128  # to be sampled: the surface ends so close by that the neighbours hardly see it
 # Anything else is to be sampled, and its neighbours with it.
 
@@ -24,6 +23,7 @@ def bring_back(
     surface,
     rays,
     counts,
+    apart,
     state,
     picture,
     geometry,
@@ -34,11 +34,12 @@ def bring_back(
     Those are the ones whose ray passed closely by a surface, and the clear ones beside an end of it that may cut them.
 
     Args:
-        shades: ``(H, W, 2)`` bytes, shade and alpha of the first pass.
+        shades: ``(H, W, 4)`` bytes of the first pass: shade, alpha, and depth, 0 to 255 through the unit ball.
         surface: ``(H, W, 4)`` normal and depth; or of no height, without geometry.
         rays: ``(N, 4)``, see :func:`renderers.kernels.list_numba.list_grids`.
         counts: ``(B,)``, how many of them each grid has.
-        state: ``(S + 2, S + 2)`` bytes, work space whose border is CLEAR.
+        apart: a neighbour so much farther, in such steps, lies behind an edge.
+        state: ``(S + 2, S + 2, 2)`` bytes, alpha and depth: work space whose border is CLEAR and near.
         picture: ``(2, B, S, S)``, image and alpha: written.
         geometry: ``(4, B, S, S)``, normal and depth: written, with geometry.
         marked: ``(N, 4)`` int32: rays as in ``rays`` are written.
@@ -46,13 +47,13 @@ def bring_back(
     found, end = 0, 0
     for grid in range(len(counts)):
         begin, end = end, end + counts[grid]
-        state[1:-1, 1:-1] = 0
+        state[1:-1, 1:-1, 0] = 0
         for n in range(begin, end):
             row, column = _place(n, shades.shape[1])
             x, y = rays[n, 0] & 0xFFFF, rays[n, 0] >> 16
             alpha = shades[row, column, 1]
-            state[y + 1, x + 1] = alpha
-            if alpha >= PASSED:
+            state[y + 1, x + 1, 0], state[y + 1, x + 1, 1] = alpha, shades[row, column, 2]
+            if alpha == CLEAR:
                 picture[0, grid, y, x] = shades[row, column, 0] * np.float32(1 / 255)
                 picture[1, grid, y, x] = 1.0
                 if len(surface):
@@ -60,15 +61,16 @@ def bring_back(
                         geometry[channel, grid, y, x] = surface[row, column, channel]
         for n in range(begin, end):
             x, y = (rays[n, 0] & 0xFFFF) + 1, (rays[n, 0] >> 16) + 1
-            own = state[y, x]
+            own = state[y, x, 0]
             if own == 0:
                 continue
-            if own >= PASSED:
+            if own == CLEAR:
                 ends = 0
-                for beside in (state[y - 1, x], state[y + 1, x], state[y, x - 1], state[y, x + 1]):
+                for row, column in ((y - 1, x), (y + 1, x), (y, x - 1), (y, x + 1)):
+                    beside = state[row, column, 0]
                     if beside == BESIDE:
                         ends += 1
-                    elif beside < PASSED or (beside == PASSED and own == CLEAR):
+                    elif beside != CLEAR or state[row, column, 1] > state[y, x, 1] + apart:
                         ends += 2
                 if ends < 2:
                     continue

@@ -11,7 +11,7 @@ pytest.importorskip("moderngl")
 
 from skimage.measure import marching_cubes
 
-from renderers import Camera, OpenGLRenderer, TriangleMesh, ViewDistribution, VoxelGrid
+from renderers import Camera, OpenGLRenderer, TriangleMesh, ViewDistribution, VoxelGrid, gl_voxels
 from renderers.gl_cells import cell_planes, surface_points
 from renderers.gl_context import log_renderer
 from renderers.gl_rays import RayLister
@@ -37,6 +37,29 @@ def test_voxels_agree(surface, fov):
     assert overlap(a.alpha, b.alpha) > 0.998
     assert (a.depth - b.depth)[inner].abs().median() < 2e-3
     assert angles(a.normals, b.normals)[inner].median() < 2
+
+
+@pytest.mark.parametrize(("voxels", "size"), [(64, 128), (32, 128), (16, 128), (24, 192)])
+def test_edges_before_other_surface_agree(voxels, size):
+    """A small plate well before a large one: alpha is 1 on both sides of its outline, and depth alone tells of it."""
+    unit = voxels // 16
+    solid = torch.zeros(voxels, voxels, voxels)
+    solid[10 * unit : 11 * unit, 4 * unit : 12 * unit, 4 * unit : 12 * unit] = 1
+    solid[2 * unit : 3 * unit, unit : 15 * unit, unit : 15 * unit] = 1
+    camera = ViewDistribution(azimuth=(-40, 40), elevation=(-30, 30)).sample(16, torch.Generator().manual_seed(0))
+    a, b = both(grids(*[solid] * 16), camera, size)
+    different = (a.image - b.image).abs()[(a.alpha == 1) & (b.alpha == 1)]
+    assert (different > 0.15).sum() < 60  # of 45,000
+
+
+@pytest.mark.parametrize("fov", [None, 40.0])
+def test_few_pixels_are_sampled_four_times(fov, monkeypatch):
+    """Those in whose first ray is no doubt are not, and edges agree all the same."""
+    marked, draw = [], gl_voxels._Sheet.draw_edges
+    monkeypatch.setattr(gl_voxels._Sheet, "draw_edges", lambda *a: (marked.append(len(a[1])), draw(*a))[1])
+    a, b = both(grids(chair(), chair(leg=3), blob(seed=1), blob(seed=2)), views(4, fov))
+    assert 0.01 < sum(marked) / (4 * 128**2) < 0.03
+    assert mean_difference(a.alpha, b.alpha) < 0.05
 
 
 def test_thin_legs_look_the_same_from_every_side():
