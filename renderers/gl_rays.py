@@ -9,6 +9,7 @@ from renderers.cameras import Camera
 from renderers.gl_cells import outward_normals, surface_points
 from renderers.kernels.list_numba import extents_of_codes, list_grids
 
+BLOCK = 4  # pixels along an edge: what software drivers shade at once
 RAYS_ACROSS = 1 << 12  # rays in a row of the shader's texture, as the shader has it
 
 
@@ -34,7 +35,7 @@ class RayLister:
         self.cubes = cubes
         x, y = 8 * -(-(voxels + 2) // 8), voxels + 2
         self.codes = np.zeros((grids, y, y, x), np.uint8)
-        most = grids * (4 * -(-size // 4)) ** 2
+        most = grids * (BLOCK * -(-size // BLOCK)) ** 2
         self.rays = np.zeros((-(-most // RAYS_ACROSS) * RAYS_ACROSS, 4), np.int32)
         self.views = np.zeros((grids, 4, 4), np.float32)
         self._words = self.codes.view(np.uint64)

@@ -13,12 +13,11 @@ from torch import Tensor
 from renderers import gl_voxels_glsl as glsl
 from renderers.cameras import Camera
 from renderers.gl_cells import packed_cells
-from renderers.gl_rays import RAYS_ACROSS, RayLister
+from renderers.gl_rays import BLOCK, RAYS_ACROSS, RayLister
 from renderers.kernels.bring_numba import CLEAR, bring_back, bring_samples
 from renderers.lighting import Lighting
 from renderers.scenes import check_range
 
-BLOCK = 4  # pixels along an edge: what software drivers shade at once
 MOST_BANDS = 512  # rows of blocks in the second pass, at once
 
 
@@ -29,9 +28,9 @@ class VoxelMarcher:
     depth; only those are drawn, close-packed, and rays visit only those slices.
 
     A first pass sends one ray through each of them. Where it runs clear, that is the pixel. Where it passes so closely by
-    the end of a surface, or meets one so steep, that samples of the pixel may differ, or stops well before the next pixel's
-    ray, the pixel is listed (2 to 3 in 100 of a chair's picture), and a second pass takes four samples of each. Where a pixel
-    is wider than a voxel a centre ray could miss thin parts, and where voxels are cubes nothing warns of an edge: there every
+    the end of a surface, or meets one so steep, that samples may differ, or stops well before the next pixel's ray, the
+    pixel is listed (2 to 3 in 100 of a chair's picture), and a second pass takes four samples of each. Where a pixel is
+    wider than a voxel a centre ray could miss thin parts, and where voxels are cubes nothing warns of an edge: there every
     pixel takes four samples.
 
     Args:

@@ -44,5 +44,5 @@ def parse(parser: CommandParser, argv: list[str]) -> argparse.Namespace | None:
 
 def run_options(parser: CommandParser) -> None:
     """Add those that name a run and its checkpoint."""
-    parser.add_argument("--run_dir", metavar="RUN", help="a run that fit made")
+    parser.add_argument("--run_dir", metavar="RUN", help="a run that fit made: its config and last checkpoint")
     parser.add_argument("--ckpt_path", metavar="FILE", help="another checkpoint: a file, or last or best of the run")

@@ -1,7 +1,9 @@
 """The short help of LightningCLI's commands. It parses nothing: LightningCLI does, and ``--help_all`` prints its own."""
 
-from trainer.command_parser import CommandParser
+from trainer.command_parser import CommandParser, run_options
 from trainer.values import EXTRACTORS
+
+EXTRACTOR = "  --model.extractor=NAME             what FID compares: " + ", ".join(EXTRACTORS)
 
 
 def _experiment(command: str, description: str, examples: tuple[str, ...], more: str) -> CommandParser:
@@ -60,8 +62,7 @@ def fit() -> CommandParser:
 
 def _evaluation(command: str, description: str, examples: tuple[str, ...], more: str) -> CommandParser:
     parser = _experiment(command, description, examples, more)
-    parser.add_argument("--run_dir", metavar="RUN", help="a run that fit made: its config and last checkpoint")
-    parser.add_argument("--ckpt_path", metavar="FILE", help="another checkpoint: a file, or last or best of the run")
+    run_options(parser)
     return parser
 
 
@@ -73,7 +74,7 @@ def validate() -> CommandParser:
             "validate --run_dir runs/demo/001",
             "validate --run_dir runs/demo/001 --model.extractor=imagenet --model.kid_subset=100",
         ),
-        "  --model.extractor=NAME             what FID compares: " + ", ".join(EXTRACTORS),
+        EXTRACTOR,
     )
 
 
@@ -82,7 +83,7 @@ def test() -> CommandParser:
         "test",
         "Print a checkpoint's metrics on the test data.",
         ("test --run_dir runs/demo/001",),
-        "  --model.extractor=NAME             what FID compares: " + ", ".join(EXTRACTORS),
+        EXTRACTOR,
     )
 
 
