@@ -50,7 +50,7 @@ chaos: setup ## kill trainings of all modules at random moments and compare what
 .PHONY: extractor
 extractor: setup ## train the classifier behind the FID extractor renders_small and put its weights into metrics/weights
 	$(BIN)/python -m trainer fit --config extractor.yaml
-	$(BIN)/python -m lightning_modules.export_extractor "$$(ls -td runs/extractor/* | head -n 1)"
+	$(BIN)/python -m trainer.commands.export_extractor "$$(ls -td runs/extractor/* | head -n 1)"
 
 .PHONY: test-pyrender
 test-pyrender: setup ## run the OpenGL tests on the two maintained forks of pyrender as well

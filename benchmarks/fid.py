@@ -21,9 +21,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from datamodules.picture_sets import open_pictures
-from datamodules.render_cache import RenderCache
-from datamodules.renders import shape_renders
+from datamodules.images.image_set import open_pictures
+from datamodules.renders.cache import RenderCache
+from datamodules.renders.shapenet import shape_renders
 from datamodules.shapes import ProceduralShapes, ShapeSource, VoxelArchive, write_archive
 from metrics import PictureFID, load_extractor
 from renderers import OpenGLRenderer, ViewDistribution
@@ -125,7 +125,7 @@ def main() -> None:
     rows = run(arguments.pictures, arguments.size, arguments.extractor)
     if arguments.json:
         arguments.json.write_text(json.dumps(rows, indent=1))
-    from benchmarks.__main__ import machine, show
+    from benchmarks.output import machine, show
 
     print(machine())
     show(rows)

@@ -143,7 +143,7 @@ def train(size: int, steps: int, batch: int) -> list[dict[str, float]]:
 
 
 if __name__ == "__main__":
-    from benchmarks.__main__ import machine, show
+    from benchmarks.output import machine, show
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", type=int, nargs="*", default=[])

@@ -1,9 +1,9 @@
-"""Pictures a second of new voxel grids: naive pyrender, OpenGLRenderer's two backends, and worker processes.
+"""Pictures a second of new voxel grids: naive pyrender and OpenGLRenderer's two backends.
 
     python -m benchmarks.opengl [--voxels 64] [--size 128] [--batch 64] [--json figures.json]
 
 Every picture is of a new binary grid (procedural chairs and lumps by turns) from a new view, under two lights, and counts
-from the grid in memory to the picture in memory. All but the last rows are of one core, OpenGL's own threads included: the
+from the grid in memory to the picture in memory. All rows are of one core, OpenGL's own threads included: the
 benchmark runs itself again, bound to one core. Each repeat measures all ways in turn, so that a busy machine slows all
 alike; the figure is the median, and "times naive" the median of the ratios.
 """
@@ -28,40 +28,32 @@ from renderers import Camera, OpenGLRenderer, ViewDistribution, VoxelGrid
 
 
 def run(voxels: int = 64, size: int = 128, batch: int = 64, repeats: int = 7) -> list[dict[str, Any]]:
-    """One row a way: name, processes, frames a second, and how many times the naive way."""
-    settings = [str(x) for x in (voxels, size, batch, repeats)]
-    rows = []
-    for mode, cores in (("alone", 1), ("pools", None)):
-        available = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
-        pin = f"import os; os.sched_setaffinity(0, {{{available[-1]}}}); " if cores == 1 and available else ""
-        code = f"{pin}from benchmarks.opengl import child; child({mode!r}, {', '.join(settings)})"
-        environment = {**os.environ, "LP_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-        output = subprocess.run(
-            [sys.executable, "-c", f"if __name__ == '__main__':\n    {code}"],
-            stdout=subprocess.PIPE,
-            text=True,
-            check=True,
-            env=environment,
-            cwd=Path(__file__).parents[1],
-        ).stdout
-        rows += json.loads(output.splitlines()[-1])
-    naive = rows[0]["frames_per_s"]
-    for row in rows:
-        row.setdefault("times_naive", row["frames_per_s"] / naive)
-    return rows
+    """One row a way: name, frames a second, and how many times the naive way."""
+    settings = ", ".join(map(str, (voxels, size, batch, repeats)))
+    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+    pin = f"import os; os.sched_setaffinity(0, {{{cores[-1]}}}); " if cores else ""
+    code = f"{pin}from benchmarks.opengl import child; child({settings})"
+    output = subprocess.run(
+        [sys.executable, "-c", code],
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+        env={**os.environ, "LP_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
+        cwd=Path(__file__).parents[1],
+    ).stdout
+    return json.loads(output.splitlines()[-1])
 
 
-def child(mode: str, voxels: int, size: int, batch: int, repeats: int) -> None:
+def child(voxels: int, size: int, batch: int, repeats: int) -> None:
     """Measure in this process, and print rows as JSON."""
     torch.set_num_threads(1)
     generator = torch.Generator().manual_seed(0)
     scene = VoxelGrid(torch.stack([solid(voxels, i) for i in range(batch)])[:, None])
     camera = ViewDistribution().sample(batch, generator)
-    rows = _alone(scene, camera, size, repeats) if mode == "alone" else _pools(scene, camera, size, repeats)
-    print(json.dumps(rows))
+    print(json.dumps(_measure(scene, camera, size, repeats)))
 
 
-def _alone(scene: VoxelGrid, camera: Camera, size: int, repeats: int) -> list[dict[str, Any]]:
+def _measure(scene: VoxelGrid, camera: Camera, size: int, repeats: int) -> list[dict[str, Any]]:
     few = slice(0, 8)  # the slow ways draw fewer pictures
     small = VoxelGrid(scene.occupancy[few]), camera[few]
     moderngl = OpenGLRenderer(size, backend="moderngl")
@@ -86,32 +78,11 @@ def _alone(scene: VoxelGrid, camera: Camera, size: int, repeats: int) -> list[di
     return [
         {
             "way": name,
-            "processes": 1,
             "frames_per_s": statistics.median(values),
             "times_naive": statistics.median(a / b for a, b in zip(values, rates["naive pyrender"], strict=True)),
         }
         for name, values in rates.items()
     ]
-
-
-def _pools(scene: VoxelGrid, camera: Camera, size: int, repeats: int) -> list[dict[str, Any]]:
-    from renderers.pool import RenderPool
-
-    rows = []
-    for backend in ("pyrender", "moderngl"):
-        for workers in (1, 2):
-            part = slice(0, 8 if backend == "pyrender" else len(scene))
-            some = VoxelGrid(scene.occupancy[part]), camera[part]
-            with RenderPool(OpenGLRenderer(size, backend=backend, geometry=False), workers) as pool:
-                for future in [pool.submit(*some) for _ in range(2 * workers)]:
-                    future.result()
-                start = time.perf_counter()
-                futures = [pool.submit(*some) for _ in range(repeats + 1)]
-                for future in futures:
-                    future.result()
-                rate = len(futures) * len(some[0]) / (time.perf_counter() - start)
-            rows.append({"way": f"{backend}, pool", "processes": workers, "frames_per_s": rate})
-    return rows
 
 
 class Naive:
@@ -123,7 +94,7 @@ class Naive:
         )  # sets pyrender up for no window
         import pyrender
 
-        from renderers.gl_pyrender import _context
+        from renderers.opengl.pyrender_backend import _context
 
         self.pyrender, self.offscreen, self.size = pyrender, _context().offscreen, size
 

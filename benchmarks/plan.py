@@ -98,7 +98,7 @@ def main(argv: list[str]) -> int:
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    from benchmarks.__main__ import show
+    from benchmarks.output import show
 
     show(lines)
     return 0
@@ -107,7 +107,7 @@ def main(argv: list[str]) -> int:
 def _step(given: argparse.Namespace) -> Measured:
     alone = (given.batch_per_gpu, given.seconds_per_step)
     if alone == (None, None) and given.peak_gigabytes is None:
-        from benchmarks.__main__ import machine
+        from benchmarks.output import machine
 
         step = measured(given.config, machine())
         print(f"measured on this machine, {machine()}: {step.seconds:.4g} s a step of {step.batch}\n")
@@ -118,8 +118,8 @@ def _step(given: argparse.Namespace) -> Measured:
 
 
 def _budget(config: str) -> Budget:
-    from trainer.load_data import DataOf
-    from trainer.quiet import quiet
+    from trainer.cli.log_filters import quiet
+    from trainer.runs.data_loading import DataOf
 
     with quiet():
         return budget(DataOf(config, []).model())

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from renderers import InputError
-from renderers.files import write_atomically
+from utils.files import write_atomically
 
 FILE = Path("runs") / "benchmarks" / "benchmarks.json"
 MEASURED = ("figure", "machine", "date", "torch")  # texts that do not say what was measured

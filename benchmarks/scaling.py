@@ -19,8 +19,8 @@ from typing import Any
 import torch
 
 from benchmarks import bare, budget, ranks
-from trainer.configs import compose
-from trainer.load_data import DataOf
+from trainer.cli.config_composition import compose
+from trainer.runs.data_loading import DataOf
 
 CONFIGS = ("demo.yaml", "chairs.yaml", "chanterelle.yaml", "heads.yaml", "ffhq.yaml")
 FULL_SIZE = {"chairs.yaml": 1, "ffhq.yaml": 2}  # and the batch of a step on the CPU

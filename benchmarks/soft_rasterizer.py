@@ -21,9 +21,9 @@ from pathlib import Path
 import torch
 
 from renderers.cameras import Camera
+from renderers.meshes.grid_mesh import sheet
 from renderers.scenes import TriangleMesh
-from renderers.soft_rasterizer import SoftRasterizer
-from renderers.topology import sheet
+from renderers.soft_rasterizer.renderer import SoftRasterizer
 
 PICTURE, TEXTURE, FOV = 128, 256, 10.0
 GRIDS = (33, 64, 128, 180, 256)  # 1,484 to 100,742 triangles

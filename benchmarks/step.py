@@ -118,7 +118,7 @@ def run(config: str = "demo.yaml", steps: int = 30, compiled: bool = False) -> l
 
 
 if __name__ == "__main__":
-    from benchmarks.__main__ import show
+    from benchmarks.output import show
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--config", default="demo.yaml")

@@ -32,7 +32,7 @@ from renderers import (
     VisualHullRenderer,
     VoxelGrid,
 )
-from renderers.resample import resample_plainly
+from renderers.grid_sampling import resample_plainly
 
 PLAIN = {
     "absorption": "plain absorption",
@@ -145,7 +145,7 @@ def main() -> None:
     rows = run(arguments.voxels, arguments.batch)
     if arguments.json:
         arguments.json.write_text(json.dumps(rows, indent=1))
-    from benchmarks.__main__ import show
+    from benchmarks.output import show
 
     show(rows)
 

@@ -13,8 +13,8 @@ from typing import Any
 
 import torch
 
-from benchmarks.__main__ import machine, show
-from datamodules.renders import KeptSolids, render_shapes
+from benchmarks.output import machine, show
+from datamodules.renders.shapenet import KeptSolids, render_shapes
 from datamodules.shapes import ProceduralShapes, ShapeSource, VoxelArchive
 from metrics import PictureFID, load_extractor
 from renderers import OpenGLRenderer, ViewDistribution

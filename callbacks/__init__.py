@@ -1,14 +1,13 @@
 """What happens beside training: progress, grids, evaluations, shapes, a report."""
 
-from callbacks.compile_networks import CompileNetworks
-from callbacks.evaluation_log import EvaluationLog
-from callbacks.progress import RunProgress
-from callbacks.report import Report
-from callbacks.samples import SampleGrids
-from callbacks.shape_writer import ShapeWriter
+from callbacks.html_report import Report
+from callbacks.loggers.wandb import WandbRun
+from callbacks.metrics_log import EvaluationLog, ValidationRecord
+from callbacks.progress_bar import RunProgress
+from callbacks.sample_grids import SampleGrids
+from callbacks.shape_export import ShapeWriter
 from callbacks.throughput import Throughput
-from callbacks.validation_record import ValidationRecord
-from callbacks.wandb_run import WandbRun
+from callbacks.torch_compile import CompileNetworks
 
 __all__ = [
     "CompileNetworks",

@@ -2,10 +2,10 @@
 
 from datamodules.chanterelle import ChanterelleDataModule
 from datamodules.ffhq import FFHQDataModule
-from datamodules.heads import HeadPictures, HeadsDataModule
-from datamodules.render_classes import ArchiveClassesDataModule, RenderClassesDataModule, ShapeNetClassesDataModule
-from datamodules.renders import ShapeNetRenderDataModule
-from datamodules.shape_batches import ShapeDataModule
+from datamodules.renders.labelled import ArchiveClassesDataModule, RenderClassesDataModule, ShapeNetClassesDataModule
+from datamodules.renders.shapenet import ShapeNetRenderDataModule
+from datamodules.synthetic_heads import HeadPictures, HeadsDataModule
+from datamodules.voxel_grids import ShapeDataModule
 
 __all__ = [
     "ArchiveClassesDataModule",

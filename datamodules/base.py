@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from datamodules.render_cache import RenderCache
-from datamodules.sampling import BatchPlan, ShareSampler, StepBatchSampler
+from datamodules.renders.cache import RenderCache
+from datamodules.samplers import BatchPlan, ShareSampler, StepBatchSampler
 
 
 class RunDataModule(pl.LightningDataModule):

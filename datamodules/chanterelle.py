@@ -13,10 +13,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
 from datamodules.base import RunDataModule
-from datamodules.decoding import OnCorrupt, check_on_corrupt
-from datamodules.masked_pictures import read_masked, unify_intensity
+from datamodules.images.alpha_masked import read_masked, unify_intensity
+from datamodules.images.decoding import OnCorrupt, check_on_corrupt
 from renderers import InputError, Renderer, ViewDistribution
-from renderers.files import fingerprint
+from utils.files import fingerprint
 
 
 class ChanterelleDataModule(RunDataModule):

@@ -13,14 +13,14 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from datamodules.base import RunDataModule
-from datamodules.decoding import OnCorrupt, check_on_corrupt
-from datamodules.picture_reader import PictureReader
-from datamodules.picture_sources import PictureError, open_source
-from datamodules.picture_survey import complaint
-from datamodules.readable import readable_numbers
-from datamodules.render_cache import RenderCache
+from datamodules.images.decoding import OnCorrupt, check_on_corrupt
+from datamodules.images.readable import readable_numbers
+from datamodules.images.reader import PictureReader
+from datamodules.images.sources import PictureError, open_source
+from datamodules.images.validation import complaint
+from datamodules.renders.cache import RenderCache
 from renderers import InputError
-from renderers.files import cache_root, fingerprint
+from utils.files import cache_root, fingerprint
 
 FFHQ_VERSION = 2  # raise when a change makes other pictures of the same files
 

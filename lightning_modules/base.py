@@ -13,9 +13,9 @@ import torch
 from pytorch_lightning.strategies import DDPStrategy
 from torch import Tensor, nn
 
-from lightning_modules.ranks import average_gradients, check_ranks, mean_over_ranks
-from networks.ranks import share_batch_norm
+from networks.synced_layers import share_batch_norm
 from renderers import InputError, Renderer
+from utils.distributed import average_gradients, check_ranks, mean_over_ranks
 
 
 def random_stream(*key: int | str) -> torch.Generator:

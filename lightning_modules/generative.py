@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from lightning_modules.base import ClockedModule, random_stream
-from lightning_modules.ranks import gather_over_ranks
 from metrics import PictureFID, load_extractor, mean_occupancy, mean_pairwise_iou
 from metrics.kid import check_subset
 from renderers import Camera, InputError, Renderer, Rendering, ViewDistribution, VoxelGrid
-from renderers.files import cache_root
+from utils.distributed import gather_over_ranks
+from utils.files import cache_root
 
 
 class GenerativeModule(ClockedModule):

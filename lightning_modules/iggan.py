@@ -8,8 +8,8 @@ import torch
 from pytorch_lightning.cli import OptimizerCallable
 from torch import Tensor, nn
 
-from lightning_modules.adversarial import adam_gan, check_alike
 from lightning_modules.base import frozen
+from lightning_modules.gan_step import adam_gan, check_alike
 from lightning_modules.generative import VoxelGenerativeModule, check_picture_sizes
 from lightning_modules.losses import (
     discriminator_loss,

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from pytorch_lightning.cli import OptimizerCallable
 from torch import Tensor, nn
 
-from lightning_modules.adversarial import adam_gan, play
+from lightning_modules.gan_step import adam_gan, play
 from lightning_modules.generative import GenerativeModule
 from lightning_modules.losses import full
 from renderers import InputError

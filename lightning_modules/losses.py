@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from networks.ranks import sum_over_ranks
+from utils.distributed import sum_over_ranks
 
 
 def full(x: Tensor) -> Tensor:

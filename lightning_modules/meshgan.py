@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from lightning_modules.base import frozen, random_stream
 from lightning_modules.generative import GenerativeModule
-from lightning_modules.growth import Growth, GrowthPhase, Stage
 from lightning_modules.losses import discriminator_loss, generator_loss, gradient_penalty
+from lightning_modules.progressive_growing import Growth, GrowthPhase, Stage
 from metrics.depth import measure_depth
 from networks import GeneratedScene, MeshGenerator, StyleGANDiscriminator, draw_offsets
 from networks.stylegan_layers import StyledLayer, fade_pictures

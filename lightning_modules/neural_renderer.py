@@ -12,7 +12,7 @@ from torch import Tensor
 from lightning_modules.base import ClockedModule, random_stream
 from lightning_modules.losses import picture_loss, relative_error
 from renderers import InputError, NeuralRenderer, Renderer, ViewDistribution, VoxelGrid
-from renderers.state_files import load_state
+from utils.torch_io import load_state
 
 
 def adam(params: Any) -> torch.optim.Optimizer:

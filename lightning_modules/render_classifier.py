@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from lightning_modules.base import ClockedModule
 from renderers import InputError
-from renderers.files import write_atomically
-from renderers.state_files import load_state
+from utils.files import write_atomically
+from utils.torch_io import load_state
 
 
 def adamw(params: Any) -> torch.optim.Optimizer:

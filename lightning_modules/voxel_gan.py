@@ -9,7 +9,7 @@ from jaxtyping import Float
 from pytorch_lightning.cli import OptimizerCallable
 from torch import Tensor, nn
 
-from lightning_modules.adversarial import adam_gan, play
+from lightning_modules.gan_step import adam_gan, play
 from lightning_modules.generative import VoxelGenerativeModule, as_grid, check_picture_sizes
 from lightning_modules.losses import full
 from renderers import Camera, InputError, Renderer, ViewDistribution, VoxelGrid

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from networks import InceptionV3, RenderClassifier
 from renderers import InputError
-from renderers.files import cache_root, write_atomically
-from renderers.progress import Progress
-from renderers.state_files import load_state
+from utils.files import cache_root, write_atomically
+from utils.progress import Progress
+from utils.torch_io import load_state
 
 WEIGHTS = Path(__file__).parent / "weights"
 NETWORKS = {"renders_small": RenderClassifier, "renders": InceptionV3, "imagenet": InceptionV3}
@@ -27,7 +27,7 @@ IMAGENET_URL = f"https://github.com/mseitzer/pytorch-fid/releases/download/fid_w
 MAKE = {
     "renders_small": "make extractor",
     "renders": "python -m trainer fit --config extractor_renders.yaml, then "
-    "python -m lightning_modules.export_extractor RUN FILE",
+    "python -m trainer.commands.export_extractor RUN FILE",
 }
 
 

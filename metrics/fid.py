@@ -13,8 +13,8 @@ from torchmetrics.image.fid import FrechetInceptionDistance
 
 from metrics.extractors import FeatureExtractor
 from metrics.kid import KernelDistance
-from renderers.files import save_torch
-from renderers.state_files import load_state
+from utils.files import save_torch
+from utils.torch_io import load_state
 
 _REAL = ("real_features_sum", "real_features_cov_sum", "real_features_num_samples")
 

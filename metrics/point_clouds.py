@@ -13,7 +13,7 @@ from scipy.spatial import KDTree
 from torch import Tensor
 
 from renderers import InputError
-from renderers.surface import marching_cubes
+from renderers.meshes.marching_cubes import marching_cubes
 
 
 def sample_surface(

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from networks.voxel_generator import power_of_two
-from renderers.errors import InputError
+from utils.errors import InputError
 
 
 class RenderNet(nn.Module):

@@ -14,7 +14,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from networks.ranks import group_deviation, rank_count
+from networks.synced_layers import group_deviation
+from utils.distributed import rank_count
 
 GAIN = math.sqrt(2)  # He's, for a layer before a leaky ReLU
 SLOPE = 0.2

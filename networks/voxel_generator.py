@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from renderers.errors import InputError
+from utils.errors import InputError
 
 
 def power_of_two(name: str, value: int, least: int) -> int:

@@ -2,15 +2,14 @@
 
 from renderers.base import Renderer, Rendering, Scene
 from renderers.cameras import Camera, ViewDistribution
-from renderers.errors import InputError
 from renderers.lighting import Lighting
+from renderers.meshes.grid_mesh import sheet
 from renderers.neural import NeuralRenderer
-from renderers.opengl import OpenGLRenderer
-from renderers.pool import RenderPool
+from renderers.opengl.renderer import OpenGLRenderer
 from renderers.scenes import TriangleMesh, VoxelGrid
-from renderers.soft_rasterizer import SoftRasterizer
-from renderers.topology import sheet
-from renderers.volume import AbsorptionRenderer, EmissionAbsorptionRenderer, VisualHullRenderer
+from renderers.soft_rasterizer.renderer import SoftRasterizer
+from renderers.volume.renderer import AbsorptionRenderer, EmissionAbsorptionRenderer, VisualHullRenderer
+from utils.errors import InputError
 
 __all__ = [
     "AbsorptionRenderer",
@@ -20,7 +19,6 @@ __all__ = [
     "Lighting",
     "NeuralRenderer",
     "OpenGLRenderer",
-    "RenderPool",
     "Renderer",
     "Rendering",
     "Scene",

@@ -12,8 +12,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from renderers.cameras import Camera
-from renderers.errors import InputError
 from renderers.scenes import TriangleMesh, VoxelGrid
+from utils.errors import InputError
 
 Scene = VoxelGrid | TriangleMesh
 

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from renderers.errors import InputError
+from utils.errors import InputError
 
 ORTHOGRAPHIC_DISTANCE = 2.0  # an orthographic image does not depend on it; depth is measured from there
 

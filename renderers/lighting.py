@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from renderers.errors import InputError
+from utils.errors import InputError
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from renderers.base import Renderer, Rendering, Scene, composite
 from renderers.cameras import Camera
-from renderers.resample import resample
+from renderers.grid_sampling import resample
 from renderers.scenes import VoxelGrid
 
 

@@ -60,8 +60,8 @@ def die(phase: str, call: int, delay: float, number: int) -> None:
     """Let this process get a signal ``delay`` seconds after the ``call``-th time that it begins with a phase."""
     from pytorch_lightning.strategies import SingleDeviceStrategy
 
-    from datamodules.render_cache import RenderCache
-    from trainer.keeping import KeepCheckpoints
+    from callbacks.checkpointing import KeepCheckpoints
+    from datamodules.renders.cache import RenderCache
 
     owner, name = {
         "rendering": (RenderCache, "_indices"),
@@ -233,7 +233,7 @@ def main() -> int:
     options = parser.parse_args()
     os.environ |= {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     sys.path.insert(0, str(ROOT))
-    import trainer.cli  # noqa: F401  once for all
+    import trainer.cli.lightning_cli  # noqa: F401  once for all
 
     names, phases, began = options.modules.split(","), options.phases.split(","), time.monotonic()
     shares: dict[str, list[str]] = {name: [] for name in names}

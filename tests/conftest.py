@@ -7,7 +7,16 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import jaxtyping
 from jaxtyping import install_import_hook
 
-PACKAGES = ["callbacks", "datamodules", "lightning_modules", "metrics", "networks", "renderers"]
+PACKAGES = [
+    "callbacks",
+    "datamodules",
+    "lightning_modules",
+    "metrics",
+    "networks",
+    "renderers",
+    "utils",
+    "visualization",
+]
 install_import_hook(PACKAGES, "typecheck.check")
 
 import pytest

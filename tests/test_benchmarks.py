@@ -10,10 +10,11 @@ import torch
 from small_iggan import iggan, renders, trainer
 
 from benchmarks import record
-from benchmarks.__main__ import machine, main
+from benchmarks.__main__ import main
 from benchmarks.bare import InTurns, share
 from benchmarks.budget import Budget, budget
 from benchmarks.meshgan import PARTS, split, train
+from benchmarks.output import machine
 from benchmarks.plan import Measured, rows
 
 

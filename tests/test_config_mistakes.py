@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from trainer.__main__ import main
-from trainer.configs import PROJECT_CONFIGS, compose
+from trainer.cli.config_composition import PROJECT_CONFIGS, compose
 
 EXPERIMENTS = sorted(path.name for path in PROJECT_CONFIGS.glob("*.yaml"))
 ALL = bool(os.environ.get("UNRENDER_ALL_MISTAKES"))

@@ -12,7 +12,7 @@ from PIL import Image
 
 from datamodules.shapes import write_archive, write_binvox
 from trainer.__main__ import main
-from trainer.configs import PROJECT_CONFIGS
+from trainer.cli.config_composition import PROJECT_CONFIGS
 
 # extractor_renders*.yaml: tests/test_extractor_configs.py
 EXPERIMENTS = sorted(p.name for p in PROJECT_CONFIGS.glob("*.yaml") if not p.name.startswith("extractor_renders"))

@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from datamodules import ShapeNetClassesDataModule
-from datamodules.render_classes import LARGEST_CLASSES
+from datamodules.renders.labelled import LARGEST_CLASSES
 from datamodules.shapes import write_archive, write_binvox
-from lightning_modules import export_extractor
 from metrics import load_extractor
 from renderers import InputError, OpenGLRenderer, ViewDistribution
 from trainer.__main__ import main
+from trainer.commands import export_extractor
 
 MODELNET = ["bathtub", "bed", "chair", "desk", "dresser", "monitor", "night_stand", "sofa", "table", "toilet"]
 SMALL = [

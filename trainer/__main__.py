@@ -1,7 +1,7 @@
 """``python -m trainer COMMAND …``: the table of commands.
 
 Each command is a function ``main(argv: list[str]) -> int`` in a module of its own, imported when it is asked for; its
-options are those of the function of its name in :mod:`trainer.parsers`, or of :mod:`trainer.experiment_help` for
+options are those of the function of its name in :mod:`trainer.cli.arguments`, or of :mod:`trainer.cli.experiment_help` for
 LightningCLI's. Help must not wait seconds for torch.
 """
 
@@ -12,8 +12,8 @@ import sys
 import time
 from typing import NamedTuple
 
-from trainer import experiment_help, parsers
-from trainer.command_parser import CommandParser
+from trainer.cli import arguments, experiment_help
+from trainer.cli.command_parser import CommandParser
 
 
 class Command(NamedTuple):
@@ -24,21 +24,21 @@ class Command(NamedTuple):
 
 
 COMMANDS = {
-    "fit": Command("train, or continue a training", "trainer.cli:fit"),
-    "validate": Command("print a checkpoint's metrics on the validation data", "trainer.cli:validate"),
-    "test": Command("print a checkpoint's metrics on the test data", "trainer.cli:test"),
-    "predict": Command("write shapes and pictures from a checkpoint", "trainer.cli:predict"),
-    "prepare": Command("draw the pictures that a training needs, before it", "trainer.prepare:main"),
-    "figures": Command("draw the papers' figures of a trained model and its data", "trainer.figures:main"),
-    "fid": Command("compare two folders of pictures by FID and KID", "trainer.fid:main"),
-    "shapes": Command("compare a run's voxel shapes with real ones", "trainer.shape_metrics:main"),
-    "table": Command("run and gather a table of the papers, beside their figures", "trainer.table:main"),
-    "export": Command("write samples of a run as 3D files", "trainer.export:main"),
-    "render": Command("draw meshes, voxels or a config's shapes", "trainer.render:main"),
-    "view": Command("show and turn what a checkpoint generates, in the browser", "trainer.view:main"),
-    "compare": Command("put runs side by side on one page", "trainer.compare:main"),
-    "doctor": Command("say what works on this machine", "trainer.doctor:main"),
-    "completion": Command("print a script for the shell's completion", "trainer.completion:main"),
+    "fit": Command("train, or continue a training", "trainer.cli.lightning_cli:fit"),
+    "validate": Command("print a checkpoint's metrics on the validation data", "trainer.cli.lightning_cli:validate"),
+    "test": Command("print a checkpoint's metrics on the test data", "trainer.cli.lightning_cli:test"),
+    "predict": Command("write shapes and pictures from a checkpoint", "trainer.cli.lightning_cli:predict"),
+    "prepare": Command("draw the pictures that a training needs, before it", "trainer.commands.prepare:main"),
+    "figures": Command("draw the papers' figures of a trained model and its data", "trainer.commands.figures:main"),
+    "fid": Command("compare two folders of pictures by FID and KID", "trainer.commands.fid:main"),
+    "shapes": Command("compare a run's voxel shapes with real ones", "trainer.commands.shape_metrics:main"),
+    "table": Command("run and gather a table of the papers, beside their figures", "trainer.tables.command:main"),
+    "export": Command("write samples of a run as 3D files", "trainer.commands.export:main"),
+    "render": Command("draw meshes, voxels or a config's shapes", "trainer.commands.render:main"),
+    "view": Command("show and turn what a checkpoint generates, in the browser", "trainer.commands.view:main"),
+    "compare": Command("put runs side by side on one page", "trainer.commands.compare:main"),
+    "doctor": Command("say what works on this machine", "trainer.commands.doctor:main"),
+    "completion": Command("print a script for the shell's completion", "trainer.commands.completion:main"),
 }
 
 EXAMPLES = """\
@@ -59,7 +59,7 @@ def usage() -> str:
 
 def options_of(name: str) -> CommandParser:
     """A command's options, with its help."""
-    return getattr(experiment_help if hasattr(experiment_help, name) else parsers, name)()
+    return getattr(experiment_help if hasattr(experiment_help, name) else arguments, name)()
 
 
 def asks_for_help(words: list[str]) -> bool:
@@ -91,7 +91,7 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:  # while the libraries load; a command minds its signals itself
         return 130
     except ValueError as error:
-        from renderers.errors import InputError  # here, because it brings torch
+        from utils.errors import InputError  # here, because it brings torch
 
         if not isinstance(error, InputError) or os.environ.get("UNRENDER_TRACEBACK"):
             raise

@@ -2,13 +2,13 @@
 
 from datamodules.shapes.archive import VoxelArchive, archive_classes, write_archive
 from datamodules.shapes.base import Shape, ShapeSource, Split, in_split, to_voxel_grid
-from datamodules.shapes.binvox import Binvox, read_binvox, write_binvox
-from datamodules.shapes.damaged import DamagedShapes
+from datamodules.shapes.corrupted import DamagedShapes
 from datamodules.shapes.merged import MergedShapes
-from datamodules.shapes.procedural import ProceduralShapes
-from datamodules.shapes.regrid import fit, regrid
+from datamodules.shapes.procedural.source import ProceduralShapes
+from datamodules.shapes.processing.binvox import Binvox, read_binvox, write_binvox
+from datamodules.shapes.processing.resample import fit, regrid
+from datamodules.shapes.processing.voxelize import normalize, voxelize
 from datamodules.shapes.shapenet import ShapeNetShapes
-from datamodules.shapes.voxelize import normalize, voxelize
 
 __all__ = [
     "Binvox",

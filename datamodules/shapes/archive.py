@@ -22,8 +22,8 @@ from datamodules.shapes.base import (
     file_stamp,
     to_voxel_grid,
 )
-from datamodules.shapes.regrid import regrid
-from renderers.errors import InputError
+from datamodules.shapes.processing.resample import regrid
+from utils.errors import InputError
 
 VERSION = 1
 ALIASES = {"couch": "sofa", "sofa": "couch", "tub": "bathtub"}

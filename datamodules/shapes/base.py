@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from jaxtyping import Bool
 
-from renderers.errors import InputError
 from renderers.scenes import VoxelGrid
+from utils.errors import InputError
 
 Split = Literal["train", "test", "all"]
 SPLITS = ("train", "test", "all")

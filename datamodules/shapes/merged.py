@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from functools import cached_property
 
 from datamodules.shapes.base import Shape, ShapeSource, digest
-from renderers.errors import InputError
+from utils.errors import InputError
 
 VERSION = 1
 

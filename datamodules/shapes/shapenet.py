@@ -24,10 +24,10 @@ from datamodules.shapes.base import (
     in_split,
     to_voxel_grid,
 )
-from datamodules.shapes.binvox import read_binvox
-from datamodules.shapes.regrid import fit, occupied_box, regrid
-from datamodules.shapes.voxelize import normalize, voxelize
-from renderers.errors import InputError
+from datamodules.shapes.processing.binvox import read_binvox
+from datamodules.shapes.processing.resample import fit, occupied_box, regrid
+from datamodules.shapes.processing.voxelize import normalize, voxelize
+from utils.errors import InputError
 
 VERSION = 1
 SYNSETS = {

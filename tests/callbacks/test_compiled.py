@@ -11,11 +11,11 @@ import pytest
 import torch
 
 from callbacks import CompileNetworks
-from callbacks.compile_networks import try_out
+from callbacks.torch_compile import try_out
 from renderers import InputError
-from trainer.configs import compose
+from trainer.cli.config_composition import compose
 
-SCRIPT = Path(__file__).parent / "compiled.py"
+SCRIPT = Path(__file__).parents[1] / "helpers" / "compiled.py"
 NAMES = ("iggan", "voxel", "image", "mesh", "proxy", "classifier", "rank 0", "rank 1")
 
 

@@ -14,9 +14,9 @@ from pytorch_lightning.loggers import Logger
 from small_demo import FIT
 from wandb_records import history, read_records, summary, values
 
-from callbacks.dashboards import Dashboard
-from callbacks.evaluation_log import read_metrics
-from callbacks.wandb_run import group_of
+from callbacks.loggers.guarded import Dashboard
+from callbacks.loggers.wandb import group_of
+from callbacks.metrics_log import read_metrics
 from trainer.__main__ import main
 
 WANDB = ["--config=logger/wandb.yaml", "--trainer.logger.init_args.offline=true"]

@@ -5,13 +5,21 @@ import pytest
 import torch
 from small_iggan import VIEWS, iggan, renders
 
-from callbacks.figures import DATA_FIGURES, MESH_FIGURES, VOXEL_FIGURES, Choice, Figure, UndrawableError, draw_figure
-from callbacks.figures import figures_of as figures
-from callbacks.figures.choice import slerp, zoomed
 from lightning_modules import ImageGANModule, MeshGANModule, VoxelGANModule
 from networks import DCGANDiscriminator, DCGANGenerator, MeshGenerator, StyleGANDiscriminator, VoxelGenerator
 from renderers import Camera, EmissionAbsorptionRenderer, InputError, SoftRasterizer, TriangleMesh, ViewDistribution
-from trainer.parsers import FIGURES
+from trainer.cli.arguments import FIGURES
+from visualization.paper_figures import (
+    DATA_FIGURES,
+    MESH_FIGURES,
+    VOXEL_FIGURES,
+    Choice,
+    Figure,
+    UndrawableError,
+    draw_figure,
+)
+from visualization.paper_figures import figures_of as figures
+from visualization.paper_figures.choice import slerp, zoomed
 
 FEW = Choice(rows=2, columns=3, numbers=(1, 4))
 

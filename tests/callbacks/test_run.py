@@ -12,11 +12,11 @@ import trimesh
 from PIL import Image
 from small_demo import FIT
 
-from callbacks.evaluation_log import read_metrics
-from callbacks.pictures import save_png, tile
-from callbacks.shape_writer import write_shape
+from callbacks.metrics_log import read_metrics
+from callbacks.shape_export import write_shape
 from datamodules.shapes import read_binvox
 from trainer.__main__ import main
+from visualization.images import save_png, tile
 
 
 @pytest.fixture(scope="module")

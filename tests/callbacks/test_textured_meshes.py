@@ -10,7 +10,7 @@ import torch
 import trimesh
 
 from callbacks import ShapeWriter
-from callbacks.shape_writer import write_mesh
+from callbacks.shape_export import write_mesh
 from networks import MeshGenerator
 from renderers import Camera, OpenGLRenderer, SoftRasterizer, TriangleMesh
 

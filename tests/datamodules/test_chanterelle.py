@@ -9,7 +9,7 @@ from masked_photographs import photograph, save, write_photographs
 from PIL import Image
 
 from datamodules import ChanterelleDataModule
-from datamodules.masked_pictures import LUMA, frame, read_masked, read_rgba, unify_intensity
+from datamodules.images.alpha_masked import LUMA, frame, read_masked, read_rgba, unify_intensity
 from renderers import AbsorptionRenderer, InputError, ViewDistribution
 from trainer.__main__ import main
 

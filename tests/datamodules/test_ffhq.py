@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
 from datamodules import FFHQDataModule
-from datamodules.picture_reader import PictureReader
-from datamodules.picture_sources import PictureError, open_source
+from datamodules.images.reader import PictureReader
+from datamodules.images.sources import PictureError, open_source
 from renderers import InputError
 
 FACES = Path(__file__).parents[3] / "shared" / "data" / "faces_orl"

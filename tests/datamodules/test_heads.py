@@ -8,7 +8,7 @@ import torch
 
 from datamodules import HeadPictures, HeadsDataModule
 from datamodules.backgrounds import background
-from datamodules.shapes.heads import Head, _directions, hair_cover, head_meshes, paint, surface
+from datamodules.shapes.procedural.heads import Head, _directions, hair_cover, head_meshes, paint, surface
 from metrics import measure_depth
 from renderers import Camera, InputError, OpenGLRenderer, Rendering, TriangleMesh, ViewDistribution
 

@@ -9,7 +9,7 @@ from masked_photographs import write_photographs
 from PIL import Image
 
 from datamodules import ChanterelleDataModule, FFHQDataModule
-from datamodules.picture_sets import open_pictures
+from datamodules.images.image_set import open_pictures
 from renderers import InputError
 
 

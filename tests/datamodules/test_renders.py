@@ -7,8 +7,8 @@ import torch
 from PIL import Image
 
 from datamodules import RenderClassesDataModule, ShapeNetRenderDataModule
-from datamodules.render_cache import RenderCache
-from datamodules.renders import RENDERS_VERSION, KeptSolids, render_shapes
+from datamodules.renders.cache import RenderCache
+from datamodules.renders.shapenet import RENDERS_VERSION, KeptSolids, render_shapes
 from datamodules.shapes import ProceduralShapes
 from renderers import InputError, OpenGLRenderer, ViewDistribution
 
@@ -71,7 +71,7 @@ def test_damaged_shards_are_drawn_anew(tmp_path, damage):
 
 
 def test_a_full_disk_is_said_before_rendering(tmp_path, monkeypatch):
-    monkeypatch.setattr("datamodules.render_cache.shutil.disk_usage", lambda _: type("Usage", (), {"free": 100})())
+    monkeypatch.setattr("datamodules.renders.cache.shutil.disk_usage", lambda _: type("Usage", (), {"free": 100})())
     painter = Painter()
     with pytest.raises(InputError, match=r"600 pictures need .* set cache_dir or ask for fewer pictures"):
         make(tmp_path, painter).prepare()
@@ -167,7 +167,7 @@ def test_parts_of_a_cache_are_drawn_apart_and_merged_by_a_manifest(tmp_path):
 
 @pytest.mark.parametrize(("most", "made"), [(2**20, 3), (2 * 17**3 // 8 + 1, 4)])
 def test_solids_are_made_once_while_there_is_room(monkeypatch, most, made):
-    monkeypatch.setattr("datamodules.renders.KEPT_BYTES", most)
+    monkeypatch.setattr("datamodules.renders.shapenet.KEPT_BYTES", most)
     shapes = ProceduralShapes("chair", count=3, voxel_size=17)
     solids, asked = KeptSolids(shapes), []
     make = ProceduralShapes.__getitem__

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from datamodules.sampling import BatchPlan, ShareSampler, StepBatchSampler
+from datamodules.samplers import BatchPlan, ShareSampler, StepBatchSampler
 from renderers import InputError
 
 

@@ -2,7 +2,7 @@ import numpy as np
 import torch
 
 from datamodules.shapes import DamagedShapes, ProceduralShapes
-from datamodules.shapes.damaged import damage
+from datamodules.shapes.corrupted import damage
 
 
 def test_damage_repeats_and_leaves_a_shape_that_is_still_alike():

@@ -8,8 +8,8 @@ import torch
 from scipy import ndimage
 
 from datamodules.shapes import ProceduralShapes, ShapeSource
-from datamodules.shapes.pieces import count_pieces
-from datamodules.shapes.primitives import OrientedBox, Sweep, block, box, rasterize, ring, strut
+from datamodules.shapes.procedural.primitives import OrientedBox, Sweep, block, box, rasterize, ring, strut
+from datamodules.shapes.processing.connected_components import count_pieces
 from renderers import InputError
 
 CATEGORIES = ("chair", "couch", "bathtub", "table", "cubes")

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import trimesh
 
-from datamodules.shapes import ShapeNetShapes, voxelize, write_binvox
+from datamodules.shapes import ShapeNetShapes, write_binvox
+from datamodules.shapes.processing import voxelize
 from renderers import InputError
 
 CHAIR = "03001627"

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-HERE = Path(__file__).parent
+HELPERS = Path(__file__).parents[1] / "helpers"
 MODULES = ("iggan", "voxel", "image", "mesh", "proxy", "classifier")
 
 
@@ -29,7 +29,7 @@ def runs(tmp_path_factory) -> list[dict]:
         "MASTER_PORT": str(free_port()),
         "UNRENDER_CACHE": str(folder / "cache"),
     }
-    command = [sys.executable, str(HERE / "two_ranks.py"), str(folder)]
+    command = [sys.executable, str(HELPERS / "two_ranks.py"), str(folder)]
     started = [
         subprocess.Popen([*command, str(rank), str(ranks)], env=environment, stderr=subprocess.PIPE, text=True)
         for ranks in (1, 2)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from chaos import differences
 
-SCRIPT = Path(__file__).parent / "signalled_ranks.py"
+SCRIPT = Path(__file__).parents[1] / "helpers" / "signalled_ranks.py"
 
 
 @pytest.mark.slow

@@ -16,11 +16,11 @@ import trimesh
 from masked_photographs import photograph, save
 from PIL import Image
 
-from callbacks.evaluation_log import read_metrics
+from callbacks.metrics_log import read_metrics
 from datamodules.ffhq import FFHQDataModule
-from datamodules.masked_pictures import read_masked
-from datamodules.picture_sets import open_pictures
-from datamodules.render_cache import RenderCache
+from datamodules.images.alpha_masked import read_masked
+from datamodules.images.image_set import open_pictures
+from datamodules.renders.cache import RenderCache
 from datamodules.shapes import ShapeNetShapes, VoxelArchive, read_binvox, write_archive, write_binvox
 from lightning_modules.neural_renderer import load_proxy
 from lightning_modules.render_classifier import export_extractor
@@ -28,10 +28,10 @@ from metrics import PictureFID
 from metrics.extractors import FeatureExtractor, _load
 from networks import RenderClassifier, RenderNet
 from renderers import NeuralRenderer
-from trainer.checkpoints import check
-from trainer.configs import compose
-from trainer.run_folder import RunFolder
-from trainer.table_cells import load_scale, load_table
+from trainer.cli.config_composition import compose
+from trainer.runs.checkpoints import check
+from trainer.runs.run_directory import RunFolder
+from trainer.tables.spec import load_scale, load_table
 
 
 @dataclass(frozen=True)

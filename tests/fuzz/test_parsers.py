@@ -10,15 +10,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from datamodules import ChanterelleDataModule, FFHQDataModule, picture_sources
-from datamodules.picture_sets import open_pictures
+from datamodules import ChanterelleDataModule, FFHQDataModule
+from datamodules.images import sources
+from datamodules.images.image_set import open_pictures
 from datamodules.shapes import VoxelArchive, archive, write_archive
 from fuzz.targets import TARGETS, checkpoint
 from fuzz.trial import inputs, judge
 from renderers import InputError
-from renderers.state_files import load_state
-from trainer.checkpoints import check
-from trainer.configs import compose
+from trainer.cli.config_composition import compose
+from trainer.runs.checkpoints import check
+from utils.torch_io import load_state
 
 INPUTS = 12
 SOUND = ("read", "refused")
@@ -91,7 +92,7 @@ def test_nine_lines_do_not_make_a_billion(tmp_path):
 
 
 def test_bombs_are_not_unpacked(tmp_path, monkeypatch):
-    monkeypatch.setattr(picture_sources, "MAX_BYTES", 2**20)
+    monkeypatch.setattr(sources, "MAX_BYTES", 2**20)
     with zipfile.ZipFile(tmp_path / "bomb.zip", "w", zipfile.ZIP_DEFLATED) as file:
         file.writestr("a.png", bytes(2**20 + 1))
     with pytest.raises(InputError, match=r"a\.png cannot be read \(it unpacks to more than 1 MiB\)"):

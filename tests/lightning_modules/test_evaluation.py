@@ -6,7 +6,7 @@ from masked_photographs import write_photographs
 from small_iggan import VIEWS, iggan, renders, trainer
 
 from callbacks import EvaluationLog, Report, SampleGrids, ShapeWriter
-from callbacks.evaluation_log import draw_curve, read_metrics
+from callbacks.metrics_log import draw_curve, read_metrics
 from datamodules import ChanterelleDataModule
 from lightning_modules import VoxelGANModule
 from metrics.kid import KernelDistance

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from small_iggan import renders, trainer
 
-from callbacks.evaluation_log import read_metrics
+from callbacks.metrics_log import read_metrics
 from lightning_modules import ImageGANModule
 from lightning_modules.base import random_stream
 from networks import DCGANDiscriminator, DCGANGenerator

@@ -7,11 +7,11 @@ import torch.nn.functional as F
 from small_iggan import trainer
 
 from datamodules.base import RunDataModule
-from datamodules.sampling import BatchPlan, StepBatchSampler
+from datamodules.samplers import BatchPlan, StepBatchSampler
 from lightning_modules import GrowthPhase, MeshGANModule
 from lightning_modules.base import random_stream
-from lightning_modules.growth import Growth, Stage
 from lightning_modules.losses import gradient_penalty
+from lightning_modules.progressive_growing import Growth, Stage
 from networks import MeshGenerator, StyleGANDiscriminator
 from renderers import AbsorptionRenderer, Camera, InputError, OpenGLRenderer, SoftRasterizer, ViewDistribution
 

@@ -5,8 +5,8 @@ import math
 import pytest
 import pytorch_lightning as pl
 import torch
-from ddp.two_ranks import Losses, modules
 from small_iggan import trainer
+from two_ranks import Losses, modules
 
 NAMES = ("iggan", "voxel", "image", "mesh", "proxy", "classifier")
 

@@ -13,8 +13,8 @@ from PIL import Image
 from solids import angles, ball_colour, ball_mesh, blob, chair, grids, overlap
 
 from renderers import Camera, InputError, Lighting, OpenGLRenderer, TriangleMesh, ViewDistribution, VoxelGrid
-from renderers.gl_context import choose_device
-from renderers.resample import resample
+from renderers.grid_sampling import resample
+from renderers.opengl.egl import choose_device
 
 GOLDEN = Path(__file__).parent / "golden" / "opengl_chair.png"
 
@@ -82,8 +82,8 @@ def test_empty_and_full_volumes_are_ordinary(backend):
 
 
 def test_alone_as_in_a_batch_bigger_than_a_sheet(backend, monkeypatch):
-    monkeypatch.setattr("renderers.gl_sheet.MAX_SHEET", 64)
-    monkeypatch.setattr("renderers.gl_moderngl.MAX_SHEET", 64)
+    monkeypatch.setattr("renderers.opengl.atlas.MAX_SHEET", 64)
+    monkeypatch.setattr("renderers.opengl.moderngl_backend.MAX_SHEET", 64)
     solids = [chair(32, leg=2), blob(32), torch.zeros(32, 32, 32), blob(32, 3), chair(32, leg=3)]
     camera, renderer = views(5), OpenGLRenderer(32, backend=backend)
     together = renderer(grids(*solids), camera)
@@ -288,11 +288,11 @@ except InputError as error:
 def test_device_choice(monkeypatch):
     choose = choose_device.__wrapped__
     monkeypatch.setattr("os.environ", {})
-    monkeypatch.setattr("renderers.gl_context.cuda_egl_devices", list)
+    monkeypatch.setattr("renderers.opengl.egl.cuda_egl_devices", list)
     assert choose() is None
     monkeypatch.setenv("LOCAL_RANK", "3")
     assert choose() is None  # no NVIDIA device: the default one
-    monkeypatch.setattr("renderers.gl_context.cuda_egl_devices", lambda: [4, 0])
+    monkeypatch.setattr("renderers.opengl.egl.cuda_egl_devices", lambda: [4, 0])
     assert choose() == 0
     monkeypatch.setenv("EGL_DEVICE_ID", "2")
     assert choose() == 2
@@ -314,7 +314,7 @@ def test_device_choice(monkeypatch):
 def test_ranks_draw_on_the_devices_in_cudas_order(monkeypatch, environment, index):
     monkeypatch.setattr("os.environ", dict(environment))
     # EGL lists CUDA's second device as 3, its first as 2; 0 and 1 are no NVIDIA devices.
-    monkeypatch.setattr("renderers.gl_context.cuda_egl_devices", lambda: [2, 3])
+    monkeypatch.setattr("renderers.opengl.egl.cuda_egl_devices", lambda: [2, 3])
     assert choose_device.__wrapped__() == index
     assert os.environ.get("EGL_DEVICE_ID") == (None if index is None else str(index))  # where pyrender looks
 

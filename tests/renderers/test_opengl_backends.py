@@ -11,11 +11,12 @@ pytest.importorskip("moderngl")
 
 from skimage.measure import marching_cubes
 
-from renderers import Camera, OpenGLRenderer, TriangleMesh, ViewDistribution, VoxelGrid, gl_voxels
-from renderers.gl_cells import cell_planes, surface_points
-from renderers.gl_context import log_renderer
-from renderers.gl_rays import RayLister
-from renderers.kernels.list_numba import depth_slices
+from renderers import Camera, OpenGLRenderer, TriangleMesh, ViewDistribution, VoxelGrid
+from renderers.opengl.egl import log_renderer
+from renderers.opengl.voxel_raycast import raycaster
+from renderers.opengl.voxel_raycast.marching_cubes_table import cell_planes, surface_points
+from renderers.opengl.voxel_raycast.ray_culling import RayLister
+from renderers.opengl.voxel_raycast.ray_culling_numba import depth_slices
 
 
 def views(n, fov=None, seed=1):
@@ -55,8 +56,8 @@ def test_edges_before_other_surface_agree(voxels, size):
 @pytest.mark.parametrize("fov", [None, 40.0])
 def test_few_pixels_are_sampled_four_times(fov, monkeypatch):
     """Those in whose first ray is no doubt are not, and edges agree all the same."""
-    marked, draw = [], gl_voxels._Sheet.draw_edges
-    monkeypatch.setattr(gl_voxels._Sheet, "draw_edges", lambda *a: (marked.append(len(a[1])), draw(*a))[1])
+    marked, draw = [], raycaster._Sheet.draw_edges
+    monkeypatch.setattr(raycaster._Sheet, "draw_edges", lambda *a: (marked.append(len(a[1])), draw(*a))[1])
     a, b = both(grids(chair(), chair(leg=3), blob(seed=1), blob(seed=2)), views(4, fov))
     assert 0.01 < sum(marked) / (4 * 128**2) < 0.03
     assert mean_difference(a.alpha, b.alpha) < 0.05

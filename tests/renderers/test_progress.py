@@ -5,8 +5,8 @@ import sys
 
 import pytest
 
-from renderers import progress
-from renderers.progress import Progress, SparseLines
+from utils import progress
+from utils.progress import Progress, SparseLines
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from renderers import Camera, NeuralRenderer, Renderer, VoxelGrid
-from renderers.resample import camera_lattice, resample, resample_plainly
+from renderers.grid_sampling import camera_lattice, resample, resample_plainly
 
 
 def marked(z: int, y: int, x: int, size: int = 8) -> torch.Tensor:

@@ -13,9 +13,9 @@ from soft_scenes import BACKENDS, occlusion, solid, square
 
 from renderers.cameras import Camera
 from renderers.lighting import Lighting
+from renderers.meshes.grid_mesh import sheet
 from renderers.scenes import TriangleMesh, VoxelGrid
-from renderers.soft_rasterizer import SoftRasterizer
-from renderers.topology import sheet
+from renderers.soft_rasterizer.renderer import SoftRasterizer
 
 GOLDEN = Path(__file__).parent / "golden"
 VIEWS = [(0.0, 0.0, None), (0.0, 0.0, 10.0), (70.0, -20.0, None), (200.0, 40.0, 30.0), (-45.0, 15.0, 10.0)]

@@ -10,7 +10,7 @@ from soft_scenes import BACKENDS, occlusion, solid, square
 from renderers.cameras import Camera
 from renderers.lighting import Lighting
 from renderers.scenes import TriangleMesh
-from renderers.soft_rasterizer import SoftRasterizer
+from renderers.soft_rasterizer.renderer import SoftRasterizer
 
 
 def lone_square(dx):

@@ -9,7 +9,7 @@ import trimesh
 
 from renderers.cameras import Camera
 from renderers.scenes import TriangleMesh
-from renderers.soft_rasterizer import SoftRasterizer
+from renderers.soft_rasterizer.renderer import SoftRasterizer
 
 SIZE, STEPS = 48, 150
 AZIMUTHS, ELEVATIONS = (

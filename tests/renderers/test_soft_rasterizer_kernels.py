@@ -10,13 +10,13 @@ import trimesh
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from renderers import numba_jit as compilation
 from renderers.cameras import Camera
-from renderers.kernels import compiled as compilation
 from renderers.lighting import Lighting
+from renderers.meshes.grid_mesh import sheet
+from renderers.meshes.vertex_normals import vertex_normals
 from renderers.scenes import TriangleMesh
-from renderers.soft_rasterizer import SoftRasterizer
-from renderers.topology import sheet
-from renderers.vertex_normals import vertex_normals
+from renderers.soft_rasterizer.renderer import SoftRasterizer
 
 FAST = settings(max_examples=40, deadline=None, derandomize=True)
 
@@ -160,15 +160,15 @@ def test_normals_agree_and_point_out():
     sphere = trimesh.creation.icosphere(2)
     vertices = torch.tensor(np.array(sphere.vertices))[None].requires_grad_()
     faces = torch.tensor(np.array(sphere.faces), dtype=torch.int32)
-    from renderers.kernels import raster_numba
+    from renderers.soft_rasterizer import numba_backend
 
-    expected, got = vertex_normals(vertices, faces), raster_numba.vertex_normals(vertices, faces)
+    expected, got = vertex_normals(vertices, faces), numba_backend.vertex_normals(vertices, faces)
     assert torch.allclose(expected, got)
     assert (expected * vertices).sum(-1).min() > 0.99
     weight = torch.rand(expected.shape, dtype=torch.float64)
     gradients = [torch.autograd.grad((n * weight).sum(), vertices)[0] for n in (expected, got)]
     assert torch.allclose(*gradients)
-    assert torch.autograd.gradcheck(lambda v: raster_numba.vertex_normals(v, faces), (vertices,), fast_mode=True)
+    assert torch.autograd.gradcheck(lambda v: numba_backend.vertex_normals(v, faces), (vertices,), fast_mode=True)
 
 
 def test_more_fragments_than_there_is_room_for_at_first():

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from renderers.topology import sheet
+from renderers.meshes.grid_mesh import sheet
 
 
 def test_the_papers_sheet():

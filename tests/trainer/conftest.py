@@ -9,8 +9,8 @@ import pytest
 
 from trainer.__main__ import main
 
-HERE = Path(__file__).parent
-ROOT = HERE.parent.parent
+ROOT = Path(__file__).parents[2]
+HELPERS = ROOT / "tests" / "helpers"
 
 FILES = {
     "toy.yaml": """
@@ -48,7 +48,7 @@ callbacks: [{class_path: toy.WriteShapes}]
 @pytest.fixture(autouse=True)
 def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A current folder that holds the experiment ``toy.yaml`` and its parts."""
-    monkeypatch.syspath_prepend(str(HERE))
+    monkeypatch.syspath_prepend(str(HELPERS))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["trainer"])
     for name, text in FILES.items():
@@ -61,7 +61,7 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def environment() -> dict[str, str]:
     """The environment of a command line in a process of its own."""
-    return os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{HERE}", "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
+    return os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{HELPERS}", "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
 
 
 @pytest.fixture

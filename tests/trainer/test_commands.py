@@ -13,9 +13,9 @@ import pytest
 import torch
 import yaml
 
-from renderers.errors import InputError
 from trainer.__main__ import COMMANDS, main
-from trainer.run_folder import RunFolder
+from trainer.runs.run_directory import RunFolder
+from utils.errors import InputError
 
 FIT = ["fit", "--config", "toy.yaml"]
 

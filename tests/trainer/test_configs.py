@@ -3,9 +3,9 @@
 import pytest
 import yaml
 
-from renderers.errors import InputError
-from trainer import configs
-from trainer.configs import compose, find_config, merge
+from trainer.cli import config_composition
+from trainer.cli.config_composition import compose, find_config, merge
+from utils.errors import InputError
 
 NUMBERS = {"size": 8, "batches": 4, "cameras": {"azimuth": [0, 90]}}  # what data/numbers.yaml says
 
@@ -24,7 +24,7 @@ def test_beside_the_caller_comes_before_the_projects(workplace, monkeypatch, tmp
     (project / "model").mkdir(parents=True)
     (project / "ours.yaml").write_text("seed_everything: 1")
     (project / "toy.yaml").write_text("seed_everything: 2")
-    monkeypatch.setattr(configs, "PROJECT_CONFIGS", project)
+    monkeypatch.setattr(config_composition, "PROJECT_CONFIGS", project)
     assert find_config("ours.yaml") == project / "ours.yaml"
     assert find_config("ours") == project / "ours.yaml"
     assert compose(["toy.yaml"]).values["seed_everything"] == 3
@@ -111,7 +111,7 @@ def named(values: dict, path: str = "") -> set[str]:
 
 @pytest.mark.parametrize("method", ["iggan", "absorption", "visual_hull", "emission_absorption", "dcgan", "meshgan"])
 def test_the_papers_model_laid_over_a_small_one_keeps_nothing_of_it(method):
-    parts = configs.PROJECT_CONFIGS / "model"
+    parts = config_composition.PROJECT_CONFIGS / "model"
     papers, small = (yaml.safe_load((parts / f"{method}{size}.yaml").read_text()) for size in ("", "_32"))
     bases = []
     while "base" in papers:

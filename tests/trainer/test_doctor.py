@@ -9,8 +9,9 @@ import time
 import pytest
 
 import metrics
-from trainer import doctor, parsers
 from trainer.__main__ import COMMANDS, main, options_of
+from trainer.cli import arguments
+from trainer.commands import doctor
 
 
 def found(check) -> dict[str, doctor.Finding]:
@@ -98,12 +99,12 @@ def test_help_of_a_command_needs_no_torch(name, environment, tmp_path):
 
 
 def test_parsers_know_what_there_is():
-    assert metrics.EXTRACTORS == parsers.EXTRACTORS
+    assert metrics.EXTRACTORS == arguments.EXTRACTORS
     assert all(options_of(name).prog == f"python -m trainer {name}" for name in COMMANDS)
 
 
 def test_completion_knows_commands_and_options(capsys, tmp_path):
-    for shell in parsers.SHELLS:
+    for shell in arguments.SHELLS:
         assert main(["completion", shell]) == 0
         script = capsys.readouterr().out
         assert all(name in script for name in COMMANDS) and "turntable" in script

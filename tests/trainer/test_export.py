@@ -11,11 +11,11 @@ import trimesh
 import yaml
 from PIL import Image
 
-from callbacks.surface_files import holes, write_surface
 from datamodules.shapes import ProceduralShapes, read_binvox
 from renderers import OpenGLRenderer
 from trainer.__main__ import main
-from trainer.samples import Sample
+from trainer.export.samples import Sample
+from visualization.mesh_io import holes, write_surface
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +89,7 @@ def test_the_sample_is_that_of_predict_and_options_change_it(run, tmp_path):
 
     import torch
 
-    from trainer.load_run import load_generator
+    from trainer.runs.loading import load_generator
 
     module = load_generator(run).module
     assert (exported() == module.predict_step(torch.tensor([2]), 0)["occupancy"][0, 0].numpy()).all()

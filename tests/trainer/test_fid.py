@@ -8,8 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
-from datamodules.picture_sets import open_pictures
-from datamodules.render_cache import RenderCache
+from datamodules.images.image_set import open_pictures
+from datamodules.renders.cache import RenderCache
 from metrics import fid_between, load_extractor
 from trainer.__main__ import main
 

@@ -4,7 +4,7 @@ import pytest
 import yaml
 
 from trainer.__main__ import main
-from trainer.parsing import yaml_word
+from trainer.cli.jsonargparse_compat import yaml_word
 
 
 @pytest.mark.parametrize(

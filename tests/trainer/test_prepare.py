@@ -2,7 +2,7 @@
 
 import pytest
 
-from datamodules.render_cache import RenderCache
+from datamodules.renders.cache import RenderCache
 from trainer.__main__ import main
 
 CONFIG = """
@@ -20,7 +20,7 @@ data:
 
 @pytest.fixture(autouse=True)
 def small_files(monkeypatch):
-    monkeypatch.setattr("datamodules.render_cache.SHARD", 4)
+    monkeypatch.setattr("datamodules.renders.cache.SHARD", 4)
 
 
 def test_shards_make_the_cache_that_fit_finds(workplace, capsys, monkeypatch):

@@ -8,8 +8,8 @@ import torch
 from datamodules.shapes import ProceduralShapes
 from metrics import compare_clouds, surface_clouds
 from trainer.__main__ import main
-from trainer.load_run import load_generator
-from trainer.shape_metrics import _front, measure
+from trainer.commands.shape_metrics import _front, measure
+from trainer.runs.loading import load_generator
 
 SMALL = (
     "--model=model/absorption_32.yaml",
@@ -46,7 +46,7 @@ def test_is_what_the_metrics_say_of_these_shapes(run, monkeypatch):
     solids = torch.stack([chairs[i].voxels.occupancy[0, 0] > 0.5 for i in range(6)])
     loaded = load_generator(run, device="cpu")
     turned = solids.rot90(1, (1, 3)).flip(0)
-    monkeypatch.setattr("trainer.shape_metrics._generated", lambda module, count: turned[:count])
+    monkeypatch.setattr("trainer.commands.shape_metrics._generated", lambda module, count: turned[:count])
     report = measure(loaded, chairs, chairs, 6, 256)
     assert report["turned_degrees"] == 270  # back to where they came from
     expected = compare_clouds(surface_clouds(solids.flip(0), 256), surface_clouds(solids, 256))
@@ -56,7 +56,9 @@ def test_is_what_the_metrics_say_of_these_shapes(run, monkeypatch):
 def test_empty_shapes_are_counted_and_left_out(run, monkeypatch):
     chairs = ProceduralShapes("chair", count=4, voxel_size=32, seed=3)
     loaded = load_generator(run, device="cpu")
-    monkeypatch.setattr("trainer.shape_metrics._generated", lambda module, n: torch.zeros(n, 32, 32, 32).bool())
+    monkeypatch.setattr(
+        "trainer.commands.shape_metrics._generated", lambda module, n: torch.zeros(n, 32, 32, 32).bool()
+    )
     report = measure(loaded, chairs, chairs, 4, 64)
     assert report["empty"] == 4 and "run" not in report
 

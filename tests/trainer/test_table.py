@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from renderers.errors import InputError
-from trainer import table_runs
 from trainer.__main__ import main
-from trainer.liveness import identity
-from trainer.session import Session
-from trainer.table_cells import load_scale, load_table, table_names
+from trainer.cli.session import Session
+from trainer.runs.run_lock import identity
+from trainer.tables import runner
+from trainer.tables.spec import load_scale, load_table, table_names
+from utils.errors import InputError
 
 NOTE = "extractor renders_small, 1,000 generated against 1,000 real pictures"
 SMALL = ["--scale", "small"]
@@ -224,7 +224,7 @@ def test_what_cannot_stand_in_one_table(refused, other, says, monkeypatch):
     fake("retrained-cubes", 60.0)
     fake("fixed-tables", 60.0, **other)
     if "(" in other.get("note", ""):  # any weights of the name, as at full scale
-        monkeypatch.setattr("trainer.table._measure", lambda extractor, _: table_runs.Measure(extractor))
+        monkeypatch.setattr("trainer.tables.command._measure", lambda extractor, _: runner.Measure(extractor))
     told = refused(*TABLE3, "--gather")
     assert says in told and "fixed-tables" in told and "and 1 more" in told
     assert not list(Path("runs/tables/table3_small").glob("table3.*"))
@@ -234,8 +234,8 @@ def test_an_unfinished_run_is_never_a_number():
     for i, status in enumerate(("interrupted", "failed", "starting", "odd")):
         folder = fake(f"cell{i}", 10.0, status=status)
         cell = load_table("table3").cells(load_scale("small", "", None))[0]
-        run = table_runs.CellRun(cell, 0, folder, ())
-        assert run.status != "finished" and run.figure(table_runs.Measure("renders_small")) is None
+        run = runner.CellRun(cell, 0, folder, ())
+        assert run.status != "finished" and run.figure(runner.Measure("renders_small")) is None
     (folder / "run.json").write_text("{")
     assert run.status == "interrupted"
     (folder / "metrics.jsonl").write_text("{")
@@ -286,7 +286,7 @@ TINY = [
 def called(monkeypatch) -> list[list[str]]:
     """The commands that are run, in this process, because a new one loads the libraries again."""
     commands: list[list[str]] = []
-    monkeypatch.setattr(table_runs, "_call", lambda command: commands.append(command) or main(command))
+    monkeypatch.setattr(runner, "_call", lambda command: commands.append(command) or main(command))
     return commands
 
 
@@ -314,12 +314,12 @@ def test_two_cells_are_trained_measured_again_and_not_twice(called, refused, mon
 
     Path("runs/tables/table1_small/dcgan-chairs_one/checkpoints/last.ckpt").unlink()
     diary.write_text(diary.read_text().replace("finished", "failed"))
-    monkeypatch.setattr(table_runs, "_call", lambda command: called.append(command) or 1)
+    monkeypatch.setattr(runner, "_call", lambda command: called.append(command) or 1)
     assert "1 of 2 runs failed: dcgan-chairs_one; the same command" in refused(*argv, "--", *TINY)
     assert not diary.exists() and called[-1][0] == "fit"  # begun again
-    monkeypatch.setattr(table_runs, "_call", lambda command: 2)
+    monkeypatch.setattr(runner, "_call", lambda command: 2)
     assert "the cell dcgan-chairs_one was refused" in refused(*argv, "--", *TINY)
-    monkeypatch.setattr(table_runs, "_call", lambda command: os.kill(os.getpid(), signal.SIGTERM))
+    monkeypatch.setattr(runner, "_call", lambda command: os.kill(os.getpid(), signal.SIGTERM))
     assert main([*argv, "--", *TINY]) == 143
     assert "stopped; the same command goes on" in capsys.readouterr().err
 
@@ -333,5 +333,5 @@ def test_a_running_cell_is_left_alone(called, capsys):
 
 def test_a_command_in_a_process_of_its_own(environment, monkeypatch, capfd):
     monkeypatch.setenv("PYTHONPATH", environment["PYTHONPATH"])
-    assert table_runs._call(["fti"]) == 2
+    assert runner._call(["fti"]) == 2
     assert "did you mean fit" in capfd.readouterr().err

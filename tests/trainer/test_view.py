@@ -15,12 +15,12 @@ import trimesh
 from PIL import Image
 from view_run import MESHGAN, meshgan, viewing, write_run
 
-from renderers.errors import InputError
 from trainer.__main__ import main
-from trainer.load_run import load_generator
-from trainer.viewer.query import Query
+from trainer.runs.loading import load_generator
+from trainer.viewer.handlers import RunViewer
+from trainer.viewer.params import Query
 from trainer.viewer.server import FILES, PAGE
-from trainer.viewer.shapes import RunViewer
+from utils.errors import InputError
 
 
 @pytest.fixture(scope="module")

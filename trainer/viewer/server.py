@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeAlias
 from urllib.parse import parse_qsl, urlsplit
 
-from renderers.errors import InputError
-from trainer.viewer.shapes import Answer
+from trainer.viewer.handlers import Answer
+from utils.errors import InputError
 
 PAGE = Path(__file__).parent / "page"
 FILES = {

@@ -1,0 +1,77 @@
+"""``metrics.csv``: a row a logged step, on the disk at once, and cut back where a run goes on from an earlier step."""
+
+import csv
+from pathlib import Path
+from typing import Any
+
+from lightning_fabric.loggers.logger import rank_zero_experiment
+from pytorch_lightning.loggers import CSVLogger
+from pytorch_lightning.loggers.csv_logs import ExperimentWriter
+
+from utils.files import write_atomically
+
+NAME = ExperimentWriter.NAME_METRICS_FILE
+
+
+class MetricsCsv(CSVLogger):
+    """``metrics.csv`` directly in a folder, continued where an earlier part of the run left it."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(save_dir=folder, name="", version="", flush_logs_every_n_steps=1)
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> ExperimentWriter:
+        if self._experiment is None:
+            self._experiment = _Appending(log_dir=self.log_dir)
+        return self._experiment
+
+    def log_hyperparams(self, *_: Any, **__: Any) -> None:
+        """Leave them out: ``config.yaml`` beside this file has them all."""
+
+
+class _Appending(ExperimentWriter):
+    def _check_log_dir_exists(self) -> None:
+        """Keep the rows that are there; the parent's would delete them."""
+        self.metrics_keys, _ = _read(Path(self.metrics_file_path))
+
+    def save(self) -> None:
+        try:
+            super().save()
+        except OSError as error:
+            error.filename = error.filename or self.metrics_file_path
+            raise
+
+    def _rewrite_with_new_header(self, fieldnames: list[str]) -> None:
+        path = Path(self.metrics_file_path)
+        _write(path, fieldnames, _read(path)[1])
+
+
+def cut_back(path: Path, step: int) -> None:
+    """Drop the rows after ``step``, and a last one that was not written to its end; the run logs them again."""
+    keys, rows = _read(path)
+    kept = [row for row in rows if row["step"] and float(row["step"]) <= step]
+    if kept:
+        _write(path, keys, kept)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _read(path: Path) -> tuple[list[str], list[dict[str, str]]]:
+    """Header and whole rows."""
+    if not path.is_file():
+        return [], []
+    with path.open(encoding="utf-8", newline="") as file:
+        lines = [line for line in file if line.endswith("\n")]
+    reader = csv.DictReader(lines)
+    return list(reader.fieldnames or []), list(reader)
+
+
+def _write(path: Path, keys: list[str], rows: list[dict[str, str]]) -> None:
+    def write(temporary: Path) -> None:
+        with temporary.open("w", encoding="utf-8", newline="") as file:
+            writer = csv.DictWriter(file, fieldnames=keys)
+            writer.writeheader()
+            writer.writerows(rows)
+
+    write_atomically(path, write)

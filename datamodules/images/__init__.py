@@ -1,0 +1,1 @@
+"""Reading image files: folders, ZIP, LMDB, decoding, masks, and checks of unreadable files."""

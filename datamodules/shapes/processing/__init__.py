@@ -1,0 +1,1 @@
+"""Operations on shapes: binvox files, voxelization, resampling, connected components."""

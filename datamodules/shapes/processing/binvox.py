@@ -1,0 +1,144 @@
+"""The binvox file format, version 1: a short text header, then run-length encoded occupancy.
+
+Its voxels are ordered with x slowest, then z, then y fastest; here they are ``[z, y, x]``, as everywhere in the project.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Bool, UInt8
+
+from utils.errors import InputError
+
+MAX_DIM = 1024
+MAX_LENGTH = 1e6  # of a scale and a translation: what lies beyond loses its voxels to rounding
+_HEADER_LIMIT = 4096  # bytes; real headers take about a hundred
+_NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
+
+
+@dataclass(frozen=True)
+class Binvox:
+    """A binvox file's content.
+
+    The centre of voxel ``[k, j, i]`` lies at ``translate + scale * ((i, j, k) + 1/2) / D`` in the frame of the mesh that was
+    voxelised: the grid is a cube of edge ``scale`` with its lower corner at ``translate``.
+
+    Args:
+        voxels: ``(D, D, D)`` bool, ``[z, y, x]``.
+        translate: (x, y, z) of the grid's lower corner.
+        scale: the grid's edge length.
+    """
+
+    voxels: Bool[np.ndarray, "D D D"]
+    translate: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    scale: float = 1.0
+
+
+def read_binvox(path: str | Path) -> Binvox:
+    """Read a file.
+
+    Raises:
+        InputError: a file that is missing, is not binvox version 1, is not a cube of at most 1024, or whose data holds fewer
+            or more voxels than its header declares.
+    """
+    path = Path(path)
+    try:
+        if not path.is_file():  # a pipe would be waited for
+            raise InputError(f"there is no file {path}; check the path")
+        with path.open("rb") as file:
+            head = file.read(_HEADER_LIMIT)
+            dim, translate, scale, start = _parse_header(path, head)
+            content = head + file.read(max(0, start + 2 * dim**3 + 1 - len(head)))  # a pair a voxel at most
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror}); check the path") from error
+    if len(content) > start + 2 * dim**3:
+        raise _damaged(path, f"it goes on after the {dim}³ voxels of its header")
+    if (len(content) - start) % 2:
+        raise _damaged(path, "its data ends within a (value, count) pair")
+    pairs: UInt8[np.ndarray, "N 2"] = np.frombuffer(content, np.uint8, offset=start).reshape(-1, 2)
+    values, counts = pairs[:, 0], pairs[:, 1]
+    if (values > 1).any():
+        raise _damaged(path, "its data holds values other than 0 and 1")
+    total = int(counts.sum(dtype=np.int64))
+    if total != dim**3:  # known before anything of that size is allocated
+        raise _damaged(path, f"its data holds {total:,} voxels where its header declares {dim}³ = {dim**3:,}")
+    flat = np.repeat(values.astype(bool), counts)
+    voxels = flat.reshape(dim, dim, dim).transpose(1, 2, 0)  # [x, z, y] to [z, y, x]
+    return Binvox(np.ascontiguousarray(voxels), translate, scale)
+
+
+def write_binvox(
+    path: str | Path,
+    voxels: Bool[np.ndarray, "D D D"],
+    translate: tuple[float, float, float] = (0.0, 0.0, 0.0),
+    scale: float = 1.0,
+) -> None:
+    """Write voxels ``[z, y, x]`` with the placement that :class:`Binvox` explains.
+
+    Raises:
+        ValueError: voxels that are not a cube of 1 to 1024.
+    """
+    if voxels.ndim != 3 or len(set(voxels.shape)) != 1 or not 1 <= voxels.shape[0] <= MAX_DIM:
+        raise ValueError(f"voxels must have shape (D, D, D) with D from 1 to {MAX_DIM}, got {voxels.shape}")
+    dim = voxels.shape[0]
+    x, y, z = (repr(float(t)) for t in translate)
+    header = f"#binvox 1\ndim {dim} {dim} {dim}\ntranslate {x} {y} {z}\nscale {float(scale)!r}\ndata\n"
+    flat = voxels.astype(bool).transpose(2, 0, 1).ravel()  # [z, y, x] to [x, z, y]
+    starts = np.concatenate([[0], np.flatnonzero(flat[1:] != flat[:-1]) + 1])
+    lengths = np.diff(np.append(starts, flat.size))
+    # A count is one byte: a longer run is cut into pieces of 255 and the rest.
+    pieces = -(-lengths // 255)
+    values = np.repeat(flat[starts], pieces).astype(np.uint8)
+    counts = np.full(values.size, 255, np.uint8)
+    counts[np.cumsum(pieces) - 1] = lengths - 255 * (pieces - 1)
+    Path(path).write_bytes(header.encode() + np.stack([values, counts], 1).tobytes())
+
+
+def _parse_header(path: Path, content: bytes) -> tuple[int, tuple[float, float, float], float, int]:
+    """Dim, translate, scale, and where the data starts."""
+    head = content[:_HEADER_LIMIT]
+    if not re.match(rb"#binvox 1\s*\n", head):
+        raise InputError(f"{path} is not a binvox file of version 1; convert the mesh again with binvox")
+    end = re.search(rb"\ndata\r?\n", head)
+    if end is None:
+        raise _damaged(path, "its header has no line 'data'")
+    fields: dict[str, list[str]] = {}
+    for line in head[: end.start()].decode("ascii", "replace").splitlines()[1:]:
+        words = line.split()
+        if words:
+            if words[0] in fields:
+                raise _damaged(path, f"its header states {words[0]!r} twice")
+            fields[words[0]] = words[1:]
+    dims = fields.get("dim", [])
+    if len(dims) != 3 or not all(re.fullmatch(r"\d{1,9}", d, re.ASCII) for d in dims):
+        raise _damaged(path, "its header states no three dimensions")
+    x, y, z = map(int, dims)
+    if not x == y == z:
+        raise InputError(
+            f"{path} is a grid of {x} × {y} × {z}; only cubes can be used, so run binvox without -bb or -c"
+        )
+    if not 1 <= x <= MAX_DIM:
+        raise InputError(f"{path} declares {x}³ voxels; use a grid of 1 to {MAX_DIM} along an edge (binvox -d)")
+    translate = _numbers(path, fields, "translate", 3, ["0", "0", "0"])
+    (scale,) = _numbers(path, fields, "scale", 1, ["1"])
+    if not 1 / MAX_LENGTH <= scale <= MAX_LENGTH or max(map(abs, translate)) > MAX_LENGTH:
+        raise _damaged(path, f"its scale is {scale:g} and its place {' '.join(f'{t:g}' for t in translate)}")
+    return x, translate, scale, end.end()
+
+
+def _numbers(path: Path, fields: dict[str, list[str]], name: str, count: int, default: list[str]) -> tuple[float, ...]:
+    words = fields.get(name, default)
+    if len(words) != count or not all(re.fullmatch(_NUMBER, word, re.ASCII) for word in words):
+        raise _damaged(path, f"its header's {name!r} is not {count} number{'s' * (count > 1)}")
+    numbers = tuple(map(float, words))
+    if not np.isfinite(numbers).all():
+        raise _damaged(path, f"its header's {name!r} is not finite")
+    return numbers
+
+
+def _damaged(path: Path, reason: str) -> InputError:
+    return InputError(f"{path} is damaged: {reason}; download it or convert it again")

@@ -1,1 +1,0 @@
-"""Fused implementations of what the plain-torch references of :mod:`renderers` specify. Imported when first used."""

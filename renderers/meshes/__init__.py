@@ -1,0 +1,1 @@
+"""Meshes: marching cubes, the grid mesh of MeshGAN, vertex normals."""

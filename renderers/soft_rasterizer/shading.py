@@ -1,0 +1,83 @@
+"""From weighted fragments to pictures, in plain torch: attributes, textures, and the sum over each pixel's fragments.
+
+The specification of the shading kernels; see :mod:`renderers.soft_rasterizer.reference` for what a fragment is. A
+texture is sampled for every fragment, crisp or soft, before they are blended (MeshGAN, section 5).
+"""
+
+from __future__ import annotations
+
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from renderers.soft_rasterizer.reference import Fragments
+
+
+def interpolate(
+    barycentric: Float[Tensor, "N 3"],
+    faces: Int[Tensor, "F 3"],
+    fragments: Fragments,
+    attributes: Float[Tensor, "B V C"],
+    size: int,
+) -> Float[Tensor, "N C"]:
+    """Vertex attributes at the fragments (eq. 7); a batch of 1 serves all pictures."""
+    corner = faces[fragments.face].long()
+    if attributes.shape[0] > 1:
+        corner = corner + (fragments.pixel // size**2)[:, None] * attributes.shape[1]
+    values = attributes.reshape(-1, attributes.shape[-1])[corner]
+    return (barycentric[..., None] * values).sum(1)
+
+
+def sample_texture(
+    texture: Float[Tensor, "B C H W"], uv: Float[Tensor, "N 2"], batch: Int[Tensor, " N"]
+) -> Float[Tensor, "N C"]:
+    """Bilinear samples, one texture a batch item.
+
+    (0, 0) is the texture's top left corner and (1, 1) its bottom right one, so texel centres lie at half integers;
+    beyond the outermost centres the border repeats.
+    """
+    channels, height, width = texture.shape[1:]
+    x = (uv[:, 0] * width - 0.5).clamp(0, width - 1)
+    y = (uv[:, 1] * height - 0.5).clamp(0, height - 1)
+    left, top = x.detach().long().clamp(max=max(width - 2, 0)), y.detach().long().clamp(max=max(height - 2, 0))
+    right, bottom = (left + 1).clamp(max=width - 1), (top + 1).clamp(max=height - 1)
+    fx, fy = (x - left)[:, None], (y - top)[:, None]
+
+    texels = texture.permute(0, 2, 3, 1).reshape(-1, channels)
+    upper, lower = ((batch * height + row) * width for row in (top, bottom))
+    above = texels[upper + left] * (1 - fx) + texels[upper + right] * fx
+    below = texels[lower + left] * (1 - fx) + texels[lower + right] * fx
+    return above * (1 - fy) + below * fy
+
+
+def splat(values: Float[Tensor, "N C"], fragments: Fragments, batch: int, size: int) -> Float[Tensor, "B C S S"]:
+    """The sum of ``values`` over each pixel's fragments."""
+    picture = values.new_zeros(batch * size * size, values.shape[-1]).index_add(0, fragments.pixel, values)
+    return picture.view(batch, size, size, -1).permute(0, 3, 1, 2)
+
+
+def splat_attributes(
+    fragments: Fragments,
+    weights: Float[Tensor, " N"],
+    barycentric: Float[Tensor, "N 3"],
+    faces: Int[Tensor, "F 3"],
+    attributes: Float[Tensor, "B V C"],
+    size: int,
+) -> Float[Tensor, "B C S S"]:
+    """Blended vertex attributes, multiplied by alpha."""
+    values = interpolate(barycentric, faces, fragments, attributes, size)
+    return splat(weights[:, None] * values, fragments, attributes.shape[0], size)
+
+
+def splat_texture(
+    fragments: Fragments,
+    weights: Float[Tensor, " N"],
+    barycentric: Float[Tensor, "N 3"],
+    faces: Int[Tensor, "F 3"],
+    uvs: Float[Tensor, "V 2"],
+    texture: Float[Tensor, "B C H W"],
+    size: int,
+) -> Float[Tensor, "B C S S"]:
+    """Blended texture samples, multiplied by alpha."""
+    uv = interpolate(barycentric, faces, fragments, uvs[None], size)
+    values = sample_texture(texture, uv, fragments.pixel // size**2)
+    return splat(weights[:, None] * values, fragments, texture.shape[0], size)

@@ -1,0 +1,52 @@
+"""Runs, checkpoints and render caches that earlier versions wrote still work."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from trainer.__main__ import main
+
+STORED = Path(__file__).parent / "v0.1.0"
+RUNS = ["iggan", "heads"]
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def caches(tmp_path, monkeypatch):
+    """A copy of the stored render caches, which the command line uses."""
+    shutil.copytree(STORED / "cache", tmp_path / "cache")
+    monkeypatch.setenv("UNRENDER_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def copied(tmp_path):
+    """Copies a stored run directory, which a test may then change."""
+    return lambda name: Path(shutil.copytree(STORED / name, tmp_path / "runs" / name))
+
+
+def renders(cache: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(cache)): p.read_bytes() for p in cache.glob("*/*/*.npy")}
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_an_old_run_resumes_to_the_weights_it_would_have_reached(name, caches, copied):
+    run, before = copied(name), renders(caches)
+    assert main(["fit", "--run_dir", str(run)]) == 0
+    assert json.loads((run / "run.json").read_text())["status"] == "finished"
+    assert renders(caches) == before  # found under their keys, not rendered again
+    state = torch.load(run / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
+    for key, value in torch.load(STORED / name / "expected_weights.pt", weights_only=True).items():
+        torch.testing.assert_close(state[key], value, atol=1e-4, rtol=1e-3, msg=lambda m, k=key: f"{k}: {m}")
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_an_old_run_validates_and_exports(name, caches, copied):
+    run = copied(name)
+    assert main(["validate", "--run_dir", str(run)]) == 0
+    assert "fid" in json.loads((run / "validate/metrics.jsonl").read_text())
+    assert main(["export", "--run_dir", str(run), "--seeds", "0", "--formats", "glb"]) == 0
+    assert len(list(run.rglob("export/**/*.glb"))) == 1

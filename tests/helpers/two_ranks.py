@@ -1,0 +1,160 @@
+"""Trains every module for some steps on one or two ranks, as a process of its own, and writes what came out.
+
+python two_ranks.py FOLDER RANK RANKS: losses and states as FOLDER/<ranks>-<rank>.pt. Networks and data are those of the
+modules' own tests.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+sys.path[:0] = [str(Path(__file__).parents[i]) for i in (0, 1, 2)]
+
+import pytorch_lightning as pl
+import torch
+from small_iggan import VIEWS, grids, iggan, proxy_module, renders
+from torch import nn
+
+from benchmarks.budget import budget
+from benchmarks.ranks import StepRecorder
+from datamodules.base import RunDataModule
+from lightning_modules import GrowthPhase, ImageGANModule, MeshGANModule, RenderClassifierModule, VoxelGANModule
+from networks import (
+    DCGANDiscriminator,
+    DCGANGenerator,
+    MeshGenerator,
+    RenderClassifier,
+    StyleGANDiscriminator,
+    VoxelGenerator,
+)
+from renderers import AbsorptionRenderer, OpenGLRenderer, SoftRasterizer, ViewDistribution
+from utils.distributed import RanksDifferError
+
+STEPS = 20
+TINY = {"channel_base": 64, "channel_max": 8}
+
+
+class Pictures(RunDataModule):
+    """Random pictures, with labels if there are classes."""
+
+    def __init__(self, channels: int, size: int, classes: int = 0) -> None:
+        super().__init__(batch_size=4, total_kimg=STEPS * 4 / 1000)
+        generator = torch.Generator().manual_seed(1)
+        pictures = torch.randint(0, 256, (12, channels, size, size), dtype=torch.uint8, generator=generator)
+        parts = [pictures] + ([torch.arange(12) % classes] if classes else [])
+        self.data, self.reference_pictures = torch.utils.data.TensorDataset(*parts), 11
+
+    def train_dataloader(self):
+        return self.stream(self.data, 12)
+
+    def val_dataloader(self):
+        return self.share(self.data, self.reference_pictures)
+
+
+def descent(params) -> torch.optim.Optimizer:
+    """Plain: Adam's first steps make a whole step of a gradient that is rounding alone."""
+    return torch.optim.SGD(params, lr=0.01)
+
+
+GAN = {"generator_optimizer": descent, "discriminator_optimizer": descent}
+
+
+def modules() -> dict:
+    """Name to module and data."""
+    voxels = VoxelGANModule(
+        VoxelGenerator(8, latent_size=8, width=16),
+        DCGANDiscriminator(16, width=8),
+        OpenGLRenderer(16),
+        AbsorptionRenderer(16),
+        VIEWS,
+        **GAN,
+    )
+    meshes = MeshGANModule(
+        MeshGenerator(16, latent_size=8, style_size=8, mapping_layers=2, **TINY),
+        StyleGANDiscriminator(16, **TINY),
+        SoftRasterizer(16),
+        ViewDistribution((-45, 45), (-15, 15), fov=10),
+        # 8² for five steps, a fade over five, then 16².
+        growth=[GrowthPhase(8, 0, 0.02), GrowthPhase(16, 0.02, 0.008)],
+        **GAN,
+    )
+    for p in meshes.generator.parameters():  # what starts at 0, such as the noise's strength, is seen too
+        p.data += 0.1 * torch.randn_like(p)
+    pictures = ImageGANModule(DCGANGenerator(16, latent_size=8, width=16), DCGANDiscriminator(16, width=8), **GAN)
+    classifier = RenderClassifierModule(RenderClassifier(["a", "b", "c"], width=4, num_features=8), descent)
+    return {
+        "iggan": (iggan(proxy_optimizer=lambda p: torch.optim.SGD(p, lr=1e-5), **GAN), renders(STEPS)),
+        "voxel": (voxels, renders(STEPS)),
+        "image": (pictures, renders(STEPS)),
+        "mesh": (meshes, Pictures(3, 16)),
+        "proxy": (proxy_module(optimizer=lambda p: torch.optim.SGD(p, lr=1e-4)), grids(STEPS)),
+        "classifier": (classifier, Pictures(1, 64, classes=3)),
+    }
+
+
+class Losses(StepRecorder):
+    """What was logged after each step, and the bytes that were sent in it."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(str(folder / "steps.json"))
+        self.values = []
+
+    def on_train_batch_end(self, trainer, module, *_):
+        super().on_train_batch_end(trainer, module)
+        self.values.append({k: float(v) for k, v in trainer.callback_metrics.items()})
+
+
+def train(module: nn.Module, data: RunDataModule, ranks: int, folder: Path, steps: int = STEPS) -> dict:
+    """A run as the command line makes it, with one evaluation at the end."""
+    losses, computed = Losses(folder), budget(module).reduced(4)
+    trainer = pl.Trainer(
+        max_epochs=1,
+        accelerator="cpu",
+        devices=ranks,
+        strategy="ddp" if ranks > 1 else "auto",
+        callbacks=[losses],
+        num_sanity_val_steps=0,
+        limit_train_batches=steps,
+        use_distributed_sampler=False,
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=False,
+        default_root_dir=folder,
+    )
+    trainer.fit(module, data)
+    trainer.save_checkpoint(folder / f"{ranks}.ckpt")  # which compares the ranks
+    figures = {k: float(v) for k, v in trainer.callback_metrics.items()}
+    return {
+        "losses": losses.values,
+        "reduced": losses.reduced[-1],
+        "computed": computed,
+        "figures": figures,
+        "state": {k: v.clone() for k, v in module.state_dict().items()},
+    }
+
+
+def refusal(module: pl.LightningModule, folder: Path, rank: int) -> str:
+    """What a checkpoint says where rank 1 has another spectral-norm vector; nothing may be written."""
+    module.discriminator.layers[2].parametrizations.weight[0]._u[0] += 1e-6 * rank
+    try:
+        module.trainer.save_checkpoint(folder / "refused.ckpt")
+    except RanksDifferError as error:
+        return str(error)
+    return ""
+
+
+def main(folder: Path, rank: int, ranks: int) -> None:
+    torch.set_num_threads(1)
+    if ranks > 1:
+        os.environ |= {"LOCAL_RANK": str(rank), "RANK": str(rank), "WORLD_SIZE": str(ranks)}
+    torch.manual_seed(0)
+    parts = modules()
+    results = {name: train(*part, ranks, folder) for name, part in parts.items()}
+    if ranks > 1:
+        results["refusal"] = refusal(parts["image"][0], folder, rank)
+    torch.save(results, folder / f"{ranks}-{rank}.pt")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))

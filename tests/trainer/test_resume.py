@@ -1,0 +1,384 @@
+"""Runs that are killed, damaged, cut off by a full disk or lost in NaN, and how they come back."""
+
+import csv
+import errno
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import chaos
+import pytest
+import torch
+import wandb
+import yaml
+
+from callbacks.checkpointing import KeepCheckpoints
+from callbacks.loggers.csv import cut_back
+from callbacks.nan_guard import StopAtNaN
+from trainer.__main__ import main
+from trainer.runs import resume, run_lock
+from trainer.runs.checkpoints import AtomicCheckpointIO
+from trainer.runs.run_directory import RunFolder
+from utils.errors import InputError
+from utils.signals import Signals
+
+RUN = Path("run")
+FIT = ["fit", "--config", "toy.yaml", "--run_dir", "run"]
+LAST = RUN / "checkpoints/last.ckpt"
+
+
+def stop_at(monkeypatch, step: int, *argv: str) -> None:
+    """Train up to a step and leave by SIGTERM."""
+    with monkeypatch.context() as patched:
+        patched.setenv("TOY_SIGNALS", f"{step}:SIGTERM")
+        assert main([*FIT, *argv]) == 143
+
+
+def steps_of(path: Path = LAST) -> int:
+    return int(torch.load(path, weights_only=True)["state_dict"]["steps_done"])
+
+
+@pytest.mark.parametrize("again", [FIT, ["fit", "--run_dir", "run"], [*FIT, "--ckpt_path", "last"]])
+def test_the_same_command_goes_on(monkeypatch, capsys, again):
+    stop_at(monkeypatch, 2)
+    assert main(again) == 0
+    out = capsys.readouterr().out
+    assert f"from {LAST}" in out
+    assert steps_of() == 4
+    assert [row["step"] for row in csv.DictReader((RUN / "metrics.csv").open()) if row["loss/generator"]] == list(
+        "0123"
+    )
+    before = LAST.read_bytes()
+    assert main(again) == 0
+    assert (
+        capsys.readouterr().out
+        == "run is finished already; a larger --data.total_kimg trains it on, --fresh starts it anew\n"
+    )
+    assert LAST.read_bytes() == before
+
+
+def test_what_contradicts_a_run_is_refused_and_how_it_is_run_may_change(monkeypatch, refused, capsys):
+    stop_at(monkeypatch, 2)
+    for option, key in (
+        ("--model.latent_size=5", "model.init_args.latent_size 4, not 5"),
+        ("--data.batches=9", "data.init_args.batches 4, not 9"),
+        ("--seed_everything=4", "seed_everything 3, not 4"),
+        ("--model.renderer=toy.SharpBlur", "model.init_args.renderer.class_path toy.Blur, not toy.SharpBlur"),
+    ):
+        for words in (FIT, ["fit", "--run_dir", "run"]):
+            assert f"run was begun with {key}; leave that out" in refused(*words, option)
+    assert RunFolder(RUN).status == "interrupted"
+    assert main([*FIT, "--checkpoint_minutes=5", "--trainer.log_every_n_steps=2"]) == 0
+    assert (
+        "goes on with trainer.log_every_n_steps 2 (was 1), checkpoint_minutes 5.0 (was 10.0)" in capsys.readouterr().out
+    )
+    assert RunFolder(RUN).settings["checkpoint_minutes"] == 5
+
+
+def test_fresh_moves_the_run_aside(monkeypatch, capsys):
+    stop_at(monkeypatch, 2)
+    old = LAST.read_bytes()
+    for number in (1, 2):
+        assert main([*FIT, "--fresh", "--data.batches=3"]) == 0
+        assert f"run is now run.before-{number}" in capsys.readouterr().out
+    assert steps_of() == 3
+    assert Path("run.before-1/checkpoints/last.ckpt").read_bytes() == old
+    assert main(["validate", "--run_dir", "run", "--fresh"]) == 2
+
+
+def test_a_damaged_last_checkpoint_is_passed_over(monkeypatch, capsys, refused):
+    stop_at(monkeypatch, 2, "--trainer.val_check_interval=1")
+    previous = LAST.with_name("previous.ckpt")
+    whole = LAST.read_bytes()
+    assert previous.is_file()
+    middle = bytearray(whole)
+    place = whole.index(torch.load(LAST, weights_only=True)["state_dict"]["generator.weight"].numpy().tobytes())
+    middle[place] ^= 1  # torch.load would take it
+    for damaged in (whole[: len(whole) // 2], b"", bytes(middle)):
+        LAST.write_bytes(damaged)
+        assert main(["validate", "--run_dir", "run"]) == 0
+        out = capsys.readouterr().out
+        assert "last.ckpt of run cannot be read: damaged; previous.ckpt of step" in out
+    assert main(FIT) == 0
+    assert steps_of() == 4
+    for path in LAST.parent.iterdir():
+        path.write_bytes(whole[:100])
+    assert "all are damaged; --fresh starts anew" in refused("validate", "--run_dir", "run")
+
+
+def test_a_run_without_a_checkpoint_starts_from_the_beginning(monkeypatch, capsys):
+    stop_at(monkeypatch, 2)
+    LAST.unlink()
+    assert main(FIT) == 0
+    assert "run has no checkpoint yet and starts from the beginning" in capsys.readouterr().out
+    rows = [row["step"] for row in csv.DictReader((RUN / "metrics.csv").open()) if row["loss/generator"]]
+    assert rows == ["0", "1", "2", "3"]
+
+
+def test_a_running_run_is_left_alone(monkeypatch, refused):
+    stop_at(monkeypatch, 2)
+    run = RunFolder(RUN)
+    diary = {"status": "running", "experiment": "toy", **run_lock.identity()}
+    run.diary_file.write_text(json.dumps(diary))
+    assert run.status == "running"
+    assert f"run is being trained by process {os.getpid()} on {socket.gethostname()}" in refused(*FIT)
+    assert "stop it first" in refused(*FIT, "--fresh")
+    child = subprocess.Popen([sys.executable, "-c", ""])
+    child.wait()
+    run.diary_file.write_text(json.dumps(diary | {"pid": child.pid}))
+    assert run.status == "interrupted"
+    run.diary_file.write_text(json.dumps(diary | {"born": "another boot 1"}))  # its number was given away
+    assert run.status == "interrupted"
+
+
+def test_a_process_elsewhere_is_known_by_its_signs_of_life(tmp_path, monkeypatch):
+    file, diary = tmp_path / "run.json", {"pid": 1, "host": "elsewhere", "job": "7"}
+    file.write_text("{}")
+    assert run_lock.alive(diary, file)
+    os.utime(file, (time.time() - 1000,) * 2)
+    assert not run_lock.alive(diary, file)
+    monkeypatch.setattr(run_lock, "SILENCE", 1.5)
+    assert not run_lock.alive(diary, file, wait=True)
+    monkeypatch.setattr(run_lock, "BEAT", 0.2)
+    with run_lock.signs_of_life(file):
+        assert run_lock.alive(diary, file, wait=True)
+        monkeypatch.setenv("SLURM_JOB_ID", "7")  # requeued: its earlier start is over
+        assert not run_lock.alive(diary, file)
+
+
+def test_nan_stops_the_run_and_overwrites_nothing(monkeypatch, capsys):
+    monkeypatch.setenv("TOY_NAN", "3")
+    assert main([*FIT, "--trainer.val_check_interval=1", "--trainer.log_every_n_steps=50"]) == 3
+    err = capsys.readouterr().err
+    assert err.startswith("error: step 3: the loss g of the generator is nan; the last good checkpoint is ")
+    assert f"{LAST}, of step 2; " in err and "detect_anomaly" in err and err.count("\n") == 1
+    assert steps_of() == 2
+    assert RunFolder(RUN).diary["status"] == "failed"
+
+
+def test_weights_that_are_not_finite_are_not_saved(tmp_path):
+    module = torch.nn.Sequential(torch.nn.Linear(2, 2))
+    module.step, module.device, module.losses = 7, torch.device("cpu"), {}
+
+    class OneRank:
+        world_size, log_every_n_steps = 1, 2
+
+    watch = StopAtNaN()
+    watch.look(OneRank(), module)
+    module[0].bias.data[1] = float("inf")
+    with pytest.raises(RuntimeError, match=r"step 7: the weights 0\.bias are no longer finite"):
+        watch.look(OneRank(), module)
+    module.losses = {"d": torch.tensor(1.0), "loss": float("-inf")}
+    watch = StopAtNaN()
+    watch.on_train_batch_end(OneRank(), module)
+    with pytest.raises(RuntimeError, match="step 7: the loss loss is -inf"):
+        watch.on_train_batch_end(OneRank(), module)
+
+
+def test_anomaly_detection_names_the_operation(monkeypatch, capsys):
+    monkeypatch.setenv("TOY_NAN", "2")
+    assert main([*FIT, "--trainer.detect_anomaly=true"]) == 3
+    assert "in the backward pass, Function 'MulBackward0' returned nan values" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["last.ckpt", "metrics.csv", "run.json", "config.yaml"])
+def test_a_full_disk_ends_the_run_with_a_sentence(monkeypatch, refused, name):
+    stop_at(monkeypatch, 2)
+    before = LAST.read_bytes()
+    real = os.fsync
+
+    def full(handle: int) -> None:
+        target = Path(f"/proc/self/fd/{handle}").readlink().name
+        if name in target:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(handle)
+
+    if name == "metrics.csv":
+        from callbacks.loggers.csv import ExperimentWriter
+
+        def save(_: ExperimentWriter) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        monkeypatch.setattr(ExperimentWriter, "save", save)
+    else:
+        monkeypatch.setattr(os, "fsync", full)
+    said = refused("fit", "--run_dir", "run")
+    assert f"{name} could not be written: the disk is full" in said
+    assert name not in ("last.ckpt", "metrics.csv") or f"the last good checkpoint is {LAST}" in said
+    assert LAST.read_bytes() == before
+    monkeypatch.undo()
+
+
+def test_a_file_that_grows_too_large_leaves_the_old_one(tmp_path):
+    """The system's own refusal, in a process of its own: a limit on the size of files."""
+    code = """
+import resource, sys, torch
+from pathlib import Path
+from trainer.runs.checkpoints import AtomicCheckpointIO
+from trainer.cli.disk_errors import disk_error
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+path = Path(sys.argv[1])
+AtomicCheckpointIO().save_checkpoint({"small": torch.zeros(10)}, path)
+try:
+    AtomicCheckpointIO().save_checkpoint({"large": torch.zeros(100_000)}, path)
+except OSError as error:
+    print(disk_error(error))
+assert "small" in torch.load(path, weights_only=True)
+assert [p.name for p in path.parent.iterdir()] == [path.name]
+"""
+    path = tmp_path / "checkpoints" / "last.ckpt"
+    root = Path(__file__).parent.parent.parent
+    done = subprocess.run([sys.executable, "-c", code, str(path)], cwd=root, capture_output=True, text=True)
+    assert done.stdout == f"{path} could not be written: the file is larger than the system allows\n", done.stderr
+
+
+def test_metrics_csv_is_cut_back(tmp_path):
+    path = tmp_path / "metrics.csv"
+    path.write_bytes(b"g,step\r\n1,0\r\n2,1\r\n3,2\r\n4,3")
+    cut_back(path, 1)
+    assert path.read_bytes() == b"g,step\r\n1,0\r\n2,1\r\n"
+    cut_back(path, -1)
+    assert not path.exists()
+    cut_back(path, 5)
+
+
+class FakeTrainer:
+    """As much of a trainer as keeping checkpoints needs."""
+
+    world_size, is_global_zero, sanity_checking, global_step = 1, True, False, 0
+    state = type("State", (), {"fn": "fit"})
+    strategy = type("Alone", (), {"barrier": lambda self, name: None})()
+
+    def save_checkpoint(self, path: Path) -> None:
+        AtomicCheckpointIO().save_checkpoint({"step": self.module.step}, path)
+
+
+def test_the_best_and_the_newest_checkpoints_are_kept(tmp_path):
+    folder, trainer = tmp_path / "checkpoints", FakeTrainer()
+    module = trainer.module = type("Module", (), {"step": 0, "evaluation_note": "one", "evaluation": {}})()
+    keeper = KeepCheckpoints(folder, 1, 2, Signals(), lambda *_: None)
+    keeper.on_train_start(trainer, module)
+
+    def kept(name: str) -> int:
+        return torch.load(folder / f"{name}.ckpt", weights_only=True)["step"]
+
+    best = []
+    for step, fid in enumerate((9.0, 7.0, float("nan"), 8.0, 7.0), 1):
+        module.step, module.evaluation = step, {"fid": fid}
+        keeper.on_validation_end(trainer, module)
+        best.append(kept("best"))
+        assert kept("last") == step and (step == 1 or kept("previous") == step - 1)
+    assert best == [1, 2, 2, 2, 2]
+    module.step, module.evaluation, module.evaluation_note = 6, {"kid": 3.0, "kid_std": 0.1}, "two"  # no rival of FID's
+    keeper.on_validation_end(trainer, module)
+    assert kept("best") == 6
+    assert sorted(p.name for p in folder.iterdir()) == [
+        *("best.ckpt", "last.ckpt", "previous.ckpt", "step-000000005.ckpt", "step-000000006.ckpt"),
+    ]
+    again = KeepCheckpoints(folder, 1, 2, Signals(), lambda *_: None)
+    again.load_state_dict(keeper.state_dict())
+    assert again.best == {"metric": "kid", "note": "two", "value": 3.0}
+
+
+def test_an_evaluation_cut_off_is_done_again(monkeypatch):
+    monkeypatch.setenv("TOY_VALIDATION_SIGNAL", "1")
+    assert main([*FIT, "--trainer.val_check_interval=2"]) == 143
+    monkeypatch.delenv("TOY_VALIDATION_SIGNAL")
+    assert main(["fit", "--run_dir", "run"]) == 0
+    rows = list(csv.DictReader((RUN / "metrics.csv").open()))
+    assert [row["step"] for row in rows if row["mean_weight"]] == ["1", "3"]
+    assert [row["step"] for row in rows if row["loss/generator"]] == ["0", "1", "2", "3"]
+
+
+def test_weights_and_biases_goes_on_with_its_run():
+    logger = ["--trainer.logger=WandbLogger", "--trainer.logger.offline=true"]
+    ids = []
+    for argv in (["--data.batches=2"], ["--data.batches=2", "--fresh"]):
+        assert main([*FIT, *logger, *argv]) == 0
+        wandb.finish()  # it is of the process, which is one run's outside tests
+        ids.append(RunFolder(RUN).diary["wandb"])
+        folders = [path.name for path in (RUN / "wandb").glob("offline-run-*")]
+        assert len(folders) == 1 and folders[0].endswith(ids[-1])
+    assert ids[0] != ids[1]
+    run = RunFolder(RUN)
+    assert run.wandb_id() == ids[1]
+    run.start("toy", ["fit"], "seed_everything: 3\n")
+    assert run.wandb_id() == ids[1]
+
+
+def test_a_run_that_cannot_be_moved_says_so(monkeypatch, tmp_path):
+    run = RunFolder(tmp_path / "run")
+    run.claim()
+    run.end("failed")
+
+    def busy(*_: object) -> None:
+        raise OSError(errno.EBUSY, "Device or resource busy")
+
+    monkeypatch.setattr(Path, "rename", busy)
+    with pytest.raises(InputError, match=r"cannot be moved to .*before-1: Device or resource busy"):
+        run.move_aside()
+
+
+@pytest.mark.slow
+def test_chaos_in_short():
+    """In a process of its own: it forks, which is safe only where OpenGL was not used yet."""
+    options = ["--kills=3", "--terms=1", "--modules=dcgan", "--phases=checkpointing,evaluating,rendering"]
+    done = subprocess.run([sys.executable, chaos.__file__, *options], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("SIGKILL ") == 3 and done.stdout.count("SIGTERM ") == 1
+    assert done.stdout.endswith("all bit-identical\n")
+
+
+def test_a_kill_is_no_end(environment, workplace):
+    environment["TOY_SIGNALS"] = "3:SIGKILL"
+    argv = [sys.executable, "-m", "trainer", *FIT, "--checkpoint_minutes=0"]
+    done = subprocess.run(argv, env=environment, capture_output=True, text=True, cwd=workplace)
+    assert done.returncode == -signal.SIGKILL
+    assert RunFolder(RUN).diary["status"] == "running" and RunFolder(RUN).status == "interrupted"
+    assert steps_of() == 2
+    assert main(FIT) == 0
+    assert main([*FIT[:-1], "whole"]) == 0
+    assert (RUN / "metrics.csv").read_text() == Path("whole/metrics.csv").read_text()
+    first, second = (torch.load(p / "checkpoints/last.ckpt", weights_only=True) for p in (RUN, Path("whole")))
+    assert chaos.same(first["state_dict"], second["state_dict"])
+    assert chaos.same(first["optimizer_states"], second["optimizer_states"])
+
+
+@pytest.mark.parametrize("done", ["finished", "interrupted"])
+def test_a_run_that_becomes_longer_ends_as_one_that_always_was(done, capsys, monkeypatch, refused):
+    monkeypatch.setenv("UNRENDER_CACHE", "cache")
+    fit = ["fit", *chaos.MODULES["dcgan"], *chaos.TINY]
+    assert main([*fit, "--run_dir=whole", "--data.total_kimg=0.032"]) == 0
+    short = [*fit, "--run_dir=run", "--data.total_kimg=0.02"]
+    if done == "finished":
+        assert main(short) == 0
+    else:
+        with monkeypatch.context() as patched:
+            patched.setattr(KeepCheckpoints, "on_validation_end", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+            assert main(short) == 143
+    assert "total_kimg 0.02, not 0.01" in refused("fit", "--run_dir=run", "--data.total_kimg=0.01")
+    capsys.readouterr()
+    assert main(["fit", "--run_dir=run", "--data.total_kimg=0.032"]) == 0
+    assert "run goes on with data.init_args.total_kimg 0.032 (was 0.02)" in capsys.readouterr().out
+    first, second = (torch.load(Path(p, "checkpoints/last.ckpt"), weights_only=True) for p in ("run", "whole"))
+    assert chaos.same(first["state_dict"], second["state_dict"])
+    assert chaos.same(first["optimizer_states"], second["optimizer_states"])
+    assert first["clock"] == second["clock"]
+    rows = [csv.DictReader(Path(p, "metrics.csv").read_text().splitlines()) for p in ("run", "whole")]
+    rows = [[row["step"] for row in table if row["d"]] for table in rows]
+    assert rows[0] == rows[1] == list("12345678")
+    assert main(["fit", "--run_dir=run"]) == 0 and "finished already" in capsys.readouterr().out
+
+
+def test_of_the_proxy_that_a_run_keeps_nothing_is_said(tmp_path):
+    run = RunFolder(tmp_path)
+    begun = {"model": {"init_args": {"proxy_checkpoint": "runs/proxy/001/last.ckpt"}}, "data": {"root": "here"}}
+    run.config.write_text(yaml.safe_dump(begun))
+    again = {"model": {"init_args": {"proxy_checkpoint": "proxy.yaml"}}, "data": {"root": "there"}}
+    assert resume.changes(run, again) == ["data.root there (was here)"]
+    assert resume.known_proxy(run) == "runs/proxy/001/last.ckpt"

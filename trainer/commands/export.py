@@ -1,0 +1,109 @@
+"""``export``: samples of a run as 3D files and films, with a word on each about holes."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from trainer.cli import arguments
+from trainer.cli.command_parser import parse
+from trainer.export.samples import draw_samples
+from trainer.export.video import check_film, write_film
+from trainer.runs.loading import LoadedRun, load_generator
+from utils.errors import InputError
+from utils.files import write_atomically
+from utils.progress import Progress
+
+FRAME = "y up, z toward the viewer, metres; voxels fill the cube [-1/2, 1/2]³"
+
+
+def main(argv: list[str]) -> int:
+    """Write the files and ``report.json``, and print the report; returns the exit status.
+
+    Raises:
+        InputError: options or runs that cannot be used.
+    """
+    options = parse(arguments.export(), argv)
+    if options is None:
+        return 0
+    if options.decimate is not None and options.decimate < 4:
+        raise InputError(f"--decimate {options.decimate}: a closed surface has at least 4 faces")
+    if options.turntable:
+        if not options.frames or not options.film_size:
+            raise InputError("--frames and --film_size must be at least 1")
+        check_film(options.turntable, options.film_size)
+    run = load_generator(options.run_dir, options.ckpt_path)
+    folder = options.output or run.folder.path / "export"
+    report = _report(run, options, _write(run, options, folder))
+    write_atomically(folder / "report.json", lambda path: path.write_text(json.dumps(report, indent=1) + "\n") and None)
+    if options.json:
+        print(json.dumps(report))
+        return 0
+    print(_table(report["shapes"]))
+    closed = sum(shape["watertight"] for shape in report["shapes"])
+    print(f"{closed} of {len(report['shapes'])} shapes are watertight. Frame: {FRAME}.")
+    if options.decimate and closed < len(report["shapes"]):
+        print("Decimation may press thin parts together, whose edges are then crowded; more faces help, or none of it.")
+    print(f"written to {folder}")
+    return 0
+
+
+def _write(run: LoadedRun, options: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
+    """Write each sample; returns a report a sample."""
+    if options.sample_seed is not None:
+        run.module.sample_seed = options.sample_seed
+    samples = draw_samples(
+        run.module,
+        list(options.seeds),
+        truncation=options.truncation,
+        threshold=options.threshold,
+        max_faces=options.decimate,
+    )
+    shapes = []
+    with Progress(total=len(options.seeds), desc="exporting", unit="shape") as bar:
+        for sample in samples:
+            stem = folder / f"{sample.number:04d}"
+            files = sample.write(stem, options.formats)
+            if options.turntable:
+                files.append(stem.with_suffix(f".{options.turntable}"))
+                write_film(files[-1], sample.turntable(options.frames, options.film_size, options.elevation))
+            shapes.append({**sample.report(), "files": [file.name for file in files]})
+            bar.update()
+    return shapes
+
+
+def _report(run: LoadedRun, options: argparse.Namespace, shapes: list[dict[str, Any]]) -> dict[str, Any]:
+    settings = {name: getattr(options, name) for name in ("truncation", "threshold", "decimate")}
+    return {
+        "run": str(run.folder.path),
+        "checkpoint": str(run.checkpoint),
+        "kimg": run.module.kimg,
+        "sample_seed": run.module.sample_seed,
+        **{name: getattr(run.module, name, None) if value is None else value for name, value in settings.items()},
+        "frame": FRAME,
+        "shapes": shapes,
+    }
+
+
+def _table(shapes: list[dict[str, Any]]) -> str:
+    """The report as text, a line a shape."""
+    heads = ("sample", "faces", "closed", "boundary edges", "crowded edges", "components", "area m²", "volume m³")
+    rows = [
+        (
+            f"{s['sample']:04d}",
+            f"{s['faces']:,}",
+            "empty" if not s["faces"] else "yes" if s["watertight"] else "no",
+            f"{s['boundary_edges']:,}",
+            f"{s['crowded_edges']:,}",
+            str(s["components"]),
+            f"{s['area']:.4f}",
+            "" if s["volume"] is None else f"{s['volume']:.5f}",
+        )
+        for s in shapes
+    ]
+    widths = [max(map(len, column)) for column in zip(heads, *rows, strict=True)]
+    return "\n".join(
+        "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in (heads, *rows)
+    )

@@ -1,0 +1,1 @@
+"""The papers' tables: their definitions, the runs they need, and the report."""

@@ -1,0 +1,1 @@
+"""Images, mesh files and the papers' figures."""
