@@ -2,7 +2,7 @@
 
 After each step of a training by the project's own command, with all that the config has beside it (callbacks, loggers, the
 watch for NaN and signals), a loop that knows nothing of Lightning makes the same step with copies of the same networks, the
-same losses, renderer, optimizers, moving average and pictures. Both end with the same weights. The plain loop logs nothing.
+same losses, renderer, optimizers, moving average and images. Both end with the same weights. The plain loop logs nothing.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader
 
 from lightning_modules import IGGANModule
 from lightning_modules.base import frozen, random_stream
-from lightning_modules.losses import discriminator_loss, generator_loss, output_matching_loss, picture_loss
+from lightning_modules.losses import discriminator_loss, generator_loss, image_loss, output_matching_loss
 from renderers import VoxelGrid
 
 BLOCK = 10  # steps of which one logs: log_every_n_steps of configs/trainer/default.yaml
@@ -34,12 +34,12 @@ class BareLoop:
 
     Args:
         module: whose networks are copied as they are.
-        pictures: its real pictures, from its step on.
+        images: its real images, from its step on.
     """
 
-    def __init__(self, module: IGGANModule, pictures: DataLoader) -> None:
+    def __init__(self, module: IGGANModule, images: DataLoader) -> None:
         self.seed, self.done, self.seen = module.seed, module.step, module.images_seen
-        self.device, self.pictures = module.device, iter(pictures)
+        self.device, self.images = module.device, iter(images)
         self.half_life, self.dom_weight = 1000 * module.ema_half_life_kimg, module.dom_weight
         self.views, self.renderer = module.views, module.renderer
         networks = (module.discriminator, module.generator, module.neural_renderer, module.generator_ema)
@@ -49,7 +49,7 @@ class BareLoop:
 
     def step(self) -> None:
         """Discriminator, generator and proxy, then the average."""
-        real = next(self.pictures)[0].to(self.device).float() / 255
+        real = next(self.images)[0].to(self.device).float() / 255
         n = len(real)
         z = torch.randn(n, self.g.latent_size, generator=self.random("latents")).to(self.device)
         t = torch.rand(n, generator=self.random("thresholds")).to(self.device)
@@ -74,7 +74,7 @@ class BareLoop:
         self.g_optimizer.step()
 
         self.r_optimizer.zero_grad()
-        loss = picture_loss(y_neural, y_opengl) + self.dom_weight * output_matching_loss(logits, opengl_logits)
+        loss = image_loss(y_neural, y_opengl) + self.dom_weight * output_matching_loss(logits, opengl_logits)
         loss.backward(inputs=list(self.r.parameters()))
         self.r_optimizer.step()
 

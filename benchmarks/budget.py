@@ -24,13 +24,13 @@ class Budget:
 
     Args:
         weights: that learn.
-        gradients: of all of them, and so what is all-reduced a step. MeshGAN's pictures of lower resolutions than that
+        gradients: of all of them, and so what is all-reduced a step. MeshGAN's images of lower resolutions than that
             in training get none, less than 1 % of it.
         optimizer: what the optimizers keep, such as Adam's two moments.
         average: weights of the generator's moving average.
         other: batch-norm statistics, spectral-norm vectors, constants.
         batch_norm: sums of batch norm that are all-reduced a step.
-        deviation: sums of the minibatch deviation that are all-reduced a step, for each picture of the whole batch.
+        deviation: sums of the minibatch deviation that are all-reduced a step, for each image of the whole batch.
     """
 
     weights: int
@@ -47,7 +47,7 @@ class Budget:
         return self.weights + self.gradients + self.optimizer + self.average + self.other
 
     def reduced(self, batch: int) -> int:
-        """Bytes all-reduced in a step of so many pictures, all ranks together."""
+        """Bytes all-reduced in a step of so many images, all ranks together."""
         return self.gradients + self.batch_norm + self.deviation * batch
 
 

@@ -1,4 +1,4 @@
-"""Where a training step of MeshGAN goes: seconds per 1,000 pictures for G, rasterizer, D, R1 and data.
+"""Where a training step of MeshGAN goes: seconds per 1,000 images for G, rasterizer, D, R1 and data.
 
     python -m benchmarks.meshgan [--size 32] [--steps 16] [--batch 16]
 
@@ -118,7 +118,7 @@ def train(size: int, steps: int, batch: int) -> list[dict[str, float]]:
             "growth": [{"resolution": size, "fade_kimg": 0}],
             "r1_every": 2,
         }
-        data = {"image_size": size, "pictures": 4 * batch, "reference_pictures": 2, "batch_size": batch}
+        data = {"image_size": size, "images": 4 * batch, "reference_images": 2, "batch_size": batch}
         settings = {
             "seed_everything": 0,
             "model": {"base": networks, "init_args": model},

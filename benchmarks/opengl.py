@@ -1,9 +1,9 @@
-"""Pictures a second of new voxel grids: naive pyrender and OpenGLRenderer's two backends.
+"""Images a second of new voxel grids: naive pyrender and OpenGLRenderer's two backends.
 
     python -m benchmarks.opengl [--voxels 64] [--size 128] [--batch 64] [--json figures.json]
 
-Every picture is of a new binary grid (procedural chairs and lumps by turns) from a new view, under two lights, and counts
-from the grid in memory to the picture in memory. All rows are of one core, OpenGL's own threads included: the
+Every image is of a new binary grid (procedural chairs and lumps by turns) from a new view, under two lights, and counts
+from the grid in memory to the image in memory. All rows are of one core, OpenGL's own threads included: the
 benchmark runs itself again, bound to one core. Each repeat measures all ways in turn, so that a busy machine slows all
 alike; the figure is the median, and "times naive" the median of the ratios.
 """
@@ -54,7 +54,7 @@ def child(voxels: int, size: int, batch: int, repeats: int) -> None:
 
 
 def _measure(scene: VoxelGrid, camera: Camera, size: int, repeats: int) -> list[dict[str, Any]]:
-    few = slice(0, 8)  # the slow ways draw fewer pictures
+    few = slice(0, 8)  # the slow ways draw fewer images
     small = VoxelGrid(scene.occupancy[few]), camera[few]
     moderngl = OpenGLRenderer(size, backend="moderngl")
     image_only = OpenGLRenderer(size, backend="moderngl", geometry=False)
@@ -86,7 +86,7 @@ def _measure(scene: VoxelGrid, camera: Camera, size: int, repeats: int) -> list[
 
 
 class Naive:
-    """What one writes first: scikit-image's marching cubes, and a new pyrender scene for each picture."""
+    """What one writes first: scikit-image's marching cubes, and a new pyrender scene for each image."""
 
     def __init__(self, size: int) -> None:
         OpenGLRenderer(8)(
@@ -101,7 +101,7 @@ class Naive:
     def __call__(self, scene: VoxelGrid, camera: Camera) -> list[np.ndarray]:
         from skimage.measure import marching_cubes
 
-        pyrender, pictures = self.pyrender, []
+        pyrender, images = self.pyrender, []
         self.offscreen.viewport_width = self.offscreen.viewport_height = self.size
         for solid, rotation in zip(scene.occupancy[:, 0].numpy(), camera.rotation.numpy(), strict=True):
             vertices, faces, normals, _ = marching_cubes(np.pad(solid, 1), 0.5)
@@ -117,8 +117,8 @@ class Naive:
             drawing.add(pyrender.OrthographicCamera(1, 1, znear=0.1, zfar=4.0), pose=pose)
             for strength in (3.0, 1.5):
                 drawing.add(pyrender.DirectionalLight(intensity=strength), pose=pose)
-            pictures.append(self.offscreen.render(drawing)[0])
-        return pictures
+            images.append(self.offscreen.render(drawing)[0])
+        return images
 
 
 def solid(size: int, i: int) -> torch.Tensor:

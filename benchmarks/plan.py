@@ -1,12 +1,12 @@
-"""A large run on paper: seconds a step, pictures a second and memory on n GPUs, from one measured step.
+"""A large run on paper: seconds a step, images a second and memory on n GPUs, from one measured step.
 
     python -m benchmarks plan --config chairs.yaml [--gpus 1 8 64] [--batch_per_gpu b] [--seconds_per_step S]
         [--gigabytes_per_second B] [--peak_gigabytes P]
 
-S and P are of b pictures on one GPU, measured; without them, those that ``python -m benchmarks scaling`` measured on this
+S and P are of b images on one GPU, measured; without them, those that ``python -m benchmarks scaling`` measured on this
 machine. B is how fast the GPUs all-reduce: the bus bandwidth that nccl-tests' ``all_reduce_perf`` prints for them.
 
-Each GPU keeps b pictures a step, so batch_size is n b. All of them send the V bytes that the networks need at that batch
+Each GPU keeps b images a step, so batch_size is n b. All of them send the V bytes that the networks need at that batch
 around a ring, after the backward passes and not beside them::
 
     step = S + 2 (n - 1) / n V / B
@@ -29,7 +29,7 @@ class Measured:
     """One step on one GPU (or what was taken for one).
 
     Args:
-        batch: pictures.
+        batch: images.
         seconds: it took.
         peak: bytes of memory; None if that is not known.
     """
@@ -79,7 +79,7 @@ def main(argv: list[str]) -> int:
     )
     parser.add_argument("--config", required=True)
     parser.add_argument("--gpus", type=int, nargs="+", default=[1, 8, 64])
-    parser.add_argument("--batch_per_gpu", type=int, help="pictures of the measured step")
+    parser.add_argument("--batch_per_gpu", type=int, help="images of the measured step")
     parser.add_argument("--seconds_per_step", type=float, help="that it took on one GPU")
     parser.add_argument("--peak_gigabytes", type=float, help="of memory that it took")
     parser.add_argument("--gigabytes_per_second", type=float, required=True, help="bus bandwidth of an all-reduce")
@@ -113,7 +113,7 @@ def _step(given: argparse.Namespace) -> Measured:
         print(f"measured on this machine, {machine()}: {step.seconds:.4g} s a step of {step.batch}\n")
         return step
     if None in alone:
-        raise InputError("--seconds_per_step and --batch_per_gpu go together: seconds of a step of so many pictures")
+        raise InputError("--seconds_per_step and --batch_per_gpu go together: seconds of a step of so many images")
     return Measured(*alone, given.peak_gigabytes and 1e9 * given.peak_gigabytes)
 
 

@@ -32,7 +32,7 @@ def read(file: Path = FILE) -> dict[str, list[dict[str, Any]]]:
 def merge(name: str, rows: list[dict[str, Any]], stamp: dict[str, str], file: Path = FILE) -> None:
     """Put rows of one benchmark into the file, in place of those that measured the same.
 
-    What a row measured is told by its texts and whole numbers (``part``, ``way``, ``pictures``); others tell what came out.
+    What a row measured is told by its texts and whole numbers (``part``, ``way``, ``images``); others tell what came out.
 
     Args:
         name: of the benchmark.

@@ -26,7 +26,7 @@ CONFIGS = ("demo.yaml", "chairs.yaml", "chanterelle.yaml", "heads.yaml", "ffhq.y
 FULL_SIZE = {"chairs.yaml": 1, "ffhq.yaml": 2}  # and the batch of a step on the CPU
 DEMO = {
     "model": {"init_args": {"proxy_checkpoint": None}},
-    "data": {"init_args": {"pictures": 256, "reference_pictures": 16}},
+    "data": {"init_args": {"images": 256, "reference_images": 16}},
 }
 
 
@@ -67,9 +67,9 @@ def full_step(config: str) -> dict[str, Any]:
 def _overrides(config: str, folder: Path) -> dict[str, Any]:
     """Data that are at hand, and no growth."""
     if config == "ffhq.yaml":
-        data = {"root": ranks.photographs(folder, 128), "reference_pictures": 2}
+        data = {"root": ranks.photographs(folder, 128), "reference_images": 2}
         return {"model": {"init_args": {"growth": [{"resolution": 128, "fade_kimg": 0}]}}, "data": {"init_args": data}}
     shapes = {"category": "chair", "count": 16, "voxel_size": 64}
     source = {"class_path": "datamodules.shapes.ProceduralShapes", "init_args": shapes}
-    data = {"shapes": source, "reference_shapes": source, "pictures": 64, "reference_pictures": 4}
+    data = {"shapes": source, "reference_shapes": source, "images": 64, "reference_images": 4}
     return {"model": {"init_args": {"proxy_checkpoint": None}}, "data": {"init_args": data}}

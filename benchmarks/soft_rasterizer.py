@@ -2,7 +2,7 @@
 
     python -m benchmarks.soft_rasterizer [--json figures.json]
 
-The scene: MeshGAN's circular sheet bent to a dome that fills 80 % of a 128² picture, with a 256² texture and a background;
+The scene: MeshGAN's circular sheet bent to a dome that fills 80 % of a 128² image, with a 256² texture and a background;
 forward and backward to vertices and texture. The CPU's figures are of one core. Times are the median and the least of
 repeated runs in milliseconds; the least is what an undisturbed machine needs, and ratios are between medians.
 """
@@ -21,11 +21,11 @@ from pathlib import Path
 import torch
 
 from renderers.cameras import Camera
-from renderers.meshes.grid_mesh import sheet
+from renderers.meshes.grid_mesh import grid_mesh
 from renderers.scenes import TriangleMesh
 from renderers.soft_rasterizer.renderer import SoftRasterizer
 
-PICTURE, TEXTURE, FOV = 128, 256, 10.0
+IMAGE, TEXTURE, FOV = 128, 256, 10.0
 GRIDS = (33, 64, 128, 180, 256)  # 1,484 to 100,742 triangles
 
 
@@ -64,8 +64,8 @@ def run(repeats: int = 30) -> list[dict]:
 
 
 def dome(grid: int, batch: int = 1, device: str = "cpu") -> TriangleMesh:
-    """The sheet of ``grid``² vertices as a dome whose silhouette's diameter leaves 80 % of the picture filled."""
-    faces, uvs = sheet(grid, device)
+    """The sheet of ``grid``² vertices as a dome whose silhouette's diameter leaves 80 % of the image filled."""
+    faces, uvs = grid_mesh(grid, device)
     x, y = 2 * uvs[:, 0] - 1, 1 - 2 * uvs[:, 1]
     height = (1 - x * x - y * y).clamp(min=0).sqrt()
     radius = math.sqrt(0.8 * 4 / math.pi) * 1.03  # the disc's share of the square [-1, 1]², and the tilt's
@@ -79,10 +79,10 @@ def make_step(
     mesh: TriangleMesh, backend: str = "auto", margin: float = 1.0, normals: bool = False
 ) -> Callable[[], object]:
     """Forward and backward of one batch, on the mesh's device."""
-    renderer = SoftRasterizer(PICTURE, margin=margin, backend=backend, normals=normals)
+    renderer = SoftRasterizer(IMAGE, margin=margin, backend=backend, normals=normals)
     camera = Camera.orbit([10.0] * len(mesh), 5.0, FOV, mesh.device)
-    background = torch.full((len(mesh), 3, PICTURE, PICTURE), 0.5, device=mesh.device)
-    weight = torch.rand(len(mesh), 3, PICTURE, PICTURE, generator=torch.Generator().manual_seed(1)).to(mesh.device)
+    background = torch.full((len(mesh), 3, IMAGE, IMAGE), 0.5, device=mesh.device)
+    weight = torch.rand(len(mesh), 3, IMAGE, IMAGE, generator=torch.Generator().manual_seed(1)).to(mesh.device)
     vertices, texture = mesh.vertices.requires_grad_(), mesh.texture.requires_grad_()
 
     def step() -> None:
@@ -104,7 +104,7 @@ def deodr_step(mesh: TriangleMesh) -> Callable[[], object] | None:
     except ImportError:
         return None
     x, y, depth = Camera.orbit(10.0, 5.0, FOV).project(mesh.vertices)[0].double().numpy().T
-    screen = np.stack([(1 + x) / 2 * PICTURE, (1 - y) / 2 * PICTURE, depth], -1)
+    screen = np.stack([(1 + x) / 2 * IMAGE, (1 - y) / 2 * IMAGE, depth], -1)
     faces = mesh.faces.numpy().astype(np.uint32)
     count, vertices = len(faces), len(screen)
     edges = np.sort(np.stack([faces, np.roll(faces, -1, 1)], -1), -1).reshape(-1, 2)
@@ -120,18 +120,18 @@ def deodr_step(mesh: TriangleMesh) -> Callable[[], object] | None:
         shade=np.ones(vertices),
         colors=np.zeros((vertices, 3)),
         edgeflags=(uses[inverse.reshape(-1)] == 1).reshape(-1, 3),
-        height=PICTURE,
-        width=PICTURE,
+        height=IMAGE,
+        width=IMAGE,
         nb_colors=3,
         texture=np.ascontiguousarray(mesh.texture[0].permute(1, 2, 0).double().numpy()),
-        background_image=np.full((PICTURE, PICTURE, 3), 0.5),
+        background_image=np.full((IMAGE, IMAGE, 3), 0.5),
         clockwise=False,
         backface_culling=True,  # it asks for that where gradients are wanted
         perspective_correct=False,  # it has no gradient otherwise
         integer_pixel_centers=False,
     )
-    image, depth = np.zeros((PICTURE, PICTURE, 3)), np.zeros((PICTURE, PICTURE))
-    gradient = np.random.default_rng(1).random((PICTURE, PICTURE, 3))
+    image, depth = np.zeros((IMAGE, IMAGE, 3)), np.zeros((IMAGE, IMAGE))
+    gradient = np.random.default_rng(1).random((IMAGE, IMAGE, 3))
 
     def step() -> None:
         deodr.renderScene(scene, 1.0, image, depth, check_valid=True)
@@ -162,7 +162,7 @@ def measure_in_turns(
 
 
 def row(name: str, grid: int, batch: int, times: list[float]) -> dict:
-    triangles = len(sheet(grid)[0])
+    triangles = len(grid_mesh(grid)[0])
     median = statistics.median(times)
     return {
         "name": name,

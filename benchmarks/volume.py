@@ -2,7 +2,7 @@
 
     python -m benchmarks.volume [--voxels 64] [--batch 16] [--json figures.json]
 
-Milliseconds a picture of 2 D pixels, forward and backward, on one CPU core (and on the GPU, where there is one). Each
+Milliseconds an image of 2 D pixels, forward and backward, on one CPU core (and on the GPU, where there is one). Each
 repeat measures both in turn, so that a busy machine slows both alike; "times plain" is the median of the ratios.
 Emission-absorption has a plain way of its own, which rotates the colours too. Memory is what a process that does nothing
 else holds at its peak beyond what it held before, a process each (on a GPU: what was allocated).

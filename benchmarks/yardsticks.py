@@ -14,16 +14,16 @@ from typing import Any
 import torch
 
 from benchmarks.output import machine, show
-from datamodules.renders.shapenet import KeptSolids, render_shapes
+from datamodules.renders.shapenet import VoxelCache, render_shapes
 from datamodules.shapes import ProceduralShapes, ShapeSource, VoxelArchive
-from metrics import PictureFID, load_extractor
+from metrics import ImageFID, load_extractor
 from renderers import OpenGLRenderer, ViewDistribution
 
 
 def run(archive: str, count: int = 2000, fid_of_run: float | None = None) -> list[dict[str, Any]]:
     """One row a yardstick, FID of ``count`` renders against ``count`` renders of the test chairs."""
     renderer = OpenGLRenderer(64, backend="moderngl")
-    fid = PictureFID(load_extractor("renders_small"))
+    fid = ImageFID(load_extractor("renders_small"))
     sources: dict[str, ShapeSource] = {
         "test chairs (reference)": VoxelArchive(archive, "chair", "test"),
         "training chairs: the floor": VoxelArchive(archive, "chair", "train"),
@@ -32,16 +32,16 @@ def run(archive: str, count: int = 2000, fid_of_run: float | None = None) -> lis
     }
     rows = []
     for seed, (name, shapes) in enumerate(sources.items()):
-        solids = KeptSolids(shapes)
+        solids = VoxelCache(shapes)
         for start in range(0, count, 100):
             indices = list(range(start, start + 100))
-            pictures = torch.from_numpy(render_shapes(solids, renderer, ViewDistribution(), seed, indices))
-            fid.update(pictures, real=seed == 0)
+            images = torch.from_numpy(render_shapes(solids, renderer, ViewDistribution(), seed, indices))
+            fid.update(images, real=seed == 0)
         if seed:
-            rows.append({"pictures": name, "FID": fid.compute()})
+            rows.append({"images": name, "FID": fid.compute()})
             fid.reset()
     if fid_of_run is not None:
-        rows.append({"pictures": "the run", "FID": fid_of_run})
+        rows.append({"images": "the run", "FID": fid_of_run})
     return rows
 
 
@@ -53,4 +53,4 @@ if __name__ == "__main__":
     arguments = parser.parse_args()
     print(machine())
     show(run(arguments.archive, arguments.count, arguments.fid))
-    print(f"extractor renders_small, {arguments.count:,} pictures of each against as many of the test chairs")
+    print(f"extractor renders_small, {arguments.count:,} images of each against as many of the test chairs")

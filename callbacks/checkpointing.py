@@ -17,7 +17,7 @@ LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"
 NUMBERED = "step-*.ckpt"
 
 
-class KeepCheckpoints(Callback):
+class RunCheckpoint(Callback):
     """Writes ``last.ckpt`` every few minutes, after each evaluation, at the end and when a signal stops the training.
 
     ``previous.ckpt`` is the one before it, ``best.ckpt`` that of the lowest FID, or KID where there is no FID. To be the
@@ -151,7 +151,7 @@ class KeepCheckpoints(Callback):
             _sync(self.folder)
             for path in sorted(self.folder.glob(NUMBERED))[: -self.numbered] if self.numbered else []:
                 path.unlink()
-        trainer.strategy.barrier("KeepCheckpoints")  # no rank goes on, or leaves, before the file has its name
+        trainer.strategy.barrier("RunCheckpoint")  # no rank goes on, or leaves, before the file has its name
         self.saved = True
         self._written = time.monotonic()
 

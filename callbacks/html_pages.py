@@ -1,4 +1,4 @@
-"""Pages that need nothing else: pictures and files lie inside."""
+"""Pages that need nothing else: images and files lie inside."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def film(folder: Path, heading: str) -> str:
     frames = sorted(folder.glob("*.png"))
     if not frames:
         return ""
-    figures = "".join(f"<figure>{picture(f)}<figcaption>{html.escape(when(f))}</figcaption></figure>" for f in frames)
+    figures = "".join(f"<figure>{image(f)}<figcaption>{html.escape(when(f))}</figcaption></figure>" for f in frames)
     last = len(frames) - 1
     return (
         f"<h2>{html.escape(heading)}</h2><div class=film><input type=range min=0 max={last} value={last}"
@@ -74,7 +74,7 @@ def film(folder: Path, heading: str) -> str:
     )
 
 
-def picture(path: Path, kind: str = "") -> str:
+def image(path: Path, kind: str = "") -> str:
     """A PNG within the page; ``kind`` is its CSS class."""
     return f"<img class='{kind}' alt='{html.escape(path.stem)}' src='{data_url(path, 'image/png')}'>"
 

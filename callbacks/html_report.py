@@ -8,7 +8,7 @@ from pathlib import Path
 import pytorch_lightning as pl
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
-from callbacks.html_pages import data_url, film, picture, table, write_page
+from callbacks.html_pages import data_url, film, image, table, write_page
 from callbacks.metrics_log import read_metrics
 
 SHEETS = {
@@ -22,9 +22,9 @@ SHEETS = {
 
 
 MEANINGS = {
-    "kimg": "is thousand real pictures seen",
-    "fid": "is the distance between generated and real pictures: less is better",
-    "kid": "is the distance between generated and real pictures, for small sets: less is better",
+    "kimg": "is thousand real images seen",
+    "fid": "is the distance between generated and real images: less is better",
+    "kid": "is the distance between generated and real images, for small sets: less is better",
     "kid_std": "is its scatter over subsets",
     "occupancy": "is the share of the cube that samples fill",
     "reference_occupancy": "is that of the data",
@@ -33,7 +33,7 @@ MEANINGS = {
 
 
 EMPTY = (
-    "The last samples are empty, and their pictures black: no voxel is above the threshold. Early in a training that may "
+    "The last samples are empty, and their images black: no voxel is above the threshold. Early in a training that may "
     "pass; export has --threshold, and view a slider, to see what lies below it."
 )
 
@@ -61,7 +61,7 @@ def write_report(folder: Path) -> Path:
     title = f"{folder.parent.name} {folder.name}"
     parts = [f"<h1>unrender: {html.escape(title)}</h1>", _summary(folder)]
     curves = [folder / f"{name}.png" for name in ("fid", "kid")]
-    parts += [f"<h2>{curve.stem.upper()}</h2>{picture(curve, 'curve')}" for curve in curves if curve.exists()]
+    parts += [f"<h2>{curve.stem.upper()}</h2>{image(curve, 'curve')}" for curve in curves if curve.exists()]
     films = [film(folder / name, heading) for name, heading in SHEETS.items()]
     if any(films):
         parts.append(
@@ -69,7 +69,7 @@ def write_report(folder: Path) -> Path:
         )
     parts += films
     if (folder / "reals.png").exists():
-        parts.append(f"<h2>Real pictures</h2>{picture(folder / 'reals.png')}")
+        parts.append(f"<h2>Real images</h2>{image(folder / 'reals.png')}")
     parts.append(_shapes(folder / "shapes"))
     texts = [folder / name for name in ("command.txt", "version.json", "config.yaml")]
     parts += [f"<h2>{t.name}</h2><pre>{html.escape(t.read_text())}</pre>" for t in texts if t.exists()]
@@ -94,9 +94,9 @@ def _shapes(folder: Path) -> str:
         return ""
     figures = []
     for file in files:
-        pictures = "".join(
-            picture(p) for p in (file.with_suffix(".png"), file.with_name(f"{file.stem}_normals.png")) if p.exists()
+        images = "".join(
+            image(p) for p in (file.with_suffix(".png"), file.with_name(f"{file.stem}_normals.png")) if p.exists()
         )
         link = f"<a download='{file.name}' href='{data_url(file, 'model/gltf-binary')}'>{file.name}</a>"
-        figures.append(f"<figure style='width:250px'>{pictures}<figcaption>{link}</figcaption></figure>")
+        figures.append(f"<figure style='width:250px'>{images}<figcaption>{link}</figcaption></figure>")
     return f"<h2>Shapes</h2><div class=row>{''.join(figures)}</div>"

@@ -1,4 +1,4 @@
-"""A JSON line an evaluation, the curve of FID or KID as a picture, and the last word of a run."""
+"""A JSON line an evaluation, the curve of FID or KID as an image, and the last word of a run."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
-from callbacks.loggers.guarded import clock_of, dashboards
+from callbacks.loggers.guarded import clock_of, guarded_loggers
 from renderers import InputError
 from utils.files import write_atomically
 
@@ -21,7 +21,7 @@ METRICS = "metrics.jsonl"
 class EvaluationLog(pl.Callback):
     """Appends to ``metrics.jsonl`` (keys such as ``kimg``, ``fid``) at each evaluation and redraws ``fid.png``.
 
-    Where the pictures are too few for FID, ``kid`` stands in its place, and ``kid.png``.
+    Where the images are too few for FID, ``kid`` stands in its place, and ``kid.png``.
     """
 
     def __init__(self) -> None:
@@ -55,7 +55,7 @@ class EvaluationLog(pl.Callback):
         draw_curve(folder / f"{main_metric(line)}.png", lines)
 
         if trainer.sanity_checking:  # Lightning keeps the first evaluation from the loggers
-            for board in dashboards(trainer):
+            for board in guarded_loggers(trainer):
                 board.log_metrics({**module.evaluation, **clock_of(module)}, module.step)
 
     @rank_zero_only
@@ -122,7 +122,7 @@ def _shown(name: str, line: dict[str, Any]) -> str:
 
 
 def draw_curve(path: Path, lines: list[dict[str, Any]]) -> None:
-    """FID, or KID with the scatter of its subsets, over thousand pictures seen."""
+    """FID, or KID with the scatter of its subsets, over thousand images seen."""
     from matplotlib.figure import Figure  # without pyplot: no display, no global state
 
     figure = Figure(figsize=(6, 3.5), layout="constrained")
@@ -136,7 +136,7 @@ def draw_curve(path: Path, lines: list[dict[str, Any]]) -> None:
         axes.fill_between(kimg, *around, alpha=0.2)
     # KID, unbiased, may fall below 0
     bottom = min([0.0, *values]) if name == "kid" else 0
-    axes.set(xlabel="kimg (thousand real pictures seen)", ylabel=name.upper(), ylim=(bottom, None))
+    axes.set(xlabel="kimg (thousand real images seen)", ylabel=name.upper(), ylim=(bottom, None))
     axes.set_title(textwrap.fill(lines[-1]["note"], 95), fontsize=8)
     axes.grid(alpha=0.3)
     write_atomically(path, lambda file: figure.savefig(file, format="png", dpi=120))

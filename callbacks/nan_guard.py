@@ -15,7 +15,7 @@ class DivergedError(RuntimeError):
     """The training has left the numbers behind; the sentence names the step and the network."""
 
 
-class StopAtNaN(Callback):
+class TerminateOnNaN(Callback):
     """Looks at the losses of all steps every ``log_every_n_steps``, and at the weights before a checkpoint is written.
 
     A look waits for the device, so it is not taken at every step; the losses in between are kept, so that the first bad

@@ -1,4 +1,4 @@
-"""How far a run is: losses, pictures a second, time left; a bar on a terminal, a plain line now and then in a log."""
+"""How far a run is: losses, images a second, time left; a bar on a terminal, a plain line now and then in a log."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ BARS = ("_train_progress_bar", "_val_progress_bar", "_test_progress_bar", "_pred
 
 
 class RunProgress(TQDMProgressBar):
-    """Lightning's bar over the whole run (its epoch), with pictures a second and short numbers.
+    """Lightning's bar over the whole run (its epoch), with images a second and short numbers.
 
     Where stdout is no terminal there are plain lines instead, as seldom as :class:`utils.progress.Progress` has them,
     and one for each evaluation of a training.

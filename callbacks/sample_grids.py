@@ -9,15 +9,15 @@ from jaxtyping import Float
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from torch import Tensor
 
-from callbacks.loggers.guarded import clock_of, dashboards
+from callbacks.loggers.guarded import clock_of, guarded_loggers
 from visualization.images import save_png, tile
 
 
 class SampleGrids(pl.Callback):
     """Writes ``samples/<kimg>.png`` at each evaluation, and ``reals.png`` once.
 
-    Beside them stands what else a module's ``sheets`` show: ``normals/<kimg>.png`` of shapes, one viewpoint a row. All of it
-    goes to the dashboards as well.
+    Also writes whatever else the module's ``sample_grids`` returns, such as ``normals/<kimg>.png`` of shapes, one viewpoint
+    per row. The grids also go to the loggers.
 
     Args:
         rows: viewpoints, if the generator makes shapes.
@@ -38,13 +38,13 @@ class SampleGrids(pl.Callback):
         if not (folder / "reals.png").exists():
             count = self.rows * self.columns
             self._keep(trainer, module, "reals", trainer.datamodule.reference()[:count].float() / 255, "reals.png")
-        for kind, pictures in module.sheets(self.rows, self.columns, self.seed).items():
-            self._keep(trainer, module, kind, pictures, f"{kind}/{module.kimg:09.2f}kimg.png")
+        for kind, images in module.sample_grids(self.rows, self.columns, self.seed).items():
+            self._keep(trainer, module, kind, images, f"{kind}/{module.kimg:09.2f}kimg.png")
 
     def _keep(
-        self, trainer: pl.Trainer, module: pl.LightningModule, kind: str, pictures: Float[Tensor, "N C H W"], name: str
+        self, trainer: pl.Trainer, module: pl.LightningModule, kind: str, images: Float[Tensor, "N C H W"], name: str
     ) -> None:
-        sheet = tile(pictures, self.columns)
+        sheet = tile(images, self.columns)
         save_png(Path(trainer.default_root_dir) / name, sheet)
-        for board in dashboards(trainer):
-            board.log_picture(kind, sheet, clock_of(module))
+        for board in guarded_loggers(trainer):
+            board.log_image(kind, sheet, clock_of(module))

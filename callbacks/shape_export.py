@@ -18,13 +18,13 @@ from trimesh.exchange.gltf import export_glb
 from trimesh.exchange.obj import export_obj
 from trimesh.visual.material import PBRMaterial, SimpleMaterial
 
-from callbacks.loggers.guarded import clock_of, dashboards
+from callbacks.loggers.guarded import clock_of, guarded_loggers
 from datamodules.shapes import write_binvox
 from renderers.meshes.marching_cubes import marching_cubes
 from visualization.images import save_png
 from visualization.mesh_io import write_surface
 
-PICTURES = {"image": "", "normal_map": "_normals", "texture": "_texture", "background": "_background"}
+IMAGES = {"image": "", "normal_map": "_normals", "texture": "_texture", "background": "_background"}
 Format = Literal["glb", "obj", "binvox"]
 
 
@@ -32,14 +32,14 @@ class ShapeWriter(pl.Callback):
     """Writes ``shapes/<number>.{glb,obj,binvox,png}``: what ``predict`` gives, and the same at the end of ``fit``.
 
     Of voxels, meshes are marching cubes of the thresholded grid, y up, in the cube [-1/2, 1/2]³. Generated meshes keep
-    their texture (:func:`write_mesh`) and are open, so there is no binvox of them. A generator of pictures has no shapes:
-    its samples are ``pictures/<number>.png``.
+    their texture (:func:`write_mesh`) and are open, so there is no binvox of them. A generator of images has no shapes:
+    its samples are ``images/<number>.png``.
 
-    At each evaluation the first few go to the dashboards that can turn them.
+    At each evaluation the first few go to the guarded_loggers that can turn them.
 
     Args:
-        formats: of the shapes; pictures (a render, a normal map, texture and background) come beside them.
-        shown: how many go to the dashboards.
+        formats: of the shapes; images (a render, a normal map, texture and background) come beside them.
+        shown: how many go to the guarded_loggers.
     """
 
     def __init__(self, formats: tuple[Format, ...] = ("glb", "obj", "binvox"), shown: int = 4) -> None:
@@ -47,7 +47,7 @@ class ShapeWriter(pl.Callback):
 
     @rank_zero_only
     def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        boards = [board for board in dashboards(trainer) if board.takes_shapes]
+        boards = [board for board in guarded_loggers(trainer) if board.takes_shapes]
         if trainer.fast_dev_run or trainer.state.fn != "fit" or not boards:
             return
         samples = module.predict_step(torch.arange(min(self.shown, module.samples)), 0)
@@ -75,19 +75,19 @@ class ShapeWriter(pl.Callback):
     @rank_zero_only
     def on_predict_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         folder = Path(trainer.default_root_dir)
-        kind = "shapes" if (folder / "shapes").is_dir() else "pictures"
+        kind = "shapes" if (folder / "shapes").is_dir() else "images"
         print(f"{module.samples} {kind} in {folder / kind}")
 
     def _write(self, folder: Path, numbers: list[int], samples: dict[str, Tensor], module: pl.LightningModule) -> None:
         if not {"occupancy", "vertices"} & samples.keys():
             for i, number in enumerate(numbers):
-                save_png(folder / "pictures" / f"{number:04d}.png", samples["image"][i], 256)
+                save_png(folder / "images" / f"{number:04d}.png", samples["image"][i], 256)
             return
         (folder / "shapes").mkdir(parents=True, exist_ok=True)
         for i, number in enumerate(numbers):
             stem = folder / "shapes" / f"{number:04d}"
             write_sample(samples, i, getattr(module, "threshold", 0.5), stem, self.formats)
-            for kind, suffix in PICTURES.items():
+            for kind, suffix in IMAGES.items():
                 if kind in samples:
                     save_png(stem.with_name(f"{stem.name}{suffix}.png"), samples[kind][i], 256)
 
@@ -134,14 +134,14 @@ def write_mesh(
     """
     used, faces = np.unique(faces, return_inverse=True)
     faces, uvs = faces.reshape(-1, 3), uvs[used] * (1, -1) + (0, 1)  # trimesh counts v from below
-    picture = Image.fromarray((texture.transpose(1, 2, 0) * 255).round().clip(0, 255).astype(np.uint8))
+    image = Image.fromarray((texture.transpose(1, 2, 0) * 255).round().clip(0, 255).astype(np.uint8))
     for kind in set(formats) & {"glb", "obj"}:
         if kind == "glb":
             material = PBRMaterial(
-                name="unlit", baseColorTexture=picture, metallicFactor=0.0, roughnessFactor=1.0, doubleSided=True
+                name="unlit", baseColorTexture=image, metallicFactor=0.0, roughnessFactor=1.0, doubleSided=True
             )
         else:
-            material = SimpleMaterial(image=picture, name=f"{stem.name}_material", diffuse=[255] * 4)
+            material = SimpleMaterial(image=image, name=f"{stem.name}_material", diffuse=[255] * 4)
         visual = trimesh.visual.TextureVisuals(uv=uvs, material=material)
         mesh = trimesh.Trimesh(vertices[used], faces, visual=visual, process=False)
         if kind == "glb":

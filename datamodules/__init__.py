@@ -4,14 +4,14 @@ from datamodules.chanterelle import ChanterelleDataModule
 from datamodules.ffhq import FFHQDataModule
 from datamodules.renders.labelled import ArchiveClassesDataModule, RenderClassesDataModule, ShapeNetClassesDataModule
 from datamodules.renders.shapenet import ShapeNetRenderDataModule
-from datamodules.synthetic_heads import HeadPictures, HeadsDataModule
+from datamodules.synthetic_heads import HeadImages, HeadsDataModule
 from datamodules.voxel_grids import ShapeDataModule
 
 __all__ = [
     "ArchiveClassesDataModule",
     "ChanterelleDataModule",
     "FFHQDataModule",
-    "HeadPictures",
+    "HeadImages",
     "HeadsDataModule",
     "RenderClassesDataModule",
     "ShapeDataModule",

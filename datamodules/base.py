@@ -64,12 +64,12 @@ class RunDataModule(pl.LightningDataModule):
         self._shared = ShareSampler(items, self.batch_size, rank, world_size)
         return self._loader(dataset, batch_sampler=self._shared)
 
-    def part_of_batch(self, batch: int) -> tuple[int, slice]:
+    def batch_slice(self, batch: int) -> tuple[int, slice]:
         """Of one batch of what is shared out: how many items all ranks have in it, and which of these are this rank's."""
         return self._shared.part(batch)
 
     def caches(self) -> list[RenderCache]:
-        """The pictures that training and evaluation need drawn and kept, to be prepared before; none of most data."""
+        """The images that training and evaluation need drawn and kept, to be prepared before; none of most data."""
         return []
 
     def predict_dataloader(self) -> DataLoader:
@@ -89,7 +89,7 @@ class RunDataModule(pl.LightningDataModule):
         )
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        """Pictures travel as bytes and become floats in [0, 1] on the device."""
+        """Images travel as bytes and become floats in [0, 1] on the device."""
         return to_float(batch)
 
 

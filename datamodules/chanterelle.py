@@ -16,36 +16,36 @@ from datamodules.base import RunDataModule
 from datamodules.images.alpha_masked import read_masked, unify_intensity
 from datamodules.images.decoding import OnCorrupt, check_on_corrupt
 from renderers import InputError, Renderer, ViewDistribution
-from utils.files import fingerprint
+from utils.files import cache_key
 
 
 class ChanterelleDataModule(RunDataModule):
-    """The photographs below a folder: the Chanterelles, or any pictures with a transparent background.
+    """The photographs below a folder: the Chanterelles, or any images with a transparent background.
 
     Each is cropped to its mask, padded to a square, resized by area, brought to one mean intensity by addition, and laid
     before black, where renders stand as well. Files that are equal byte by byte count once.
 
-    There are few of them (62 Chanterelles), so none is held out: validation and test see the pictures of training.
-    Batches are ``[pictures (B, C, S, S)]``, floats in [0, 1] on the device.
+    There are few of them (62 Chanterelles), so none is held out: validation and test see the images of training.
+    Batches are ``[images (B, C, S, S)]``, floats in [0, 1] on the device.
 
     Args:
-        root: the folder; pictures may lie in folders within it.
+        root: the folder; images may lie in folders within it.
         image_size: S.
         channels: 1 for grey, as OpenGL draws voxels; 3 for colour.
         renderer: nothing here is rendered: it draws the generated shapes, for evaluation and in IG-GAN's training, and lies
-            here because it must give pictures like these. Models take it from here; a model without shapes needs none.
+            here because it must give images like these. Models take it from here; a model without shapes needs none.
         views: where generated shapes are seen from. The photographs' own viewpoints are unknown; the supplement states
             none, PlatonicGAN draws from the whole sphere.
-        fill: the longer side of each object as a share of S. Shapes live in a cube half as wide as the picture, so that any
+        fill: the longer side of each object as a share of S. Shapes live in a cube half as wide as the image, so that any
             rotation of it stays in view: beyond 0.5 there are photographs that a shape could not fill.
-        mean_intensity: mean luminance inside every mask, in (0, 1); None for the mean over the pictures.
+        mean_intensity: mean luminance inside every mask, in (0, 1); None for the mean over the images.
         mirror: train on the mirror images as well; they are never the reference.
-        on_corrupt: pictures that cannot be read are refused by name (raise), or left out and counted in the log (skip).
-        kid_subset: pictures a subset of KID's, by which models are evaluated on these data; None for half the pictures, at
-            most 1,000. Subsets of half the pictures scatter about as much as KID itself does; larger ones overlap so much
+        on_corrupt: images that cannot be read are refused by name (raise), or left out and counted in the log (skip).
+        kid_subset: images a subset of KID's, by which models are evaluated on these data; None for half the images, at
+            most 1,000. Subsets of half the images scatter about as much as KID itself does; larger ones overlap so much
             that their scatter flatters it.
         batch_size: global batch size.
-        total_kimg: length of the run in thousands of real pictures.
+        total_kimg: length of the run in thousands of real images.
         num_workers: processes that load the data, which lie in memory: 0 will do.
         seed: of the order.
     """
@@ -87,40 +87,40 @@ class ChanterelleDataModule(RunDataModule):
 
     @property
     def kid_subset(self) -> int:
-        """Pictures a subset of KID's; 0 for FID alone."""
-        return min(1000, self.reference_pictures // 2) if self._kid_subset is None else self._kid_subset
+        """Images a subset of KID's; 0 for FID alone."""
+        return min(1000, self.reference_images // 2) if self._kid_subset is None else self._kid_subset
 
     @property
-    def reference_pictures(self) -> int:
-        """How many pictures evaluation compares, of each kind."""
-        return len(self._pictures)
+    def reference_images(self) -> int:
+        """How many images evaluation compares, of each kind."""
+        return len(self._images)
 
     @property
     def reference_key(self) -> str:
-        """Fingerprint of the reference pictures, under which their statistics may be kept."""
-        pictures = self._pictures.numpy()
-        return fingerprint(pictures.shape, hashlib.sha256(pictures).hexdigest())
+        """Fingerprint of the reference images, under which their statistics may be kept."""
+        images = self._images.numpy()
+        return cache_key(images.shape, hashlib.sha256(images).hexdigest())
 
     def prepare_data(self) -> None:
         if self.trainer is None or self.trainer.state.fn != "predict":  # it draws from the generator alone
             self.reference()
 
     def reference(self) -> UInt8[Tensor, "N C S S"]:
-        """The pictures, which are those of training too."""
-        return self._pictures
+        """The images, which are those of training too."""
+        return self._images
 
     @cached_property
-    def _pictures(self) -> UInt8[Tensor, "N C S S"]:
+    def _images(self) -> UInt8[Tensor, "N C S S"]:
         framed = read_masked(self.root, self.image_size, self.fill, self.on_corrupt)
         return torch.from_numpy(unify_intensity(framed, self.channels, self.mean_intensity))
 
     def train_dataloader(self) -> DataLoader:
-        pictures = self._pictures
-        dataset = TensorDataset(torch.cat([pictures, pictures.flip(-1)]) if self.mirror else pictures)
+        images = self._images
+        dataset = TensorDataset(torch.cat([images, images.flip(-1)]) if self.mirror else images)
         return self.stream(dataset, len(dataset))
 
     def val_dataloader(self) -> DataLoader:
-        return self.share(TensorDataset(self._pictures), len(self._pictures))
+        return self.share(TensorDataset(self._images), len(self._images))
 
     def test_dataloader(self) -> DataLoader:
         return self.val_dataloader()

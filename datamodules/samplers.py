@@ -32,7 +32,7 @@ class BatchPlan:
         sizes = [batch_size, *(size for _, size in changes)]
         if min(sizes) < 1 or any(b <= a for a, b in pairwise(borders)):
             raise InputError(
-                f"batch_size and batch_changes must be at least 1 and changes in order of pictures, got {batch_size} and "
+                f"batch_size and batch_changes must be at least 1 and changes in order of images, got {batch_size} and "
                 f"{[[items / 1000, size] for items, size in changes]}"
             )
         self.sizes, self._steps, self._positions = sizes, [0], [0]

@@ -1,4 +1,4 @@
-"""Pictures of procedural heads before backgrounds, with known depth, normals and viewpoint: what MeshGAN is measured on."""
+"""Images of procedural heads before backgrounds, with known depth, normals and viewpoint: what MeshGAN is measured on."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from torch.utils.data import Dataset
 
 from datamodules.backgrounds import background
 from datamodules.renders.cache import RenderCache
-from datamodules.renders.cached_base import DrawnDataModule
+from datamodules.renders.cached_base import CachedRenderDataModule
 from datamodules.shapes.procedural.heads import HEADS_VERSION, Head, head_meshes
 from renderers import Camera, InputError, OpenGLRenderer, Rendering, SoftRasterizer, ViewDistribution
-from utils.files import cache_root, fingerprint
+from utils.files import cache_key, cache_root
 
 Split = Literal["train", "test"]
 FOV = 10.0
 
 
-class HeadPictures:
+class HeadImages:
     """Heads by number, endless: head, background and viewpoint i are functions of (seed, split, i) alone.
 
     Args:
@@ -30,7 +30,7 @@ class HeadPictures:
         views: where they are seen from.
         seed: another seed gives other heads.
         split: train and test draw from different random streams, so no head of one is in the other.
-        oversampling: pictures are drawn this much larger and averaged over boxes, as photographs are made small.
+        oversampling: images are drawn this much larger and averaged over boxes, as photographs are made small.
     """
 
     def __init__(
@@ -54,14 +54,14 @@ class HeadPictures:
         return Head.draw(self._stream(index, 0))
 
     def camera(self, indices: list[int]) -> Camera:
-        """Where pictures i are taken from."""
+        """Where images i are taken from."""
         draws = np.array([self._stream(i, 2).uniform(size=2) for i in indices], np.float32)
         low, high = (np.array(pair, np.float32) for pair in zip(self.views.azimuth, self.views.elevation, strict=True))
         angles = torch.from_numpy(low + (high - low) * draws)
         return Camera(angles[:, 0], angles[:, 1], self.views.fov)
 
-    def pictures(self, indices: list[int]) -> UInt8[np.ndarray, "n 3 S S"]:
-        """Pictures i before their backgrounds from their viewpoints."""
+    def images(self, indices: list[int]) -> UInt8[np.ndarray, "n 3 S S"]:
+        """Images i before their backgrounds from their viewpoints."""
         image = self._draw(indices, self.camera(indices), with_background=True)
         return (image * 255).round().to(torch.uint8).numpy()
 
@@ -69,7 +69,7 @@ class HeadPictures:
         """The truth about heads i, from azimuth 0 and elevation 0.
 
         Returns:
-            Picture ``(n, 3, S, S)`` before black or the head's background; alpha, 0 or 1; depth from the camera in
+            Image ``(n, 3, S, S)`` before black or the head's background; alpha, 0 or 1; depth from the camera in
             world units, ``inf`` beside the head; unit normals in the camera's frame, which is then the world's.
         """
         camera = Camera.orbit([0.0] * len(indices), 0.0, self.views.fov)
@@ -79,8 +79,8 @@ class HeadPictures:
         exact = SoftRasterizer(self.image_size, margin=0)(meshes, camera)
         return Rendering(image, exact.alpha, exact.depth, exact.normals)
 
-    def fingerprint(self) -> str:
-        return fingerprint(HEADS_VERSION, self.image_size, self.views, self.seed, self.split, self.oversampling)
+    def cache_key(self) -> str:
+        return cache_key(HEADS_VERSION, self.image_size, self.views, self.seed, self.split, self.oversampling)
 
     @property
     def _texture_size(self) -> int:
@@ -100,45 +100,45 @@ class HeadPictures:
         return np.random.default_rng([self.seed, ("train", "test").index(self.split), index, purpose])
 
 
-class EndlessHeads(Dataset):
-    """Pictures made as they are asked for, never the same head twice."""
+class InfiniteHeads(Dataset):
+    """Images made as they are asked for, never the same head twice."""
 
-    def __init__(self, heads: HeadPictures) -> None:
+    def __init__(self, heads: HeadImages) -> None:
         self.heads = heads
 
     def __getitems__(self, indices: list[int]) -> list[tuple[Tensor]]:
-        return [(picture,) for picture in torch.from_numpy(self.heads.pictures(indices))]
+        return [(image,) for image in torch.from_numpy(self.heads.images(indices))]
 
     def __getitem__(self, index: int) -> tuple[Tensor]:
         return self.__getitems__([index])[0]
 
 
-class HeadsDataModule(DrawnDataModule):
+class HeadsDataModule(CachedRenderDataModule):
     """Textured procedural heads before varied backgrounds, each seen once from a random viewpoint.
 
-    Batches are ``[pictures (B, 3, S, S)]``, floats in [0, 1] on the device; the viewpoint stays unknown, as with
+    Batches are ``[images (B, 3, S, S)]``, floats in [0, 1] on the device; the viewpoint stays unknown, as with
     photographs. What is known all the same, for measuring: ``self.held_out.canonical(indices)``.
 
     Args:
         image_size: S.
-        pictures: how many for training, each of a head of its own, or ``unlimited`` (drawn as training goes).
-        reference_pictures: how many held-out pictures FID compares.
+        images: how many for training, each of a head of its own, or ``unlimited`` (drawn as training goes).
+        reference_images: how many held-out images FID compares.
         views: where heads are seen from; None for MeshGAN's ±45° about the vertical and ±15° about the horizontal axis
             at a 10° field of view.
-        oversampling: see :class:`HeadPictures`.
+        oversampling: see :class:`HeadImages`.
         batch_size: global batch size.
         batch_changes: see :class:`RunDataModule`.
-        total_kimg: length of the run in thousands of real pictures.
-        cache_dir: where pictures are kept; default $UNRENDER_CACHE or ~/.cache/unrender.
-        num_workers: processes that load, and for ``unlimited`` draw, the pictures.
+        total_kimg: length of the run in thousands of real images.
+        cache_dir: where images are kept; default $UNRENDER_CACHE or ~/.cache/unrender.
+        num_workers: processes that load, and for ``unlimited`` draw, the images.
         seed: of heads, backgrounds, views and order.
     """
 
     def __init__(
         self,
         image_size: int = 32,
-        pictures: int | Literal["unlimited"] = 10_000,
-        reference_pictures: int = 2000,
+        images: int | Literal["unlimited"] = 10_000,
+        reference_images: int = 2000,
         views: ViewDistribution | None = None,
         oversampling: int = 2,
         batch_size: int = 16,
@@ -149,25 +149,23 @@ class HeadsDataModule(DrawnDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__(batch_size, total_kimg, num_workers, seed, batch_changes)
-        if (pictures != "unlimited" and pictures < 1) or reference_pictures < 1:
-            raise InputError(
-                f"heads need pictures of at least 1, got {pictures} and {reference_pictures} for reference"
-            )
-        self.image_size, self.pictures, self.reference_pictures = image_size, pictures, reference_pictures
+        if (images != "unlimited" and images < 1) or reference_images < 1:
+            raise InputError(f"heads need images of at least 1, got {images} and {reference_images} for reference")
+        self.image_size, self.images, self.reference_images = image_size, images, reference_images
         self.views = views or ViewDistribution((-45.0, 45.0), (-15.0, 15.0), FOV)
         self.cache_dir = cache_dir
-        self.heads = HeadPictures(image_size, self.views, seed, "train", oversampling)
-        self.held_out = HeadPictures(image_size, self.views, seed, "test", oversampling)
+        self.heads = HeadImages(image_size, self.views, seed, "train", oversampling)
+        self.held_out = HeadImages(image_size, self.views, seed, "test", oversampling)
 
     def _endless(self) -> Dataset:
-        return EndlessHeads(self.heads)
+        return InfiniteHeads(self.heads)
 
     def _cache(self, train: bool) -> RenderCache:
-        heads, count = (self.heads, self.pictures) if train else (self.held_out, self.reference_pictures)
+        heads, count = (self.heads, self.images) if train else (self.held_out, self.reference_images)
         return RenderCache(
-            cache_root(self.cache_dir) / "heads" / fingerprint(heads.fingerprint(), count),
+            cache_root(self.cache_dir) / "heads" / cache_key(heads.cache_key(), count),
             int(count),
             (3, self.image_size, self.image_size),
-            heads.pictures,
+            heads.images,
             "drawing training heads" if train else "drawing reference heads",
         )

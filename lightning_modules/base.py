@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from networks.synced_layers import share_batch_norm
 from renderers import InputError, Renderer
 from utils.distributed import average_gradients, check_ranks, mean_over_ranks
+from utils.legacy_names import update_checkpoint
 
 
 def random_stream(*key: int | str) -> torch.Generator:
@@ -50,7 +51,7 @@ def frozen(*modules: nn.Module) -> Iterator[None]:
 
 
 class ClockedModule(pl.LightningModule):
-    """A module that counts its own time: steps (training batches) and pictures seen.
+    """A module that counts its own time: steps (training batches) and images seen.
 
     Lightning's ``global_step`` counts optimizer steps and so runs two or three times too fast in a GAN. All draws of a
     training step are made for the *global* batch and cut by rank, gradients are averaged over ranks here (whatever DDP's
@@ -88,7 +89,7 @@ class ClockedModule(pl.LightningModule):
 
     @property
     def kimg(self) -> float:
-        """Pictures seen, in thousands, over all ranks."""
+        """Images seen, in thousands, over all ranks."""
         return self.images_seen / 1000
 
     def compilable(self) -> Iterator[nn.Module]:
@@ -97,7 +98,7 @@ class ClockedModule(pl.LightningModule):
             if any(p.requires_grad for p in child.parameters()):
                 yield from child.children() if isinstance(child, Renderer) else [child]
 
-    def tick(self, local_batch: int) -> None:
+    def advance_step(self, local_batch: int) -> None:
         """Count one training step; to be called last in ``training_step``."""
         self.step += 1
         self.images_seen += local_batch * self.world_size
@@ -110,16 +111,16 @@ class ClockedModule(pl.LightningModule):
         """The generator of this step for one purpose."""
         return random_stream(self.seed, self.step, purpose)
 
-    def of_this_rank(self, whole: Any, local_batch: int) -> Any:
+    def rank_slice(self, whole: Any, local_batch: int) -> Any:
         """This rank's part of something drawn for the global batch (a tensor or a camera), on this rank's device."""
         start = self.global_rank * local_batch
         return whole[start : start + local_batch].to(self.device)
 
-    def part_of_batch(self, batch_idx: int, local_batch: int) -> tuple[int, slice]:
+    def batch_slice(self, batch_idx: int, local_batch: int) -> tuple[int, slice]:
         """Of one batch of an evaluation: how many items all ranks have in it, and which of these are this rank's."""
         data = self.trainer.datamodule
-        if hasattr(data, "part_of_batch"):
-            return data.part_of_batch(batch_idx)
+        if hasattr(data, "batch_slice"):
+            return data.batch_slice(batch_idx)
         start = self.global_rank * local_batch
         return local_batch * self.world_size, slice(start, start + local_batch)
 
@@ -129,6 +130,7 @@ class ClockedModule(pl.LightningModule):
         check_ranks({key: checkpoint[key] for key in ("clock", "state_dict", "optimizer_states") if key in checkpoint})
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        update_checkpoint(checkpoint)
         clock = checkpoint.get("clock", {})
         self.step, self.images_seen = clock.get("step", 0), clock.get("images_seen", 0)
 
@@ -146,7 +148,7 @@ class ClockedModule(pl.LightningModule):
         """Log what stands beside the losses, to the loggers alone. Like the losses, means over all ranks."""
         self.log_dict(mean_over_ranks(values))
 
-    def descend(self, optimizer: Any, loss: Tensor, *args: Any, **options: Any) -> None:
+    def step_optimizer(self, optimizer: Any, loss: Tensor, *args: Any, **options: Any) -> None:
         """One step of one optimizer on one loss; ``args`` and ``options`` are those of ``Tensor.backward``.
 
         The gradients of this optimizer's weights, and no others, are averaged over ranks, each once. DDP's own hooks stand
@@ -161,7 +163,7 @@ class ClockedModule(pl.LightningModule):
             average_gradients(p for group in optimizer.param_groups for p in group["params"])
         optimizer.step()
 
-    def anneal(self, optimizer: Any) -> None:
+    def cosine_lr(self, optimizer: Any) -> None:
         """Let the learning rate fall to 0 along a cosine over the run; to be called before each step."""
         progress = min(1.0, self.step / max(1, self.trainer.num_training_batches))
         for group in optimizer.param_groups:

@@ -1,4 +1,4 @@
-"""What every generator shares: moving average, FID or KID of its pictures, samples; and what generators of voxels add."""
+"""What every generator shares: moving average, FID or KID of its images, samples; and what generators of voxels add."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from lightning_modules.base import ClockedModule, random_stream
-from metrics import PictureFID, load_extractor, mean_occupancy, mean_pairwise_iou
+from metrics import ImageFID, load_extractor, mean_occupancy, mean_pairwise_iou
 from metrics.kid import check_subset
 from renderers import Camera, InputError, Renderer, Rendering, ViewDistribution, VoxelGrid
 from utils.distributed import gather_over_ranks
@@ -27,14 +27,14 @@ class GenerativeModule(ClockedModule):
 
     Args:
         generator: has ``latent_size`` and takes latents ``(B, Z)``.
-        ema_half_life_kimg: half-life of the moving average in thousand pictures; it is shorter at the start, at most
-            5 % of the pictures seen so far.
+        ema_half_life_kimg: half-life of the moving average in thousand images; it is shorter at the start, at most
+            5 % of the images seen so far.
         extractor: of FID's features.
         extractor_weights: another file of weights for it.
-        kid_subset: pictures a subset of KID's, which is then measured beside FID, or alone where there are fewer real
-            pictures than features: FID compares covariances, which are then singular. 0 is FID alone; None is the data
+        kid_subset: images a subset of KID's, which is then measured beside FID, or alone where there are fewer real
+            images than features: FID compares covariances, which are then singular. 0 is FID alone; None is the data
             module's ``kid_subset``, and FID alone if it has none.
-        cache_dir: where FID's statistics of real pictures are kept; default $UNRENDER_CACHE or ~/.cache/unrender.
+        cache_dir: where FID's statistics of real images are kept; default $UNRENDER_CACHE or ~/.cache/unrender.
         samples: how many samples ``predict`` gives.
         sample_seed: of the latents and views of ``predict``.
         seed: of all draws.
@@ -61,33 +61,33 @@ class GenerativeModule(ClockedModule):
         self.samples, self.sample_seed = samples, sample_seed
         self.kid_subset = kid_subset
         # A tuple hides the metric from the module tree, and so the extractor's weights from the checkpoints.
-        self._fid = (PictureFID(load_extractor(extractor, extractor_weights), cache_root(cache_dir) / "statistics"),)
-        self._whole = True  # the last evaluation saw all real pictures
+        self._fid = (ImageFID(load_extractor(extractor, extractor_weights), cache_root(cache_dir) / "statistics"),)
+        self._whole = True  # the last evaluation saw all real images
         self.evaluation: dict[str, Any] = {}
 
     @abstractmethod
-    def evaluated(
+    def generate_for_metrics(
         self, z: Float[Tensor, "n Z"], *key: int | str, part: slice = slice(None)
     ) -> Float[Tensor, "m C H W"]:
-        """The pictures that FID is measured on; ``key`` seeds what else they depend on, such as viewpoints.
+        """The images that FID is measured on; ``key`` seeds what else they depend on, such as viewpoints.
 
         ``part`` are those of the n that are made; what is drawn is drawn for all n, so that parts make the whole.
         """
 
     @abstractmethod
-    def sheets(self, rows: int, columns: int, seed: int) -> dict[str, Float[Tensor, "N _ H W"]]:
-        """Pictures of ``rows * columns`` samples in reading order, by kind; ``samples`` are as evaluated."""
+    def sample_grids(self, rows: int, columns: int, seed: int) -> dict[str, Float[Tensor, "N _ H W"]]:
+        """Images of ``rows * columns`` samples in reading order, by kind; ``samples`` are as evaluated."""
 
     @abstractmethod
     def predict_step(self, batch: Tensor, batch_idx: int) -> dict[str, Tensor]:
         """The samples of these numbers; ``image`` is among what it gives."""
 
-    def measures(self) -> dict[str, float]:
+    def extra_metrics(self) -> dict[str, float]:
         """What an evaluation says beside the distances, of the batches seen since it began."""
         return {}
 
     @property
-    def fid(self) -> PictureFID:
+    def fid(self) -> ImageFID:
         return self._fid[0]
 
     def latents(self, n: int, *key: int | str) -> Float[Tensor, "n Z"]:
@@ -96,8 +96,8 @@ class GenerativeModule(ClockedModule):
         return torch.randn(n, self.generator.latent_size, generator=generator).to(self.device)
 
     @torch.no_grad()
-    def average(self, batch: int) -> None:
-        """Move the average ``generator_ema`` toward the generator, after a step of ``batch`` pictures over all ranks."""
+    def update_ema(self, batch: int) -> None:
+        """Move the average ``generator_ema`` toward the generator, after a step of ``batch`` images over all ranks."""
         half_life = min(1000 * self.ema_half_life_kimg, 0.05 * max(self.images_seen, 1))
         weight = 1 - 0.5 ** (batch / half_life)
         for average, current in zip(self.generator_ema.parameters(), self.generator.parameters(), strict=True):
@@ -124,7 +124,7 @@ class GenerativeModule(ClockedModule):
             norm.momentum = momentum
             norm.eval()
 
-    # Evaluation: FID or KID of as many generated pictures as there are reference pictures.
+    # Evaluation: FID or KID of as many generated images as there are reference images.
 
     def on_validation_epoch_start(self) -> None:
         self.measure_batch_norm()
@@ -132,7 +132,7 @@ class GenerativeModule(ClockedModule):
         self._choose_metric(data)
         self.fid.to(self.device).reset()
         self._key = getattr(data, "reference_key", None)
-        # With several ranks the sums of all are added up, so each measures its own share of the real pictures.
+        # With several ranks the sums of all are added up, so each measures its own share of the real images.
         self._know_real = self.fid.counts()["real"] > 0
         if not self._know_real and self._key is not None and self.world_size == 1:
             self._know_real = self.fid.load_real(self._key)
@@ -141,16 +141,16 @@ class GenerativeModule(ClockedModule):
         (real,) = batch
         if not self._know_real:
             self.fid.update(real, real=True)
-        whole, part = self.part_of_batch(batch_idx, len(real))
+        whole, part = self.batch_slice(batch_idx, len(real))
         z = self.latents(whole, "evaluation", batch_idx, 0)
-        self.fid.update(self.evaluated(z, batch_idx, 0, part=part), real=False)
+        self.fid.update(self.generate_for_metrics(z, batch_idx, 0, part=part), real=False)
 
     def on_validation_epoch_end(self) -> None:
         counts = {kind: self._over_ranks(n) for kind, n in self.fid.counts().items()}
-        self._whole = counts["real"] == getattr(self.trainer.datamodule, "reference_pictures", counts["real"])
+        self._whole = counts["real"] == getattr(self.trainer.datamodule, "reference_images", counts["real"])
         if self._whole and not self._know_real and self._key is not None and self.world_size == 1:
             self.fid.save_real(self._key)
-        self.evaluation = {**self._distances(counts), **self.measures()}
+        self.evaluation = {**self._distances(counts), **self.extra_metrics()}
         self.evaluation_note = self.fid.describe(**counts)
         self.log_dict(self.evaluation, sync_dist=True, prog_bar=True)
         self.log_clock()
@@ -160,17 +160,17 @@ class GenerativeModule(ClockedModule):
         """KID as asked for here or by the data.
 
         Raises:
-            InputError: more pictures a subset than the data have.
+            InputError: more images a subset than the data have.
         """
         subset = getattr(data, "kid_subset", 0) if self.kid_subset is None else self.kid_subset
         known = self.fid.kid.subset if self.fid.kid else 0
         if subset != known or not self._whole:  # after an evaluation that was cut short, anew
-            self._fid = (PictureFID(self.fid.extractor, self.fid.cache_dir, subset),)
-        if subset and (reals := getattr(data, "reference_pictures", None)) is not None:
+            self._fid = (ImageFID(self.fid.extractor, self.fid.cache_dir, subset),)
+        if subset and (reals := getattr(data, "reference_images", None)) is not None:
             check_subset(subset, reals, "real")
 
     def _distances(self, counts: dict[str, int]) -> dict[str, float]:
-        """``fid``, ``kid`` and ``kid_std`` as far as the pictures allow; NaN where an evaluation was cut too short."""
+        """``fid``, ``kid`` and ``kid_std`` as far as the images allow; NaN where an evaluation was cut too short."""
         kid = self.fid.kid
         alone = kid is not None and counts["real"] < self.fid.extractor.num_features
         names = ([] if alone else ["fid"]) + (["kid", "kid_std"] if kid else [])
@@ -210,12 +210,12 @@ class GenerativeModule(ClockedModule):
 class VoxelGenerativeModule(GenerativeModule):
     """A generator of voxels: thresholded at ``threshold`` and drawn for evaluation; subclasses add how it is trained.
 
-    Evaluation draws from where the reference pictures were drawn: the data module's ``reference_views``, or ``views``.
+    Evaluation draws from where the reference images were drawn: the data module's ``reference_views``, or ``views``.
 
     Args:
         generator: latents ``(B, Z)`` to occupancy and, if any, colour ``(B, 1 + C, D, D, D)``; has ``latent_size``.
-        renderer: draws samples for evaluation, the one that drew the real pictures.
-        views: viewpoints, those of the real pictures.
+        renderer: draws samples for evaluation, the one that drew the real images.
+        views: viewpoints, those of the real images.
         threshold: what counts as occupied in evaluation.
         **evaluation: see :class:`GenerativeModule`.
     """
@@ -251,7 +251,7 @@ class VoxelGenerativeModule(GenerativeModule):
         self._solids: list[Tensor] = []
 
     @torch.no_grad()
-    def evaluated(
+    def generate_for_metrics(
         self, z: Float[Tensor, "n Z"], *key: int | str, part: slice = slice(None)
     ) -> Float[Tensor, "m C H W"]:
         camera = self.evaluation_views.sample(len(z), random_stream("evaluation views", *key))[part]
@@ -260,20 +260,20 @@ class VoxelGenerativeModule(GenerativeModule):
             self._solids.append(shapes.occupancy[:, 0].bool())
         return self.renderer(shapes, camera.to(self.device)).image
 
-    def measures(self) -> dict[str, float]:
+    def extra_metrics(self) -> dict[str, float]:
         # Batch by batch and in each rank by rank: the order in which one rank meets them.
         ranks = gather_over_ranks([solids.cpu() for solids in self._solids])
         batches = [x for batch in zip_longest(*ranks) for x in batch if x is not None]
         solids = torch.cat(batches)[:32].to(self.device)
         return {"occupancy": mean_occupancy(solids), "pairwise_iou": mean_pairwise_iou(solids)}
 
-    def sheets(self, rows: int, columns: int, seed: int) -> dict[str, Float[Tensor, "N _ H W"]]:
-        """Each row has one viewpoint, each picture a shape of its own (as in section D of IG-GAN's supplement)."""
+    def sample_grids(self, rows: int, columns: int, seed: int) -> dict[str, Float[Tensor, "N _ H W"]]:
+        """Each row has one viewpoint, each image a shape of its own (as in section D of IG-GAN's supplement)."""
         views = self.evaluation_views.sample(rows, torch.Generator().manual_seed(seed))
         camera = Camera(views.azimuth.repeat_interleave(columns), views.elevation.repeat_interleave(columns), views.fov)
-        return self.pictures(self.shapes(self.latents(rows * columns, "grid", seed)), camera)
+        return self.images(self.shapes(self.latents(rows * columns, "grid", seed)), camera)
 
-    def pictures(self, shapes: VoxelGrid, camera: Camera) -> dict[str, Float[Tensor, "n _ H W"]]:
+    def images(self, shapes: VoxelGrid, camera: Camera) -> dict[str, Float[Tensor, "n _ H W"]]:
         """What a sheet shows of shapes, by kind."""
         drawn = self.draw(shapes, camera)
         return {"samples": drawn.image, **_normals(drawn, "normals")}
@@ -302,8 +302,8 @@ def as_grid(volume: Float[Tensor, "B C D D D"]) -> VoxelGrid:
     return VoxelGrid(volume[:, :1], volume[:, 1:] if volume.shape[1] > 1 else None)
 
 
-def check_picture_sizes(renderer: Renderer, parts: dict[str, nn.Module]) -> None:
-    """Refuse parts made for pictures of another size than the renderer's; parts that do not tell their size are trusted.
+def check_image_sizes(renderer: Renderer, parts: dict[str, nn.Module]) -> None:
+    """Refuse parts made for images of another size than the renderer's; parts that do not tell their size are trusted.
 
     Raises:
         InputError: naming the part.
@@ -312,5 +312,5 @@ def check_picture_sizes(renderer: Renderer, parts: dict[str, nn.Module]) -> None
         size = getattr(part, "image_size", renderer.image_size)
         if size != renderer.image_size:
             raise InputError(
-                f"renderer draws {renderer.image_size}² pictures, {name}.image_size says {size}; set both to one size"
+                f"renderer draws {renderer.image_size}² images, {name}.image_size says {size}; set both to one size"
             )

@@ -1,4 +1,4 @@
-"""2D-DCGAN: the baseline that learns pictures without shapes (IG-GAN, supplement B; DCGAN)."""
+"""2D-DCGAN: the baseline that learns images without shapes (IG-GAN, supplement B; DCGAN)."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from jaxtyping import Float
 from pytorch_lightning.cli import OptimizerCallable
 from torch import Tensor, nn
 
-from lightning_modules.gan_step import adam_gan, play
+from lightning_modules.gan_step import adam_gan, gan_step
 from lightning_modules.generative import GenerativeModule
-from lightning_modules.losses import full
+from lightning_modules.losses import to_float32
 from renderers import InputError
 
 
 class ImageGANModule(GenerativeModule):
-    """GAN of pictures: ``D: real against G(z)``, 1:1, with IG-GAN's discriminator, optimizers and FID.
+    """GAN of images: ``D: real against G(z)``, 1:1, with IG-GAN's discriminator, optimizers and FID.
 
-    It has no shapes, so no normal maps, no viewpoints and nothing to export but pictures.
+    It has no shapes, so no normal maps, no viewpoints and nothing to export but images.
 
     Args:
-        generator: G, latents ``(B, Z)`` to pictures ``(B, C, S, S)`` in [0, 1]; has ``latent_size``.
-        discriminator: D, pictures to logits.
+        generator: G, latents ``(B, Z)`` to images ``(B, C, S, S)`` in [0, 1]; has ``latent_size``.
+        discriminator: D, images to logits.
         generator_optimizer, discriminator_optimizer: learning rates 2e-4.
         **evaluation: see :class:`GenerativeModule`.
     """
@@ -53,17 +53,17 @@ class ImageGANModule(GenerativeModule):
         (real,) = batch
         n, total = len(real), len(real) * self.world_size
         z = torch.randn(total, self.generator.latent_size, generator=self.random("latents"))
-        play(self, real, full(self.generator(self.of_this_rank(z, n))))
+        gan_step(self, real, to_float32(self.generator(self.rank_slice(z, n))))
 
     @torch.no_grad()
-    def evaluated(
+    def generate_for_metrics(
         self, z: Float[Tensor, "n Z"], *key: int | str, part: slice = slice(None)
     ) -> Float[Tensor, "m C H W"]:
         return self.generator_ema(z[part]).float()
 
-    def sheets(self, rows: int, columns: int, seed: int) -> dict[str, Float[Tensor, "N _ H W"]]:
-        return {"samples": self.evaluated(self.latents(rows * columns, "grid", seed))}
+    def sample_grids(self, rows: int, columns: int, seed: int) -> dict[str, Float[Tensor, "N _ H W"]]:
+        return {"samples": self.generate_for_metrics(self.latents(rows * columns, "grid", seed))}
 
     def predict_step(self, batch: Tensor, batch_idx: int) -> dict[str, Tensor]:
         """The batch's samples: ``image (B, C, S, S)``."""
-        return {"image": self.evaluated(self.sample_latents(batch))}
+        return {"image": self.generate_for_metrics(self.sample_latents(batch))}

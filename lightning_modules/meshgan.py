@@ -18,7 +18,7 @@ from lightning_modules.losses import discriminator_loss, generator_loss, gradien
 from lightning_modules.progressive_growing import Growth, GrowthPhase, Stage
 from metrics.depth import measure_depth
 from networks import GeneratedScene, MeshGenerator, StyleGANDiscriminator, draw_offsets
-from networks.stylegan_layers import StyledLayer, fade_pictures
+from networks.stylegan_layers import StyledLayer, fade_images
 from renderers import Camera, InputError, Renderer, Rendering, TriangleMesh, ViewDistribution
 
 TURNS = (-90.0, -45.0, 0.0, 45.0, 90.0)  # the viewpoints of Figure 4, in degrees about the vertical
@@ -42,22 +42,22 @@ class MeshGANModule(GenerativeModule):
     growth, at whose borders (as a fade begins, as it ends) both optimizers begin anew. Ours are:
 
     - D's fakes of a step are G's as well; published are fresh ones. The generator and R work half as much.
-    - While a resolution fades in, generated pictures go through :func:`fade_pictures` like real ones: R draws sharp edges
+    - While a resolution fades in, generated images go through :func:`fade_images` like real ones: R draws sharp edges
       at any fade, by which D would tell them.
     - The batch is of one size in all phases unless the data's ``batch_changes`` say otherwise; published are larger ones
       at low resolutions.
-    - FID is always measured at the last resolution, generated pictures doubled to it (as StyleGAN's own code does), so
-      that its real pictures, and figures over a run, are the same. A figure says so in its note.
+    - FID is always measured at the last resolution, generated images doubled to it (as StyleGAN's own code does), so
+      that its real images, and figures over a run, are the same. A figure says so in its note.
 
-    Evaluation and ``sheets`` take the styles as they come; ``predict`` truncates them.
+    Evaluation and ``sample_grids`` take the styles as they come; ``predict`` truncates them.
 
     Args:
         generator: G_o and G_b.
-        discriminator: D, of pictures of each resolution.
+        discriminator: D, of images of each resolution.
         renderer: R, which must pass gradients and draw meshes; drawn at each phase's size, whatever its own.
         views: random views of the object. ±45° about the vertical and ±15° about the horizontal axis.
-        growth: phases by pictures seen; None is the full size from the start. See :class:`GrowthPhase`.
-        r1_gamma: γ, of pictures in [-1, 1] as published.
+        growth: phases by images seen; None is the full size from the start. See :class:`GrowthPhase`.
+        r1_gamma: γ, of images in [-1, 1] as published.
         r1_every: steps from one R1 to the next, where it weighs so many times as much.
         truncation: of ``predict`` and of figures, psi; None for none.
         truncation_cutoff: the layers of each network below it are truncated; None is all.
@@ -97,7 +97,7 @@ class MeshGANModule(GenerativeModule):
 
     @property
     def stage(self) -> Stage:
-        """Where growth stands: a function of the pictures seen, so that a resume needs nothing else."""
+        """Where growth stands: a function of the images seen, so that a resume needs nothing else."""
         return self.growth.at(self.images_seen)
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
@@ -109,11 +109,11 @@ class MeshGANModule(GenerativeModule):
         optimizers = d_optimizer, g_optimizer = self.optimizers()
         for optimizer in optimizers:
             scale_rate(optimizer, stage.lr_factor)
-        real = fade_pictures(self.shrink(batch[0], stage.resolution), stage.fade)
+        real = fade_images(self.shrink(batch[0], stage.resolution), stage.fade)
         scene, views = self.draw_scene(n)
         self.share_mean_styles()
         drawn = self.draw(scene.mesh, views, scene.background, normals=False)
-        fake = fade_pictures(drawn.image, stage.fade)
+        fake = fade_images(drawn.image, stage.fade)
 
         penalized = self.step % self.r1_every == 0
         real = real.detach().requires_grad_(penalized)
@@ -122,17 +122,17 @@ class MeshGANModule(GenerativeModule):
         d_loss = total = discriminator_loss(real_logits, fake_logits)
         if penalized:
             r1 = gradient_penalty(real_logits, real)
-            # D's pictures are in [0, 1]: gradients are twice those of γ's.
+            # D's images are in [0, 1]: gradients are twice those of γ's.
             total = d_loss + self.r1_every * self.r1_gamma / 4 / 2 * r1
             self.log_more(r1=r1.detach())
-        self.descend(d_optimizer, total)
+        self.step_optimizer(d_optimizer, total)
 
         with frozen(self.discriminator):
             g_loss = generator_loss(self.discriminator(fake, stage.fade))
-        self.descend(g_optimizer, g_loss)
+        self.step_optimizer(g_optimizer, g_loss)
 
-        self.tick(n)
-        self.average(n * self.world_size)
+        self.advance_step(n)
+        self.update_ema(n * self.world_size)
         if self.stage.segment != stage.segment:
             for optimizer in optimizers:
                 optimizer.optimizer.state.clear()
@@ -147,7 +147,7 @@ class MeshGANModule(GenerativeModule):
     def draw_scene(self, n: int) -> tuple[GeneratedScene, Camera]:
         """This rank's n scenes of this step, and from where they are seen; drawn for the batch of all ranks."""
         stage, total = self.stage, n * self.world_size
-        networks = {"object": self.generator.object, "background": self.generator.surroundings}
+        networks = {"object": self.generator.object, "background": self.generator.background}
         size = stage.resolution
         z, mix = (
             torch.randn(total, self.generator.latent_size, generator=self.random(name))
@@ -155,22 +155,22 @@ class MeshGANModule(GenerativeModule):
         )
         offsets = draw_offsets(total, size, self.random("crop"))
         noise = tuple(
-            [self.of_this_rank(x, n) for x in network.draw_noise(total, 2 * size, self.random(f"{name} noise"))]
+            [self.rank_slice(x, n) for x in network.draw_noise(total, 2 * size, self.random(f"{name} noise"))]
             for name, network in networks.items()
         )
         crossover = tuple(
             network.draw_crossover(2 * size, self.random(f"{name} crossover")) for name, network in networks.items()
         )
         scene = self.generator(
-            self.of_this_rank(z, n),
+            self.rank_slice(z, n),
             size,
             stage.fade,
-            offsets=self.of_this_rank(offsets, n),
-            mix=self.of_this_rank(mix, n),
+            offsets=self.rank_slice(offsets, n),
+            mix=self.rank_slice(mix, n),
             crossover=crossover,
             noise=noise,
         )
-        return scene, self.of_this_rank(self.views.sample(total, self.random("views")), n)
+        return scene, self.rank_slice(self.views.sample(total, self.random("views")), n)
 
     def compilable(self) -> Iterator[nn.Module]:
         """The generator's layers, whose graphs depend on the resolution alone, not on fade and crossover.
@@ -183,23 +183,23 @@ class MeshGANModule(GenerativeModule):
     def share_mean_styles(self) -> None:
         """Give each rank the mean style of all: gradients keep parameters alike, but this buffer saw one rank's batch."""
         if self.world_size > 1:
-            for network in (self.generator.object, self.generator.surroundings):
+            for network in (self.generator.object, self.generator.background):
                 mean = self.trainer.strategy.reduce(network.style_average.clone(), reduce_op="mean")
                 network.style_average.copy_(mean)
 
-    def shrink(self, pictures: Float[Tensor, "B C R R"], size: int) -> Float[Tensor, "B C N N"]:
-        """Real pictures at another resolution: means over blocks of pixels.
+    def shrink(self, images: Float[Tensor, "B C R R"], size: int) -> Float[Tensor, "B C N N"]:
+        """Real images at another resolution: means over blocks of pixels.
 
         Raises:
-            InputError: pictures that are not in colour, or not of the last phase's resolution.
+            InputError: images that are not in colour, or not of the last phase's resolution.
         """
-        expected, given = (3, self.growth.resolution, self.growth.resolution), tuple(pictures.shape[1:])
+        expected, given = (3, self.growth.resolution, self.growth.resolution), tuple(images.shape[1:])
         if given != expected:
             shapes = [" x ".join(map(str, shape)) for shape in (given, expected)]
             raise InputError(
-                f"real pictures are {shapes[0]}, the last phase of growth is {shapes[1]} (C x H x W); set one to the other"
+                f"real images are {shapes[0]}, the last phase of growth is {shapes[1]} (C x H x W); set one to the other"
             )
-        return F.avg_pool2d(pictures, self.growth.resolution // size) if size < self.growth.resolution else pictures
+        return F.avg_pool2d(images, self.growth.resolution // size) if size < self.growth.resolution else images
 
     def draw(
         self,
@@ -220,10 +220,10 @@ class MeshGANModule(GenerativeModule):
         return self._renderers[size, normals](mesh, camera.to(mesh.device), background)
 
     @torch.no_grad()
-    def average(self, batch: int) -> None:
+    def update_ema(self, batch: int) -> None:
         """The moving average; the mean style is copied, being an average already (as published)."""
-        super().average(batch)
-        for name in ("object", "surroundings"):
+        super().update_ema(batch)
+        for name in ("object", "background"):
             average, current = (getattr(g, name).style_average for g in (self.generator_ema, self.generator))
             average.copy_(current)
 
@@ -234,7 +234,7 @@ class MeshGANModule(GenerativeModule):
         """Scenes at this stage of growth; ``options`` of :meth:`networks.MeshGenerator.forward`."""
         return self.generator_ema(z, self.stage.resolution, self.stage.fade, **options)
 
-    def shown(self, z: Float[Tensor, "n Z"], truncation: float | None) -> GeneratedScene:
+    def truncated_scenes(self, z: Float[Tensor, "n Z"], truncation: float | None) -> GeneratedScene:
         """Scenes truncated for display, with the same noise for all and the middle of their backgrounds."""
         return self.scenes(z, noise="fixed", truncation=truncation, truncation_cutoff=self.truncation_cutoff)
 
@@ -246,7 +246,7 @@ class MeshGANModule(GenerativeModule):
         return self.scenes(z[part], offsets=offsets, noise=(noise[0], noise[1]))
 
     @torch.no_grad()
-    def evaluated(
+    def generate_for_metrics(
         self, z: Float[Tensor, "n Z"], *key: int | str, part: slice = slice(None)
     ) -> Float[Tensor, "m C H W"]:
         scene = self.seeded_scenes(z, "evaluation", *key, part=part)
@@ -265,7 +265,7 @@ class MeshGANModule(GenerativeModule):
             self.evaluation_note += f", {stage.resolution}² faded in by {stage.fade:.0%}"
 
     @torch.no_grad()
-    def measures(self) -> dict[str, float]:
+    def extra_metrics(self) -> dict[str, float]:
         """Of data that know the truth, as procedural heads do: depth, normals and silhouette from the front, at the last
         resolution; see :func:`metrics.depth.measure_depth`.
         """
@@ -273,7 +273,7 @@ class MeshGANModule(GenerativeModule):
         if not hasattr(held_out, "canonical"):
             return {}
         if self._true is None:
-            count = min(MEASURED, self.trainer.datamodule.reference_pictures)
+            count = min(MEASURED, self.trainer.datamodule.reference_images)
             self._true = held_out.canonical(list(range(count)))
         mesh = self.seeded_scenes(self.latents(len(self._true.image), "depth"), "depth").mesh
         front = Camera.orbit([0.0] * len(mesh), 0.0, self.views.fov)
@@ -281,7 +281,7 @@ class MeshGANModule(GenerativeModule):
         return measure_depth(*(Rendering(*(x.cpu() for x in vars(r).values())) for r in (drawn, self._true)))
 
     @torch.no_grad()
-    def sheets(self, rows: int, columns: int, seed: int) -> dict[str, Float[Tensor, "N _ H W"]]:
+    def sample_grids(self, rows: int, columns: int, seed: int) -> dict[str, Float[Tensor, "N _ H W"]]:
         """As of Figure 4: samples, each row from one viewpoint, their normals, textures and backgrounds; and ``turns``,
         one column for each sample of the first row, from -90° (top) to 90° about the vertical, before black.
         """
@@ -293,18 +293,18 @@ class MeshGANModule(GenerativeModule):
             "samples": drawn.image,
             **({} if drawn.normals is None else {"normals": drawn.normal_map()}),
             "textures": scene.mesh.texture,
-            "backgrounds": scene.surroundings,
+            "backgrounds": scene.full_background,
             "turns": self.turns(first(scene.mesh, columns)),
         }
 
     @torch.no_grad()
     def turns(self, mesh: TriangleMesh) -> Float[Tensor, "B C h W"]:
         """Meshes from the five viewpoints of Figure 4, one below the other."""
-        pictures = [
+        images = [
             self.draw(mesh, Camera.orbit([azimuth] * len(mesh), 0.0, self.views.fov), normals=False).image
             for azimuth in TURNS
         ]
-        return torch.cat(pictures, 2)
+        return torch.cat(images, 2)
 
     @torch.no_grad()
     def predict_step(self, batch: Tensor, batch_idx: int) -> dict[str, Tensor]:
@@ -312,7 +312,7 @@ class MeshGANModule(GenerativeModule):
         random views, ``texture`` and ``background (B, 3, 2N, 2N)``, and the mesh's ``vertices (B, V, 3)``,
         ``faces (F, 3)`` and ``uvs (V, 2)``, (0, 0) at the texture's top left.
         """
-        scene = self.shown(self.sample_latents(batch), self.truncation)
+        scene = self.truncated_scenes(self.sample_latents(batch), self.truncation)
         views = [self.views.sample(1, random_stream("sample view", self.sample_seed, int(i))) for i in batch]
         camera = Camera(torch.cat([v.azimuth for v in views]), torch.cat([v.elevation for v in views]), self.views.fov)
         drawn = self.draw(scene.mesh, camera, scene.background)
@@ -321,7 +321,7 @@ class MeshGANModule(GenerativeModule):
             "image": drawn.image,
             **({} if drawn.normals is None else {"normal_map": drawn.normal_map()}),
             "texture": mesh.texture,
-            "background": scene.surroundings,
+            "background": scene.full_background,
             "vertices": mesh.vertices,
             "faces": mesh.faces,
             "uvs": mesh.uvs,
@@ -362,4 +362,4 @@ def check_parts(generator: nn.Module, discriminator: nn.Module, renderer: Render
                 f"growth has a phase of {phase.resolution}², discriminator.resolution is {discriminator.resolution}"
             )
     if getattr(discriminator, "channels", 3) != 3:
-        raise InputError(f"pictures are in colour, discriminator.channels says {discriminator.channels}; set it to 3")
+        raise InputError(f"images are in colour, discriminator.channels says {discriminator.channels}; set it to 3")

@@ -10,7 +10,7 @@ from pytorch_lightning.cli import OptimizerCallable
 from torch import Tensor
 
 from lightning_modules.base import ClockedModule, random_stream
-from lightning_modules.losses import picture_loss, relative_error
+from lightning_modules.losses import image_loss, relative_error
 from renderers import InputError, NeuralRenderer, Renderer, ViewDistribution, VoxelGrid
 from utils.torch_io import load_state
 
@@ -53,15 +53,15 @@ class NeuralRendererModule(ClockedModule):
         (occupancy,) = batch
         n, total = len(occupancy), len(occupancy) * self.world_size
         grid = VoxelGrid(occupancy)
-        views = self.of_this_rank(self.views.sample(total, self.random("views")), n)
+        views = self.rank_slice(self.views.sample(total, self.random("views")), n)
         target = self.renderer(grid, views).image
         drawn = self.neural_renderer.network(self.neural_renderer.rotate(grid, views))
-        loss = picture_loss(drawn, target)
+        loss = image_loss(drawn, target)
         optimizer = self.optimizers()
         if self.decay_learning_rate:
-            self.anneal(optimizer)
-        self.descend(optimizer, loss)
-        self.tick(n)
+            self.cosine_lr(optimizer)
+        self.step_optimizer(optimizer, loss)
+        self.advance_step(n)
         self.log_step(loss=loss, relative_error=relative_error(drawn.detach(), target))
 
     def on_validation_epoch_start(self) -> None:
@@ -70,7 +70,7 @@ class NeuralRendererModule(ClockedModule):
     def validation_step(self, batch: list[Tensor], batch_idx: int) -> None:
         (occupancy,) = batch
         grid = VoxelGrid(occupancy)
-        whole, part = self.part_of_batch(batch_idx, len(grid))
+        whole, part = self.batch_slice(batch_idx, len(grid))
         views = self.views.sample(whole, random_stream("validation views", batch_idx, 0))[part].to(self.device)
         target = self.renderer(grid, views).image
         drawn = self.neural_renderer(grid, views).image
@@ -91,7 +91,7 @@ def load_proxy(neural_renderer: NeuralRenderer, path: str | Path) -> float:
     """Start R from a checkpoint of :class:`NeuralRendererModule`; returns its relative error on held-out shapes.
 
     Raises:
-        InputError: if it is not there, no such checkpoint, of another size, or draws no better than an all-black picture.
+        InputError: if it is not there, no such checkpoint, of another size, or draws no better than an all-black image.
     """
     path = Path(path)
     if not path.is_file():
@@ -116,7 +116,7 @@ def load_proxy(neural_renderer: NeuralRenderer, path: str | Path) -> float:
         ) from mismatch
     if not error < 0.9:
         raise InputError(
-            f"proxy_checkpoint {path} draws no better than an all-black picture (relative error {error:.2f}); train it "
+            f"proxy_checkpoint {path} draws no better than an all-black image (relative error {error:.2f}); train it "
             "longer or with another seed"
         )
     return error

@@ -1,4 +1,4 @@
-"""Progressive growing (Karras et al. 2018): which resolution, and how far faded in, as a function of pictures seen."""
+"""Progressive growing (Karras et al. 2018): which resolution, and how far faded in, as a function of images seen."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ class GrowthPhase:
     """One resolution: it fades in, then trains alone.
 
     Args:
-        resolution: N of the N x N pictures.
-        fade_kimg: thousand pictures over which it fades in; 0 for the first, which has nothing to fade from.
-        stable_kimg: thousand pictures thereafter; the last phase lasts as long as the run.
+        resolution: N of the N x N images.
+        fade_kimg: thousand images over which it fades in; 0 for the first, which has nothing to fade from.
+        stable_kimg: thousand images thereafter; the last phase lasts as long as the run.
         lr_factor: of both optimizers' learning rates; StyleGAN's are 1.5 times as large at 128².
     """
 
@@ -69,7 +69,7 @@ class Growth:
         return self.phases[-1].resolution
 
     def at(self, images: int) -> Stage:
-        """Where growth stands after so many pictures. In a fade the weight rises linearly from 0."""
+        """Where growth stands after so many images. In a fade the weight rises linearly from 0."""
         start = 0
         for i, phase in enumerate(self.phases):
             fade, stable = round(1000 * phase.fade_kimg), round(1000 * phase.stable_kimg)

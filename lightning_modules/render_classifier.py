@@ -25,7 +25,7 @@ class RenderClassifierModule(ClockedModule):
     """Cross-entropy on labelled renders; the learning rate falls to 0 along a cosine.
 
     Args:
-        classifier: pictures to logits, such as :class:`networks.RenderClassifier` or :class:`networks.InceptionV3`; has
+        classifier: images to logits, such as :class:`networks.RenderClassifier` or :class:`networks.InceptionV3`; has
             ``classes``, names in alphabetical order as :class:`RenderClassesDataModule` numbers them, and ``sizes``, its
             other arguments.
         optimizer: of the weights.
@@ -47,21 +47,21 @@ class RenderClassifierModule(ClockedModule):
         return self.make_optimizer(self.classifier.parameters())
 
     def training_step(self, batch: list[Tensor], batch_idx: int) -> None:
-        pictures, labels = batch
-        logits = self.classifier(pictures)
+        images, labels = batch
+        logits = self.classifier(images)
         loss = F.cross_entropy(logits, labels)
         optimizer = self.optimizers()
-        self.anneal(optimizer)
-        self.descend(optimizer, loss)
-        self.tick(len(pictures))
+        self.cosine_lr(optimizer)
+        self.step_optimizer(optimizer, loss)
+        self.advance_step(len(images))
         self.log_step(loss=loss, accuracy=(logits.argmax(1) == labels).float().mean())
 
     def on_validation_epoch_start(self) -> None:
         self._right = torch.zeros(2, device=self.device)
 
     def validation_step(self, batch: list[Tensor], batch_idx: int) -> None:
-        pictures, labels = batch
-        right = (self.classifier(pictures).argmax(1) == labels).sum()
+        images, labels = batch
+        right = (self.classifier(images).argmax(1) == labels).sum()
         self._right += torch.stack([right, torch.tensor(len(labels), device=right.device)])
 
     def on_validation_epoch_end(self) -> None:

@@ -1,15 +1,15 @@
-"""Distances between sets of pictures, with the networks that they rest on, and measures of sets of shapes."""
+"""Distances between sets of images, with the networks that they rest on, and measures of sets of shapes."""
 
 from metrics.depth import measure_depth
 from metrics.extractors import EXTRACTORS, FeatureExtractor, load_extractor
-from metrics.fid import PictureFID, fid_between, to_bytes
+from metrics.fid import ImageFID, fid_between, to_bytes
 from metrics.kid import KernelDistance, polynomial_mmd2
 from metrics.point_clouds import (
     chamfer_matrix,
     compare_clouds,
     coverage,
     minimum_matching_distance,
-    nearest_neighbour_accuracy,
+    nearest_neighbor_accuracy,
     surface_clouds,
 )
 from metrics.shapes import iou_matrix, mean_occupancy, mean_pairwise_iou, nearest_training_iou
@@ -17,8 +17,8 @@ from metrics.shapes import iou_matrix, mean_occupancy, mean_pairwise_iou, neares
 __all__ = [
     "EXTRACTORS",
     "FeatureExtractor",
+    "ImageFID",
     "KernelDistance",
-    "PictureFID",
     "chamfer_matrix",
     "compare_clouds",
     "coverage",
@@ -29,7 +29,7 @@ __all__ = [
     "mean_pairwise_iou",
     "measure_depth",
     "minimum_matching_distance",
-    "nearest_neighbour_accuracy",
+    "nearest_neighbor_accuracy",
     "nearest_training_iou",
     "polynomial_mmd2",
     "surface_clouds",

@@ -4,7 +4,7 @@ Depth ``(B, 1, H, W)`` is as renderers give it: the distance from the camera alo
 Normals ``(B, 3, H, W)`` are in the camera's frame, x right, y up, z toward the viewer. A pair is compared on the pixels
 where both see something; where they share fewer than ``MIN_PIXELS`` there is no evidence.
 
-A generator learns from pictures alone and may stretch depth (the bas-relief ambiguity) or turn it inside out (the hollow
+A generator learns from images alone and may stretch depth (the bas-relief ambiguity) or turn it inside out (the hollow
 mask). So errors are measured after one factor s for the whole set of samples, its sign included, which is reported too:
 
     s = argmin_s sum_i sum_p (s d_ip - r_ip)²  =  sum <d, r> / sum <d, d>
@@ -15,7 +15,7 @@ A generated sample has no ground truth of its own: nobody knows the head that it
 compares it with
 
 - the *mean head*, the mean depth of many true heads: this asks for a head's shape, not for this head's;
-- the *nearest head*, the true head whose picture before black is nearest (least squares). It is chosen by the picture and
+- the *nearest head*, the true head whose image before black is nearest (least squares). It is chosen by the image and
   never by depth, which would be choosing the answer. It asks whether shape goes with looks, as far as looks tell.
 
 Both flatter and punish in known ways: true held-out heads do not reach 1 either, so give their figures beside as the
@@ -101,7 +101,7 @@ def silhouette_iou(
 
 def mean_head(heads: Rendering) -> Rendering:
     """The mean of heads ``(M, ...)`` as a batch of one: at pixels that at least half of them cover, the mean over those
-    that do of picture, depth and (normalised) normals; nothing elsewhere.
+    that do of image, depth and (normalised) normals; nothing elsewhere.
     """
     assert heads.depth is not None and heads.normals is not None
     seen = torch.isfinite(heads.depth)
@@ -114,7 +114,7 @@ def mean_head(heads: Rendering) -> Rendering:
 
 
 def nearest_heads(images: Float[Tensor, "B C H W"], heads: Float[Tensor, "M C H W"]) -> Int[Tensor, " B"]:
-    """For each picture the index of the head whose picture is nearest by least squares; both before black."""
+    """For each image the index of the head whose image is nearest by least squares; both before black."""
     return torch.cat([torch.cdist(part.flatten(1), heads.flatten(1)).argmin(1) for part in images.split(CHUNK)])
 
 

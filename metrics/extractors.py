@@ -1,4 +1,4 @@
-"""Networks whose features compare sets of pictures."""
+"""Networks whose features compare sets of images."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ MAKE = {
 
 
 class FeatureExtractor(nn.Module):
-    """Byte pictures to features, in float64, so that no feature depends on the batch that it is computed in.
+    """Byte images to features, in float64, so that no feature depends on the batch that it is computed in.
 
     Args:
         name: as users ask for it.
@@ -54,9 +54,9 @@ class FeatureExtractor(nn.Module):
         return super().train(False)
 
     @torch.no_grad()
-    def forward(self, pictures: UInt8[Tensor, "B C H W"]) -> Float[Tensor, "B F"]:
-        """Features of pictures in 0..255."""
-        return self.network.features(pictures.double() / 255)
+    def forward(self, images: UInt8[Tensor, "B C H W"]) -> Float[Tensor, "B F"]:
+        """Features of images in 0..255."""
+        return self.network.features(images.double() / 255)
 
 
 def load_extractor(name: str, path: str | Path | None = None, cache_dir: str | Path | None = None) -> FeatureExtractor:

@@ -1,4 +1,4 @@
-"""Fréchet and Kernel Inception Distance between real and generated pictures."""
+"""Fréchet and Kernel Inception Distance between real and generated images."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ from utils.torch_io import load_state
 _REAL = ("real_features_sum", "real_features_cov_sum", "real_features_num_samples")
 
 
-class PictureFID:
+class ImageFID:
     """torchmetrics' FID with our extractor, in float64, KID if asked for, and real statistics that can be kept on disk.
 
     No ``nn.Module`` on purpose: as a module's attribute it would write the extractor's weights into every checkpoint.
 
-    A figure means nothing without :meth:`describe`: which extractor, how many pictures of each kind.
+    A figure means nothing without :meth:`describe`: which extractor, how many images of each kind.
 
     Args:
-        extractor: features of byte pictures.
-        cache_dir: where statistics of real pictures are kept, or None.
-        kid_subset: pictures a subset of KID's, 0 for no KID; features are then kept, 16 kB a picture for InceptionV3.
+        extractor: features of byte images.
+        cache_dir: where statistics of real images are kept, or None.
+        kid_subset: images a subset of KID's, 0 for no KID; features are then kept, 16 kB an image for InceptionV3.
 
     Example:
         >>> import torch
-        >>> from metrics import PictureFID, load_extractor
-        >>> fid = PictureFID(load_extractor("renders_small"))
-        >>> pictures = torch.randint(0, 256, (64, 1, 64, 64), dtype=torch.uint8)
-        >>> fid.update(pictures, real=True); fid.update(pictures, real=False)
+        >>> from metrics import ImageFID, load_extractor
+        >>> fid = ImageFID(load_extractor("renders_small"))
+        >>> images = torch.randint(0, 256, (64, 1, 64, 64), dtype=torch.uint8)
+        >>> fid.update(images, real=True); fid.update(images, real=False)
         >>> abs(fid.compute()) < 1e-4
         True
     """
@@ -50,37 +50,37 @@ class PictureFID:
 
     @property
     def needed(self) -> int:
-        """The fewest pictures of either kind that give figures."""
+        """The fewest images of either kind that give figures."""
         return max(2, self.kid.subset) if self.kid else 2
 
-    def to(self, device: torch.device | str) -> PictureFID:
+    def to(self, device: torch.device | str) -> ImageFID:
         for part in (self.extractor, self.metric, self.kid):
             if part is not None:
                 part.to(device)
         return self
 
-    def update(self, pictures: Tensor, real: bool) -> None:
-        """Add pictures ``(B, C, H, W)``: bytes, or floats in [0, 1], which are rounded to bytes first."""
-        features = self.extractor(to_bytes(pictures))
+    def update(self, images: Tensor, real: bool) -> None:
+        """Add images ``(B, C, H, W)``: bytes, or floats in [0, 1], which are rounded to bytes first."""
+        features = self.extractor(to_bytes(images))
         self.metric.update(features, real=real)
         if self.kid is not None:
             self.kid.update(features, real=real)
 
     def compute(self) -> float:
-        """FID over all ranks' pictures. Every rank must call it.
+        """FID over all ranks' images. Every rank must call it.
 
         Raises:
-            ValueError: with fewer than two pictures of either kind.
+            ValueError: with fewer than two images of either kind.
         """
         if min(self.counts().values()) < 2:
-            raise ValueError(f"FID needs at least two pictures of either kind, got {self.counts()}")
+            raise ValueError(f"FID needs at least two images of either kind, got {self.counts()}")
         return float(self.metric.compute())
 
     def figures(self) -> dict[str, float]:
         """``fid`` and, if asked for, ``kid`` and ``kid_std`` over its subsets. Every rank must call it.
 
         Raises:
-            ValueError: with fewer than two pictures of either kind.
+            ValueError: with fewer than two images of either kind.
             InputError: with fewer than KID's subsets have.
         """
         if self.kid is None:
@@ -89,13 +89,13 @@ class PictureFID:
         return {"fid": self.compute(), "kid": kid, "kid_std": deviation}
 
     def reset(self) -> None:
-        """Forget the generated pictures; the real ones stay."""
+        """Forget the generated images; the real ones stay."""
         self.metric.reset()
         if self.kid is not None:
             self.kid.reset()
 
     def counts(self) -> dict[str, int]:
-        """How many pictures this rank has added, by kind."""
+        """How many images this rank has added, by kind."""
         return {
             "real": int(self.metric.real_features_num_samples),
             "fake": int(self.metric.fake_features_num_samples),
@@ -104,7 +104,7 @@ class PictureFID:
     def describe(self, real: int, fake: int) -> str:
         """What a figure must say beside itself."""
         subsets = f", KID over {self.kid.subsets} subsets of {self.kid.subset:,}" if self.kid else ""
-        return f"extractor {self.extractor.label}, {fake:,} generated against {real:,} real pictures{subsets}"
+        return f"extractor {self.extractor.label}, {fake:,} generated against {real:,} real images{subsets}"
 
     def load_real(self, key: str) -> bool:
         """Take the real statistics that an earlier run kept under ``key``; False if there are none that fit."""
@@ -153,16 +153,16 @@ class _Given(nn.Module):
         return features
 
 
-def to_bytes(pictures: Tensor) -> UInt8[Tensor, "B C H W"]:
+def to_bytes(images: Tensor) -> UInt8[Tensor, "B C H W"]:
     """Bytes as they are; floats in [0, 1] times 255, rounded."""
-    if pictures.dtype == torch.uint8:
-        return pictures
-    return (pictures.clamp(0, 1) * 255).round().to(torch.uint8)
+    if images.dtype == torch.uint8:
+        return images
+    return (images.clamp(0, 1) * 255).round().to(torch.uint8)
 
 
 def fid_between(real: Iterable[Tensor], fake: Iterable[Tensor], extractor: FeatureExtractor) -> float:
-    """FID of two collections of picture batches (bytes or floats in [0, 1])."""
-    fid = PictureFID(extractor)
+    """FID of two collections of image batches (bytes or floats in [0, 1])."""
+    fid = ImageFID(extractor)
     for batches, is_real in ((real, True), (fake, False)):
         for batch in batches:
             fid.update(batch, real=is_real)

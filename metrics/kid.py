@@ -1,4 +1,4 @@
-"""Kernel Inception Distance: what FID is for thousands of pictures, for tens or hundreds."""
+"""Kernel Inception Distance: what FID is for thousands of images, for tens or hundreds."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class KernelDistance(Metric):
     the two sets: neither batches nor the number of processes change it.
 
     Args:
-        subset: pictures a subset, of either kind.
+        subset: images a subset, of either kind.
         subsets: how many.
         seed: of the draws.
     """
@@ -47,7 +47,7 @@ class KernelDistance(Metric):
     def __init__(self, subset: int = 1000, subsets: int = 100, seed: int = 0) -> None:
         super().__init__()
         if subset < 2 or subsets < 1:
-            raise InputError(f"KID needs subsets of at least 2 pictures, and one of them; got {subsets} of {subset}")
+            raise InputError(f"KID needs subsets of at least 2 images, and one of them; got {subsets} of {subset}")
         self.subset, self.subsets, self.seed = subset, subsets, seed
         self.add_state("real_features", [], dist_reduce_fx="cat")
         self.add_state("fake_features", [], dist_reduce_fx="cat")
@@ -59,7 +59,7 @@ class KernelDistance(Metric):
         """Mean and standard deviation.
 
         Raises:
-            InputError: fewer pictures of either kind than a subset has.
+            InputError: fewer images of either kind than a subset has.
         """
         sets = []
         for kind, kept in (("real", self.real_features), ("generated", self.fake_features)):
@@ -74,16 +74,16 @@ class KernelDistance(Metric):
         return statistics.fmean(values), statistics.pstdev(values)
 
     def reset(self) -> None:
-        """Forget the generated pictures; the real ones stay."""
+        """Forget the generated images; the real ones stay."""
         real = list(self.real_features)  # torchmetrics empties its own list
         super().reset()
         self.real_features = real
 
 
 def check_subset(subset: int, count: int, kind: str) -> None:
-    """Raises an :class:`InputError` if there are fewer pictures than a subset has."""
+    """Raises an :class:`InputError` if there are fewer images than a subset has."""
     if count < subset:
         raise InputError(
-            f"KID draws subsets of {subset:,} pictures and there are {count:,} {kind} ones; set kid_subset to at most "
+            f"KID draws subsets of {subset:,} images and there are {count:,} {kind} ones; set kid_subset to at most "
             f"{count:,}, or to 0 for FID alone"
         )

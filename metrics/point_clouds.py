@@ -94,7 +94,7 @@ def minimum_matching_distance(distances: Float[Tensor, "G R"]) -> float:
     return float(distances.amin(0).mean())
 
 
-def nearest_neighbour_accuracy(
+def nearest_neighbor_accuracy(
     generated: Float[Tensor, "G G"], across: Float[Tensor, "G R"], reference: Float[Tensor, "R R"]
 ) -> float:
     """How often a shape's nearest neighbour, itself left out, is of its own set; 1/2 is best, 1 means that the sets differ.
@@ -118,7 +118,7 @@ def compare_clouds(generated: Float[Tensor, "G P 3"], reference: Float[Tensor, "
     return {
         "coverage": coverage(across),
         "mmd": minimum_matching_distance(across),
-        "one_nn_accuracy": nearest_neighbour_accuracy(
+        "one_nn_accuracy": nearest_neighbor_accuracy(
             chamfer_matrix(generated, generated), across, chamfer_matrix(reference, reference)
         ),
     }

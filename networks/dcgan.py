@@ -21,8 +21,8 @@ class DCGANDiscriminator(nn.Module):
 
     Args:
         image_size: height and width, a power of two of at least 8.
-        channels: of the picture, 1 for grey.
-        width: channels after the first layer; they double with each halving of the picture up to ``16 * width``.
+        channels: of the image, 1 for grey.
+        width: channels after the first layer; they double with each halving of the image up to ``16 * width``.
     """
 
     def __init__(self, image_size: int = 128, channels: int = 1, width: int = 64) -> None:
@@ -42,11 +42,11 @@ class DCGANDiscriminator(nn.Module):
                 spectral_norm(layer)
 
     def forward(self, image: Float[Tensor, "B C H W"]) -> Float[Tensor, " B"]:
-        """Logit of "real" for pictures in [0, 1].
+        """Logit of "real" for images in [0, 1].
 
         Raises:
-            ValueError: pictures of another size, which would give several logits each.
+            ValueError: images of another size, which would give several logits each.
         """
         if image.shape[-2:] != (self.image_size, self.image_size):
-            raise ValueError(f"the discriminator takes {self.image_size}² pictures, got {tuple(image.shape)}")
+            raise ValueError(f"the discriminator takes {self.image_size}² images, got {tuple(image.shape)}")
         return self.layers(image * 2 - 1).flatten()

@@ -1,4 +1,4 @@
-"""The generator of DCGAN: a latent vector becomes a picture."""
+"""The generator of DCGAN: a latent vector becomes an image."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class DCGANGenerator(nn.Module):
     Args:
         image_size: S, a power of two of at least 8.
         latent_size: length of z, standard normal.
-        width: channels at 4²; they halve with each doubling of the picture.
-        channels: of the picture, 1 for grey.
+        width: channels at 4²; they halve with each doubling of the image.
+        channels: of the image, 1 for grey.
     """
 
     def __init__(self, image_size: int = 128, latent_size: int = 200, width: int = 1024, channels: int = 1) -> None:
@@ -37,5 +37,5 @@ class DCGANGenerator(nn.Module):
         self.to(memory_format=torch.channels_last)
 
     def forward(self, z: Float[Tensor, "B Z"]) -> Float[Tensor, "B C S S"]:
-        """Pictures in [0, 1]."""
+        """Images in [0, 1]."""
         return self.layers(z.view(*z.shape, 1, 1))

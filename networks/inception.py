@@ -33,7 +33,7 @@ class Mixed(nn.Module):
         before: channels in.
         branches: name to chain, in the order of the output's channels.
         pool: of the last branch: ``mean`` (of the pixels inside alone) or ``max`` over 3², then a 1² convolution; with
-            ``after=0`` the maximum at stride 2 and no convolution, as the whole block then halves the picture.
+            ``after=0`` the maximum at stride 2 and no convolution, as the whole block then halves the image.
         after: channels of the convolution after the pooling.
     """
 
@@ -105,8 +105,8 @@ class InceptionV3(nn.Module):
 
     Args:
         classes: names of the classes, in the order of the logits.
-        channels: of the pictures inside: 3 (grey ones are repeated) or 1 (colours are averaged).
-        image_size: pictures are resized to this square, at least 75; 299 is the published one.
+        channels: of the images inside: 3 (grey ones are repeated) or 1 (colours are averaged).
+        image_size: images are resized to this square, at least 75; 299 is the published one.
     """
 
     num_features = 2048
@@ -135,7 +135,7 @@ class InceptionV3(nn.Module):
         self.to(memory_format=torch.channels_last)
 
     def features(self, image: Float[Tensor, "B C H W"]) -> Float[Tensor, "B 2048"]:
-        """Features of pictures in [0, 1] of any size, averaged over the last 8² pixels ("pool3")."""
+        """Features of images in [0, 1] of any size, averaged over the last 8² pixels ("pool3")."""
         if image.shape[1] != self.channels:
             image = image.mean(1, keepdim=True).expand(-1, self.channels, -1, -1)
         x = (255 * resize_tf1(image, self.image_size) - 128) / 128  # the graph's own scaling: [-1, 127/128]

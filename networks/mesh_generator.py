@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from networks.stylegan_generator import Noise, StyleGANGenerator, needed
 from networks.stylegan_layers import halve
 from networks.voxel_generator import power_of_two
-from renderers import InputError, TriangleMesh, sheet
+from renderers import InputError, TriangleMesh, grid_mesh
 
 
 @dataclass(frozen=True)
@@ -23,22 +23,22 @@ class GeneratedScene:
     Args:
         mesh: N² vertices and one topology; its texture is ``(B, 3, 2N, 2N)`` in [0, 1].
         background: ``(B, 3, N, N)`` in [0, 1], the crop that goes behind the object.
-        surroundings: ``(B, 3, 2N, 2N)`` in [0, 1], what the background is cropped from.
+        full_background: ``(B, 3, 2N, 2N)`` in [0, 1], what the background is cropped from.
     """
 
     mesh: TriangleMesh
     background: Tensor
-    surroundings: Tensor
+    full_background: Tensor
 
     def __len__(self) -> int:
         return len(self.mesh)
 
 
 class MeshGenerator(nn.Module):
-    """Two StyleGANs: ``G_o`` gives K shape images and a texture, ``G_b`` a background, all of 2N x 2N for N x N pictures.
+    """Two StyleGANs: ``G_o`` gives K shape images and a texture, ``G_b`` a background, all of 2N x 2N for N x N images.
 
     Shape images are halved to N x N, blurred and summed to a pyramid (eq. 13), laid over an initial disc and held within a
-    ball (eq. 14); each pixel of the result is a vertex of the circular sheet :func:`renderers.sheet`, x right, y up.
+    ball (eq. 14); each pixel of the result is a vertex of the circular sheet :func:`renderers.grid_mesh`, x right, y up.
 
     What the paper leaves open, and is our choice:
 
@@ -85,11 +85,11 @@ class MeshGenerator(nn.Module):
         self.shape_images = max(pyramid_levels, 1)
         channels = 3 * self.shape_images + 3
         self.object = StyleGANGenerator(2 * image_size, channels, latent_size, **stylegan)
-        self.surroundings = StyleGANGenerator(2 * image_size, 3, latent_size, **stylegan)
+        self.background = StyleGANGenerator(2 * image_size, 3, latent_size, **stylegan)
         # Functions of the arguments alone, so they stay out of checkpoints; the same tensors at each call, so that the
         # rasterizer checks a topology once.
         for size in self.sizes:
-            faces, uvs = sheet(size)
+            faces, uvs = grid_mesh(size)
             disc = initial_disc(uvs, initial_radius, initial_bulge)
             if max_size is not None:
                 disc = unlimit(disc, max_size)
@@ -140,7 +140,7 @@ class MeshGenerator(nn.Module):
         mixes = mix.chunk(2, 1) if mix is not None else (None, None)
         crossovers = crossover if crossover is not None else (None, None)
         noises = noise if isinstance(noise, tuple) else (noise, noise)
-        made, surroundings = (
+        made, full_background = (
             network(
                 latents[i],
                 2 * size,
@@ -152,17 +152,17 @@ class MeshGenerator(nn.Module):
                 noise=noises[i],
                 generator=generator,
             )
-            for i, network in enumerate((self.object, self.surroundings))
+            for i, network in enumerate((self.object, self.background))
         )
         # Half precision does not hold coordinates.
-        made, surroundings = (x.to(torch.promote_types(x.dtype, torch.float32)) for x in (made, surroundings))
+        made, full_background = (x.to(torch.promote_types(x.dtype, torch.float32)) for x in (made, full_background))
         with torch.autocast(z.device.type, enabled=False):
             vertices = self.shape(made[:, :-3], fade).flatten(2).mT
         mesh = TriangleMesh(
             vertices, getattr(self, f"faces_{size}"), getattr(self, f"uvs_{size}"), texture=made[:, -3:].sigmoid()
         )
-        surroundings = surroundings.sigmoid()
-        return GeneratedScene(mesh, crop(surroundings, offsets), surroundings)
+        full_background = full_background.sigmoid()
+        return GeneratedScene(mesh, crop(full_background, offsets), full_background)
 
     def shape(self, images: Float[Tensor, "B C M M"], fade: float = 1.0) -> Float[Tensor, "B 3 N N"]:
         """Vertex positions (x, y, z) from the K shape images of 2N x 2N: eqs. 13 and 14."""
@@ -180,18 +180,18 @@ def draw_offsets(batch: int, size: int, generator: torch.Generator | None) -> In
     return torch.randint(0, size + 1, (batch, 2), generator=generator, device=generator.device)
 
 
-def crop(pictures: Float[Tensor, "B C M M"], offsets: Int[Tensor, "B 2"] | None) -> Float[Tensor, "B C N N"]:
-    """The N x N part of each 2N x 2N picture that begins at its offset, or the middle.
+def crop(images: Float[Tensor, "B C M M"], offsets: Int[Tensor, "B 2"] | None) -> Float[Tensor, "B C N N"]:
+    """The N x N part of each 2N x 2N image that begins at its offset, or the middle.
 
     Raises:
         ValueError: offsets outside 0 to N.
     """
-    n = pictures.shape[-1] // 2
-    starts = [(n // 2, n // 2)] * len(pictures) if offsets is None else offsets.tolist()
+    n = images.shape[-1] // 2
+    starts = [(n // 2, n // 2)] * len(images) if offsets is None else offsets.tolist()
     if not all(0 <= i <= n for start in starts for i in start):
         raise ValueError(f"offsets must lie between 0 and {n}, got {starts}")
     return torch.stack(
-        [p[:, row : row + n, column : column + n] for p, (row, column) in zip(pictures, starts, strict=True)]
+        [p[:, row : row + n, column : column + n] for p, (row, column) in zip(images, starts, strict=True)]
     )
 
 
@@ -211,7 +211,7 @@ def gaussian(size: int, sigma: float) -> Float[Tensor, "N N"]:
     """Gaussian blur of N pixels as a matrix, so that ``G @ image @ G.T`` blurs both ways.
 
     The kernel reaches to ``ceil(3 sigma)`` pixels and sums to 1. Beyond the border the signal repeats mirrored, the outer
-    pixel twice, as often as a kernel wider than the picture needs.
+    pixel twice, as often as a kernel wider than the image needs.
     """
     reach = math.ceil(3 * sigma)
     steps = torch.arange(-reach, reach + 1)

@@ -1,4 +1,4 @@
-"""A compact classifier of renders, whose features measure distance between sets of pictures."""
+"""A compact classifier of renders, whose features measure distance between sets of images."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 
 class RenderClassifier(nn.Module):
-    """Five convolutions on 64² grey pictures, average pooling to ``num_features`` numbers, one linear layer.
+    """Five convolutions on 64² grey images, average pooling to ``num_features`` numbers, one linear layer.
 
     Args:
         classes: names of the classes, in the order of the logits.
@@ -34,7 +34,7 @@ class RenderClassifier(nn.Module):
         self.to(memory_format=torch.channels_last)
 
     def features(self, image: Float[Tensor, "B C H W"]) -> Float[Tensor, "B F"]:
-        """Pooled features of pictures in [0, 1] of any size; colours are averaged to grey, size is made 64² by area."""
+        """Pooled features of images in [0, 1] of any size; colours are averaged to grey, size is made 64² by area."""
         image = image.mean(1, keepdim=True)
         if image.shape[-1] != self.image_size or image.shape[-2] != self.image_size:
             image = F.interpolate(image, (self.image_size,) * 2, mode="bilinear", antialias=True)

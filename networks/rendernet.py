@@ -14,11 +14,11 @@ from utils.errors import InputError
 
 
 class RenderNet(nn.Module):
-    """Voxels to a picture: a 3D encoder, a projection of depth into channels, a 2D trunk, and upsampling.
+    """Voxels to an image: a 3D encoder, a projection of depth into channels, a 2D trunk, and upsampling.
 
     RenderNet's layers with 2 residual blocks in 3D and 4 in 2D (IG-GAN, supplement B.1): 5³ convolution of stride 2 (8
     channels), 3³ of stride 2 in depth (16), 3³ (32), residual blocks, then depth times channels becomes ``width``
-    channels by a 1² convolution, residual blocks, two 4² convolutions and as many transposed ones as the picture needs.
+    channels by a 1² convolution, residual blocks, two 4² convolutions and as many transposed ones as the image needs.
     The original upsamples to 512²; how IG-GAN cut that to 128² is not
     said, so here there are just as many doublings as ``image_size`` takes.
 
@@ -27,7 +27,7 @@ class RenderNet(nn.Module):
 
     Args:
         lattice_size: S, size of the rotated grid (128 for a 64³ volume).
-        image_size: height and width of the picture.
+        image_size: height and width of the image.
         width: channels of the 2D trunk.
         channels_3d: channels of the three encoding convolutions.
         blocks_3d: residual blocks on the volume.
@@ -35,8 +35,8 @@ class RenderNet(nn.Module):
         trunk_size: height and width of the trunk: ``S / 2`` as in RenderNet (None) or ``S / 4``, far cheaper, where the
             second convolution has stride 2 in every direction.
         out_channels: 1 for grey, 3 for colour.
-        initial_intensity: mean of the pictures to come. Pictures are mostly background, and a sigmoid that starts at one
-            half overshoots into saturated black for ever; so the network starts with a faint picture of this grey.
+        initial_intensity: mean of the images to come. Images are mostly background, and a sigmoid that starts at one
+            half overshoots into saturated black for ever; so the network starts with a faint image of this grey.
     """
 
     def __init__(
@@ -109,7 +109,7 @@ class RenderNet(nn.Module):
             last.bias.fill_(math.log(initial_intensity / (1 - initial_intensity)))
 
     def forward(self, rotated: Float[Tensor, "B 1 S S S"]) -> Float[Tensor, "B C H W"]:
-        """Picture in [0, 1] of a grid that is indexed ``[b, c, depth, row, column]``, depth 0 nearest."""
+        """Image in [0, 1] of a grid that is indexed ``[b, c, depth, row, column]``, depth 0 nearest."""
         b, scale = self.border, self.lattice_size // self.trunk_size
         inner = slice(b, self.lattice_size - b)
         volume = self.encoder(rotated[:, :, inner, inner, inner])

@@ -46,11 +46,11 @@ class MappingNetwork(nn.Module):
 
 
 class SynthesisNetwork(nn.Module):
-    """Styles to a picture: a learnt 4² constant, two layers at each resolution, a 1² convolution to channels at each.
+    """Styles to an image: a learnt 4² constant, two layers at each resolution, a 1² convolution to channels at each.
 
     Args:
         resolution: of the full-grown network, a power of two of at least 4.
-        out_channels: of the picture. Nothing bounds it.
+        out_channels: of the image. Nothing bounds it.
         style_size: length of w.
         channel_base: see :func:`channels_at`.
         channel_max: see :func:`channels_at`.
@@ -74,17 +74,17 @@ class SynthesisNetwork(nn.Module):
             before = widths[level - 1] if level else 0
             self.layers.append(StyledLayer(before, width, style_size, up=level > 0))
             self.layers.append(StyledLayer(width, width, style_size))
-        self.to_picture = nn.ModuleList(EqualizedConv2d(width, out_channels, 1, gain=1.0) for width in widths)
+        self.to_image = nn.ModuleList(EqualizedConv2d(width, out_channels, 1, gain=1.0) for width in widths)
 
     def forward(
         self, w: Float[Tensor, "B L W_"], resolution: int, fade: float, noise: Sequence[Tensor] | None
     ) -> Float[Tensor, "B C R R"]:
-        """The picture of ``resolution``; see :meth:`StyleGANGenerator.forward`.
+        """The image of ``resolution``; see :meth:`StyleGANGenerator.forward`.
 
         Args:
             w: a style for each layer; at least the ``2 log2(resolution) - 2`` that this resolution has.
             resolution: 4 to the full-grown one.
-            fade: weight of this resolution's picture over the doubled one of half the resolution.
+            fade: weight of this resolution's image over the doubled one of half the resolution.
             noise: ``(B or 1, 1, R, R)`` for each layer, or None.
         """
         level = check_growth(resolution, fade, self.resolution)
@@ -93,14 +93,14 @@ class SynthesisNetwork(nn.Module):
             if i == 2 * level:
                 before = x
             x = self.layers[i](x, w[:, i], None if noise is None else noise[i])
-        picture = self.to_picture[level](x)
+        image = self.to_image[level](x)
         if fade < 1:
-            picture = torch.lerp(double(self.to_picture[level - 1](before)), picture, fade)
-        return picture
+            image = torch.lerp(double(self.to_image[level - 1](before)), image, fade)
+        return image
 
 
 class StyleGANGenerator(nn.Module):
-    """Latents to pictures, by way of styles w that steer every layer's statistics.
+    """Latents to images, by way of styles w that steer every layer's statistics.
 
     No randomness is hidden: noise and the crossover of style mixing come from the ``torch.Generator`` that is passed, in
     this order, or are passed themselves.
@@ -110,7 +110,7 @@ class StyleGANGenerator(nn.Module):
 
     Args:
         resolution: of the full-grown network, a power of two of at least 4.
-        out_channels: of the picture. Nothing bounds it.
+        out_channels: of the image. Nothing bounds it.
         latent_size: length of z, standard normal.
         style_size: length of w.
         mapping_layers: of the mapping network.
@@ -155,12 +155,12 @@ class StyleGANGenerator(nn.Module):
         noise: Noise = None,
         generator: torch.Generator | None = None,
     ) -> Float[Tensor, "B C R R"]:
-        """The picture of ``resolution``, or in a fade ``(1 - fade) double(previous) + fade new``.
+        """The image of ``resolution``, or in a fade ``(1 - fade) double(previous) + fade new``.
 
         Args:
             z: latents.
             resolution: R, 4 to the full-grown one (None).
-            fade: in [0, 1]; 1 is fully grown, 0 the doubled picture of half the resolution.
+            fade: in [0, 1]; 1 is fully grown, 0 the doubled image of half the resolution.
             mix: second latents, whose styles the layers from ``crossover`` on take.
             crossover: 1 to the number of layers (nothing is mixed); drawn from ``generator`` if None, one a batch.
             truncation: psi of ``w' = average + psi (w - average)``. None for training and for FID.

@@ -117,9 +117,9 @@ def halve(x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C _ _"]:
     return F.avg_pool2d(x, 2)
 
 
-def fade_pictures(pictures: Float[Tensor, "B C H W"], fade: float) -> Float[Tensor, "B C H W"]:
-    """Real pictures as they are shown while a resolution fades in: ``fade`` of them, the rest of half the resolution."""
-    return pictures if fade == 1 else torch.lerp(double(halve(pictures)), pictures, fade)
+def fade_images(images: Float[Tensor, "B C H W"], fade: float) -> Float[Tensor, "B C H W"]:
+    """Real images as they are shown while a resolution fades in: ``fade`` of them, the rest of half the resolution."""
+    return images if fade == 1 else torch.lerp(double(halve(images)), images, fade)
 
 
 def pixel_norm(x: Float[Tensor, "B C"]) -> Float[Tensor, "B C"]:

@@ -3,7 +3,7 @@
 from renderers.base import Renderer, Rendering, Scene
 from renderers.cameras import Camera, ViewDistribution
 from renderers.lighting import Lighting
-from renderers.meshes.grid_mesh import sheet
+from renderers.meshes.grid_mesh import grid_mesh
 from renderers.neural import NeuralRenderer
 from renderers.opengl.renderer import OpenGLRenderer
 from renderers.scenes import TriangleMesh, VoxelGrid
@@ -27,5 +27,5 @@ __all__ = [
     "ViewDistribution",
     "VisualHullRenderer",
     "VoxelGrid",
-    "sheet",
+    "grid_mesh",
 ]

@@ -37,7 +37,7 @@ class Rendering:
     normals: Tensor | None = None
 
     def normal_map(self) -> Float[Tensor, "B 3 H W"]:
-        """Normals as a picture, ``(n + 1) / 2`` before black.
+        """Normals as an image, ``(n + 1) / 2`` before black.
 
         Raises:
             ValueError: if the renderer gives no normals.
@@ -54,7 +54,7 @@ class Renderer(nn.Module, ABC):
     precision does not reach into it: bfloat16 does not hold coordinates. A network that wants it says so.
 
     Args:
-        image_size: height and width of the picture in pixels.
+        image_size: height and width of the image in pixels.
     """
 
     differentiable: ClassVar[bool]
@@ -78,7 +78,7 @@ class Renderer(nn.Module, ABC):
         Raises:
             TypeError: a scene that this renderer does not accept, or of a dtype that it does not.
             ValueError: batch sizes or devices that do not fit; occupancy or colour outside of [0, 1]; a background that
-                is no picture of this size.
+                is no image of this size.
         """
         if not isinstance(scene, self.accepts):
             names = " or ".join(t.__name__ for t in self.accepts)
@@ -97,8 +97,8 @@ class Renderer(nn.Module, ABC):
         with torch.autocast(scene.device.type, enabled=False) if self.full_precision else nullcontext():
             return self.render(scene, camera, background)
 
-    def fingerprint(self) -> str:
-        """What the picture depends on beside scene and camera: the class and its plain public settings."""
+    def cache_key(self) -> str:
+        """What the image depends on beside scene and camera: the class and its plain public settings."""
         settings = {k: v for k, v in sorted(vars(self).items()) if not k.startswith("_") and k != "training"}
         return f"{type(self).__name__}({settings})"
 

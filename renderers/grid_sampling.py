@@ -12,7 +12,7 @@ from renderers.volume.reference import Rays
 
 
 def camera_lattice(camera: Camera, size: int) -> Float[Tensor, "B S S S 3"]:
-    """World positions of an S³ lattice aligned with the picture.
+    """World positions of an S³ lattice aligned with the image.
 
     ``[b, k, j, i]`` lies behind the centre of pixel column i and row j (row 0 at the top), k-th in depth (0 nearest).
     Depth runs over [-1, 1] around the origin, so at ``S = 2 D`` one voxel of a D³ grid is one pixel wide, and the grid
@@ -26,7 +26,7 @@ def resample(volume: Float[Tensor, "B C D D D"], camera: Camera, size: int | Non
     """Resample a volume over [-1/2, 1/2]³ trilinearly into the camera's view; zero outside.
 
     The result is indexed ``[b, c, depth, row, column]``, depth 0 nearest to the viewer, so that any reduction over dim 2
-    is a picture. ``size`` defaults to ``2 D``, the supplement's embedding. On a CPU a kernel visits only what lies inside of
+    is an image. ``size`` defaults to ``2 D``, the supplement's embedding. On a CPU a kernel visits only what lies inside of
     the volume, an eighth of that lattice; elsewhere torch's grid_sample does it.
     """
     size = 2 * volume.shape[-1] if size is None else size

@@ -16,7 +16,7 @@ from utils.errors import InputError
 class Lighting:
     """Directional ("beam") lights that are fixed to the camera, on a grey matte surface.
 
-    The lights turn with the camera because the neural proxy sees the rotated grid alone: its picture may depend on nothing
+    The lights turn with the camera because the neural proxy sees the rotated grid alone: its image may depend on nothing
     but geometry in the camera frame. The paper gives two beam lights without directions or strengths (supplement B.2);
     these are ours: a strong one from the upper left, a weak one from the lower right.
 

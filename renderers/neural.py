@@ -18,9 +18,9 @@ class NeuralRenderer(Renderer):
     """Rotates the grid into the camera's view, then lets a trainable network draw it (RenderNet; IG-GAN, supplement B.1).
 
     Args:
-        network: maps ``(B, 1, S, S, S)``, indexed ``[b, c, depth, row, column]``, to a picture ``(B, C, H, W)`` in
+        network: maps ``(B, 1, S, S, S)``, indexed ``[b, c, depth, row, column]``, to an image ``(B, C, H, W)`` in
             [0, 1]; see :class:`networks.RenderNet`.
-        image_size: height and width of the network's picture in pixels.
+        image_size: height and width of the network's image in pixels.
         lattice_size: S, the rotated grid's size; None is twice the voxel grid's (64³ in 128³).
     """
 
@@ -49,5 +49,5 @@ class NeuralRenderer(Renderer):
         alpha = rotated.detach().amax(2)
         if alpha.shape[-1] != self.image_size:
             alpha = nn.functional.interpolate(alpha, size=(self.image_size,) * 2, mode="area")
-        # Its picture is on black already, so it composites like one multiplied by alpha.
+        # Its image is on black already, so it composites like one multiplied by alpha.
         return Rendering(composite(image, alpha, background), alpha)

@@ -27,7 +27,7 @@ class VoxelGrid:
     """Occupancy (and colour) on a cubic grid that fills the cube [-1/2, 1/2]³ of the world.
 
     The centre of voxel ``[b, c, k, j, i]`` lies at ``((i, j, k) + 1/2) / D - 1/2`` in (x, y, z). The cube's corners are
-    sqrt(3)/2 from the origin, so every rotation of it stays inside the unit ball and hence inside the picture.
+    sqrt(3)/2 from the origin, so every rotation of it stays inside the unit ball and hence inside the image.
 
     Args:
         occupancy: ``(B, 1, D, D, D)`` in [0, 1], indexed ``[b, c, z, y, x]``.

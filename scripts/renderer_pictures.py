@@ -1,6 +1,6 @@
 """Draw docs/renderers.png: one chair and one head through every renderer.
 
-python scripts/renderer_pictures.py --proxy runs/proxy_demo/001/checkpoints/last.ckpt
+python scripts/renderer_images.py --proxy runs/proxy_demo/001/checkpoints/last.ckpt
 """
 
 from __future__ import annotations
@@ -58,10 +58,10 @@ def paint(height: int = 256) -> Tensor:
     """``(3, H, 2 H)``: the head's texture, longitude by latitude."""
     v, u = torch.meshgrid(torch.linspace(0, 1, height), torch.linspace(0, 1, 2 * height), indexing="ij")
     phi, y = (u - 0.5) * 2 * math.pi, (v * math.pi).cos()
-    picture = torch.tensor([0.85, 0.65, 0.52]).view(3, 1, 1).expand(3, height, 2 * height).clone()
+    image = torch.tensor([0.85, 0.65, 0.52]).view(3, 1, 1).expand(3, height, 2 * height).clone()
 
     def blot(where: Tensor, *rgb: float) -> None:
-        picture[:, where] = torch.tensor(rgb)[:, None]
+        image[:, where] = torch.tensor(rgb)[:, None]
 
     blot((y > 0.62 - 0.25 * phi.cos() * 0) | ((phi.abs() > 1.9) & (y > -0.45)), 0.25, 0.15, 0.08)
     for side in (-1, 1):
@@ -70,7 +70,7 @@ def paint(height: int = 256) -> Tensor:
         blot(((phi - side * 0.42) / 0.07) ** 2 + ((y - 0.16) / 0.065) ** 2 < 1, 0.1, 0.2, 0.4)
         blot((((phi - side * 0.42) / 0.24) ** 2 < 1) & ((y - 0.33).abs() < 0.03), 0.25, 0.15, 0.08)
     blot((phi / 0.32) ** 2 + ((y + 0.42) / 0.06) ** 2 < 1, 0.7, 0.2, 0.2)
-    return picture
+    return image
 
 
 def colored(chair: Tensor) -> VoxelGrid:

@@ -1,7 +1,7 @@
 """Kill trainings at random moments, let them go on, and compare them with trainings that were never killed.
 
 ``make chaos``, or ``python tests/chaos.py --kills 3 --terms 1 --modules iggan``. Each module is trained once in peace and
-once with its share of SIGKILLs: while it renders its pictures, trains, evaluates, writes a checkpoint, or at any moment from
+once with its share of SIGKILLs: while it renders its images, trains, evaluates, writes a checkpoint, or at any moment from
 the start of the process on. At last the same command must end with the same weights and optimizer states, bit for bit,
 and with the same rows of figures, each once. Then the same with SIGTERM, which must end with status 143. On the CPU.
 """
@@ -23,7 +23,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 NETWORK = "--model.init_args.neural_renderer.init_args.network.init_args"
-EVALUATED = ["--data.reference_pictures=40", "--trainer.callbacks=[{class_path: callbacks.EvaluationLog}]"]
+EVALUATED = ["--data.reference_images=40", "--trainer.callbacks=[{class_path: callbacks.EvaluationLog}]"]
 TINY = [
     "--data.batch_size=4",
     "--data.total_kimg=0.048",
@@ -39,7 +39,7 @@ MODULES = {
     "visual_hull": ["--config=demo.yaml", "--model", "model/visual_hull_32.yaml", *GAN, *CHAIRS],
     "dcgan": ["--config=demo.yaml", "--model", "model/dcgan_32.yaml", *GAN, *CHAIRS],
     "meshgan": [
-        *("--config=heads.yaml", "--data.pictures=300", *EVALUATED),
+        *("--config=heads.yaml", "--data.images=300", *EVALUATED),
         *("--model.generator.init_args.channel_max=8", "--model.discriminator.init_args.channel_max=8"),
         "--model.growth=[{resolution: 16, fade_kimg: 0, stable_kimg: 0.012}, {resolution: 32, fade_kimg: 0.012}]",
     ],
@@ -60,14 +60,14 @@ def die(phase: str, call: int, delay: float, number: int) -> None:
     """Let this process get a signal ``delay`` seconds after the ``call``-th time that it begins with a phase."""
     from pytorch_lightning.strategies import SingleDeviceStrategy
 
-    from callbacks.checkpointing import KeepCheckpoints
+    from callbacks.checkpointing import RunCheckpoint
     from datamodules.renders.cache import RenderCache
 
     owner, name = {
         "rendering": (RenderCache, "_indices"),
         "training": (SingleDeviceStrategy, "training_step"),
         "evaluating": (SingleDeviceStrategy, "validation_step"),
-        "checkpointing": (KeepCheckpoints, "_save"),
+        "checkpointing": (RunCheckpoint, "_save"),
     }[phase]
     calls = 0
     kept: Callable[..., Any] = getattr(owner, name)

@@ -39,15 +39,15 @@ def test_a_row_stands_until_the_same_is_measured_again(tmp_path, monkeypatch, ca
     # Two rows of an earlier form of the file.
     old = '{"machine": "an old one", "fid": [{"way": "a"}], "step": [{"part": "data", "seconds": 1.0}]}'
     record.FILE.write_text(old)
-    rows = [{"part": "data", "seconds": 2.0}, {"part": "G", "pictures": 8, "figure": "FID 1", "overhead": 0.1}]
+    rows = [{"part": "data", "seconds": 2.0}, {"part": "G", "images": 8, "figure": "FID 1", "overhead": 0.1}]
     monkeypatch.setitem(sys.modules, "benchmarks.step", SimpleNamespace(run=lambda: rows))
     assert main(["step"]) == 0
     rows[1] |= {"figure": "FID 2", "overhead": 0.2}
-    rows.append(rows[1] | {"pictures": 16})
+    rows.append(rows[1] | {"images": 16})
     assert main(["step"]) == 0
     kept = record.read()
     assert kept["fid"] == [{"way": "a"}]
-    assert [(row["part"], row.get("figure"), row.get("pictures")) for row in kept["step"]] == [
+    assert [(row["part"], row.get("figure"), row.get("images")) for row in kept["step"]] == [
         ("data", None, None),
         ("G", "FID 2", 8),
         ("G", "FID 2", 16),

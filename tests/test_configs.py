@@ -80,12 +80,12 @@ def write_faces(folder: Path) -> Path:
 def two_steps(name: str, proxy: bool = True) -> list[str]:
     cut = ["--trainer.fast_dev_run=2", "--data.init_args.batch_size=2", "--data.init_args.total_kimg=0.004"]
     if name == "extractor.yaml":
-        return [*cut, "--data.init_args.pictures_per_class=2", "--data.init_args.validation_pictures_per_class=2"]
+        return [*cut, "--data.init_args.images_per_class=2", "--data.init_args.validation_images_per_class=2"]
     if name in MESHES:
         networks = ("generator", "discriminator")
         cut += [f"--model.init_args.{part}.init_args.channel_base=64" for part in networks]
-        cut += ["--data.init_args.num_workers=0"] if name == "ffhq.yaml" else ["--data.init_args.pictures=4"]
-        return [*cut, "--data.init_args.reference_pictures=4"]
+        cut += ["--data.init_args.num_workers=0"] if name == "ffhq.yaml" else ["--data.init_args.images=4"]
+        return [*cut, "--data.init_args.reference_images=4"]
     if proxy:
         network = "--model.init_args.neural_renderer.init_args.network.init_args"
         cut += [f"{network}.width=16", f"{network}.channels_3d=[2,2,2]"]
@@ -94,8 +94,8 @@ def two_steps(name: str, proxy: bool = True) -> list[str]:
     cut += ["--model.init_args.generator.init_args.width=16", "--model.init_args.discriminator.init_args.width=8"]
     if name in PHOTOGRAPHS:
         return cut
-    cut += [] if name == "chairs_lvp.yaml" else ["--data.init_args.pictures=4"]  # the one as it is: unlimited
-    return [*cut, "--data.init_args.reference_pictures=4"]
+    cut += [] if name == "chairs_lvp.yaml" else ["--data.init_args.images=4"]  # the one as it is: unlimited
+    return [*cut, "--data.init_args.reference_images=4"]
 
 
 def test_there_are_the_configs_that_the_readme_names():
@@ -161,7 +161,7 @@ def test_another_method_keeps_nothing_of_the_first(shapenet, archive, tmp_path, 
     model, data = config["model"]["init_args"], config["data"]["init_args"]
     assert model["threshold"] == 0.4 and "proxy_checkpoint" not in model
     assert model["views"] == data["views"] and data["views"]["init_args"]["azimuth"] == [-60, 60]
-    assert data["reference_views"]["init_args"]["azimuth"] == [0, 360] and data["pictures"] == "unlimited"
+    assert data["reference_views"]["init_args"]["azimuth"] == [0, 360] and data["images"] == "unlimited"
 
 
 ABLATIONS = [  # tables 2 and 3 of the supplement

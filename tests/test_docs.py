@@ -18,8 +18,8 @@ QUICKLY = [
     "--trainer.accelerator=cpu",
     "--data.init_args.batch_size=2",
     "--data.init_args.total_kimg=0.004",
-    "--data.init_args.pictures=4",
-    "--data.init_args.reference_pictures=4",
+    "--data.init_args.images=4",
+    "--data.init_args.reference_images=4",
     "--model.init_args.generator.init_args.width=16",
     "--model.init_args.neural_renderer.init_args.network.init_args.width=16",
 ]

@@ -22,8 +22,8 @@ SMALL = [
     "--model.init_args.classifier.init_args.image_size=75",
     "--data.init_args.batch_size=3",
     "--data.init_args.total_kimg=0.006",
-    "--data.init_args.pictures_per_class=2",
-    "--data.init_args.validation_pictures_per_class=1",
+    "--data.init_args.images_per_class=2",
+    "--data.init_args.validation_images_per_class=1",
 ]
 
 
@@ -118,7 +118,7 @@ def test_merged_sources_must_fit():
     both = MergedShapes([chairs, tables, chairs])
     assert len(both) == 6 and [both.name(i) for i in (0, 3)] == [chairs.name(0), tables.name(0)]
     assert torch.equal(both[4].voxels.occupancy, tables[1].voxels.occupancy)
-    assert both.fingerprint() != MergedShapes([chairs, tables], without=[chairs]).fingerprint()
+    assert both.cache_key() != MergedShapes([chairs, tables], without=[chairs]).cache_key()
     with pytest.raises(InputError, match="one voxel_size"):
         MergedShapes([chairs, ProceduralShapes("table", count=3, voxel_size=32)])
     with pytest.raises(InputError, match="none is left"):

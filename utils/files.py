@@ -18,7 +18,7 @@ def cache_root(cache_dir: str | Path | None = None) -> Path:
     return Path(cache_dir or os.environ.get("UNRENDER_CACHE") or Path.home() / ".cache" / "unrender").expanduser()
 
 
-def fingerprint(*parts: object) -> str:
+def cache_key(*parts: object) -> str:
     """A short hash of everything that a cache depends on; parts are compared by ``repr``."""
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
 

@@ -31,7 +31,7 @@ class Progress:
     """How much has been done; the bar disappears as the ``with`` ends, also by an error.
 
     On a terminal a bar with the time left, redrawn in place. Else plain lines such as
-    ``drawing chairs: 40 % (120 of 300 pictures), 1:20 left``: the first after half a minute, then one each 5 % but not more
+    ``drawing chairs: 40 % (120 of 300 images), 1:20 left``: the first after half a minute, then one each 5 % but not more
     than one in half a minute, and at least one in ten minutes. So what is quickly done says nothing.
 
     Args:

@@ -1,4 +1,4 @@
-"""Tensors to picture files."""
+"""Tensors to image files."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from torch import Tensor
 from utils.files import write_atomically
 
 
-def tile(pictures: Float[Tensor, "N C H W"], columns: int, gap: int = 1) -> Float[Tensor, "C h w"]:
-    """Pictures in rows of ``columns``, with a dark grey gap between them."""
-    n, c, h, w = pictures.shape
+def tile(images: Float[Tensor, "N C H W"], columns: int, gap: int = 1) -> Float[Tensor, "C h w"]:
+    """Images in rows of ``columns``, with a dark grey gap between them."""
+    n, c, h, w = images.shape
     rows = -(-n // columns)
     sheet = torch.full((c, rows * (h + gap) - gap, columns * (w + gap) - gap), 0.2)
-    for i, picture in enumerate(pictures.detach().float().cpu()):
+    for i, image in enumerate(images.detach().float().cpu()):
         top, left = i // columns * (h + gap), i % columns * (w + gap)
-        sheet[:, top : top + h, left : left + w] = picture
+        sheet[:, top : top + h, left : left + w] = image
     return sheet
 
 
-def save_png(path: Path, picture: Float[Tensor, "C H W"], at_least: int = 512) -> None:
-    """Write a grey or RGB picture, enlarged by a whole factor until it is about ``at_least`` wide."""
-    pixels = (picture.detach().clamp(0, 1) * 255).round().to(torch.uint8).cpu().permute(1, 2, 0).numpy()
+def save_png(path: Path, image: Float[Tensor, "C H W"], at_least: int = 512) -> None:
+    """Write a grey or RGB image, enlarged by a whole factor until it is about ``at_least`` wide."""
+    pixels = (image.detach().clamp(0, 1) * 255).round().to(torch.uint8).cpu().permute(1, 2, 0).numpy()
     factor = max(1, round(at_least / pixels.shape[1]))
     pixels = np.repeat(np.repeat(pixels, factor, 0), factor, 1)
-    image = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
-    write_atomically(path, lambda file: image.save(file, format="PNG"))
+    enlarged = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
+    write_atomically(path, lambda file: enlarged.save(file, format="PNG"))

@@ -16,11 +16,11 @@ from torch import Tensor
 
 from renderers import InputError
 
-PICTURES_FOLDER = "pictures"  # how dashboards group what is no curve
+IMAGES_FOLDER = "images"  # how guarded_loggers group what is no curve
 SHAPES_FOLDER = "shapes"
 
 
-class Dashboard(Logger):
+class GuardedLogger(Logger):
     """Any of Lightning's loggers, behind a guard: what fails there is one warning line, and training goes on.
 
     The first failure is said, the later ones are not; each call is tried all the same, since networks and disks recover.
@@ -67,9 +67,9 @@ class Dashboard(Logger):
         self._try(lambda: self.inner.finalize(status))
 
     @rank_zero_only
-    def log_picture(self, name: str, picture: Float[Tensor, "C H W"], clock: dict[str, float]) -> None:
-        """A picture in [0, 1], at the ``kimg`` and ``step`` of ``clock``."""
-        self._try(lambda: self._show(f"{PICTURES_FOLDER}/{name}", picture.detach().cpu().clamp(0, 1), clock))
+    def log_image(self, name: str, image: Float[Tensor, "C H W"], clock: dict[str, float]) -> None:
+        """An image in [0, 1], at the ``kimg`` and ``step`` of ``clock``."""
+        self._try(lambda: self._show(f"{IMAGES_FOLDER}/{name}", image.detach().cpu().clamp(0, 1), clock))
 
     @property
     def takes_shapes(self) -> bool:
@@ -86,13 +86,13 @@ class Dashboard(Logger):
         if hasattr(self.inner, "close"):
             self._try(lambda: self.inner.close(status))
 
-    def _show(self, name: str, picture: Tensor, clock: dict[str, float]) -> None:
+    def _show(self, name: str, image: Tensor, clock: dict[str, float]) -> None:
         if hasattr(self.inner, "log_clocked_image"):
-            self.inner.log_clocked_image(name, picture, clock)
+            self.inner.log_clocked_image(name, image, clock)
         elif hasattr(self.inner, "log_image"):
-            self.inner.log_image(name, [picture], step=int(clock["step"]))
+            self.inner.log_image(name, [image], step=int(clock["step"]))
         elif hasattr(self.inner.experiment, "add_image"):
-            self.inner.experiment.add_image(name, picture, int(clock["step"]))
+            self.inner.experiment.add_image(name, image, int(clock["step"]))
 
     def _try(self, call: Callable[[], Any]) -> Any:
         try:
@@ -109,9 +109,9 @@ class Dashboard(Logger):
             return None
 
 
-def dashboards(trainer: pl.Trainer) -> list[Dashboard]:
-    """The loggers of a trainer that may be shown pictures and shapes."""
-    return [logger for logger in trainer.loggers if isinstance(logger, Dashboard)]
+def guarded_loggers(trainer: pl.Trainer) -> list[GuardedLogger]:
+    """The loggers of a trainer that may be shown images and shapes."""
+    return [logger for logger in trainer.loggers if isinstance(logger, GuardedLogger)]
 
 
 def clock_of(module: Any) -> dict[str, float]:

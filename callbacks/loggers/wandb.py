@@ -112,13 +112,13 @@ class WandbRun(WandbLogger):
             return run
 
     @rank_zero_only
-    def log_clocked_image(self, name: str, picture: Tensor, clock: dict[str, float]) -> None:
-        """A picture ``(C, H, W)`` in [0, 1]."""
+    def log_clocked_image(self, name: str, image: Tensor, clock: dict[str, float]) -> None:
+        """An image ``(C, H, W)`` in [0, 1]."""
         import wandb
 
-        pixels = (picture * 255).round().byte().permute(1, 2, 0).numpy()
-        image = wandb.Image(pixels[..., 0] if pixels.shape[-1] == 1 else pixels, file_type="png")
-        self.experiment.log({name: image, **clock})
+        pixels = (image * 255).round().byte().permute(1, 2, 0).numpy()
+        logged = wandb.Image(pixels[..., 0] if pixels.shape[-1] == 1 else pixels, file_type="png")
+        self.experiment.log({name: logged, **clock})
 
     @rank_zero_only
     def log_shapes(self, name: str, files: list[Path], clock: dict[str, float]) -> None:

@@ -1,5 +1,5 @@
 #!/bin/bash
-# The pictures of a config drawn by many jobs, each a part of them, before training:
+# The images of a config drawn by many jobs, each a part of them, before training:
 #
 #   sbatch configs/cluster/slurm_prepare.sh chairs.yaml [--data.ARGUMENT=VALUE ...]
 #

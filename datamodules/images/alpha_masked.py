@@ -1,4 +1,4 @@
-"""Photographs whose background is transparent, made pictures of one size before black."""
+"""Photographs whose background is transparent, made images of one size before black."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from datamodules.images.decoding import (
     UndecodableError,
     check_on_corrupt,
     decoding,
-    open_picture,
+    open_image,
     read_encoded,
     say_skipped,
 )
@@ -28,7 +28,7 @@ NO_MASK, NOTHING, DAMAGED = "without transparency", "wholly transparent", "unrea
 
 
 def read_masked(root: Path, size: int, fill: float, on_corrupt: OnCorrupt = "raise") -> UInt8[np.ndarray, "N S S 4"]:
-    """All distinct pictures below a folder, in the order of their paths, each by :func:`frame`.
+    """All distinct images below a folder, in the order of their paths, each by :func:`frame`.
 
     Files that are equal byte by byte count once. Names that begin with a dot are left out.
 
@@ -36,10 +36,10 @@ def read_masked(root: Path, size: int, fill: float, on_corrupt: OnCorrupt = "rai
         root: the folder.
         size: S.
         fill: see :func:`frame`.
-        on_corrupt: whether pictures that cannot be read are refused (raise), or left out and counted in the log (skip).
+        on_corrupt: whether images that cannot be read are refused (raise), or left out and counted in the log (skip).
 
     Raises:
-        InputError: no folder, no pictures in it, or, named and counted, pictures that cannot be read, that have nothing
+        InputError: no folder, no images in it, or, named and counted, images that cannot be read, that have nothing
             transparent and so no mask, or that are transparent all over.
     """
     check_on_corrupt(on_corrupt)
@@ -51,7 +51,7 @@ def read_masked(root: Path, size: int, fill: float, on_corrupt: OnCorrupt = "rai
         if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
     )
     if not files:
-        raise InputError(f"{root} holds no pictures (png); give a folder of photographs with transparent background")
+        raise InputError(f"{root} holds no images (png); give a folder of photographs with transparent background")
     framed: dict[bytes, np.ndarray] = {}
     refused: dict[str, list[Path]] = {}
     with Progress(len(files), f"reading {root.name}", "file") as bar:
@@ -73,22 +73,22 @@ def read_masked(root: Path, size: int, fill: float, on_corrupt: OnCorrupt = "rai
     if refused:
         raise InputError(_complaint(root, len(files), refused))
     if len(framed) < len(files):
-        log.info("%s holds %d distinct pictures in %d files", root, len(framed), len(files))
+        log.info("%s holds %d distinct images in %d files", root, len(framed), len(files))
     return np.stack(list(framed.values()))
 
 
 class _UnfitError(InputError):
-    """A picture that is whole and of no use."""
+    """An image that is whole and of no use."""
 
 
 def read_rgba(content: bytes) -> UInt8[np.ndarray, "h w 4"]:
-    """One picture file with its mask; a palette's transparent entries (PNG's tRNS) too.
+    """One image file with its mask; a palette's transparent entries (PNG's tRNS) too.
 
     Raises:
         _UnfitError: nothing is transparent, or everything.
         UndecodableError: a damaged file.
     """
-    with open_picture(content) as image, decoding():
+    with open_image(content) as image, decoding():
         image.load()
         if image.mode not in ("LA", "RGBA", "PA", "La", "RGBa") and "transparency" not in image.info:
             raise _UnfitError(NO_MASK)
@@ -101,9 +101,9 @@ def read_rgba(content: bytes) -> UInt8[np.ndarray, "h w 4"]:
 
 
 def frame(pixels: UInt8[np.ndarray, "h w 4"], size: int, fill: float) -> UInt8[np.ndarray, "S S 4"]:
-    """Crop to the mask, pad to a square, resize; colour comes out multiplied by alpha, which is the picture before black.
+    """Crop to the mask, pad to a square, resize; colour comes out multiplied by alpha, which is the image before black.
 
-    Resized by area: a picture's pixel is the mean of what it covers, with exact fractions at its edges. Renders are
+    Resized by area: an image's pixel is the mean of what it covers, with exact fractions at its edges. Renders are
     smoothed so too, so real edges are as sharp as drawn ones and tell the discriminator nothing; and unlike Lanczos, whose
     weights are negative in places, it draws no seam along the mask.
 
@@ -133,7 +133,7 @@ def area_weights(n: int, size: int, scale: float) -> Float[np.ndarray, "size n"]
 def unify_intensity(
     framed: UInt8[np.ndarray, "N S S 4"], channels: int, mean: float | None = None
 ) -> UInt8[np.ndarray, "N C S S"]:
-    """Add to each picture what brings its mean intensity inside the mask to one value for all (supplement B.4).
+    """Add to each image what brings its mean intensity inside the mask to one value for all (supplement B.4).
 
     The same is added to all colours. Where that leaves [0, 1] it is cut off there, and more is added elsewhere, so that
     the mean holds all the same.
@@ -141,7 +141,7 @@ def unify_intensity(
     Args:
         framed: colour multiplied by alpha, and alpha.
         channels: 1 for grey (luminance), 3 for colour.
-        mean: the value, in [0, 1]; None for the mean over the pictures.
+        mean: the value, in [0, 1]; None for the mean over the images.
     """
     if mean is None:
         mean = float(np.mean([_intensity(*_split(one, channels)) for one in framed]))
@@ -185,4 +185,4 @@ def _complaint(root: Path, count: int, refused: dict[str, list[Path]]) -> str:
         if kind in refused
     )
     total = sum(map(len, refused.values()))
-    return f"{total:,} of {count:,} pictures in {root} cannot be used: {kinds}; remove or replace them"
+    return f"{total:,} of {count:,} images in {root} cannot be used: {kinds}; remove or replace them"

@@ -1,4 +1,4 @@
-"""Picture files that may hold anything: read as PNG or JPEG of a bounded size, or refused."""
+"""Image files that may hold anything: read as PNG or JPEG of a bounded size, or refused."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from renderers import InputError
 
 OnCorrupt = Literal["raise", "skip"]
 FORMATS = ("PNG", "JPEG")  # of Pillow's many readers, some of which start other programs
-MAX_BYTES = 2**28  # of one encoded picture
-MAX_PIXELS = 2**26  # of one decoded picture
+MAX_BYTES = 2**28  # of one encoded image
+MAX_PIXELS = 2**26  # of one decoded image
 
 log = logging.getLogger(__name__)
 
 
 class UndecodableError(Exception):
-    """A file that is no picture that can be used; its text says why, as the middle of a sentence."""
+    """A file that is no image that can be used; its text says why, as the middle of a sentence."""
 
 
 @contextmanager
@@ -39,19 +39,19 @@ def decoding() -> Iterator[None]:
 
 
 def read_encoded(path: Path) -> bytes:
-    """The content of a picture's file.
+    """The content of an image's file.
 
     Raises:
-        UndecodableError: it cannot be read, or is larger than any picture.
+        UndecodableError: it cannot be read, or is larger than any image.
     """
     with decoding():
         if (size := path.stat().st_size) > MAX_BYTES:
-            raise UndecodableError(f"has {size / 2**20:,.0f} MiB where a picture may have {MAX_BYTES / 2**20:.0f}")
+            raise UndecodableError(f"has {size / 2**20:,.0f} MiB where an image may have {MAX_BYTES / 2**20:.0f}")
         return path.read_bytes()
 
 
-def open_picture(file: bytes | Path) -> Image.Image:
-    """A picture whose header alone has been read; ``load`` it within :func:`decoding`.
+def open_image(file: bytes | Path) -> Image.Image:
+    """An image whose header alone has been read; ``load`` it within :func:`decoding`.
 
     Raises:
         UndecodableError: no PNG or JPEG, or more pixels than fit.
@@ -73,7 +73,7 @@ def check_on_corrupt(value: str) -> None:
 
 
 def say_skipped(root: Path, names: Sequence[str], total: int) -> None:
-    """Log, on the first rank, how many pictures are left out since they cannot be read, and the first of them.
+    """Log, on the first rank, how many images are left out since they cannot be read, and the first of them.
 
     Raises:
         InputError: none is left.
@@ -82,6 +82,6 @@ def say_skipped(root: Path, names: Sequence[str], total: int) -> None:
         return
     listed = ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
     if len(names) == total:
-        raise InputError(f"none of {total:,} pictures in {root} can be read: {listed}; replace them")
+        raise InputError(f"none of {total:,} images in {root} can be read: {listed}; replace them")
     if rank_zero_only.rank == 0:
-        log.warning("%s of %s pictures in %s cannot be read and are left out: %s", len(names), total, root, listed)
+        log.warning("%s of %s images in %s cannot be read and are left out: %s", len(names), total, root, listed)

@@ -1,4 +1,4 @@
-"""Pictures as they lie on disk, to be compared: a folder of files, or a cache of renders."""
+"""Images as they lie on disk, to be compared: a folder of files, or a cache of renders."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from datamodules.images.decoding import (
     UndecodableError,
     check_on_corrupt,
     decoding,
-    open_picture,
+    open_image,
     say_skipped,
 )
 from datamodules.renders.cache import find_cache
@@ -28,8 +28,8 @@ SUFFIXES = (".png", ".jpg", ".jpeg")
 GREY = ("1", "L", "LA", "I;16", "I;16B", "I;16L")
 
 
-class PictureSet(ABC):
-    """Pictures of one size.
+class ImageSet(ABC):
+    """Images of one size.
 
     Attributes:
         folder: where they lie.
@@ -44,22 +44,22 @@ class PictureSet(ABC):
 
     @abstractmethod
     def batches(self, size: int) -> Iterator[UInt8[Tensor, "n C H W"]]:
-        """All pictures, ``size`` at a time.
+        """All images, ``size`` at a time.
 
         Raises:
             InputError: naming and counting the files that cannot be read.
         """
 
 
-def open_pictures(folder: str | Path, on_corrupt: OnCorrupt = "raise") -> PictureSet:
-    """The pictures of a folder and of the folders within it, or the renders of a cache.
+def open_images(folder: str | Path, on_corrupt: OnCorrupt = "raise") -> ImageSet:
+    """The images of a folder and of the folders within it, or the renders of a cache.
 
     Args:
         folder: where they lie.
-        on_corrupt: whether pictures that cannot be read are refused (raise), or left out and counted in the log (skip).
+        on_corrupt: whether images that cannot be read are refused (raise), or left out and counted in the log (skip).
 
     Raises:
-        InputError: no such folder, no pictures in it, pictures of several sizes, or files that are no pictures.
+        InputError: no such folder, no images in it, images of several sizes, or files that are no images.
     """
     check_on_corrupt(on_corrupt)
     folder = Path(folder).expanduser()
@@ -70,34 +70,34 @@ def open_pictures(folder: str | Path, on_corrupt: OnCorrupt = "raise") -> Pictur
             return _Loaded(folder, torch.from_numpy(cache.load()))
         except InputError as error:
             raise InputError(f"the renders in {folder} are not whole: {error}") from error
-    return PictureFolder(folder, on_corrupt)
+    return ImageFolder(folder, on_corrupt)
 
 
-class _Loaded(PictureSet):
-    """Pictures in memory."""
+class _Loaded(ImageSet):
+    """Images in memory."""
 
-    def __init__(self, folder: Path, pictures: UInt8[Tensor, "N C H W"]) -> None:
-        self.folder, self.pictures = folder, pictures
-        self.shape = (pictures.shape[1], pictures.shape[2], pictures.shape[3])
+    def __init__(self, folder: Path, images: UInt8[Tensor, "N C H W"]) -> None:
+        self.folder, self.images = folder, images
+        self.shape = (images.shape[1], images.shape[2], images.shape[3])
 
     def __len__(self) -> int:
-        return len(self.pictures)
+        return len(self.images)
 
     def batches(self, size: int) -> Iterator[UInt8[Tensor, "n C H W"]]:
-        yield from self.pictures.split(size)
+        yield from self.images.split(size)
 
 
-class PictureFolder(PictureSet):
+class ImageFolder(ImageSet):
     """PNG and JPEG files anywhere below a folder, in the order of their paths.
 
     What is transparent is laid over black, as renders are. Names that begin with a dot are left out.
 
     Args:
         folder: where they lie.
-        on_corrupt: see :func:`open_pictures`; to skip, all are decoded once before.
+        on_corrupt: see :func:`open_images`; to skip, all are decoded once before.
 
     Raises:
-        InputError: no pictures, pictures of several sizes, or files that are no pictures.
+        InputError: no images, images of several sizes, or files that are no images.
     """
 
     def __init__(self, folder: Path, on_corrupt: OnCorrupt = "raise") -> None:
@@ -108,12 +108,12 @@ class PictureFolder(PictureSet):
             if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
         )
         if not self.files:
-            raise InputError(f"{folder} holds no pictures (png, jpg) and is no cache of renders")
+            raise InputError(f"{folder} holds no images (png, jpg) and is no cache of renders")
         sizes: dict[tuple[int, int], list[Path]] = {}
         unreadable, grey = [], True
         for file in self.files:
             try:
-                with open_picture(file) as image, decoding():
+                with open_image(file) as image, decoding():
                     if on_corrupt == "skip":
                         image.load()
                     sizes.setdefault(image.size, []).append(file)
@@ -127,7 +127,7 @@ class PictureFolder(PictureSet):
         if len(sizes) > 1:
             counts = Counter({size: len(files) for size, files in sizes.items()}).most_common()
             listed = ", ".join(f"{n:,} of {w}×{h} ({sizes[w, h][0].relative_to(folder)})" for (w, h), n in counts[:3])
-            raise InputError(f"{folder} holds pictures of {len(sizes)} sizes, {listed}; make them one size")
+            raise InputError(f"{folder} holds images of {len(sizes)} sizes, {listed}; make them one size")
         ((width, height),) = sizes
         self.shape = (1 if grey else 3, height, width)
 
@@ -146,12 +146,12 @@ class PictureFolder(PictureSet):
                 batch = []
 
     def read(self, file: Path) -> UInt8[np.ndarray, "C H W"]:
-        """One picture.
+        """One image.
 
         Raises:
             UndecodableError: a damaged file.
         """
-        with open_picture(file) as image, decoding():
+        with open_image(file) as image, decoding():
             if image.mode.startswith("I;16"):
                 image = Image.fromarray((np.asarray(image).astype(np.float64) / 257).round().astype(np.uint8))
             elif image.mode in ("LA", "RGBA", "PA", "La", "RGBa") or "transparency" in image.info:
@@ -174,6 +174,6 @@ class PictureFolder(PictureSet):
             named = ", ".join(str(file.relative_to(self.folder)) for file in unreadable[:5])
             more = f" and {len(unreadable) - 5:,} more" if len(unreadable) > 5 else ""
             raise InputError(
-                f"{len(unreadable):,} of {len(self.files):,} pictures in {self.folder} cannot be read: {named}{more}; "
+                f"{len(unreadable):,} of {len(self.files):,} images in {self.folder} cannot be read: {named}{more}; "
                 "remove or replace them"
             )

@@ -1,4 +1,4 @@
-"""Which pictures of a large set can be read, found out once by decoding all of them."""
+"""Which images of a large set can be read, found out once by decoding all of them."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ import numpy as np
 from jaxtyping import Int
 
 from datamodules.images.decoding import say_skipped
-from datamodules.images.reader import PictureReader
-from datamodules.images.sources import DamagedPictureError
-from utils.files import cache_root, fingerprint, write_atomically
+from datamodules.images.reader import ImageReader
+from datamodules.images.sources import CorruptImageError
+from utils.files import cache_key, cache_root, write_atomically
 from utils.progress import Progress
 
 
-def readable_numbers(reader: PictureReader, cache_dir: str | None) -> Int[np.ndarray, " N"]:
-    """The numbers of the pictures that can be read, in order; how many cannot is said in the log.
+def readable_numbers(reader: ImageReader, cache_dir: str | None) -> Int[np.ndarray, " N"]:
+    """The numbers of the images that can be read, in order; how many cannot is said in the log.
 
-    All are decoded the first time, by one thread a core; what was found is kept under the set's fingerprint.
+    All are decoded the first time, by one thread a core; what was found is kept under the set's cache_key.
 
     Raises:
         InputError: none can be read.
-        PictureError: a picture that can be read and is not to be used: of another size, or partly transparent.
+        ImageError: an image that can be read and is not to be used: of another size, or partly transparent.
     """
     source = reader.source
-    key = fingerprint("unreadable", 1, source.fingerprint(), reader.size)
-    path = cache_root(cache_dir) / "pictures" / f"unreadable-{key}.json"
+    key = cache_key("unreadable", 1, source.cache_key(), reader.size)
+    path = cache_root(cache_dir) / "images" / f"unreadable-{key}.json"
     unreadable = _kept(path, len(reader))
     if unreadable is None:
         unreadable = _find(reader)
@@ -37,17 +37,17 @@ def readable_numbers(reader: PictureReader, cache_dir: str | None) -> Int[np.nda
     return np.setdiff1d(np.arange(len(reader)), np.array(unreadable, int))
 
 
-def _find(reader: PictureReader) -> list[int]:
+def _find(reader: ImageReader) -> list[int]:
     def unreadable(number: int) -> bool:
         try:
             reader.check(number)
-        except DamagedPictureError:
+        except CorruptImageError:
             return True
         return False
 
     found = []
     # Decoders let go of Python's lock.
-    with ThreadPoolExecutor(os.cpu_count()) as threads, Progress(len(reader), "checking pictures", "picture") as bar:
+    with ThreadPoolExecutor(os.cpu_count()) as threads, Progress(len(reader), "checking images", "image") as bar:
         for number, bad in enumerate(threads.map(unreadable, range(len(reader)))):
             if bad:
                 found.append(number)

@@ -1,4 +1,4 @@
-"""Encoded pictures by number, wherever they lie: folders, FFHQ as distributed, ZIP files, LMDB."""
+"""Encoded images by number, wherever they lie: folders, FFHQ as distributed, ZIP files, LMDB."""
 
 from __future__ import annotations
 
@@ -15,37 +15,37 @@ from datamodules.images.decoding import MAX_BYTES, UndecodableError, read_encode
 from datamodules.images.image_set import SUFFIXES
 from datamodules.images.lmdb_check import check_lmdb
 from renderers import InputError
-from utils.files import fingerprint
+from utils.files import cache_key
 
 FFHQ_FOLDERS = {"thumbnails128x128": 128, "images1024x1024": 1024}
-FFHQ_BLOCK = 1000  # pictures a sub-folder
+FFHQ_BLOCK = 1000  # images a sub-folder
 
 
-class PictureError(InputError):
-    """One picture that cannot be used, named in one sentence.
+class ImageError(InputError):
+    """One image that cannot be used, named in one sentence.
 
     A worker's error reaches the main process as the text of its traceback, of which this keeps the sentence alone.
 
     Args:
         sentence: what is wrong.
-        kind: the same in a few words without the picture's name, under which many are counted.
+        kind: the same in a few words without the image's name, under which many are counted.
     """
 
     def __init__(self, sentence: str, kind: str = "damaged, or no PNG or JPEG") -> None:
-        super().__init__(sentence.rsplit("PictureError: ", 1)[-1].strip())
+        super().__init__(sentence.rsplit("ImageError: ", 1)[-1].strip())
         self.kind = kind
 
 
-class DamagedPictureError(PictureError):
-    """One picture that is not there, no picture, or not whole."""
+class CorruptImageError(ImageError):
+    """One image that is not there, no image, or not whole."""
 
 
-class PictureSource(ABC):
-    """Encoded pictures in an order that is the same in every format. It travels to workers, open files do not.
+class ImageSource(ABC):
+    """Encoded images in an order that is the same in every format. It travels to workers, open files do not.
 
     Attributes:
         root: what was opened.
-        size: (width, height) that every picture must have; None for that of the first.
+        size: (width, height) that every image must have; None for that of the first.
     """
 
     root: Path
@@ -56,27 +56,27 @@ class PictureSource(ABC):
 
     @abstractmethod
     def name(self, index: int) -> str:
-        """What messages call picture i."""
+        """What messages call image i."""
 
     @abstractmethod
     def read(self, index: int) -> bytes:
-        """Picture i as it is encoded.
+        """Image i as it is encoded.
 
         Raises:
-            DamagedPictureError: naming it.
+            CorruptImageError: naming it.
         """
 
     @abstractmethod
-    def fingerprint(self) -> str:
-        """What pictures these are, as far as a listing tells."""
+    def cache_key(self) -> str:
+        """What images these are, as far as a listing tells."""
 
-    def _unreadable(self, index: int, error: Exception) -> DamagedPictureError:
+    def _unreadable(self, index: int, error: Exception) -> CorruptImageError:
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        return DamagedPictureError(f"{self.root}: {self.name(index)} cannot be read ({reason}); replace or remove it")
+        return CorruptImageError(f"{self.root}: {self.name(index)} cannot be read ({reason}); replace or remove it")
 
 
-class NamedSource(PictureSource):
-    """Pictures that have names of their own."""
+class NamedSource(ImageSource):
+    """Images that have names of their own."""
 
     names: list[str]
 
@@ -97,10 +97,10 @@ class FolderSource(NamedSource):
         try:
             return read_encoded(self.root / self.names[index])
         except UndecodableError as error:
-            raise DamagedPictureError(f"{self.root}: {self.name(index)} {error}; replace or remove it") from error
+            raise CorruptImageError(f"{self.root}: {self.name(index)} {error}; replace or remove it") from error
 
-    def fingerprint(self) -> str:
-        return fingerprint(self.names, [self._stamp(self.root / name) for name in self.names])
+    def cache_key(self) -> str:
+        return cache_key(self.names, [self._stamp(self.root / name) for name in self.names])
 
     @staticmethod
     def _stamp(path: Path) -> tuple[int, int]:
@@ -119,9 +119,9 @@ class ZipSource(NamedSource):
     def __init__(self, root: Path) -> None:
         self.root = root
         self._files: dict[int, zipfile.ZipFile] = {}
-        self.names = _pictures(self._open().namelist())
+        self.names = _images(self._open().namelist())
         if not self.names:
-            raise InputError(f"{root} holds no pictures (png, jpg)")
+            raise InputError(f"{root} holds no images (png, jpg)")
 
     def read(self, index: int) -> bytes:
         try:
@@ -133,8 +133,8 @@ class ZipSource(NamedSource):
             raise self._unreadable(index, ValueError(f"it unpacks to more than {MAX_BYTES / 2**20:.0f} MiB"))
         return content
 
-    def fingerprint(self) -> str:
-        return fingerprint([(name, self._open().getinfo(name).CRC) for name in self.names])
+    def cache_key(self) -> str:
+        return cache_key([(name, self._open().getinfo(name).CRC) for name in self.names])
 
     def _open(self) -> zipfile.ZipFile:
         process = os.getpid()  # a forked process must not share the place in the file
@@ -149,7 +149,7 @@ class ZipSource(NamedSource):
         return {**self.__dict__, "_files": {}}
 
 
-class LmdbSource(PictureSource):
+class LmdbSource(ImageSource):
     """An LMDB with keys ``{resolution}-{number:05d}`` and ``length``; needs the package lmdb.
 
     Args:
@@ -186,9 +186,9 @@ class LmdbSource(PictureSource):
             raise self._unreadable(index, KeyError("no such key"))
         return bytes(content)
 
-    def fingerprint(self) -> str:
+    def cache_key(self) -> str:
         stat = (self.root / "data.mdb" if self.root.is_dir() else self.root).stat()
-        return fingerprint(str(self.root.resolve()), self.resolution, self.count, stat.st_size, stat.st_mtime_ns)
+        return cache_key(str(self.root.resolve()), self.resolution, self.count, stat.st_size, stat.st_mtime_ns)
 
     def _get(self, key: str) -> bytes | None:
         """A key's value; None where there is none.
@@ -223,7 +223,7 @@ def _environment(process: int, root: Path) -> Any:
         raise InputError(f"{root} cannot be read as an LMDB ({error})") from error
 
 
-def open_source(root: Path, image_size: int, expected: int) -> PictureSource:
+def open_source(root: Path, image_size: int, expected: int) -> ImageSource:
     """Whatever lies there: see :class:`~datamodules.FFHQDataModule`.
 
     Raises:
@@ -244,15 +244,15 @@ def open_source(root: Path, image_size: int, expected: int) -> PictureSource:
     if root.name in FFHQ_FOLDERS:
         return _ffhq(root, expected)
     found = (str(path.relative_to(root).as_posix()) for path in root.rglob("*") if path.is_file())
-    names = _pictures(found)
+    names = _images(found)
     if not names:
-        raise InputError(f"{root} holds no pictures (png, jpg), and neither thumbnails128x128 nor images1024x1024")
+        raise InputError(f"{root} holds no images (png, jpg), and neither thumbnails128x128 nor images1024x1024")
     return FolderSource(root, names)
 
 
 def _ffhq(folder: Path, expected: int) -> FolderSource:
     """FFHQ as distributed: ``00000/00000.png`` to ``69000/69999.png``, without gaps."""
-    cure = f"complete the download, or set expected (now {expected:,}) if you have the first pictures alone"
+    cure = f"complete the download, or set expected (now {expected:,}) if you have the first images alone"
     blocks = [f"{first:05d}" for first in range(0, expected, FFHQ_BLOCK)]
     missing = [block for block in blocks if not (folder / block).is_dir()]
     if missing:
@@ -261,7 +261,7 @@ def _ffhq(folder: Path, expected: int) -> FolderSource:
     names = [f"{i // FFHQ_BLOCK * FFHQ_BLOCK:05d}/{i:05d}.png" for i in range(expected)]
     absent = [name for name in names if name not in present]
     if absent:
-        raise InputError(f"{folder} lacks {_some('picture', absent, expected)}; {cure}")
+        raise InputError(f"{folder} lacks {_some('image', absent, expected)}; {cure}")
     return FolderSource(folder, names, (FFHQ_FOLDERS[folder.name],) * 2)
 
 
@@ -269,8 +269,8 @@ def _some(what: str, missing: list[str], of: int) -> str:
     return f"{len(missing):,} of {of:,} {what}s ({', '.join(missing[:3])}{', …' if len(missing) > 3 else ''})"
 
 
-def _pictures(names: Any) -> list[str]:
-    """Those that are pictures by their suffix and not hidden, folder by folder."""
+def _images(names: Any) -> list[str]:
+    """Those that are images by their suffix and not hidden, folder by folder."""
     kept = [
         n for n in names if n.lower().endswith(SUFFIXES) and not any(p.startswith((".", "__")) for p in n.split("/"))
     ]

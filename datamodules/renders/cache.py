@@ -19,20 +19,20 @@ from utils.files import write_atomically
 from utils.progress import Progress
 
 log = logging.getLogger(__name__)
-SHARD = 256  # pictures a file: what an interruption can cost
+SHARD = 256  # images a file: what an interruption can cost
 
 
 class RenderCache:
-    """``count`` pictures in shards of 256, each with its checksum; whatever is missing or damaged is drawn anew.
+    """``count`` images in shards of 256, each with its checksum; whatever is missing or damaged is drawn anew.
 
     A shard is written whole or not at all and does not depend on the others, so an interrupted rendering goes on where
     it was, and several machines may fill one folder. Once all are there, ``manifest.json`` names them with their checksums.
 
     Args:
-        folder: of this one set of pictures; its name should hold the fingerprint of all that they depend on.
-        count: number of pictures.
+        folder: of this one set of images; its name should hold the cache_key of all that they depend on.
+        count: number of images.
         shape: (C, H, W) of one.
-        render: indices to pictures ``(n, C, H, W)`` uint8; a function of the index alone. None: the
+        render: indices to images ``(n, C, H, W)`` uint8; a function of the index alone. None: the
             cache is there to be read.
         description: what the progress bar says.
     """
@@ -48,13 +48,13 @@ class RenderCache:
         self.folder, self.count, self.shape, self.render, self.description = folder, count, shape, render, description
 
     def prepare(self, part: tuple[int, int] = (1, 1)) -> int:
-        """Draw what is missing, and write the manifest if nothing is missing then; returns how many pictures it drew.
+        """Draw what is missing, and write the manifest if nothing is missing then; returns how many images it drew.
 
         Args:
             part: (i, n) leaves all but every n-th file, from the i-th on, to others.
 
         Raises:
-            InputError: if the disk cannot hold the pictures or the folder cannot be written; pictures that are missing from
+            InputError: if the disk cannot hold the images or the folder cannot be written; images that are missing from
                 a cache that is only read.
         """
         mine = range(part[0] - 1, self._shards(), part[1])
@@ -62,18 +62,18 @@ class RenderCache:
         drawn = sum(len(self._indices(i)) for i in missing)
         if missing:
             if self.render is None:
-                raise InputError(f"{self.folder} lacks {drawn} pictures; run the command again that draws them")
+                raise InputError(f"{self.folder} lacks {drawn} images; run the command again that draws them")
             self._check_disk(drawn)
             done = sum(len(self._indices(i)) for i in mine) - drawn
-            with Progress(done + drawn, self.description, "picture", initial=done) as bar:
+            with Progress(done + drawn, self.description, "image", initial=done) as bar:
                 for shard in missing:
-                    pictures = []
+                    images = []
                     indices = self._indices(shard)
                     for start in range(0, len(indices), 64):
-                        pictures.append(self.render(list(indices[start : start + 64])))
-                        bar.update(len(pictures[-1]))
-                    self._write(shard, np.concatenate(pictures))
-            log.info("%s: %d pictures in %s", self.description, drawn, self.folder)
+                        images.append(self.render(list(indices[start : start + 64])))
+                        bar.update(len(images[-1]))
+                    self._write(shard, np.concatenate(images))
+            log.info("%s: %d images in %s", self.description, drawn, self.folder)
         self._write_manifest()
         return drawn
 
@@ -83,7 +83,7 @@ class RenderCache:
         return self._shards()
 
     def missing(self) -> int:
-        """How many pictures are not there yet, by the files' names; contents are not read."""
+        """How many images are not there yet, by the files' names; contents are not read."""
         return sum(len(self._indices(i)) for i in range(self._shards()) if not self._there(i))
 
     @property
@@ -105,22 +105,22 @@ class RenderCache:
         if not self._manifest.is_file() or self._manifest.read_text() != text:
             write_atomically(self._manifest, lambda path: path.write_text(text) and None)
 
-    def _check_disk(self, pictures: int) -> None:
+    def _check_disk(self, images: int) -> None:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            need, free = pictures * int(np.prod(self.shape)), shutil.disk_usage(self.folder).free
+            need, free = images * int(np.prod(self.shape)), shutil.disk_usage(self.folder).free
         except OSError as error:
             raise InputError(
-                f"the picture cache {self.folder} cannot be written ({error.strerror}); set cache_dir"
+                f"the image cache {self.folder} cannot be written ({error.strerror}); set cache_dir"
             ) from error
         if need > free:
             raise InputError(
-                f"{pictures} pictures need {need / 2**30:.1f} GiB and {self.folder} has {free / 2**30:.1f} GiB left; "
-                "set cache_dir or ask for fewer pictures"
+                f"{images} images need {need / 2**30:.1f} GiB and {self.folder} has {free / 2**30:.1f} GiB left; "
+                "set cache_dir or ask for fewer images"
             )
 
     def load(self) -> UInt8[np.ndarray, "N C H W"]:
-        """All pictures, read into memory and checked.
+        """All images, read into memory and checked.
 
         Raises:
             InputError: a shard that is missing or damaged, which :meth:`prepare` would have drawn.
@@ -128,14 +128,14 @@ class RenderCache:
         missing = (self._path(shard) for shard in range(self._shards()) if not self._path(shard).is_file())
         if (path := next(missing, None)) is not None:  # before memory is taken for what a file's name promises
             raise InputError(f"{path} is missing or damaged; run the command again to draw it anew")
-        pictures = np.empty((self.count, *self.shape), np.uint8)
+        images = np.empty((self.count, *self.shape), np.uint8)
         for shard in range(self._shards()):
             indices = self._indices(shard)
             data = self._read(shard)
             if data is None:
                 raise InputError(f"{self._path(shard)} is missing or damaged; run the command again to draw it anew")
-            pictures[indices.start : indices.stop] = data
-        return pictures
+            images[indices.start : indices.stop] = data
+        return images
 
     def _shards(self) -> int:
         return -(-self.count // SHARD)
@@ -152,11 +152,11 @@ class RenderCache:
     def _checksum_file(self, shard: int) -> Path:
         return self._path(shard).with_suffix(".json")
 
-    def _write(self, shard: int, pictures: np.ndarray) -> None:
+    def _write(self, shard: int, images: np.ndarray) -> None:
         content = io.BytesIO()  # by way of memory: of a full disk numpy's own writing does not say what it is
-        np.save(content, pictures)
+        np.save(content, images)
         write_atomically(self._path(shard), lambda path: path.write_bytes(content.getbuffer()) and None)
-        checksum = json.dumps({"sha256": hashlib.sha256(pictures.tobytes()).hexdigest()})
+        checksum = json.dumps({"sha256": hashlib.sha256(images.tobytes()).hexdigest()})
         write_atomically(self._checksum_file(shard), lambda path: path.write_text(checksum) and None)
 
     def _read(self, shard: int) -> np.ndarray | None:
@@ -179,7 +179,7 @@ def find_cache(folder: Path) -> RenderCache | None:
     """The renders that lie in a folder, to be read and not to be drawn; None where there are none.
 
     Raises:
-        InputError: files of several caches in one folder, or no first shard to tell the pictures' size by.
+        InputError: files of several caches in one folder, or no first shard to tell the images' size by.
     """
     shards = [match for path in folder.glob("*.npy") if (match := re.fullmatch(r"\d{5,}-of-(\d+)", path.stem))]
     if not shards:
@@ -187,10 +187,10 @@ def find_cache(folder: Path) -> RenderCache | None:
     counts = {int(match[1]) for match in shards}
     try:
         (count,) = counts
-        pictures = np.load(folder / f"{0:05d}-of-{count}.npy", mmap_mode="r", allow_pickle=False)
-        _, channels, height, width = pictures.shape
-        if pictures.dtype != np.uint8 or channels not in (1, 3):
-            raise ValueError("no pictures")
+        images = np.load(folder / f"{0:05d}-of-{count}.npy", mmap_mode="r", allow_pickle=False)
+        _, channels, height, width = images.shape
+        if images.dtype != np.uint8 or channels not in (1, 3):
+            raise ValueError("no images")
     except Exception as error:  # numpy raises whatever a damaged header leads it to
         raise InputError(f"{folder} is no whole cache of renders; run the command that draws them again") from error
 

@@ -46,15 +46,15 @@ LARGEST_CLASSES = {
 class RenderClassesDataModule(RunDataModule):
     """Renders with the name of the source that each shape came from.
 
-    Batches are ``[pictures (B, C, H, W), labels (B,)]``; labels index the class names in alphabetical order.
+    Batches are ``[images (B, C, H, W), labels (B,)]``; labels index the class names in alphabetical order.
 
     Args:
         classes: class name to training shapes.
         validation_classes: the same names to held-out shapes.
         renderer: draws them.
         views: where they are seen from.
-        pictures_per_class: for training.
-        validation_pictures_per_class: held out.
+        images_per_class: for training.
+        validation_images_per_class: held out.
         batch_size, total_kimg, num_workers, seed: see :class:`RunDataModule`.
         cache_dir: where renders are kept; default $UNRENDER_CACHE or ~/.cache/unrender.
     """
@@ -65,8 +65,8 @@ class RenderClassesDataModule(RunDataModule):
         validation_classes: dict[str, ShapeSource],
         renderer: Renderer,
         views: ViewDistribution,
-        pictures_per_class: int = 5000,
-        validation_pictures_per_class: int = 500,
+        images_per_class: int = 5000,
+        validation_images_per_class: int = 500,
         batch_size: int = 64,
         total_kimg: float = 200,
         cache_dir: str | None = None,
@@ -80,7 +80,7 @@ class RenderClassesDataModule(RunDataModule):
             )
         self.classes, self.validation_classes = classes, validation_classes
         self.renderer, self.views, self.cache_dir = renderer, views, cache_dir
-        self.counts = {True: pictures_per_class, False: validation_pictures_per_class}
+        self.counts = {True: images_per_class, False: validation_images_per_class}
 
     @property
     def class_names(self) -> list[str]:
@@ -118,9 +118,9 @@ class RenderClassesDataModule(RunDataModule):
         return self.val_dataloader()
 
     def _dataset(self, train: bool) -> TensorDataset:
-        pictures = [self._cache(name, train).load() for name in self.class_names]
-        labels: Tensor = torch.arange(len(pictures)).repeat_interleave(self.counts[train])
-        return TensorDataset(torch.from_numpy(np.concatenate(pictures)), labels)
+        images = [self._cache(name, train).load() for name in self.class_names]
+        labels: Tensor = torch.arange(len(images)).repeat_interleave(self.counts[train])
+        return TensorDataset(torch.from_numpy(np.concatenate(images)), labels)
 
     def _cache(self, name: str, train: bool) -> RenderCache:
         return shape_renders(
@@ -130,7 +130,7 @@ class RenderClassesDataModule(RunDataModule):
             self.counts[train],
             2 * self.seed + (0 if train else 1),
             self.cache_dir,
-            f"rendering {name} {'training' if train else 'held-out'} pictures",
+            f"rendering {name} {'training' if train else 'held-out'} images",
         )
 
 

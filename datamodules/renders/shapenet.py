@@ -1,4 +1,4 @@
-"""Pictures of shapes from random viewpoints: IG-GAN's training data (supplement B.2)."""
+"""Images of shapes from random viewpoints: IG-GAN's training data (supplement B.2)."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from datamodules.renders.cache import RenderCache
-from datamodules.renders.cached_base import DrawnDataModule
+from datamodules.renders.cached_base import CachedRenderDataModule
 from datamodules.shapes import ShapeSource
 from renderers import Camera, OpenGLRenderer, Renderer, ViewDistribution, VoxelGrid
-from utils.files import cache_root, fingerprint
+from utils.files import cache_key, cache_root
 
-RENDERS_VERSION = 3  # raise when a change makes other pictures of the same shapes
+RENDERS_VERSION = 3  # raise when a change makes other images of the same shapes
 KEPT_BYTES = 2**28
 
 
-class KeptSolids:
+class VoxelCache:
     """Solids of a source by number, kept as bits once made: making one takes longer than to draw it.
 
     Kept are the first that are asked for, up to 256 MiB; those that no longer fit are made each time.
@@ -50,9 +50,9 @@ class KeptSolids:
 
 
 def render_shapes(
-    solids: KeptSolids, renderer: Renderer, views: ViewDistribution, seed: int, indices: list[int]
+    solids: VoxelCache, renderer: Renderer, views: ViewDistribution, seed: int, indices: list[int]
 ) -> UInt8[np.ndarray, "n C H W"]:
-    """Pictures i of ``indices``: shape ``i mod len(solids)`` from a viewpoint drawn by (seed, i)."""
+    """Images i of ``indices``: shape ``i mod len(solids)`` from a viewpoint drawn by (seed, i)."""
     grids = torch.from_numpy(np.stack([solids[i % len(solids)] for i in indices]))[:, None]
     if not isinstance(renderer, OpenGLRenderer):
         grids = grids.float()  # OpenGL draws booleans, with a quarter of the memory to pass through
@@ -71,9 +71,9 @@ def shape_renders(
     cache_dir: str | None,
     description: str,
 ) -> RenderCache:
-    """The cache of ``count`` pictures ``(1, S, S)`` by :func:`render_shapes`, in a folder named by all they depend on."""
-    key = fingerprint(RENDERS_VERSION, shapes.fingerprint(), renderer.fingerprint(), views, seed, count)
-    solids = KeptSolids(shapes)
+    """The cache of ``count`` images ``(1, S, S)`` by :func:`render_shapes`, in a folder named by all they depend on."""
+    key = cache_key(RENDERS_VERSION, shapes.cache_key(), renderer.cache_key(), views, seed, count)
+    solids = VoxelCache(shapes)
     return RenderCache(
         cache_root(cache_dir) / "renders" / key,
         count,
@@ -83,24 +83,24 @@ def shape_renders(
     )
 
 
-class EndlessRenders(Dataset):
+class InfiniteRenders(Dataset):
     """Renders made as they are asked for, never the same view twice ("unlimited" in the supplement's tables)."""
 
     def __init__(self, shapes: ShapeSource, renderer: Renderer, views: ViewDistribution, seed: int) -> None:
-        self.solids, self.renderer, self.views, self.seed = KeptSolids(shapes), renderer, views, seed
+        self.solids, self.renderer, self.views, self.seed = VoxelCache(shapes), renderer, views, seed
 
     def __getitems__(self, indices: list[int]) -> list[tuple[Tensor]]:
-        pictures = render_shapes(self.solids, self.renderer, self.views, self.seed, indices)
-        return [(picture,) for picture in torch.from_numpy(pictures)]
+        images = render_shapes(self.solids, self.renderer, self.views, self.seed, indices)
+        return [(image,) for image in torch.from_numpy(images)]
 
     def __getitem__(self, index: int) -> tuple[Tensor]:
         return self.__getitems__([index])[0]
 
 
-class ShapeNetRenderDataModule(DrawnDataModule):
+class ShapeNetRenderDataModule(CachedRenderDataModule):
     """Renders of a shape source: ShapeNet, a voxel archive or procedural shapes.
 
-    Batches are ``[pictures (B, C, H, W)]``, floats in [0, 1] on the device.
+    Batches are ``[images (B, C, H, W)]``, floats in [0, 1] on the device.
 
     Args:
         shapes: what is drawn for training.
@@ -109,14 +109,14 @@ class ShapeNetRenderDataModule(DrawnDataModule):
         views: where they are seen from.
         reference_views: where the reference of FID is seen from; ``views`` if None. Generated shapes are drawn from there
             as well: the limited viewpoints of the supplement's tables are evaluated all around (table 1, footnote).
-        pictures: a fixed number (500 in the supplement's tables), ``unlimited`` (drawn as training goes), or None for
-            ``pictures_per_model``.
-        pictures_per_model: 1, or 4 for bathtubs in the supplement.
-        reference_pictures: how many pictures FID compares, of each kind.
+        images: a fixed number (500 in the supplement's tables), ``unlimited`` (drawn as training goes), or None for
+            ``images_per_model``.
+        images_per_model: 1, or 4 for bathtubs in the supplement.
+        reference_images: how many images FID compares, of each kind.
         batch_size: global batch size.
-        total_kimg: length of the run in thousands of real pictures.
+        total_kimg: length of the run in thousands of real images.
         cache_dir: where renders are kept; default $UNRENDER_CACHE or ~/.cache/unrender.
-        num_workers: processes that load, and for ``unlimited`` draw, the pictures.
+        num_workers: processes that load, and for ``unlimited`` draw, the images.
         seed: of views and order.
     """
 
@@ -127,9 +127,9 @@ class ShapeNetRenderDataModule(DrawnDataModule):
         views: ViewDistribution,
         reference_shapes: ShapeSource | None = None,
         reference_views: ViewDistribution | None = None,
-        pictures: int | Literal["unlimited"] | None = None,
-        pictures_per_model: int = 1,
-        reference_pictures: int = 10_000,
+        images: int | Literal["unlimited"] | None = None,
+        images_per_model: int = 1,
+        reference_images: int = 10_000,
         batch_size: int = 32,
         total_kimg: float = 1000,
         cache_dir: str | None = None,
@@ -139,8 +139,8 @@ class ShapeNetRenderDataModule(DrawnDataModule):
         super().__init__(batch_size, total_kimg, num_workers, seed)
         self.shapes, self.reference_shapes = shapes, reference_shapes or shapes
         self.renderer, self.views, self.reference_views = renderer, views, reference_views or views
-        self.pictures = len(shapes) * pictures_per_model if pictures is None else pictures
-        self.reference_pictures = reference_pictures
+        self.images = len(shapes) * images_per_model if images is None else images
+        self.reference_images = reference_images
         self.cache_dir = cache_dir
 
     @cached_property
@@ -150,15 +150,15 @@ class ShapeNetRenderDataModule(DrawnDataModule):
         return float(np.mean([float(shapes[i].voxels.occupancy.mean()) for i in range(min(64, len(shapes)))]))
 
     def _endless(self) -> Dataset:
-        return EndlessRenders(self.shapes, self.renderer, self.views, self.seed)
+        return InfiniteRenders(self.shapes, self.renderer, self.views, self.seed)
 
     def _cache(self, train: bool) -> RenderCache:
         return shape_renders(
             self.shapes if train else self.reference_shapes,
             self.renderer,
             self.views if train else self.reference_views,
-            self.pictures if train else self.reference_pictures,
+            self.images if train else self.reference_images,
             2 * self.seed + (0 if train else 1),
             self.cache_dir,
-            "rendering training pictures" if train else "rendering reference pictures",
+            "rendering training images" if train else "rendering reference images",
         )

@@ -2,7 +2,7 @@
 
 from datamodules.shapes.archive import VoxelArchive, archive_classes, write_archive
 from datamodules.shapes.base import Shape, ShapeSource, Split, in_split, to_voxel_grid
-from datamodules.shapes.corrupted import DamagedShapes
+from datamodules.shapes.corrupted import CorruptedShapes
 from datamodules.shapes.merged import MergedShapes
 from datamodules.shapes.procedural.source import ProceduralShapes
 from datamodules.shapes.processing.binvox import Binvox, read_binvox, write_binvox
@@ -12,7 +12,7 @@ from datamodules.shapes.shapenet import ShapeNetShapes
 
 __all__ = [
     "Binvox",
-    "DamagedShapes",
+    "CorruptedShapes",
     "MergedShapes",
     "ProceduralShapes",
     "Shape",

@@ -110,7 +110,7 @@ class VoxelArchive(ShapeSource):
     def name(self, index: int) -> str:
         return self._entries[self._check_index(index)][0]
 
-    def fingerprint(self) -> str:
+    def cache_key(self) -> str:
         stamp = file_stamp(self.path)
         return digest("archive", VERSION, stamp, self.category, self.split, self.up, self.voxel_size, self.turns)
 

@@ -64,7 +64,7 @@ class ShapeSource(ABC):
         """``self[index].name`` without making the shape."""
 
     @abstractmethod
-    def fingerprint(self) -> str:
+    def cache_key(self) -> str:
         """Hex digits that change whenever any shape, or their order, may have changed; part of cache keys."""
 
     def __iter__(self) -> Iterator[Shape]:

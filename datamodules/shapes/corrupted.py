@@ -11,7 +11,7 @@ from datamodules.shapes.base import Shape, ShapeSource, digest, to_voxel_grid
 VERSION = 1
 
 
-class DamagedShapes(ShapeSource):
+class CorruptedShapes(ShapeSource):
     """Every shape of another source, damaged at random to a random degree.
 
     A classifier that must tell the damaged from the whole has features that see quality; one that need only tell chairs
@@ -36,8 +36,8 @@ class DamagedShapes(ShapeSource):
     def name(self, index: int) -> str:
         return f"{self.shapes.name(index)} damaged"
 
-    def fingerprint(self) -> str:
-        return digest("damaged", VERSION, self.seed, self.shapes.fingerprint())
+    def cache_key(self) -> str:
+        return digest("damaged", VERSION, self.seed, self.shapes.cache_key())
 
 
 def damage(solid: Bool[np.ndarray, "D D D"], rng: np.random.Generator) -> Bool[np.ndarray, "D D D"]:

@@ -44,8 +44,8 @@ class MergedShapes(ShapeSource):
         source, place = self._places[self._check_index(index)]
         return self.sources[source].name(place)
 
-    def fingerprint(self) -> str:
-        return digest("merged", VERSION, [source.fingerprint() for source in self.sources], self._places)
+    def cache_key(self) -> str:
+        return digest("merged", VERSION, [source.cache_key() for source in self.sources], self._places)
 
     def __getstate__(self) -> dict[str, object]:
         return {key: value for key, value in self.__dict__.items() if key != "_places"}

@@ -132,7 +132,7 @@ class ShapeNetShapes(ShapeSource):
     def name(self, index: int) -> str:
         return self._names[self._check_index(index)]
 
-    def fingerprint(self) -> str:
+    def cache_key(self) -> str:
         files = tuple((name, *file_stamp(self._file(name))) for name in self._names)
         return digest("shapenet", VERSION, self.version, self.voxel_size, self.kind, self.refit, files)
 

@@ -7,7 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 
-def sheet(size: int, device: torch.device | str | None = None) -> tuple[Int[Tensor, "F 3"], Float[Tensor, "V 2"]]:
+def grid_mesh(size: int, device: torch.device | str | None = None) -> tuple[Int[Tensor, "F 3"], Float[Tensor, "V 2"]]:
     """The circular sheet of MeshGAN, section 6: faces and UVs of the middle of an N × N grid.
 
     Vertex ``row * N + column`` has the UV ``(column, row) / (N - 1)``: every pixel of an N × N shape image is a vertex,

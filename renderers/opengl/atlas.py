@@ -37,11 +37,11 @@ class Surface:
 
 
 @dataclass(frozen=True)
-class Drawn:
+class GBuffer:
     """What OpenGL draws of surfaces, before any light: all ``(B, ., S, S)`` on the CPU.
 
     ``color`` is multiplied by ``alpha``; ``normals`` are unit vectors in the camera frame, 0 where nothing is seen;
-    ``depth`` is inf there. Both are None where only the picture was asked for, ``color`` for surfaces without one.
+    ``depth`` is inf there. Both are None where only the image was asked for, ``color`` for surfaces without one.
     """
 
     alpha: Float[Tensor, "B 1 S S"]
@@ -50,7 +50,7 @@ class Drawn:
     color: Float[Tensor, "B 3 S S"] | None
 
     @classmethod
-    def cat(cls, parts: list[Drawn]) -> Drawn:
+    def cat(cls, parts: list[GBuffer]) -> GBuffer:
         """The batch that these parts make up."""
         names = "alpha", "normals", "depth", "color"
         return cls(
@@ -58,8 +58,8 @@ class Drawn:
         )
 
     @classmethod
-    def nothing(cls, count: int, size: int, colored: bool, geometry: bool = True) -> Drawn:
-        """Pictures of empty scenes."""
+    def nothing(cls, count: int, size: int, colored: bool, geometry: bool = True) -> GBuffer:
+        """Images of empty scenes."""
         zero = torch.zeros(count, 1, size, size)
         three = torch.zeros(count, 3, size, size)
         normals, depth = (three, torch.full_like(zero, math.inf)) if geometry else (None, None)
@@ -88,7 +88,7 @@ class Layout:
         return tiles.reshape(self.rows * self.columns, channels, size, size)[: self.count]
 
 
-def sheets(surfaces: list[Surface], camera: Camera, size: int) -> list[slice]:
+def atlas_slices(surfaces: list[Surface], camera: Camera, size: int) -> list[slice]:
     """The batch in parts that fit a sheet each. An item that sticks out of its frame would spill over: it stands alone."""
     most = max(1, MAX_SHEET // size) ** 2
     parts, start = [], 0
@@ -112,7 +112,7 @@ def _fits(surface: Surface, camera: Camera) -> bool:
     return bool(((seen[:, :2].abs() <= 1).all(-1) & (seen[:, 2] > 0)).all())
 
 
-def on_sheet(
+def project_to_atlas(
     surfaces: list[Surface], camera: Camera, layout: Layout
 ) -> tuple[list[Float[np.ndarray, "V 3"]], list[Float[np.ndarray, "V 3"]]]:
     """Positions of each surface under the sheet's one camera, and normals in the camera frame.

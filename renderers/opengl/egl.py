@@ -30,7 +30,7 @@ def refuse_fork(pid: int) -> None:
     if pid != os.getpid():
         raise RuntimeError(
             "this process was forked after OpenGL was first used, and OpenGL would hang in it; start workers before the "
-            "first picture or with multiprocessing_context='spawn'"
+            "first image or with multiprocessing_context='spawn'"
         )
 
 

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from renderers.cameras import Camera
 from renderers.lighting import Lighting
-from renderers.opengl.atlas import MAX_SHEET, Drawn, Layout, Surface, depth_range, on_sheet
+from renderers.opengl.atlas import MAX_SHEET, GBuffer, Layout, Surface, depth_range, project_to_atlas
 from renderers.opengl.egl import choose_device, log_renderer, no_opengl, refuse_fork
-from renderers.opengl.voxel_raycast.raycaster import VoxelMarcher
+from renderers.opengl.voxel_raycast.raycaster import VoxelRaycaster
 from utils.errors import InputError
 
 VERTEX = """
@@ -62,10 +62,10 @@ in vec3 c;
 in vec2 st;
 in float depth;
 flat in int layer;
-layout(location = 0) out vec4 picture;
+layout(location = 0) out vec4 image;
 layout(location = 1) out vec4 surface;
 void main() {
-    picture = vec4(textured ? texture(textures, vec3(st, float(layer))).rgb : c, 1.0);
+    image = vec4(textured ? texture(textures, vec3(st, float(layer))).rgb : c, 1.0);
     surface = vec4(n, depth);
 }
 """
@@ -87,11 +87,11 @@ class Context:
         except Exception as error:  # moderngl and glcontext each raise their own
             raise no_opengl(error) from error
         log_renderer("moderngl", self.gl.info["GL_RENDERER"])
-        self.marcher = VoxelMarcher(self.gl)
+        self.marcher = VoxelRaycaster(self.gl)
         self.program = self.gl.program(vertex_shader=VERTEX, fragment_shader=FRAGMENT)
         self._sheets: dict[tuple[int, int, bool], tuple] = {}
 
-    def draw_surfaces(self, surfaces: list[Surface], camera: Camera, size: int, geometry: bool) -> Drawn:
+    def draw_surfaces(self, surfaces: list[Surface], camera: Camera, size: int, geometry: bool) -> GBuffer:
         """Draw surfaces, one a camera, ``size`` pixels wide; both sides of every face.
 
         Without ``geometry`` there are no normals and no depth, which take two thirds of the time.
@@ -101,16 +101,16 @@ class Context:
             self._draw_sheet(surfaces[i : i + most], camera[i : i + most], size, geometry)
             for i in range(0, len(surfaces), most)
         ]
-        return Drawn.cat(parts)
+        return GBuffer.cat(parts)
 
-    def _draw_sheet(self, surfaces: list[Surface], camera: Camera, size: int, geometry: bool) -> Drawn:
+    def _draw_sheet(self, surfaces: list[Surface], camera: Camera, size: int, geometry: bool) -> GBuffer:
         layout = Layout(len(surfaces), size)
         first = surfaces[0]
         colored = first.colors is not None or first.texture is not None
         full = [i for i, surface in enumerate(surfaces) if len(surface.faces)]
         if not full:
-            return Drawn.nothing(len(surfaces), size, colored, geometry)
-        positions, normals = on_sheet(surfaces, camera, layout)
+            return GBuffer.nothing(len(surfaces), size, colored, geometry)
+        positions, normals = project_to_atlas(surfaces, camera, layout)
         counts = [len(p) for p in positions]
         vertices = np.zeros((sum(counts), 11), np.float32)
         vertices[:, :3], vertices[:, 3:6] = np.concatenate(positions), np.concatenate(normals)
@@ -155,10 +155,10 @@ class Context:
             sheets.append(np.ascontiguousarray(sheet[::-1]))  # OpenGL's first row is the lowest
         for thing in reversed(made):
             thing.release()
-        picture = layout.split(sheets[0]).float() / 255
-        alpha, color = picture[:, 3:], picture[:, :3] if colored else None
+        image = layout.split(sheets[0]).float() / 255
+        alpha, color = image[:, 3:], image[:, :3] if colored else None
         if not geometry:
-            return Drawn(alpha, None, None, color)
+            return GBuffer(alpha, None, None, color)
         surface, seen = layout.split(sheets[1]), alpha > 0
         direction = surface[:, :3]
         direction = direction / (direction * direction).sum(1, keepdim=True).sqrt().clamp(min=1e-6)
@@ -168,7 +168,7 @@ class Context:
         for i in full:
             depth[i].clamp_(-float(positions[i][:, 2].max()), -float(positions[i][:, 2].min()))
         depth = torch.where(seen, depth, math.inf)
-        return Drawn(alpha, direction * seen, depth, color)
+        return GBuffer(alpha, direction * seen, depth, color)
 
     def _frames(self, layout: Layout, geometry: bool) -> tuple:
         """A 4x multisampled frame of colour and with geometry surface, and (source, target) to resolve each of them."""
@@ -212,12 +212,12 @@ def draw_voxels(
     cubes: bool,
     geometry: bool,
 ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
-    """See :meth:`renderers.opengl.voxel_raycast.raycaster.VoxelMarcher.draw`."""
+    """See :meth:`renderers.opengl.voxel_raycast.raycaster.VoxelRaycaster.draw`."""
     with context() as made:
         return made.marcher.draw(occupancy, threshold, camera, size, lighting, cubes, geometry)
 
 
-def draw_surfaces(surfaces: list[Surface], camera: Camera, size: int, geometry: bool = True) -> Drawn:
+def draw_surfaces(surfaces: list[Surface], camera: Camera, size: int, geometry: bool = True) -> GBuffer:
     """See :meth:`Context.draw_surfaces`."""
     with context() as made:
         return made.draw_surfaces(surfaces, camera, size, geometry)

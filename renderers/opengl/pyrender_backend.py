@@ -13,23 +13,23 @@ from torch import Tensor
 from torch.nn.functional import max_pool2d
 
 from renderers.cameras import Camera
-from renderers.opengl.atlas import Drawn, Layout, Surface, depth_range, on_sheet, sheets
+from renderers.opengl.atlas import GBuffer, Layout, Surface, atlas_slices, depth_range, project_to_atlas
 from renderers.opengl.egl import choose_device, log_renderer, no_opengl, refuse_fork
 
 
-def draw_surfaces(surfaces: list[Surface], camera: Camera, size: int) -> Drawn:
+def draw_surfaces(surfaces: list[Surface], camera: Camera, size: int) -> GBuffer:
     """Draw surfaces, one a camera, ``size`` pixels wide; both sides of every face."""
-    parts = [_draw_sheet(surfaces[s], camera[s], size) for s in sheets(surfaces, camera, size)]
-    return Drawn.cat(parts)
+    parts = [_draw_sheet(surfaces[s], camera[s], size) for s in atlas_slices(surfaces, camera, size)]
+    return GBuffer.cat(parts)
 
 
-def _draw_sheet(surfaces: list[Surface], camera: Camera, size: int) -> Drawn:
+def _draw_sheet(surfaces: list[Surface], camera: Camera, size: int) -> GBuffer:
     layout = Layout(len(surfaces), size)
     colored = surfaces[0].colors is not None or surfaces[0].texture is not None
-    positions, normals = on_sheet(surfaces, camera, layout)
+    positions, normals = project_to_atlas(surfaces, camera, layout)
     full = [i for i, surface in enumerate(surfaces) if len(surface.faces)]
     if not full:
-        return Drawn.nothing(len(surfaces), size, colored)
+        return GBuffer.nothing(len(surfaces), size, colored)
     context = _context()
     offsets = np.cumsum([0] + [len(positions[i]) for i in full])
     joined = context.primitive(
@@ -53,7 +53,7 @@ def _draw_sheet(surfaces: list[Surface], camera: Camera, size: int) -> Drawn:
     if colored:
         parts = [context.colored(surfaces[i], positions[i]) for i in full]
         color = layout.split(context.draw(parts, layout, camera)[0]).float()[:, :3] / 255
-    return Drawn(alpha, direction, torch.where(seen, depth, math.inf), color)
+    return GBuffer(alpha, direction, torch.where(seen, depth, math.inf), color)
 
 
 def _centred(depth: Tensor, normals: Tensor, camera: Camera, offset: tuple[float, float]) -> Tensor:
@@ -133,7 +133,7 @@ class _Context:
         return color.copy(), depth
 
     def _plane_depth(self, x_slope: float, y_slope: float, column: int, row: int) -> float:
-        """Depth in an 8² picture of the plane ``1.5 + (x_slope x + y_slope y)``, x and y in [-1, 1]."""
+        """Depth in an 8² image of the plane ``1.5 + (x_slope x + y_slope y)``, x and y in [-1, 1]."""
         corners = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]], np.float32)
         positions = np.concatenate([corners, -(1.5 + corners @ [[x_slope], [y_slope]])], 1)
         square = self.primitive(

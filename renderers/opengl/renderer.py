@@ -30,24 +30,24 @@ class OpenGLRenderer(Renderer):
     makes every renderer of this package comparable with it. A whole batch goes through in one pass and is read back once.
     Edges are smoothed by 4x multisampling, so ``alpha`` is a multiple of 1/4. Both sides of a face are drawn and lit.
 
-    Colour is the mesh's texture (sampled bilinearly), else its vertices' ``colors``, else white, whose picture has one
+    Colour is the mesh's texture (sampled bilinearly), else its vertices' ``colors``, else white, whose image has one
     channel; the surface's grey is in the light's intensities. Voxels are white.
 
-    Each process has one OpenGL context a backend, made at the first picture and kept. It draws on the EGL device that
+    Each process has one OpenGL context a backend, made at the first image and kept. It draws on the EGL device that
     ``EGL_DEVICE_ID`` or the rank names. It must be used by the thread that made it, and not after a fork.
 
     Args:
-        image_size: height and width of the picture in pixels.
+        image_size: height and width of the image in pixels.
         threshold: what counts as occupied.
         lighting: the lights; None for the default :class:`Lighting`, ``"unlit"`` for colour alone.
         backend: ``"pyrender"`` rasterizes voxels' triangles; ``"moderngl"`` walks rays through the grid in a shader, without
             triangles, and is some fifteen times faster. They agree to 2/255 on average.
         surface: what voxels look like: ``"marching_cubes"`` through the midpoints between solid and empty voxels, with
             smooth normals, or ``"cubes"``, their faces.
-        geometry: also give depth and normals; a picture alone is faster (moderngl: voxels, and meshes that are unlit).
+        geometry: also give depth and normals; an image alone is faster (moderngl: voxels, and meshes that are unlit).
 
     Raises:
-        InputError: at the first picture, if OpenGL does not work on this machine.
+        InputError: at the first image, if OpenGL does not work on this machine.
     """
 
     differentiable: ClassVar[bool] = False
@@ -85,7 +85,7 @@ class OpenGLRenderer(Renderer):
     def render(self, scene: Scene, camera: Camera, background: Tensor | None) -> Rendering:
         device, camera = scene.device, camera.to("cpu")
         if len(scene) == 0:
-            raise ValueError("an empty batch has no pictures")
+            raise ValueError("an empty batch has no images")
         if isinstance(scene, VoxelGrid) and self.backend == "moderngl":
             occupancy = scene.occupancy.detach()
             if not _on_hand(scene):

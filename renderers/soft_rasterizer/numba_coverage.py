@@ -24,7 +24,7 @@ SLACK = 1e-3  # pixels, and 100 times the part of the depth, that the tests whic
 
 
 def find_fragments(screen: Float[Tensor, "B V 3"], faces: Int[Tensor, "F 3"], settings: RasterSettings) -> Fragments:
-    """As :func:`renderers.soft_rasterizer.reference.find_fragments`; pictures are spread over torch's threads."""
+    """As :func:`renderers.soft_rasterizer.reference.find_fragments`; images are spread over torch's threads."""
     points, triangles = screen.detach().contiguous().numpy(), faces.contiguous().numpy()
     workers = min(len(points), torch.get_num_threads())
     if workers > 1:
@@ -40,7 +40,7 @@ def _find_in_one(
     screen: np.ndarray, faces: np.ndarray, index: int, settings: RasterSettings
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     size, kind = settings.size, screen.dtype.type
-    # Padded by a tile, so that tiles need not end at the picture's border; nothing is seen in the padding.
+    # Padded by a tile, so that tiles need not end at the image's border; nothing is seen in the padding.
     depth = np.full((size + TILE, size + TILE), -np.inf, screen.dtype)
     depth[:size, :size] = np.inf
     crisp = np.full((size, size), -1, np.int32)

@@ -65,11 +65,11 @@ class _SplatAttributes(torch.autograd.Function):
         size: int,
     ) -> Tensor:
         attributes = attributes.contiguous()
-        picture = attributes.new_zeros(attributes.shape[0], attributes.shape[2], size * size)
+        image = attributes.new_zeros(attributes.shape[0], attributes.shape[2], size * size)
         ctx.save_for_backward(weights, barycentric, attributes)
         ctx.indices = (faces.numpy(), fragments.pixel.numpy(), fragments.face.numpy())
-        _attributes_forward(*ctx.indices, *_numpy(weights, barycentric, attributes), picture.numpy())
-        return picture.view(*picture.shape[:2], size, size)
+        _attributes_forward(*ctx.indices, *_numpy(weights, barycentric, attributes), image.numpy())
+        return image.view(*image.shape[:2], size, size)
 
     @staticmethod
     @once_differentiable
@@ -78,8 +78,8 @@ class _SplatAttributes(torch.autograd.Function):
         grads = [torch.empty_like(weights), torch.empty_like(barycentric)]
         wanted = ctx.needs_input_grad[2]
         grads.append(torch.zeros_like(attributes) if wanted else attributes.new_empty(0, 0, 0))
-        picture = grad.contiguous().flatten(2).numpy()
-        _attributes_backward(*ctx.indices, *_numpy(weights, barycentric, attributes), picture, *_numpy(*grads))
+        image = grad.contiguous().flatten(2).numpy()
+        _attributes_backward(*ctx.indices, *_numpy(weights, barycentric, attributes), image, *_numpy(*grads))
         return grads[0], grads[1], grads[2] if wanted else None, None, None, None
 
 
@@ -96,11 +96,11 @@ class _SplatTexture(torch.autograd.Function):
         size: int,
     ) -> Tensor:
         texture = texture.contiguous()
-        picture = texture.new_zeros(*texture.shape[:2], size * size)
+        image = texture.new_zeros(*texture.shape[:2], size * size)
         ctx.save_for_backward(weights, barycentric, texture)
         ctx.indices = (faces.numpy(), fragments.pixel.numpy(), fragments.face.numpy(), uvs.contiguous().numpy())
-        _texture_forward(*ctx.indices, *_numpy(weights, barycentric, texture), picture.numpy())
-        return picture.view(*picture.shape[:2], size, size)
+        _texture_forward(*ctx.indices, *_numpy(weights, barycentric, texture), image.numpy())
+        return image.view(*image.shape[:2], size, size)
 
     @staticmethod
     @once_differentiable
@@ -109,8 +109,8 @@ class _SplatTexture(torch.autograd.Function):
         grads = [torch.empty_like(weights), torch.empty_like(barycentric)]
         wanted = ctx.needs_input_grad[2]
         grads.append(torch.zeros_like(texture) if wanted else texture.new_empty(0, 0, 0, 0))
-        picture = grad.contiguous().flatten(2).numpy()
-        _texture_backward(*ctx.indices, *_numpy(weights, barycentric, texture), picture, *_numpy(*grads))
+        image = grad.contiguous().flatten(2).numpy()
+        _texture_backward(*ctx.indices, *_numpy(weights, barycentric, texture), image, *_numpy(*grads))
         return grads[0], grads[1], grads[2] if wanted else None, None, None, None, None
 
 
@@ -140,17 +140,17 @@ def _numpy(*tensors: Tensor) -> list[np.ndarray]:
 
 @compiled
 @no_type_check
-def _attributes_forward(faces, pixel, face, weights, barycentric, attributes, picture):
+def _attributes_forward(faces, pixel, face, weights, barycentric, attributes, image):
     b, start = 0, 0
     for n in range(pixel.shape[0]):
-        while pixel[n] >= start + picture.shape[2]:  # fragments come in order of their pixels
-            b, start = b + 1, start + picture.shape[2]
+        while pixel[n] >= start + image.shape[2]:  # fragments come in order of their pixels
+            b, start = b + 1, start + image.shape[2]
         at, f = pixel[n] - start, face[n]
-        for c in range(picture.shape[1]):
+        for c in range(image.shape[1]):
             value = barycentric[n, 0] * attributes[b, faces[f, 0], c]
             value += barycentric[n, 1] * attributes[b, faces[f, 1], c]
             value += barycentric[n, 2] * attributes[b, faces[f, 2], c]
-            picture[b, c, at] += weights[n] * value
+            image[b, c, at] += weights[n] * value
 
 
 @compiled
@@ -177,21 +177,21 @@ def _attributes_backward(
 
 @compiled
 @no_type_check
-def _texture_forward(faces, pixel, face, uvs, weights, barycentric, texture, picture):
+def _texture_forward(faces, pixel, face, uvs, weights, barycentric, texture, image):
     b, start = 0, 0
     for n in range(pixel.shape[0]):
-        while pixel[n] >= start + picture.shape[2]:  # fragments come in order of their pixels
-            b, start = b + 1, start + picture.shape[2]
+        while pixel[n] >= start + image.shape[2]:  # fragments come in order of their pixels
+            b, start = b + 1, start + image.shape[2]
         at, f = pixel[n] - start, face[n]
         u, v = _interpolated_uv(faces, uvs, barycentric, f, n)
         left, right, fx, _ = _texel(u, texture.shape[3])
         top, bottom, fy, _ = _texel(v, texture.shape[2])
-        for c in range(picture.shape[1]):
+        for c in range(image.shape[1]):
             above = texture[b, c, top, left]
             above += (texture[b, c, top, right] - above) * fx
             below = texture[b, c, bottom, left]
             below += (texture[b, c, bottom, right] - below) * fx
-            picture[b, c, at] += weights[n] * (above + (below - above) * fy)
+            image[b, c, at] += weights[n] * (above + (below - above) * fy)
 
 
 @compiled

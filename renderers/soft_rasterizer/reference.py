@@ -1,6 +1,6 @@
 """The soft rasterizer in plain torch: the specification that every kernel is tested against (MeshGAN, section 5).
 
-A picture is a weighted sum of *fragments*. A fragment is one triangle as one pixel sees it: either the triangle covers
+An image is a weighted sum of *fragments*. A fragment is one triangle as one pixel sees it: either the triangle covers
 the pixel's centre (it is *crisp*; the nearest one alone counts, eqs. 6 to 8), or the centre lies outside it but nearer
 than the margin B and nothing crisp hides it (it is *soft*; eq. 9). Drawing takes two steps:
 
@@ -17,11 +17,11 @@ the crisp one, and coverages are nested: each fragment weighs what it hides beyo
 
 The soft weights sum to ``alpha_s = max_k (1 - d_k / B)``, the crisp fragment gets ``(1 - alpha_s) alpha_c``, and the
 background what is left, ``(1 - alpha_s)(1 - alpha_c)``: eqs. 11 and 12. The soft image ``a_s`` is an average of the soft
-attributes as in eq. 10, weighted so that the picture is continuous while triangles move: one that enters the margin
+attributes as in eq. 10, weighted so that the image is continuous while triangles move: one that enters the margin
 enters with weight 0, one whose edge reaches the centre replaces all behind it, and it does so on both sides of the
 edge. With the plain mean of eq. 10 both events are jumps. Fragments that would weigh nothing are left out.
 
-Screen frame: x right and y down in pixels, (0, 0) at the picture's top left corner; depth in world units.
+Screen frame: x right and y down in pixels, (0, 0) at the image's top left corner; depth in world units.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class RasterSettings:
     """What the two steps need to know.
 
     Args:
-        size: height and width of the picture in pixels.
+        size: height and width of the image in pixels.
         margin: B in pixels; 0 is the crisp renderer.
         depth_slope: lambda of eq. 9, world units a pixel.
         cull_backfaces: leave out triangles that are seen from behind (clockwise on the screen with y up).
@@ -78,7 +78,7 @@ def project(
     """World points to the screen frame: :meth:`renderers.Camera.project` in pixels.
 
     ``matrix`` takes a point to (pixels right, pixels down, depth less ``distance``), the pixels counted from the
-    picture's middle and, in perspective, times the depth. A point at or behind the camera's plane is divided as if it
+    image's middle and, in perspective, times the depth. A point at or behind the camera's plane is divided as if it
     were just before it, so that its (unused) coordinates have no infinite gradient.
     """
     x_y, z = (vertices @ matrix.mT).split([2, 1], -1)
@@ -169,7 +169,7 @@ def keep_what_weighs(
 def evaluate_fragments(
     screen: Float[Tensor, "B V 3"], faces: Int[Tensor, "F 3"], fragments: Fragments, settings: RasterSettings
 ) -> tuple[Float[Tensor, " N"], Float[Tensor, "N 3"], Float[Tensor, "B 1 S S"], Float[Tensor, "B 1 S S"]]:
-    """What fragments look like to a picture; differentiable in ``screen``.
+    """What fragments look like to an image; differentiable in ``screen``.
 
     Returns:
         weights: as the module's first lines say.
@@ -178,9 +178,9 @@ def evaluate_fragments(
         depth: the crisp fragments' (eq. 6), ``inf`` where there is none.
     """
     size = settings.size
-    batch, in_picture = fragments.pixel // size**2, fragments.pixel % size**2
+    batch, in_image = fragments.pixel // size**2, fragments.pixel % size**2
     corners = screen[batch[:, None], faces[fragments.face]]
-    centre = torch.stack([in_picture % size, in_picture // size], -1)
+    centre = torch.stack([in_image % size, in_image // size], -1)
 
     crisp = fragments.edge == CRISP
     edge = fragments.edge.clamp(min=0)
@@ -197,11 +197,11 @@ def evaluate_fragments(
     hidden = torch.cat([coverage.new_zeros(1), coverage[:-1] * same])[: len(coverage)]
     last = torch.cat([~same, same.new_ones(1)])[: len(coverage)]
 
-    picture = screen.new_zeros(len(screen), 1, size, size)
-    alpha = picture.flatten().index_put((fragments.pixel[last],), coverage[last])
+    image = screen.new_zeros(len(screen), 1, size, size)
+    alpha = image.flatten().index_put((fragments.pixel[last],), coverage[last])
     z = (barycentric * corners[..., 2]).sum(-1)[crisp]
-    depth = picture.flatten().fill_(torch.inf).index_put((fragments.pixel[crisp],), z)
-    return coverage - hidden, barycentric, alpha.view_as(picture), depth.view_as(picture)
+    depth = image.flatten().fill_(torch.inf).index_put((fragments.pixel[crisp],), z)
+    return coverage - hidden, barycentric, alpha.view_as(image), depth.view_as(image)
 
 
 def _is_drawn(corners: Float[Tensor, "F 3 3"], settings: RasterSettings) -> Bool[Tensor, " F"]:

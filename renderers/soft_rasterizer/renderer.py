@@ -27,7 +27,7 @@ BACKENDS = {
 
 
 class SoftRasterizer(Renderer):
-    """Draws triangle meshes so that the picture is continuous, and has an exact gradient, as edges move over pixels.
+    """Draws triangle meshes so that the image is continuous, and has an exact gradient, as edges move over pixels.
 
     Every triangle is extended by a margin in which it fades, and the extension is blended over what lies behind it: the
     background at a silhouette, another surface at a self-occlusion. Gradients reach vertices, texture, vertex colours,
@@ -43,7 +43,7 @@ class SoftRasterizer(Renderer):
     height is below 1e-4 pixels), or with ``cull_backfaces`` if it is seen from behind.
 
     Args:
-        image_size: height and width of the picture in pixels.
+        image_size: height and width of the image in pixels.
         margin: B, how far triangles are extended, in pixels. 0 is the crisp renderer of the paper's ablation, which has
             no gradient at edges.
         depth_slope: lambda of eq. 9, in world units a pixel: how much farther a triangle's extension counts as it leaves
@@ -53,7 +53,7 @@ class SoftRasterizer(Renderer):
         cull_backfaces: draw only triangles whose corners turn counter-clockwise as seen.
         lighting: shades the colours by the normals. None leaves texture and vertex colours unlit, and shades a grey mesh
             by ``Lighting()``, which is how OpenGLRenderer draws one.
-        normals: whether to compute the picture of normals.
+        normals: whether to compute the image of normals.
         backend: "torch" (the readable reference, any device), "numba" (CPU), "triton" (CUDA, float32), or "auto": the
             fastest of them for the scene's device and dtype.
     """
@@ -118,7 +118,7 @@ class SoftRasterizer(Renderer):
         normals: Float[Tensor, "B V 3"] | None,
         backend: ModuleType,
     ) -> Float[Tensor, "B C S S"]:
-        """The picture on black, multiplied by alpha."""
+        """The image on black, multiplied by alpha."""
         size = self.image_size
         if not self._is_lit(mesh):
             if mesh.texture is not None:

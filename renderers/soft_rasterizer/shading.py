@@ -1,4 +1,4 @@
-"""From weighted fragments to pictures, in plain torch: attributes, textures, and the sum over each pixel's fragments.
+"""From weighted fragments to images, in plain torch: attributes, textures, and the sum over each pixel's fragments.
 
 The specification of the shading kernels; see :mod:`renderers.soft_rasterizer.reference` for what a fragment is. A
 texture is sampled for every fragment, crisp or soft, before they are blended (MeshGAN, section 5).
@@ -19,7 +19,7 @@ def interpolate(
     attributes: Float[Tensor, "B V C"],
     size: int,
 ) -> Float[Tensor, "N C"]:
-    """Vertex attributes at the fragments (eq. 7); a batch of 1 serves all pictures."""
+    """Vertex attributes at the fragments (eq. 7); a batch of 1 serves all images."""
     corner = faces[fragments.face].long()
     if attributes.shape[0] > 1:
         corner = corner + (fragments.pixel // size**2)[:, None] * attributes.shape[1]
@@ -51,8 +51,8 @@ def sample_texture(
 
 def splat(values: Float[Tensor, "N C"], fragments: Fragments, batch: int, size: int) -> Float[Tensor, "B C S S"]:
     """The sum of ``values`` over each pixel's fragments."""
-    picture = values.new_zeros(batch * size * size, values.shape[-1]).index_add(0, fragments.pixel, values)
-    return picture.view(batch, size, size, -1).permute(0, 3, 1, 2)
+    image = values.new_zeros(batch * size * size, values.shape[-1]).index_add(0, fragments.pixel, values)
+    return image.view(batch, size, size, -1).permute(0, 3, 1, 2)
 
 
 def splat_attributes(

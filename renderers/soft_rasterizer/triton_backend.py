@@ -159,7 +159,7 @@ class _SplatTexture(torch.autograd.Function):
         size: int,
     ) -> Tensor:
         texture, uvs, faces = texture.contiguous(), uvs.contiguous(), faces.contiguous()
-        picture = texture.new_zeros(*texture.shape[:2], size, size)
+        image = texture.new_zeros(*texture.shape[:2], size, size)
         ctx.save_for_backward(faces, fragments.pixel, fragments.face, uvs, weights, barycentric, texture)
         ctx.numbers = (len(fragments.pixel), size, *texture.shape[1:])
         ctx.grid = _grid(fragments)
@@ -173,10 +173,10 @@ class _SplatTexture(torch.autograd.Function):
                 barycentric,
                 texture,
                 *ctx.numbers,
-                picture,
+                image,
                 BLOCK=FRAGMENTS,
             )
-        return picture
+        return image
 
     @staticmethod
     @once_differentiable

@@ -222,7 +222,7 @@ def texture_splat(
     channels,
     height,
     width,
-    picture,
+    image,
     BLOCK: tl.constexpr,
 ):
     n = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
@@ -241,7 +241,7 @@ def texture_splat(
         below = tl.load(plane + bottom * width + left, mask=real, other=0.0)
         below += (tl.load(plane + bottom * width + right, mask=real, other=0.0) - below) * fx
         value = weight * (above + (below - above) * fy)
-        tl.atomic_add(picture + (b * channels + c) * size * size + at, value, mask=real)
+        tl.atomic_add(image + (b * channels + c) * size * size + at, value, mask=real)
 
 
 @triton.jit

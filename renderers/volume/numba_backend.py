@@ -79,7 +79,7 @@ def _numpy(*tensors: Tensor) -> list[np.ndarray]:
 
 
 def _each(count: int, work: Callable[[int], None]) -> None:
-    """Picture by picture, on as many threads as torch uses; the kernels hold no lock."""
+    """Image by image, on as many threads as torch uses; the kernels hold no lock."""
     threads = min(torch.get_num_threads(), count)
     if threads < 2:
         for b in range(count):

@@ -49,11 +49,11 @@ def march(
     law: str,
     density: float,
 ) -> tuple[Float[Tensor, "B 1 P P"], Float[Tensor, "B K P P"]]:
-    """Alpha, and the picture on black: colour composited front to back, or alpha again without colour.
+    """Alpha, and the image on black: colour composited front to back, or alpha again without colour.
 
     ``v_i`` are the samples of occupancy along a ray, times ``density`` in absorption.
 
-    - law "absorption": ``alpha = 1 - prod_i (1 - v_i)``, picture ``sum_i c_i v_i prod_{j<i} (1 - v_j)``;
+    - law "absorption": ``alpha = 1 - prod_i (1 - v_i)``, image ``sum_i c_i v_i prod_{j<i} (1 - v_j)``;
     - law "visual_hull": ``alpha = 1 - exp(-density sum_i v_i)``, without colour.
     """
     grid = 2 * rays.points(rotation)  # grid_sample's coordinates are -1 and 1 at the volume's faces

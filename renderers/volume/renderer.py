@@ -24,13 +24,13 @@ BACKENDS = {
 class VolumeRenderer(Renderer):
     """What the volume renderers share: a ray through each pixel's centre, sampled at equal steps of depth.
 
-    Samples are trilinear between the centres of voxels, zero outside of the grid. At the natural size, a picture twice as
+    Samples are trilinear between the centres of voxels, zero outside of the grid. At the natural size, an image twice as
     wide as the grid (64³ in 128², IG-GAN's embedding), pixels are as wide as voxels, and so are the steps. No larger volume
-    is made on the way: what a picture costs in memory is its grid and its pixels. Gradients reach occupancy, colour and
+    is made on the way: what an image costs in memory is its grid and its pixels. Gradients reach occupancy, colour and
     the camera's angles. What is computed, precisely: :mod:`renderers.volume.reference`.
 
     Args:
-        image_size: height and width of the picture in pixels.
+        image_size: height and width of the image in pixels.
         samples: S, samples along each ray over the depths [-1, 1] around the origin; None is 2 D, one a voxel. The law
             is per sample: twice the samples see twice the matter.
         backend: "torch" (the readable reference, any device), "numba" (CPU), "triton" (CUDA, float32), or "auto": the
@@ -88,7 +88,7 @@ class EmissionAbsorptionRenderer(VolumeRenderer):
     Each sample emits its colour c, dimmed by the samples before it (IG-GAN, supplement C; PlatonicGAN). The supplement
     prints the product up to and with j = i and divides by the sum of all weights (plus epsilon); there an opaque voxel
     has weight 0. Without j = i the weights sum to alpha by themselves: no division, no epsilon, and for emission 1 the
-    picture is that of :class:`AbsorptionRenderer` exactly.
+    image is that of :class:`AbsorptionRenderer` exactly.
 
     Args:
         image_size, samples, backend: see :class:`VolumeRenderer`.

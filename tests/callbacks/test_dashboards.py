@@ -14,7 +14,7 @@ from pytorch_lightning.loggers import Logger
 from small_demo import FIT
 from wandb_records import history, read_records, summary, values
 
-from callbacks.loggers.guarded import Dashboard
+from callbacks.loggers.guarded import GuardedLogger
 from callbacks.loggers.wandb import group_of
 from callbacks.metrics_log import read_metrics
 from trainer.__main__ import main
@@ -83,15 +83,15 @@ def check_wandb():
     logged = {key for row in rows for key in row}
     assert logged >= {"d", "g", "r", "d_real", "d_fake", "occupancy", "occupancy_train", "images_per_s"}
 
-    grids = [row for row in rows if "pictures/samples" in row]
+    grids = [row for row in rows if "images/samples" in row]
     assert [row["kimg"] for row in grids] == pytest.approx([0, 0.008, 0.016])
     for kind, ours in (("samples", "samples"), ("normals", "normals")):
-        shown = [row[f"pictures/{kind}"] for row in rows if f"pictures/{kind}" in row]
-        pictures = [np.asarray(Image.open(folder / "files" / picture["path"])) for picture in shown]
-        assert len(pictures) == 3
+        shown = [row[f"images/{kind}"] for row in rows if f"images/{kind}" in row]
+        images = [np.asarray(Image.open(folder / "files" / image["path"])) for image in shown]
+        assert len(images) == 3
         kept = np.asarray(Image.open(sorted((RUN / ours).glob("*.png"))[-1]))
-        factor = kept.shape[0] // pictures[-1].shape[0]
-        assert np.array_equal(kept[::factor, ::factor], pictures[-1])
+        factor = kept.shape[0] // images[-1].shape[0]
+        assert np.array_equal(kept[::factor, ::factor], images[-1])
     turning = [row["shapes/samples"] for row in rows if "shapes/samples" in row]
     assert len(turning) == 3
     for item in turning:
@@ -118,7 +118,7 @@ def check_tensorboard(said):
 
     events = EventAccumulator(str(RUN / "tensorboard"), {"images": 0, "scalars": 0})
     events.Reload()
-    assert [event.step for event in events.Images("pictures/samples")] == [0, 2, 4]
+    assert [event.step for event in events.Images("images/samples")] == [0, 2, 4]
     assert [event.step for event in events.Scalars("fid")] == [0, 2, 4]
     assert {"d", "d_real", "images_per_s"} <= set(events.Tags()["scalars"])
     assert said.count("warning: TensorBoardLogger failed") == 1  # the other one, and the run went on
@@ -173,10 +173,10 @@ class Broken(Logger):
 
 
 def test_a_logger_that_fails_says_so_once(capsys):
-    board = Dashboard(Broken())
+    board = GuardedLogger(Broken())
     board.log_metrics({"d": 1.0}, 1)
     board.log_hyperparams({"model": 1})
-    board.log_picture("samples", torch.zeros(1, 4, 4), {"kimg": 0.0, "step": 0.0})
+    board.log_image("samples", torch.zeros(1, 4, 4), {"kimg": 0.0, "step": 0.0})
     assert board.experiment is None and not board.takes_shapes
     board.close("finished")
     said = capsys.readouterr().err

@@ -48,7 +48,7 @@ def test_help_names_the_figures_that_there_are(meshgan):
     assert FIGURES["MeshGAN"] == tuple(MESH_FIGURES) == tuple(figures(meshgan))
     assert FIGURES["voxels"] == tuple(VOXEL_FIGURES) == tuple(figures(iggan()))
     assert FIGURES["the data"] == tuple(DATA_FIGURES)
-    assert FIGURES["pictures"] == tuple(figures(image_gan()))
+    assert FIGURES["images"] == tuple(figures(image_gan()))
     with pytest.raises(InputError, match="Linear generates nothing"):
         figures(torch.nn.Linear(1, 1))
 
@@ -58,26 +58,26 @@ def test_samples_of_meshgan_are_those_of_predict(meshgan):
     assert figure.columns == ("render", "normals", "texture", "background", "−90°", "−45°", "0°", "45°", "90°")
     assert figure.rows == ("1", "4") and "as picked" in figure.caption and "psi 0.7" in figure.caption
     made = meshgan.predict_step(torch.tensor([4]), 0)
-    for shown, name in zip(figure.pictures[1], ("image", "normal_map", "texture", "background"), strict=False):
+    for shown, name in zip(figure.images[1], ("image", "normal_map", "texture", "background"), strict=False):
         assert torch.allclose(shown, made[name][0], atol=1e-5)
     side = meshgan.draw(mesh_of(meshgan, 4), Camera.orbit(45.0, 0.0, 10), torch.ones(1, 3, 16, 16)).image[0]
-    assert torch.allclose(figure.pictures[1][7], side, atol=1e-5)
+    assert torch.allclose(figure.images[1][7], side, atol=1e-5)
 
 
 def test_random_samples_are_the_first_ones(meshgan):
     figure = figures(meshgan)["random"](meshgan, FEW)
     alone = figures(meshgan)["samples"](meshgan, Choice(numbers=(0, 1, 2, 3)))
-    assert [len(row) for row in figure.pictures] == [18, 18]
-    shown, expected = ([x for row in f.pictures for x in row] for f in (figure, alone))
+    assert [len(row) for row in figure.images] == [18, 18]
+    shown, expected = ([x for row in f.images for x in row] for f in (figure, alone))
     assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(shown, expected, strict=True))
 
 
 def test_interpolation_of_meshgan_begins_and_ends_at_samples(meshgan):
     figure = figures(meshgan)["interpolation"](meshgan, Choice(rows=3, columns=6, numbers=(1, 4, 2)))
-    assert figure.columns == 2 * ("−45°", "0°", "45°") and len(figure.pictures) == 3
+    assert figure.columns == 2 * ("−45°", "0°", "45°") and len(figure.images) == 3
     for row, column, number in ((0, 1, 1), (2, 1, 4), (0, 4, 4), (2, 4, 2)):
         front = meshgan.draw(mesh_of(meshgan, number), Camera.orbit(0.0, 0.0, 10), torch.ones(1, 3, 16, 16)).image[0]
-        assert torch.allclose(figure.pictures[row][column], front, atol=1e-5)
+        assert torch.allclose(figure.images[row][column], front, atol=1e-5)
     with pytest.raises(UndrawableError, match="at least two numbers"):
         figures(meshgan)["interpolation"](meshgan, Choice(numbers=(1,)))
 
@@ -86,7 +86,7 @@ def test_truncation_sweeps_to_the_mean(meshgan):
     meshgan.truncation_cutoff = None
     figure = figures(meshgan)["truncation"](meshgan, Choice(numbers=(1, 4), psis=(1, 0, -0.5)))
     assert figure.columns == ("ψ = 1", "ψ = 0", "ψ = −0.5") and "all layers" in figure.caption
-    first, second = figure.pictures
+    first, second = figure.images
     assert torch.allclose(first[1], second[1], atol=1e-5)
     assert not torch.allclose(first[0], second[0], atol=1e-2)
     meshgan.truncation_cutoff = 8
@@ -95,7 +95,7 @@ def test_truncation_sweeps_to_the_mean(meshgan):
 def test_grids_of_voxels_have_one_viewpoint_a_row():
     module = iggan()
     shown = {name: draw(module, FEW) for name, draw in figures(module).items()}
-    assert [len(shown[name].pictures[0]) for name in VOXEL_FIGURES] == [3, 3, 3, 3, 6, 3]
+    assert [len(shown[name].images[0]) for name in VOXEL_FIGURES] == [3, 3, 3, 3, 6, 3]
     views = VIEWS.sample(2, torch.Generator().manual_seed(0))
     expected = tuple(
         f"{a:.0f}°\n{e:.0f}°".replace("-", "−") for a, e in zip(views.azimuth, views.elevation, strict=True)
@@ -103,8 +103,8 @@ def test_grids_of_voxels_have_one_viewpoint_a_row():
     assert shown["samples"].rows == shown["normals"].rows == expected
     z = module.sample_latents(torch.tensor([4]))
     drawn = module.draw(module.shapes(z), views[1:2])
-    assert torch.allclose(shown["samples"].pictures[1][1], drawn.image[0], atol=1e-5)
-    assert torch.allclose(shown["normals"].pictures[1][1], drawn.normal_map()[0], atol=1e-5)
+    assert torch.allclose(shown["samples"].images[1][1], drawn.image[0], atol=1e-5)
+    assert torch.allclose(shown["normals"].images[1][1], drawn.normal_map()[0], atol=1e-5)
     assert shown["views"].columns == ("0°", "120°", "240°") and "from 15° elevation" in shown["views"].caption
     elsewhere = ViewDistribution((10, 10), (20, 20))
     assert VOXEL_FIGURES["samples"](module, Choice(2, 2, views=elsewhere)).rows == ("10°\n20°", "10°\n20°")
@@ -116,15 +116,15 @@ def test_thresholds_begin_with_the_continuous_sample():
     assert figure.columns == ("neural", "> 0.1", "> 0.3", "> 0.5", "> 0.7", "> 0.9")
     camera = VIEWS.sample(2, torch.Generator().manual_seed(0))
     shapes = module.shapes(module.sample_latents(torch.tensor([1, 4])))
-    assert torch.allclose(figure.pictures[1][0], module.neural_renderer(shapes, camera).image[1], atol=1e-5)
-    assert torch.equal(figure.pictures[1][3], module.draw(shapes, camera).image[1])
+    assert torch.allclose(figure.images[1][0], module.neural_renderer(shapes, camera).image[1], atol=1e-5)
+    assert torch.equal(figure.images[1][3], module.draw(shapes, camera).image[1])
 
 
 def test_volumes_in_colour_have_no_normals():
     renderer = EmissionAbsorptionRenderer(16)
     generator = VoxelGenerator(8, latent_size=8, width=16, out_channels=4)
     module = VoxelGANModule(generator, DCGANDiscriminator(16, 3, width=8), renderer, renderer, VIEWS)
-    assert VOXEL_FIGURES["views"](module, FEW).pictures[0][0].shape == (3, 16, 16)
+    assert VOXEL_FIGURES["views"](module, FEW).images[0][0].shape == (3, 16, 16)
     for name in ("normals", "view_normals"):
         with pytest.raises(UndrawableError, match="EmissionAbsorptionRenderer gives no normals"):
             VOXEL_FIGURES[name](module, FEW)
@@ -135,12 +135,12 @@ def image_gan() -> ImageGANModule:
     return ImageGANModule(DCGANGenerator(16, latent_size=8, width=8), DCGANDiscriminator(16, width=8))
 
 
-def test_generators_of_pictures_show_pictures():
+def test_generators_of_images_show_images():
     module = image_gan()
     module.measure_batch_norm(1, 8)
     grid, between = (figures(module)[name](module, FEW) for name in ("samples", "interpolation"))
-    assert len(grid.pictures) == 2 and len(between.pictures) == 1
-    assert torch.allclose(grid.pictures[1][1], between.pictures[0][-1], atol=1e-5)  # sample 4
+    assert len(grid.images) == 2 and len(between.images) == 1
+    assert torch.allclose(grid.images[1][1], between.images[0][-1], atol=1e-5)  # sample 4
 
 
 def test_data_in_the_format_of_samples():
@@ -148,12 +148,12 @@ def test_data_in_the_format_of_samples():
     grey, normals = (draw(data, Choice(2, 3)) for draw in DATA_FIGURES.values())
     camera = VIEWS.sample(2, torch.Generator().manual_seed(0))
     drawn = data.renderer(data.reference_shapes[5].voxels, camera[1:])  # 8 shapes, spread over 6 places: 0 1 2 4 5 6
-    assert torch.allclose(grey.pictures[1][2], data.renderer(data.reference_shapes[6].voxels, camera[1:]).image[0])
-    assert torch.allclose(normals.pictures[1][1], drawn.normal_map()[0])
+    assert torch.allclose(grey.images[1][2], data.renderer(data.reference_shapes[6].voxels, camera[1:]).image[0])
+    assert torch.allclose(normals.images[1][1], drawn.normal_map()[0])
     assert grey.rows == VOXEL_FIGURES["samples"](iggan(), Choice(2, 3)).rows
 
 
-def test_a_sheet_is_white_with_every_picture_in_its_place():
+def test_a_sheet_is_white_with_every_image_in_its_place():
     colours = [[torch.full((3, 8, 8), 0.2), torch.rand(1, 4, 4)], [torch.zeros(1, 3, 3), torch.ones(3, 8, 8)]]
     figure = Figure("f", colours, ("left", "right"), ("1", "−30°\n5°"), blocks=(1,))
     sheet = np.asarray(draw_figure(figure, 24))
@@ -166,10 +166,10 @@ def test_a_sheet_is_white_with_every_picture_in_its_place():
 
 
 def test_zoom_keeps_the_middle():
-    picture = torch.arange(64.0).view(1, 1, 8, 8)
-    assert torch.equal(zoomed(picture, 1), picture)
-    assert torch.equal(zoomed(picture, 2), picture[..., 2:6, 2:6])
-    assert zoomed(picture, 1e9).shape == (1, 1, 2, 2)
+    image = torch.arange(64.0).view(1, 1, 8, 8)
+    assert torch.equal(zoomed(image, 1), image)
+    assert torch.equal(zoomed(image, 2), image[..., 2:6, 2:6])
+    assert zoomed(image, 1e9).shape == (1, 1, 2, 2)
 
 
 def test_slerp_keeps_the_length():

@@ -54,7 +54,7 @@ def test_each_evaluation_has_a_line_with_all_that_a_figure_must_say(run):
     for line in lines:
         assert line["fid"] > 0 and 0 < line["reference_occupancy"] < 1
         assert {"occupancy", "pairwise_iou", "seconds"} <= line.keys()
-        assert line["note"] == "extractor renders_small, 16 generated against 16 real pictures"
+        assert line["note"] == "extractor renders_small, 16 generated against 16 real images"
 
 
 def test_grids_start_before_training_and_show_something(run):
@@ -136,8 +136,8 @@ def test_an_empty_shape_is_written_too(tmp_path):
 
 
 def test_tiles_stand_in_reading_order(tmp_path):
-    pictures = torch.arange(6).view(6, 1, 1, 1) / 10 * torch.ones(6, 1, 2, 2)
-    sheet = tile(pictures, columns=3)
+    images = torch.arange(6).view(6, 1, 1, 1) / 10 * torch.ones(6, 1, 2, 2)
+    sheet = tile(images, columns=3)
     assert sheet.shape == (1, 5, 8)
     assert sheet[0, 0, 3].item() == pytest.approx(0.1) and sheet[0, 3, 0].item() == pytest.approx(0.3)
     save_png(tmp_path / "x" / "sheet.png", sheet, at_least=80)

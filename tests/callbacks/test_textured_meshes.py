@@ -33,14 +33,14 @@ def load(path) -> TriangleMesh:
     """A file as trimesh reads it, whose v counts from below."""
     loaded = trimesh.load(path, force="mesh", process=False)
     material = loaded.visual.material
-    picture = getattr(material, "baseColorTexture", None) or material.image
-    texture = torch.tensor(np.asarray(picture.convert("RGB"))).permute(2, 0, 1)[None].float() / 255
+    image = getattr(material, "baseColorTexture", None) or material.image
+    texture = torch.tensor(np.asarray(image.convert("RGB"))).permute(2, 0, 1)[None].float() / 255
     uvs = torch.tensor(np.array(loaded.visual.uv)).float() * torch.tensor([1.0, -1.0]) + torch.tensor([0.0, 1.0])
     return TriangleMesh(torch.tensor(np.array(loaded.vertices)).float()[None], torch.tensor(loaded.faces), uvs, texture)
 
 
 @pytest.mark.parametrize("kind", ["glb", "obj"])
-def test_a_file_drawn_by_opengl_is_the_soft_rasterizers_picture(mesh, tmp_path, kind):
+def test_a_file_drawn_by_opengl_is_the_soft_rasterizers_image(mesh, tmp_path, kind):
     arrays = [mesh.vertices[0], mesh.faces, mesh.uvs, mesh.texture[0]]
     write_mesh(*(x.numpy() for x in arrays), tmp_path / "0007", (kind, "binvox"))
     assert not (tmp_path / "0007.binvox").exists()

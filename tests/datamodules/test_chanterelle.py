@@ -32,9 +32,9 @@ def test_what_is_behind_a_palettes_mask_stays_behind_it(folder):
     pixels = read_rgba((folder / "train" / "0.png").read_bytes())
     assert set(np.unique(pixels[..., 3])) == {0, 255}
     for channels in (1, 3):
-        pictures = data(folder, channels=channels, fill=1.0).reference()
-        assert pictures.shape == (6, channels, 32, 32) and pictures.dtype == torch.uint8
-        assert (pictures[..., 0, 0] == 0).all() and (pictures[:, :, 16, 16].amax(1) > 60).all()
+        images = data(folder, channels=channels, fill=1.0).reference()
+        assert images.shape == (6, channels, 32, 32) and images.dtype == torch.uint8
+        assert (images[..., 0, 0] == 0).all() and (images[:, :, 16, 16].amax(1) > 60).all()
 
 
 @pytest.mark.parametrize("fill", [0.5, 0.75, 1.0])
@@ -74,8 +74,8 @@ def test_mean_intensity_is_one_for_all_by_addition(folder, channels, mean):
     framed = read_masked(folder, 64, 0.5)
     alpha = framed[..., 3].astype(float) / 255
 
-    def intensities(pictures):
-        values = pictures.astype(float).transpose(0, 2, 3, 1) / 255
+    def intensities(images):
+        values = images.astype(float).transpose(0, 2, 3, 1) / 255
         grey = values @ LUMA if channels == 3 else values[..., 0]
         return grey.sum((1, 2)) / alpha.sum((1, 2))
 
@@ -87,7 +87,7 @@ def test_mean_intensity_is_one_for_all_by_addition(folder, channels, mean):
     assert np.ptp(intensities(before)) > 0.1
     assert intensities(unified) == pytest.approx(np.full(6, wanted), abs=2e-3)
     assert not unified.transpose(1, 0, 2, 3)[:, alpha == 0].any()  # nothing is added outside of the mask
-    if mean is None:  # little is cut off: one number a picture is added, in all colours
+    if mean is None:  # little is cut off: one number an image is added, in all colours
         core = (alpha == 1) & (unified.min(1) > 0) & (unified.max(1) < 255)
         added = (unified.astype(float) - before).transpose(0, 2, 3, 1)
         for one, inside in zip(added, core, strict=True):
@@ -97,7 +97,7 @@ def test_mean_intensity_is_one_for_all_by_addition(folder, channels, mean):
 def test_all_three_parts_are_one_set_without_repeats(folder):
     module = data(folder)
     module.prepare_data()
-    assert module.reference_pictures == 6 and module.kid_subset == 3
+    assert module.reference_images == 6 and module.kid_subset == 3
     train, val, test = (
         loader().dataset.tensors[0]
         for loader in (module.train_dataloader, module.val_dataloader, module.test_dataloader)
@@ -110,21 +110,21 @@ def test_all_three_parts_are_one_set_without_repeats(folder):
 
 def test_mirror_images_are_trained_on_and_never_the_reference(folder):
     plain, module = data(folder), data(folder, mirror=True)
-    pictures = module.train_dataloader().dataset.tensors[0]
-    assert len(pictures) == 12 and torch.equal(pictures[6:], pictures[:6].flip(-1))
-    assert not torch.equal(pictures[:6], pictures[6:])
+    images = module.train_dataloader().dataset.tensors[0]
+    assert len(images) == 12 and torch.equal(images[6:], images[:6].flip(-1))
+    assert not torch.equal(images[:6], images[6:])
     assert torch.equal(module.reference(), plain.reference()) and module.reference_key == plain.reference_key
     assert plain.reference_key != data(folder, mean_intensity=0.4).reference_key
 
 
-def test_the_same_pictures_in_another_mode_are_the_same(folder, tmp_path):
+def test_the_same_images_in_another_mode_are_the_same(folder, tmp_path):
     for file in (folder / "train").iterdir():
         with Image.open(file) as image:
             image.convert("RGBA").save(tmp_path / file.name)
     assert torch.equal(data(tmp_path).reference(), data(folder / "train").reference())
     grey = Image.open(tmp_path / "0.png").convert("LA")
     grey.save(tmp_path / "grey.png")
-    assert data(tmp_path).reference_pictures == 7
+    assert data(tmp_path).reference_images == 7
 
 
 def test_parts_that_do_not_fit_are_refused(folder):
@@ -142,14 +142,14 @@ def refused(root) -> str:
     return str(error.value)
 
 
-def test_folders_without_pictures_are_named(tmp_path):
+def test_folders_without_images_are_named(tmp_path):
     assert refused(tmp_path / "nowhere") == f"there is no folder {tmp_path / 'nowhere'}"
-    (tmp_path / "notes.txt").write_text("no picture")
+    (tmp_path / "notes.txt").write_text("no image")
     assert refused(tmp_path / "notes.txt").endswith("it is a file")
-    assert f"{tmp_path} holds no pictures" in refused(tmp_path)
+    assert f"{tmp_path} holds no images" in refused(tmp_path)
 
 
-def test_pictures_that_will_not_do_are_named_and_counted(tmp_path):
+def test_images_that_will_not_do_are_named_and_counted(tmp_path):
     write_photographs(tmp_path, 3)
     whole = (tmp_path / "train" / "0.png").read_bytes()
     (tmp_path / "cut.png").write_bytes(whole[: len(whole) // 2])
@@ -160,7 +160,7 @@ def test_pictures_that_will_not_do_are_named_and_counted(tmp_path):
     Image.new("RGBA", (9, 9), (255, 255, 255, 0)).save(tmp_path / "nothing.png")
     (tmp_path / ".hidden.png").write_bytes(b"junk")
     assert refused(tmp_path) == (
-        f"6 of 13 pictures in {tmp_path} cannot be used: 2 unreadable (cut.png, empty.png); "
+        f"6 of 13 images in {tmp_path} cannot be used: 2 unreadable (cut.png, empty.png); "
         "3 without transparency (photo.jpg, solid.png, solid_rgba.png); 1 wholly transparent (nothing.png); "
         "remove or replace them"
     )
@@ -175,10 +175,10 @@ def test_specks_that_no_pixel_keeps_are_nothing(tmp_path):
 
 def test_a_palette_that_is_opaque_all_over_is_refused(tmp_path):
     photograph(0).save(tmp_path / "a.png", transparency=bytes([255] * 256))
-    assert "1 of 1 pictures" in refused(tmp_path) and "1 without transparency (a.png)" in refused(tmp_path)
+    assert "1 of 1 images" in refused(tmp_path) and "1 without transparency (a.png)" in refused(tmp_path)
 
 
-def test_many_bad_pictures_are_counted(tmp_path):
+def test_many_bad_images_are_counted(tmp_path):
     for i in range(8):
         (tmp_path / f"{i}.png").write_bytes(b"junk")
     assert "8 unreadable (0.png, 1.png, 2.png, 3.png, 4.png and 3 more)" in refused(tmp_path)
@@ -193,7 +193,7 @@ def test_the_command_line_says_it_in_one_sentence(tmp_path, monkeypatch, capfd):
     assert main(["fit", *given, "--data.root=nowhere"]) == 2
     assert "error: there is no folder nowhere" in capfd.readouterr().err
     assert main(["fit", *given, "--data.root=."]) == 2
-    assert "error: 1 of 2 pictures in . cannot be used: 1 unreadable (b.png); remove" in capfd.readouterr().err
+    assert "error: 1 of 2 images in . cannot be used: 1 unreadable (b.png); remove" in capfd.readouterr().err
 
 
 @pytest.mark.skipif(not REAL.is_dir(), reason="the Chanterelle photographs are not at hand")
@@ -205,9 +205,9 @@ def test_the_real_photographs():
             assert image.mode == "P" and "transparency" in image.info
         assert set(np.unique(read_rgba(file.read_bytes())[..., 3])) == {0, 255}  # binary alpha
     module = ChanterelleDataModule(REAL)
-    pictures = module.reference().float() / 255
-    assert pictures.shape == (62, 1, 128, 128) and module.kid_subset == 31
-    assert not pictures[:, :, :31].any() and not pictures[..., -31:].any()  # half the frame, which a 64³ grid spans
-    lit = (pictures > 0).float()
-    means = pictures.sum((1, 2, 3)) / lit.sum((1, 2, 3))
+    images = module.reference().float() / 255
+    assert images.shape == (62, 1, 128, 128) and module.kid_subset == 31
+    assert not images[:, :, :31].any() and not images[..., -31:].any()  # half the frame, which a 64³ grid spans
+    lit = (images > 0).float()
+    means = images.sum((1, 2, 3)) / lit.sum((1, 2, 3))
     assert means.mean() == pytest.approx(0.58, abs=0.03) and means.std() < 0.02  # edges count as whole pixels here

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
 from datamodules import FFHQDataModule
-from datamodules.images.reader import PictureReader
-from datamodules.images.sources import PictureError, open_source
+from datamodules.images.reader import ImageReader
+from datamodules.images.sources import ImageError, open_source
 from renderers import InputError
 
 FACES = Path(__file__).parents[3] / "shared" / "data" / "faces_orl"
@@ -78,7 +78,7 @@ def data(root, **options) -> FFHQDataModule:
     return FFHQDataModule(root, **{**small, **options})
 
 
-def all_pictures(module: FFHQDataModule) -> np.ndarray:
+def all_images(module: FFHQDataModule) -> np.ndarray:
     return np.stack([module.reader[i] for i in range(len(module.reader))])
 
 
@@ -97,7 +97,7 @@ def test_order_and_content_are_one_in_all_formats(tmp_path):
         (plain / f"{i // 4}" / f"face {i}.PNG").write_bytes(contents[i])
     blocks = np.stack([pixels(i).reshape(32, 4, 32, 4, 3).mean((1, 3)) for i in range(COUNT)]).transpose(0, 3, 1, 2)
     for root in [*roots, plain]:
-        read = all_pictures(data(root))
+        read = all_images(data(root))
         assert read.dtype == np.uint8 and np.abs(read - blocks).max() <= 0.5, root
         assert (pickle.loads(pickle.dumps(data(root).reader))[1] == read[1]).all()  # as a worker gets it
     assert len({data(root).reference_key for root in roots[:2]}) == 1
@@ -127,14 +127,14 @@ def test_gaps_in_ffhq_are_named(tmp_path, lacking):
     message = {
         "folder": r"thumbnails128x128 lacks 1 of 3 sub-folders \(01000\); complete the download, or set expected",
         "folders": r"lacks 4 of 5 sub-folders \(00000, 02000, 03000, …\)",
-        "file": r"lacks 1 of 3 pictures \(00000/00001.png\)",
+        "file": r"lacks 1 of 3 images \(00000/00001.png\)",
     }[lacking]
     write_ffhq(tmp_path, numbers)
     with pytest.raises(InputError, match=message):
         data(tmp_path, expected=expected).prepare_data()
 
 
-def test_thumbnails_are_too_small_for_large_pictures(tmp_path):
+def test_thumbnails_are_too_small_for_large_images(tmp_path):
     with pytest.raises(InputError, match="holds thumbnails128x128 alone, which is smaller than image_size 256"):
         data(write_ffhq(tmp_path), image_size=256).prepare_data()
     write_ffhq(tmp_path / "b", range(1))
@@ -144,7 +144,7 @@ def test_thumbnails_are_too_small_for_large_pictures(tmp_path):
 
 
 BAD = {
-    "text": (b"no picture", "is no PNG or JPEG, or damaged"),
+    "text": (b"no image", "is no PNG or JPEG, or damaged"),
     "cut": (png(pixels(1))[:2000], "is no PNG or JPEG, or damaged"),
     "empty": (b"", "is no PNG or JPEG, or damaged"),
     "gif": (png(pixels(1), "P", "GIF"), "is no PNG or JPEG, or damaged"),
@@ -158,7 +158,7 @@ BAD = {
 
 @pytest.mark.parametrize("kind", BAD)
 @pytest.mark.parametrize("form", ["zip", "folder"])
-def test_what_is_no_picture_is_refused_by_name(tmp_path, kind, form):
+def test_what_is_no_image_is_refused_by_name(tmp_path, kind, form):
     content, message = BAD[kind]
     contents = {"a.png": png(pixels(0)), "b.png": content}
     if form == "zip":
@@ -169,7 +169,7 @@ def test_what_is_no_picture_is_refused_by_name(tmp_path, kind, form):
             (root / name).write_bytes(each)
     module = data(root)
     assert module.reader[0].shape == (3, 32, 32)
-    with pytest.raises(PictureError, match=rf"b\.png {message}"):
+    with pytest.raises(ImageError, match=rf"b\.png {message}"):
         module.reader[1]
     with pytest.raises(InputError, match=rf"^{root}: b\.png {message}[^\n]*$"):
         module.prepare_data()
@@ -193,13 +193,13 @@ def test_a_damaged_zip_names_its_member(tmp_path):
     whole = bytearray(path.read_bytes())
     whole[info.header_offset + 200] ^= 255
     path.write_bytes(bytes(whole))
-    with pytest.raises(PictureError, match=r"set\.zip: b\.png cannot be read \(Bad CRC-32"):
+    with pytest.raises(ImageError, match=r"set\.zip: b\.png cannot be read \(Bad CRC-32"):
         data(path).reader[1]
     path.write_bytes(bytes(whole[:1000]))
     with pytest.raises(InputError, match=r"set\.zip cannot be read as a ZIP file"):
         data(path).prepare_data()
     write_zip(path, {"readme.txt": b"", "__MACOSX/a.png": b""})
-    with pytest.raises(InputError, match=r"set\.zip holds no pictures"):
+    with pytest.raises(InputError, match=r"set\.zip holds no images"):
         data(path).prepare_data()
 
 
@@ -216,7 +216,7 @@ def test_no_damage_of_a_zip_gives_another_error(tmp_path_factory, place, change,
         content[place] ^= change
     path.write_bytes(bytes(content))
     try:
-        all_pictures(data(path))
+        all_images(data(path))
     except InputError as error:
         assert "set.zip" in str(error) and "\n" not in str(error)
 
@@ -224,7 +224,7 @@ def test_no_damage_of_a_zip_gives_another_error(tmp_path_factory, place, change,
 def test_other_sources_that_cannot_be_read(tmp_path, monkeypatch):
     with pytest.raises(InputError, match="there is no folder and no file"):
         data(tmp_path / "nothing").prepare_data()
-    with pytest.raises(InputError, match=r"holds no pictures .* neither thumbnails128x128 nor images1024x1024"):
+    with pytest.raises(InputError, match=r"holds no images .* neither thumbnails128x128 nor images1024x1024"):
         data(tmp_path).prepare_data()
     write_lmdb(tmp_path, [png(pixels(0))])
     monkeypatch.setenv("PYTHONPATH", str(shadow(tmp_path / "shadow", "lmdb")))
@@ -264,7 +264,7 @@ def test_an_lmdb_that_is_damaged(tmp_path):
             data(file).prepare_data()
 
 
-def test_pictures_are_never_enlarged_and_cropped_on_request_alone(tmp_path):
+def test_images_are_never_enlarged_and_cropped_on_request_alone(tmp_path):
     wide = pixels(0)[:64]
     write_zip(tmp_path / "wide.zip", {"a.png": png(wide)})
     with pytest.raises(InputError, match="128×64; set center_crop"):
@@ -276,8 +276,8 @@ def test_pictures_are_never_enlarged_and_cropped_on_request_alone(tmp_path):
 
 
 def test_several_sizes_are_cropped_on_request(tmp_path):
-    for name, picture in (("a.png", pixels(0, 64)), ("b.PNG", pixels(1)[:, :80]), ("c é.png", pixels(2)[:100])):
-        (tmp_path / name).write_bytes(png(picture))
+    for name, image in (("a.png", pixels(0, 64)), ("b.PNG", pixels(1)[:, :80]), ("c é.png", pixels(2)[:100])):
+        (tmp_path / name).write_bytes(png(image))
     with pytest.raises(
         InputError, match=r"2 of 3 .*: 2 of another size than 64×64 \(b.PNG, c é.png\).*center_crop=true"
     ):
@@ -292,7 +292,7 @@ def test_several_sizes_are_cropped_on_request(tmp_path):
 
 
 def test_all_that_is_wrong_is_said_at_once(tmp_path):
-    """The first pictures too, of which the size is taken."""
+    """The first images too, of which the size is taken."""
     (tmp_path / "0 small.png").write_bytes(png(pixels(0, 16)))
     for i, kind in enumerate(("mask", "text", "empty", "deep", "cut")):
         (tmp_path / f"{i}.png").write_bytes(BAD[kind][0])
@@ -302,7 +302,7 @@ def test_all_that_is_wrong_is_said_at_once(tmp_path):
         data(tmp_path).prepare_data()
     sentence = str(told.value)
     assert sentence.startswith(
-        f"6 of 9 pictures in {tmp_path} cannot be used: 1 of another size than 128×128 (0 small.png)"
+        f"6 of 9 images in {tmp_path} cannot be used: 1 of another size than 128×128 (0 small.png)"
     )
     assert "1 partly transparent (0.png); 3 damaged, or no PNG or JPEG (1.png, 2.png, 4.png)" in sentence
     assert "on_corrupt=skip" in sentence and "chanterelle.yaml" in sentence
@@ -322,11 +322,11 @@ def test_photographs_stand_as_the_camera_was_held(tmp_path, orientation):
 
 def test_division_mirror_and_reference(tmp_path):
     root = write_ffhq(tmp_path)
-    whole, divided = data(root), data(root, held_out=3, mirror=True, reference_pictures=2)
+    whole, divided = data(root), data(root, held_out=3, mirror=True, reference_images=2)
     whole.prepare_data()
     divided.prepare_data()
-    assert whole.reference_pictures == 7 and whole.training_pictures == 7 and whole.kid_subset == 3
-    assert divided.reference_numbers == [4, 6] and divided.training_pictures == 4
+    assert whole.reference_images == 7 and whole.training_images == 7 and whole.kid_subset == 3
+    assert divided.reference_numbers == [4, 6] and divided.training_images == 4
     assert torch.equal(divided.reference(), whole.reference()[[4, 6]])
     dataset = divided.train_dataloader().dataset
     assert len(dataset) == 8
@@ -335,7 +335,7 @@ def test_division_mirror_and_reference(tmp_path):
     )
     assert whole.reference_key != divided.reference_key
     assert sum(len(b[0]) for b in whole.val_dataloader()) == 7
-    with pytest.raises(InputError, match="7 pictures, of which held_out 7 leave none"):
+    with pytest.raises(InputError, match="7 images, of which held_out 7 leave none"):
         data(root, held_out=7).prepare_data()
 
 
@@ -354,12 +354,12 @@ def test_workers_give_the_same_and_tell_in_one_sentence(tmp_path):
     root = write_zip(tmp_path / "set.zip", contents)
     alone, workers = (iter(data(root, seed=3, batch_size=1, num_workers=n).train_dataloader()) for n in (0, 1))
     good = 0
-    with pytest.raises(PictureError) as one:
-        for (picture,) in alone:
-            assert torch.equal(picture, next(workers)[0])
+    with pytest.raises(ImageError) as one:
+        for (image,) in alone:
+            assert torch.equal(image, next(workers)[0])
             good += 1
     assert good > 0
-    with pytest.raises(PictureError) as other:
+    with pytest.raises(ImageError) as other:
         next(workers)
     assert (
         str(one.value)
@@ -373,14 +373,14 @@ def test_real_faces():
     with pytest.raises(InputError, match="92×112; set center_crop"):
         data(FACES).prepare_data()
     module = data(FACES, center_crop=True, held_out=40, mirror=True)
-    assert len(module.reader) == 400 and module.training_pictures == 360
+    assert len(module.reader) == 400 and module.training_images == 360
     module.prepare_data()
     reference = module.reference().float()
     assert reference.shape == (40, 3, 32, 32) and (reference[:, 0] == reference[:, 2]).all()
     assert reference.std((1, 2, 3)).min() > 10
     (batch,) = next(iter(module.train_dataloader()))
     assert batch.shape == (4, 3, 32, 32)
-    reader = PictureReader(open_source(FACES, 32, 1), 32, center_crop=True)
+    reader = ImageReader(open_source(FACES, 32, 1), 32, center_crop=True)
     with Image.open(FACES / "01_01.png") as image:
         square = np.asarray(image)[10:102].repeat(8, 0).repeat(8, 1).reshape(32, 23, 32, 23).mean((1, 3))
     assert np.abs(reader[0] - square).max() <= 0.51

@@ -1,4 +1,4 @@
-"""Procedural heads: varied, seeded, upright, and with a truth that agrees with the picture."""
+"""Procedural heads: varied, seeded, upright, and with a truth that agrees with the image."""
 
 import math
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from datamodules import HeadPictures, HeadsDataModule
+from datamodules import HeadImages, HeadsDataModule
 from datamodules.backgrounds import background
 from datamodules.shapes.procedural.heads import Head, _directions, hair_cover, head_meshes, paint, surface
 from metrics import measure_depth
@@ -15,21 +15,21 @@ from renderers import Camera, InputError, OpenGLRenderer, Rendering, TriangleMes
 VIEWS = ViewDistribution((-45.0, 45.0), (-15.0, 15.0), 10.0)
 
 
-def heads(size=32, **options) -> HeadPictures:
-    return HeadPictures(size, VIEWS, **options)
+def heads(size=32, **options) -> HeadImages:
+    return HeadImages(size, VIEWS, **options)
 
 
 def data(**options) -> HeadsDataModule:
-    small = {"image_size": 16, "pictures": 12, "reference_pictures": 6, "batch_size": 4, "total_kimg": 0.016}
+    small = {"image_size": 16, "images": 12, "reference_images": 6, "batch_size": 4, "total_kimg": 0.016}
     return HeadsDataModule(**{**small, **options})
 
 
-def test_a_picture_is_a_function_of_seed_split_and_number():
-    first = heads().pictures([3, 0, 7])
+def test_a_image_is_a_function_of_seed_split_and_number():
+    first = heads().images([3, 0, 7])
     assert first.shape == (3, 3, 32, 32) and first.dtype == np.uint8
-    assert (heads().pictures([7])[0] == first[2]).all()
+    assert (heads().images([7])[0] == first[2]).all()
     for other in (heads(seed=1), heads(split="test")):
-        assert (other.pictures([7])[0] != first[2]).any()
+        assert (other.images([7])[0] != first[2]).any()
         assert other.head(7) != heads().head(7)
 
 
@@ -73,8 +73,8 @@ def test_the_nose_is_below_and_between_the_painted_eyes():
         assert tip[2] > eyes[:, 2].max() + 0.05
 
 
-def test_pictures_follow_the_camera():
-    """From the right (+x) the nose points left in the picture, and a head looks the same however it is reached."""
+def test_images_follow_the_camera():
+    """From the right (+x) the nose points left in the image, and a head looks the same however it is reached."""
     mesh = head_meshes([heads().head(1)], 64)
     tip = mesh.vertices[0, mesh.vertices[0, :, 2].argmax()]
     for azimuth, sign in ((40.0, -1), (-40.0, 1)):
@@ -82,7 +82,7 @@ def test_pictures_follow_the_camera():
         assert sign * x > 0.2
 
 
-def test_canonical_truth_agrees_with_the_picture():
+def test_canonical_truth_agrees_with_the_image():
     truth = heads(64).canonical(list(range(6)))
     seen = truth.alpha > 0
     assert torch.equal(torch.isfinite(truth.depth), seen)
@@ -147,12 +147,12 @@ def test_data_module_splits_and_repeats():
     again = data()
     again.prepare_data()
     assert torch.equal(next(iter(again.train_dataloader()))[0], next(iter(module.train_dataloader()))[0])
-    keys = {m.reference_key for m in (module, again, data(seed=1), data(image_size=32), data(reference_pictures=5))}
+    keys = {m.reference_key for m in (module, again, data(seed=1), data(image_size=32), data(reference_images=5))}
     assert len(keys) == 4
 
 
 def test_unlimited_heads_never_repeat():
-    module = data(pictures="unlimited")
+    module = data(images="unlimited")
     module.prepare_data()
     batches = [b[0] for b in module.train_dataloader()]
     assert len({p.numpy().tobytes() for p in torch.cat(batches)}) == 16
@@ -162,8 +162,8 @@ def test_unlimited_heads_never_repeat():
 def test_what_makes_no_sense_is_refused():
     with pytest.raises(InputError, match="image_size of at least 8"):
         data(image_size=4)
-    with pytest.raises(InputError, match="pictures of at least 1"):
-        data(pictures=0)
+    with pytest.raises(InputError, match="images of at least 1"):
+        data(images=0)
 
 
 def test_a_head_turned_by_the_camera_is_the_head_turned():

@@ -1,4 +1,4 @@
-"""Pictures that cannot be read: refused by name, or left out, counted, and said once."""
+"""Images that cannot be read: refused by name, or left out, counted, and said once."""
 
 import logging
 
@@ -9,13 +9,13 @@ from masked_photographs import write_photographs
 from PIL import Image
 
 from datamodules import ChanterelleDataModule, FFHQDataModule
-from datamodules.images.image_set import open_pictures
+from datamodules.images.image_set import open_images
 from renderers import InputError
 
 
 @pytest.fixture
 def folder(tmp_path):
-    """Eight pictures, of which the first and the sixth are cut short."""
+    """Eight images, of which the first and the sixth are cut short."""
     place = tmp_path / "set"
     place.mkdir()
     for i in range(8):
@@ -36,10 +36,10 @@ def test_photographs_are_left_out_and_counted(folder, caplog):
     data = module(folder)
     data.prepare_data()
     assert [r.message for r in caplog.records] == [
-        f"2 of 8 pictures in {folder} cannot be read and are left out: 0.png, 5.png"
+        f"2 of 8 images in {folder} cannot be read and are left out: 0.png, 5.png"
     ]
     assert data.numbers.tolist() == [1, 2, 3, 4, 6, 7] == data.reference_numbers
-    assert len(data.reference()) == data.training_pictures == 6
+    assert len(data.reference()) == data.training_images == 6
     assert sum(len(batch[0]) for batch in data.train_dataloader()) == 12
     again = module(folder)
     again.reader.check = None  # what was found is kept: nothing is decoded again to find out
@@ -53,7 +53,7 @@ def test_the_division_stays_where_it_is(folder):
     data = module(folder, held_out=4, mirror=True)
     assert data.training_numbers.tolist() == [1, 2, 3] and data.reference_numbers == [6, 7]
     assert len(data.train_dataloader().dataset) == 6
-    with pytest.raises(InputError, match="of 1 pictures held out none can be read"):
+    with pytest.raises(InputError, match="of 1 images held out none can be read"):
         (folder / "7.png").write_bytes(b"")
         module(folder, held_out=1).prepare_data()
 
@@ -69,18 +69,18 @@ def test_only_what_cannot_be_read_is_left_out(folder):
 def test_none_is_left(folder):
     for path in folder.iterdir():
         path.write_bytes(b"")
-    with pytest.raises(InputError, match="none of 8 pictures"):
+    with pytest.raises(InputError, match="none of 8 images"):
         module(folder).prepare_data()
-    with pytest.raises(InputError, match="none of 8 pictures"):
-        open_pictures(folder, "skip")
+    with pytest.raises(InputError, match="none of 8 images"):
+        open_images(folder, "skip")
 
 
-def test_compared_pictures_are_left_out(folder, caplog):
-    pictures = open_pictures(folder, "skip")
-    assert len(pictures) == 6 and sum(len(batch) for batch in pictures.batches(4)) == 6
+def test_compared_images_are_left_out(folder, caplog):
+    images = open_images(folder, "skip")
+    assert len(images) == 6 and sum(len(batch) for batch in images.batches(4)) == 6
     assert [r.levelno for r in caplog.records] == [logging.WARNING]
-    with pytest.raises(InputError, match="2 of 8 pictures"):
-        list(open_pictures(folder).batches(4))
+    with pytest.raises(InputError, match="2 of 8 images"):
+        list(open_images(folder).batches(4))
 
 
 def test_masked_photographs_are_left_out(tmp_path, caplog):
@@ -90,7 +90,7 @@ def test_masked_photographs_are_left_out(tmp_path, caplog):
     with pytest.raises(InputError, match=r"1 unreadable \(train/broken.png\)"):
         ChanterelleDataModule(root, image_size=8).reference()
     assert torch.equal(ChanterelleDataModule(root, image_size=8, on_corrupt="skip").reference(), whole)
-    assert "1 of 11 pictures" in caplog.text and "train/broken.png" in caplog.text
+    assert "1 of 11 images" in caplog.text and "train/broken.png" in caplog.text
 
 
 @pytest.mark.usefixtures("unchecked")

@@ -8,7 +8,7 @@ from PIL import Image
 
 from datamodules import RenderClassesDataModule, ShapeNetRenderDataModule
 from datamodules.renders.cache import RenderCache
-from datamodules.renders.shapenet import RENDERS_VERSION, KeptSolids, render_shapes
+from datamodules.renders.shapenet import RENDERS_VERSION, VoxelCache, render_shapes
 from datamodules.shapes import ProceduralShapes
 from renderers import InputError, OpenGLRenderer, ViewDistribution
 
@@ -18,7 +18,7 @@ def make(folder, render, count=600):
 
 
 class Painter:
-    """Pictures that tell their index; counts what it drew."""
+    """Images that tell their index; counts what it drew."""
 
     def __init__(self, fail_after=None):
         self.drawn, self.fail_after = 0, fail_after
@@ -35,8 +35,8 @@ def test_cache_draws_once_and_reads_back(tmp_path):
     make(tmp_path, painter).prepare()
     make(tmp_path, painter).prepare()
     assert painter.drawn == 600
-    pictures = make(tmp_path, painter).load()
-    assert (pictures[:, 0, 0, 0] == np.arange(600) % 251).all()
+    images = make(tmp_path, painter).load()
+    assert (images[:, 0, 0, 0] == np.arange(600) % 251).all()
 
 
 def test_an_interrupted_rendering_goes_on(tmp_path):
@@ -73,7 +73,7 @@ def test_damaged_shards_are_drawn_anew(tmp_path, damage):
 def test_a_full_disk_is_said_before_rendering(tmp_path, monkeypatch):
     monkeypatch.setattr("datamodules.renders.cache.shutil.disk_usage", lambda _: type("Usage", (), {"free": 100})())
     painter = Painter()
-    with pytest.raises(InputError, match=r"600 pictures need .* set cache_dir or ask for fewer pictures"):
+    with pytest.raises(InputError, match=r"600 images need .* set cache_dir or ask for fewer images"):
         make(tmp_path, painter).prepare()
     assert painter.drawn == 0
 
@@ -90,14 +90,14 @@ def data(**options):
         reference_shapes=ProceduralShapes("chair", count=4, voxel_size=16, split="test"),
         renderer=OpenGLRenderer(16),
         views=ViewDistribution(),
-        reference_pictures=4,
+        reference_images=4,
         batch_size=5,
         total_kimg=0.02,
         **options,
     )
 
 
-@pytest.mark.parametrize(("options", "count"), [({}, 5), ({"pictures_per_model": 3}, 15), ({"pictures": 7}, 7)])
+@pytest.mark.parametrize(("options", "count"), [({}, 5), ({"images_per_model": 3}, 15), ({"images": 7}, 7)])
 def test_counts_of_the_papers_settings(options, count):
     module = data(**options)
     module.prepare_data()
@@ -109,8 +109,8 @@ def test_counts_of_the_papers_settings(options, count):
     assert 0 <= batch[0].min() and 0.3 < batch[0].max() <= 1
 
 
-def test_unlimited_never_repeats_a_picture_and_resumes():
-    module = data(pictures="unlimited")
+def test_unlimited_never_repeats_a_image_and_resumes():
+    module = data(images="unlimited")
     module.prepare_data()
     batches = [b[0] for b in module.train_dataloader()]
     flat = torch.cat(batches).flatten(1)
@@ -118,7 +118,7 @@ def test_unlimited_never_repeats_a_picture_and_resumes():
     assert torch.equal(batches[2], [b[0] for b in module.train_dataloader()][2])
 
 
-def test_train_and_reference_pictures_differ_and_keys_follow_the_settings():
+def test_train_and_reference_images_differ_and_keys_follow_the_settings():
     a, b = data(), data(seed=1)
     assert a.reference_key != b.reference_key
     assert a.reference_key == data().reference_key
@@ -135,8 +135,8 @@ def test_labelled_renders():
     )
     module.prepare_data()
     assert module.class_names == ["chair", "table"]
-    pictures, labels = next(iter(module.train_dataloader()))
-    assert pictures.shape == (6, 1, 16, 16)
+    images, labels = next(iter(module.train_dataloader()))
+    assert images.shape == (6, 1, 16, 16)
     assert sorted(labels.tolist()) == [0, 0, 0, 1, 1, 1]
     assert len(module.val_dataloader().dataset) == 4
     with pytest.raises(ValueError, match="must be the same"):
@@ -151,7 +151,7 @@ def test_parts_of_a_cache_are_drawn_apart_and_merged_by_a_manifest(tmp_path):
     assert make(tmp_path, painters[0], count).prepare((1, 2)) == 512
     assert make(tmp_path, painters[0], count).missing() == 0
     listed = json.loads(manifest.read_text())
-    assert listed["pictures"] == count and len(listed["sha256"]) == 4
+    assert listed["images"] == count and len(listed["sha256"]) == 4
     assert make(tmp_path, painters[2], count).prepare() == 0
 
     whole = make(tmp_path / "whole", Painter(), count)
@@ -169,7 +169,7 @@ def test_parts_of_a_cache_are_drawn_apart_and_merged_by_a_manifest(tmp_path):
 def test_solids_are_made_once_while_there_is_room(monkeypatch, most, made):
     monkeypatch.setattr("datamodules.renders.shapenet.KEPT_BYTES", most)
     shapes = ProceduralShapes("chair", count=3, voxel_size=17)
-    solids, asked = KeptSolids(shapes), []
+    solids, asked = VoxelCache(shapes), []
     make = ProceduralShapes.__getitem__
     monkeypatch.setattr(ProceduralShapes, "__getitem__", lambda self, i: asked.append(i) or make(self, i))
     for _ in range(2):
@@ -180,12 +180,12 @@ def test_solids_are_made_once_while_there_is_room(monkeypatch, most, made):
 
 
 def test_what_is_drawn_is_of_this_version():
-    """Where this fails, caches of older pictures would be mixed with new ones: raise RENDERS_VERSION, and keep the sheet
+    """Where this fails, caches of older images would be mixed with new ones: raise RENDERS_VERSION, and keep the sheet
     that is drawn now under its number."""
-    solids = KeptSolids(ProceduralShapes("chair", 8, 32, split="test"))
+    solids = VoxelCache(ProceduralShapes("chair", 8, 32, split="test"))
     renderer = OpenGLRenderer(64, backend="moderngl")
-    pictures = render_shapes(solids, renderer, ViewDistribution(), 0, list(range(16)))[:, 0]
-    sheet = pictures.reshape(4, 4, 64, 64).transpose(0, 2, 1, 3).reshape(256, 256)
+    images = render_shapes(solids, renderer, ViewDistribution(), 0, list(range(16)))[:, 0]
+    sheet = images.reshape(4, 4, 64, 64).transpose(0, 2, 1, 3).reshape(256, 256)
     golden = np.asarray(Image.open(Path(__file__).parent / "golden" / f"renders_{RENDERS_VERSION}.png"))
     different = np.abs(sheet.astype(int) - golden) > 2
     assert different.sum() <= 40  # drivers round; the changes behind versions 2 and 3 moved 138 and 436

@@ -96,8 +96,8 @@ def test_pickles_and_fingerprints(archive, tmp_path):
         VoxelArchive(archive, "chair", voxel_size=4),
         VoxelArchive(archive, "chair", turns=1),
     ]
-    assert len({s.fingerprint() for s in [source, *others]}) == 6
-    assert source.fingerprint() == VoxelArchive(archive, "chair").fingerprint()
+    assert len({s.cache_key() for s in [source, *others]}) == 6
+    assert source.cache_key() == VoxelArchive(archive, "chair").cache_key()
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,13 @@
 import numpy as np
 import torch
 
-from datamodules.shapes import DamagedShapes, ProceduralShapes
+from datamodules.shapes import CorruptedShapes, ProceduralShapes
 from datamodules.shapes.corrupted import damage
 
 
 def test_damage_repeats_and_leaves_a_shape_that_is_still_alike():
     whole = ProceduralShapes("chair", count=12, voxel_size=32)
-    damaged = DamagedShapes(whole, seed=1)
+    damaged = CorruptedShapes(whole, seed=1)
     assert len(damaged) == 12 and damaged.name(0) != whole.name(0)
     overlaps = []
     for i in range(12):
@@ -20,7 +20,7 @@ def test_damage_repeats_and_leaves_a_shape_that_is_still_alike():
 
 def test_fingerprints_tell_damage_and_its_seed():
     whole = ProceduralShapes("chair", count=12, voxel_size=32)
-    prints = {whole.fingerprint(), DamagedShapes(whole).fingerprint(), DamagedShapes(whole, 1).fingerprint()}
+    prints = {whole.cache_key(), CorruptedShapes(whole).cache_key(), CorruptedShapes(whole, 1).cache_key()}
     assert len(prints) == 3
 
 

@@ -9,7 +9,7 @@ import pytest
 import trimesh
 
 from datamodules.shapes import ShapeNetShapes, write_binvox
-from datamodules.shapes.processing import voxelize
+from datamodules.shapes.processing.voxelize import voxelize
 from renderers import InputError
 
 CHAIR = "03001627"
@@ -171,18 +171,18 @@ def test_pickles_and_fingerprints(v2):
     source = ShapeNetShapes(v2, "chair", 16, split="all")
     twin = pickle.loads(pickle.dumps(source))
     np.testing.assert_array_equal(solid_of(source), solid_of(twin))
-    assert source.fingerprint() == twin.fingerprint()
+    assert source.cache_key() == twin.cache_key()
     prints = {
-        ShapeNetShapes(v2, "chair", **k, split="all").fingerprint() for k in ({"voxel_size": 16}, {}, {"kind": "obj"})
+        ShapeNetShapes(v2, "chair", **k, split="all").cache_key() for k in ({"voxel_size": 16}, {}, {"kind": "obj"})
     }
     assert len(prints) == 3
 
 
 def test_a_changed_file_changes_the_fingerprint(tmp_path):
     make_v2(tmp_path, ["a"])
-    before = ShapeNetShapes(tmp_path, "chair", 16, split="all").fingerprint()
+    before = ShapeNetShapes(tmp_path, "chair", 16, split="all").cache_key()
     write_binvox(tmp_path / CHAIR / "a" / "models" / "model_normalized.solid.binvox", np.ones((8, 8, 8), bool))
-    assert ShapeNetShapes(tmp_path, "chair", 16, split="all").fingerprint() != before
+    assert ShapeNetShapes(tmp_path, "chair", 16, split="all").cache_key() != before
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,8 @@ import trimesh
 from scipy import ndimage
 
 from datamodules.shapes import fit, normalize
-from datamodules.shapes.processing import resample, voxelize
-from datamodules.shapes.processing.resample import occupied_box
+from datamodules.shapes.processing.resample import occupied_box, regrid
+from datamodules.shapes.processing.voxelize import voxelize
 
 SIZE = 40
 
@@ -138,25 +138,25 @@ def test_normalize_centres_and_scales():
 def test_halving_is_two_by_two_by_two_max_pooling():
     solid = np.random.default_rng(0).random((16, 16, 16)) < 0.1
     pooled = solid.reshape(8, 2, 8, 2, 8, 2).any((1, 3, 5))
-    np.testing.assert_array_equal(resample(solid, 8), pooled)
+    np.testing.assert_array_equal(regrid(solid, 8), pooled)
 
 
 def test_the_same_grid_and_doubling_are_exact():
     solid = np.random.default_rng(0).random((8, 8, 8)) < 0.3
-    np.testing.assert_array_equal(resample(solid, 8), solid)
-    np.testing.assert_array_equal(resample(solid, 16), solid.repeat(2, 0).repeat(2, 1).repeat(2, 2))
+    np.testing.assert_array_equal(regrid(solid, 8), solid)
+    np.testing.assert_array_equal(regrid(solid, 16), solid.repeat(2, 0).repeat(2, 1).repeat(2, 2))
 
 
 def test_a_placed_cube_lands_where_its_coordinates_say():
     solid = np.ones((10, 10, 10), bool)
-    result = resample(solid, 20, low=(-0.5, -0.25, 0.0), edge=0.25)
+    result = regrid(solid, 20, low=(-0.5, -0.25, 0.0), edge=0.25)
     expected = np.zeros((20, 20, 20), bool)
     expected[10:15, 5:10, 0:5] = True  # [z, y, x]
     np.testing.assert_array_equal(result, expected)
 
 
 def test_what_is_shifted_out_is_cut_off():
-    assert not resample(np.ones((4, 4, 4), bool), 8, low=(0.6, 0, 0), edge=0.3).any()
+    assert not regrid(np.ones((4, 4, 4), bool), 8, low=(0.6, 0, 0), edge=0.3).any()
 
 
 def test_fit_centres_and_spans():

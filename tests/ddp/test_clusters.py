@@ -29,8 +29,8 @@ data:
     shapes: {class_path: datamodules.shapes.ProceduralShapes, init_args: {category: chair, count: 8, voxel_size: 16}}
     renderer: {class_path: renderers.OpenGLRenderer, init_args: {image_size: 16}}
     views: {azimuth: [0, 360], elevation: [0, 30]}
-    pictures: 8
-    reference_pictures: 8
+    images: 8
+    reference_images: 8
     batch_size: 4
     total_kimg: 0.6
 trainer:
@@ -137,7 +137,7 @@ def test_an_array_job_draws_its_shard(cluster):
     environment = environment | {"SLURM_ARRAY_TASK_ID": "2", "SLURM_ARRAY_TASK_COUNT": "2"}
     environment["UNRENDER_CACHE"] = str(folder / "shards")
     shutil.rmtree(folder / "shards", ignore_errors=True)
-    command = ["bash", str(SCRIPTS / "slurm_prepare.sh"), "small.yaml", "--data.init_args.pictures=300"]
+    command = ["bash", str(SCRIPTS / "slurm_prepare.sh"), "small.yaml", "--data.init_args.images=300"]
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert "training pictures: 44 drawn, 256 of 300 still missing" in done.stdout
+    assert "training images: 44 drawn, 256 of 300 still missing" in done.stdout

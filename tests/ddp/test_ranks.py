@@ -71,7 +71,7 @@ def test_a_checkpoint_of_ranks_that_differ_is_refused_with_the_name(runs):
 
 @pytest.mark.parametrize("name", MODULES)
 def test_ranks_send_what_the_benchmark_computes(runs, name):
-    """Beside it only some logged numbers; of MeshGAN less what makes pictures of resolutions that are over."""
+    """Beside it only some logged numbers; of MeshGAN less what makes images of resolutions that are over."""
     assert runs[0][name]["reduced"] == 0
     sent, computed = runs[1][name]["reduced"], runs[1][name]["computed"]
     assert 0 < sent - computed < 64 if name != "mesh" else 0.95 * computed < sent < computed

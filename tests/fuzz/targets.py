@@ -19,18 +19,18 @@ from PIL import Image
 from callbacks.metrics_log import read_metrics
 from datamodules.ffhq import FFHQDataModule
 from datamodules.images.alpha_masked import read_masked
-from datamodules.images.image_set import open_pictures
+from datamodules.images.image_set import open_images
 from datamodules.renders.cache import RenderCache
 from datamodules.shapes import ShapeNetShapes, VoxelArchive, read_binvox, write_archive, write_binvox
 from lightning_modules.neural_renderer import load_proxy
 from lightning_modules.render_classifier import export_extractor
-from metrics import PictureFID
+from metrics import ImageFID
 from metrics.extractors import FeatureExtractor, _load
 from networks import RenderClassifier, RenderNet
 from renderers import NeuralRenderer
 from trainer.cli.config_composition import compose
 from trainer.runs.checkpoints import check
-from trainer.runs.run_directory import RunFolder
+from trainer.runs.run_directory import RunDirectory
 from trainer.tables.spec import load_scale, load_table
 
 
@@ -57,19 +57,19 @@ def solid(size: int = 8) -> np.ndarray:
     return grid
 
 
-def picture(number: int, size: int = 16) -> Image.Image:
+def image(number: int, size: int = 16) -> Image.Image:
     return Image.fromarray(np.random.default_rng(number).integers(0, 256, (size, size, 3)).astype(np.uint8))
 
 
 def encoded(number: int, kind: str = "PNG") -> bytes:
     file = io.BytesIO()
-    picture(number).save(file, kind)
+    image(number).save(file, kind)
     return file.getvalue()
 
 
-def pictures(folder: Path, suffix: str = "png") -> Path:
+def images(folder: Path, suffix: str = "png") -> Path:
     for i in range(2):
-        picture(i).save(folder / f"{i}.{suffix}")
+        image(i).save(folder / f"{i}.{suffix}")
     return folder / f"0.{suffix}"
 
 
@@ -165,8 +165,8 @@ def trained_classifier(folder: Path) -> Path:
     return saved(folder, checkpoint(state_dict=state, extractor=extractor))
 
 
-def distance(folder: Path) -> PictureFID:
-    return PictureFID(FeatureExtractor("renders_small", classifier(), "0"), folder, kid_subset=2)
+def distance(folder: Path) -> ImageFID:
+    return ImageFID(FeatureExtractor("renders_small", classifier(), "0"), folder, kid_subset=2)
 
 
 def statistics(folder: Path) -> Path:
@@ -209,14 +209,14 @@ TARGETS: dict[str, Target] = {
         lambda path: read_shapenet(path, "obj"),
     ),
     "archive": Target(archive, lambda path: list(VoxelArchive(path, "a", "all"))),
-    "PNG": Target(pictures, lambda path: read_photographs(path.parent)),
-    "JPEG": Target(lambda f: pictures(f, "jpg"), lambda path: read_photographs(path.parent)),
-    "PNG compared": Target(pictures, lambda path: list(open_pictures(path.parent).batches(2))),
+    "PNG": Target(images, lambda path: read_photographs(path.parent)),
+    "JPEG": Target(lambda f: images(f, "jpg"), lambda path: read_photographs(path.parent)),
+    "PNG compared": Target(images, lambda path: list(open_images(path.parent).batches(2))),
     "masked PNG": Target(masked, lambda path: read_masked(path.parent, 8, 0.5)),
     "ZIP": Target(zipped, read_photographs),
     "LMDB": Target(database, read_photographs, share=0.3),
-    "shard of renders": Target(lambda f: shard(f, "npy"), lambda path: open_pictures(path.parent)),
-    "checksum of renders": Target(lambda f: shard(f, "json"), lambda path: open_pictures(path.parent)),
+    "shard of renders": Target(lambda f: shard(f, "npy"), lambda path: open_images(path.parent)),
+    "checksum of renders": Target(lambda f: shard(f, "json"), lambda path: open_images(path.parent)),
     "checkpoint": Target(lambda f: saved(f, checkpoint()), check),
     "checkpoint of a proxy": Target(proxy_file, lambda path: load_proxy(proxy(), path)),
     "checkpoint of a classifier": Target(
@@ -227,7 +227,9 @@ TARGETS: dict[str, Target] = {
     "YAML": Target(text("x.yaml", CONFIG), lambda path: compose([path]).text()),
     "table": Target(text("x.yaml", TABLE), lambda path: load_table(str(path)).cells(load_scale("small", "/r", None))),
     "evaluations": Target(text("metrics.jsonl", EVALUATION * 3), lambda path: read_metrics(path.parent)),
-    "diary": Target(
-        text("run.json", '{"status": "finished", "pid": 3}'), lambda path: RunFolder(path.parent).diary, quiet=True
+    "run_metadata": Target(
+        text("run.json", '{"status": "finished", "pid": 3}'),
+        lambda path: RunDirectory(path.parent).run_metadata,
+        quiet=True,
     ),
 }

@@ -12,7 +12,7 @@ from PIL import Image
 
 from datamodules import ChanterelleDataModule, FFHQDataModule
 from datamodules.images import sources
-from datamodules.images.image_set import open_pictures
+from datamodules.images.image_set import open_images
 from datamodules.shapes import VoxelArchive, archive, write_archive
 from fuzz.targets import TARGETS, checkpoint
 from fuzz.trial import inputs, judge
@@ -101,8 +101,8 @@ def test_bombs_are_not_unpacked(tmp_path, monkeypatch):
     Image.new("1", (2**14, 2**13), 1).save(tmp_path / "wide" / "a.png")
     with pytest.raises(InputError, match=r"a\.png declares 16384×8192 pixels where 64 Mi are allowed"):
         FFHQDataModule(tmp_path / "wide", image_size=8).prepare_data()
-    with pytest.raises(InputError, match=r"1 of 1 pictures .* cannot be read: a\.png"):
-        open_pictures(tmp_path / "wide")
+    with pytest.raises(InputError, match=r"1 of 1 images .* cannot be read: a\.png"):
+        open_images(tmp_path / "wide")
     with pytest.raises(InputError, match=r"1 unreadable \(a.png\)"):
         ChanterelleDataModule(tmp_path / "wide", image_size=8).reference()
     empty = {split: np.zeros((64, 64, 64, 64), bool) for split in ("train", "test")}
@@ -118,7 +118,7 @@ def test_names_in_a_zip_lead_nowhere(tmp_path):
     inside = (tmp_path / "inside").mkdir() or tmp_path / "inside"
     with zipfile.ZipFile(inside / "set.zip", "w") as file:
         for name in ("../outside.png", str(tmp_path / "outside.png"), "a\x1b[31m.png"):
-            file.writestr(name, b"not a picture")
+            file.writestr(name, b"not an image")
     with pytest.raises(InputError) as refused:
         FFHQDataModule(inside / "set.zip", image_size=8).prepare_data()
     assert "\x1b" not in refused.value.sentence

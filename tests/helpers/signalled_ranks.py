@@ -29,7 +29,7 @@ WORDS = [
     "--data.total_kimg=0.028",
     "--trainer.val_check_interval=3",
 ]
-WORDS += ["--data.reference_pictures=40", "--trainer.log_every_n_steps=1"]
+WORDS += ["--data.reference_images=40", "--trainer.log_every_n_steps=1"]
 # Of each start, the batch of an evaluation, counted from 1, in which a rank gets the signal; ten make an evaluation.
 HITS = [({1: 2}, ["--trainer.num_sanity_val_steps=-1"]), ({1: 2}, []), ({0: 12, 1: 12}, [])]
 

@@ -1,4 +1,4 @@
-"""The demo at a size for a test: 8 shapes, 16 reference pictures, four steps of four pictures."""
+"""The demo at a size for a test: 8 shapes, 16 reference images, four steps of four images."""
 
 NETWORK = "--model.init_args.neural_renderer.init_args.network.init_args"
 FIT = [
@@ -15,7 +15,7 @@ FIT = [
     f"{NETWORK}.channels_3d=[2,2,2]",
     "--data.init_args.shapes.init_args.count=8",
     "--data.init_args.reference_shapes.init_args.count=8",
-    "--data.init_args.reference_pictures=16",
+    "--data.init_args.reference_images=16",
     "--data.init_args.batch_size=4",
     "--data.init_args.total_kimg=0.016",
 ]

@@ -1,4 +1,4 @@
-"""IG-GAN small enough for a test: 8³ grids, 16² pictures."""
+"""IG-GAN small enough for a test: 8³ grids, 16² images."""
 
 import pytorch_lightning as pl
 import torch
@@ -62,7 +62,7 @@ def proxy_module(**options) -> NeuralRendererModule:
 
 
 def renders(steps: int = 4, **options) -> ShapeNetRenderDataModule:
-    settings = {"batch_size": 4, "total_kimg": steps * 4 / 1000, "reference_pictures": 8, **options}
+    settings = {"batch_size": 4, "total_kimg": steps * 4 / 1000, "reference_images": 8, **options}
     return ShapeNetRenderDataModule(
         shapes=ProceduralShapes("chair", count=12, voxel_size=16),
         reference_shapes=ProceduralShapes("chair", count=8, voxel_size=16, split="test"),

@@ -61,7 +61,7 @@ class ToyGAN(LightningModule):
 
     Args:
         latent_size: Numbers in a latent.
-        picture_size: Numbers in a picture.
+        image_size: Numbers in an image.
         optimizer_g: The generator's optimizer.
         optimizer_d: The discriminator's optimizer.
         renderer: A part by class path.
@@ -73,7 +73,7 @@ class ToyGAN(LightningModule):
     def __init__(
         self,
         latent_size: int = 4,
-        picture_size: int = 8,
+        image_size: int = 8,
         optimizer_g: OptimizerCallable = torch.optim.Adam,
         optimizer_d: OptimizerCallable = torch.optim.Adam,
         renderer: Blur | None = None,
@@ -93,8 +93,8 @@ class ToyGAN(LightningModule):
         self.proxy_checkpoint = proxy_checkpoint
         self.step_seconds = step_seconds
         self.seed = seed
-        self.generator = nn.Linear(latent_size, picture_size)
-        self.discriminator = nn.Linear(picture_size, 1)
+        self.generator = nn.Linear(latent_size, image_size)
+        self.discriminator = nn.Linear(image_size, 1)
         self.register_buffer("steps_done", torch.zeros((), dtype=torch.long))
 
     def configure_optimizers(self) -> list:
@@ -158,7 +158,7 @@ class ToyData(LightningDataModule):
     """Counts.
 
     Args:
-        size: Numbers in a picture.
+        size: Numbers in an image.
         batches: Steps in the one epoch.
         views: Something typed.
         order: One of two words.

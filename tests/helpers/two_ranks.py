@@ -34,21 +34,21 @@ STEPS = 20
 TINY = {"channel_base": 64, "channel_max": 8}
 
 
-class Pictures(RunDataModule):
-    """Random pictures, with labels if there are classes."""
+class Images(RunDataModule):
+    """Random images, with labels if there are classes."""
 
     def __init__(self, channels: int, size: int, classes: int = 0) -> None:
         super().__init__(batch_size=4, total_kimg=STEPS * 4 / 1000)
         generator = torch.Generator().manual_seed(1)
-        pictures = torch.randint(0, 256, (12, channels, size, size), dtype=torch.uint8, generator=generator)
-        parts = [pictures] + ([torch.arange(12) % classes] if classes else [])
-        self.data, self.reference_pictures = torch.utils.data.TensorDataset(*parts), 11
+        images = torch.randint(0, 256, (12, channels, size, size), dtype=torch.uint8, generator=generator)
+        parts = [images] + ([torch.arange(12) % classes] if classes else [])
+        self.data, self.reference_images = torch.utils.data.TensorDataset(*parts), 11
 
     def train_dataloader(self):
         return self.stream(self.data, 12)
 
     def val_dataloader(self):
-        return self.share(self.data, self.reference_pictures)
+        return self.share(self.data, self.reference_images)
 
 
 def descent(params) -> torch.optim.Optimizer:
@@ -80,15 +80,15 @@ def modules() -> dict:
     )
     for p in meshes.generator.parameters():  # what starts at 0, such as the noise's strength, is seen too
         p.data += 0.1 * torch.randn_like(p)
-    pictures = ImageGANModule(DCGANGenerator(16, latent_size=8, width=16), DCGANDiscriminator(16, width=8), **GAN)
+    images = ImageGANModule(DCGANGenerator(16, latent_size=8, width=16), DCGANDiscriminator(16, width=8), **GAN)
     classifier = RenderClassifierModule(RenderClassifier(["a", "b", "c"], width=4, num_features=8), descent)
     return {
         "iggan": (iggan(proxy_optimizer=lambda p: torch.optim.SGD(p, lr=1e-5), **GAN), renders(STEPS)),
         "voxel": (voxels, renders(STEPS)),
-        "image": (pictures, renders(STEPS)),
-        "mesh": (meshes, Pictures(3, 16)),
+        "image": (images, renders(STEPS)),
+        "mesh": (meshes, Images(3, 16)),
         "proxy": (proxy_module(optimizer=lambda p: torch.optim.SGD(p, lr=1e-4)), grids(STEPS)),
-        "classifier": (classifier, Pictures(1, 64, classes=3)),
+        "classifier": (classifier, Images(1, 64, classes=3)),
     }
 
 

@@ -31,13 +31,13 @@ def validate(folder, module, data, **options):
     return trainer(folder, **{**WHOLE, **options}).validate(module, data, verbose=False)[0]
 
 
-def test_few_pictures_are_compared_by_kid_alone_and_it_repeats(tmp_path, folder):
+def test_few_images_are_compared_by_kid_alone_and_it_repeats(tmp_path, folder):
     module, data = iggan(), photographs(folder)
     first = validate(tmp_path, module, data)
     assert first.keys() == {"kid", "kid_std", "occupancy", "pairwise_iou", "kimg", "step"}
     assert first["kid"] > 0 and first["kid_std"] > 0
     assert module.evaluation_note == (
-        "extractor renders_small, 10 generated against 10 real pictures, KID over 100 subsets of 5"
+        "extractor renders_small, 10 generated against 10 real images, KID over 100 subsets of 5"
     )
     assert validate(tmp_path, module, data) == first  # from the statistics that the first one kept
     assert validate(tmp_path, iggan(cache_dir=str(tmp_path / "other")), data) == first
@@ -45,7 +45,7 @@ def test_few_pictures_are_compared_by_kid_alone_and_it_repeats(tmp_path, folder)
     distance = KernelDistance(5)
     distance.update(extractor(data.reference()), real=True)
     for i, count in enumerate((4, 4, 2)):  # what evaluation draws, batch by batch
-        drawn = module.evaluated(module.latents(count, "evaluation", i, 0), i, 0)
+        drawn = module.generate_for_metrics(module.latents(count, "evaluation", i, 0), i, 0)
         distance.update(extractor((drawn * 255).round().byte()), real=False)
     assert (first["kid"], first["kid_std"]) == pytest.approx(distance.compute(), rel=1e-6)
 
@@ -55,11 +55,11 @@ def test_fid_alone_where_nobody_asks_for_kid(tmp_path):
     first = validate(tmp_path, plain, renders(steps=1))
     assert "fid" in first and "kid" not in first
     assert validate(tmp_path, iggan(kid_subset=0), renders(steps=1)) == first
-    alone = validate(tmp_path, asked, renders(steps=1))  # 8 pictures, 128 features
+    alone = validate(tmp_path, asked, renders(steps=1))  # 8 images, 128 features
     assert alone.keys() - first.keys() == {"kid", "kid_std"} and first.keys() - alone.keys() == {"fid"}
 
 
-def test_fid_stands_beside_kid_where_there_are_enough_pictures(tmp_path, monkeypatch):
+def test_fid_stands_beside_kid_where_there_are_enough_images(tmp_path, monkeypatch):
     module, data = iggan(kid_subset=4), renders(steps=1)
     monkeypatch.setattr(module.fid.extractor, "num_features", 128)
     first = validate(tmp_path, iggan(), data)
@@ -77,10 +77,10 @@ def test_the_option_wins_over_the_data(tmp_path, folder):
 
 def test_subsets_larger_than_the_data_are_refused_at_once(tmp_path, folder):
     with pytest.raises(
-        InputError, match=r"subsets of 11 pictures and there are 10 real ones; set kid_subset to at most 10"
+        InputError, match=r"subsets of 11 images and there are 10 real ones; set kid_subset to at most 10"
     ):
         validate(tmp_path, iggan(kid_subset=11), photographs(folder))
-    with pytest.raises(InputError, match=r"subsets of 9 pictures and there are 8 real ones"):
+    with pytest.raises(InputError, match=r"subsets of 9 images and there are 8 real ones"):
         validate(tmp_path, iggan(kid_subset=9), renders(steps=1))
 
 
@@ -111,7 +111,7 @@ def test_a_run_follows_kid(tmp_path, folder, capsys):
     assert f"KID {lines[0]['kid']:.3g} ± {lines[0]['kid_std']:.2g} at 0.004 kimg, {lines[1]['kid']:.3g} ±" in printed
     assert (tmp_path / "kid.png").exists() and not (tmp_path / "fid.png").exists()
     page = (tmp_path / "report.html").read_text()
-    assert "<h2>KID</h2>" in page and "<h2>FID</h2>" not in page and "<h2>Real pictures</h2>" in page
+    assert "<h2>KID</h2>" in page and "<h2>FID</h2>" not in page and "<h2>Real images</h2>" in page
 
 
 def test_curves_of_kid_may_lie_below_zero_and_runs_may_change_what_they_measure(tmp_path):
@@ -138,12 +138,12 @@ def test_colour_is_evaluated_in_colour_without_normals(tmp_path, folder):
     data = photographs(folder, channels=3, renderer=renderer)
     run = trainer(tmp_path, callbacks=[SampleGrids(2, 2), EvaluationLog(), ShapeWriter(), Report()], **WHOLE)
     run.fit(module, data)
-    assert module.evaluated(module.latents(2, "x"), 0).shape == (2, 3, 16, 16)
-    assert module.sheets(2, 2, 0).keys() == {"samples", "volumes"}
+    assert module.generate_for_metrics(module.latents(2, "x"), 0).shape == (2, 3, 16, 16)
+    assert module.sample_grids(2, 2, 0).keys() == {"samples", "volumes"}
     assert {p.suffix for p in (tmp_path / "shapes").iterdir()} == {".glb", ".obj", ".binvox", ".png"}
     assert not list((tmp_path / "shapes").glob("*_normals.png")) and not (tmp_path / "normals").exists()
 
 
 def test_colour_photographs_need_a_model_of_colour(tmp_path, folder):
-    with pytest.raises(InputError, match="real pictures are 3 x 16 x 16, generated ones 1 x 16 x 16"):
+    with pytest.raises(InputError, match="real images are 3 x 16 x 16, generated ones 1 x 16 x 16"):
         trainer(tmp_path).fit(iggan(), photographs(folder, channels=3))

@@ -6,7 +6,7 @@ import torch
 from small_iggan import VIEWS, grids, iggan, proxy, proxy_module, renders, trainer
 
 from lightning_modules.base import frozen, random_stream
-from lightning_modules.losses import output_matching_loss, picture_loss
+from lightning_modules.losses import image_loss, output_matching_loss
 from lightning_modules.neural_renderer import load_proxy
 from renderers import Camera, InputError, OpenGLRenderer, VoxelGrid
 
@@ -131,11 +131,11 @@ def test_dom_weight_is_lambda(tmp_path, weight):
     views = VIEWS.sample(4, random_stream(0, 0, "views"))
     grid = VoxelGrid(twin.generator(z))
     drawn = twin.neural_renderer(grid, views).image
-    only_pictures = picture_loss(drawn, twin.renderer(grid.binarize(t), views).image).item()
+    only_images = image_loss(drawn, twin.renderer(grid.binarize(t), views).image).item()
     if weight:
-        assert spy.logged[0]["r"] > only_pictures
+        assert spy.logged[0]["r"] > only_images
     else:
-        assert spy.logged[0]["r"] == pytest.approx(only_pictures, rel=1e-4)
+        assert spy.logged[0]["r"] == pytest.approx(only_images, rel=1e-4)
 
 
 def test_a_fixed_proxy_stays_and_a_retrained_one_moves(tmp_path):
@@ -146,16 +146,16 @@ def test_a_fixed_proxy_stays_and_a_retrained_one_moves(tmp_path):
         assert equal(before, weights(module.neural_renderer)) == (mode == "fixed")
 
 
-def test_the_discriminator_can_see_the_proxys_pictures(tmp_path):
+def test_the_discriminator_can_see_the_proxys_images(tmp_path):
     first, second = Spy(), Spy()
     trainer(tmp_path, callbacks=[first]).fit(iggan(), renders(steps=1))
     trainer(tmp_path, callbacks=[second]).fit(iggan(discriminator_sees="neural"), renders(steps=1))
     assert first.logged[0]["d"] != second.logged[0]["d"]
-    # The generator's own first step differs through D alone, the pictures that R draws are the same.
+    # The generator's own first step differs through D alone, the images that R draws are the same.
     assert first.logged[0]["proxy_error"] == second.logged[0]["proxy_error"]
 
 
-def test_the_clock_counts_batches_and_pictures(tmp_path):
+def test_the_clock_counts_batches_and_images(tmp_path):
     module = iggan()
     run = trainer(tmp_path)
     run.fit(module, renders(steps=5))
@@ -208,7 +208,7 @@ def test_the_moving_average_has_its_half_life():
     for p in module.generator.parameters():
         p.data.fill_(1.0)
     for _ in range(10):
-        module.average(10)  # 100 pictures: one half-life
+        module.update_ema(10)  # 100 images: one half-life
     for p in module.generator_ema.parameters():
         assert torch.allclose(p, torch.full_like(p, 0.5), atol=1e-5)
 
@@ -238,7 +238,7 @@ def test_evaluation_measures_and_repeats(tmp_path):
     again = run.validate(module, data, verbose=False)[0]
     assert first == again
     assert first["fid"] > 0 and 0 <= first["pairwise_iou"] <= 1
-    assert module.evaluation_note == "extractor renders_small, 8 generated against 8 real pictures"
+    assert module.evaluation_note == "extractor renders_small, 8 generated against 8 real images"
     # Another process takes the real statistics from the disk and finds the same.
     other = iggan()
     assert trainer(tmp_path, limit_val_batches=1.0).validate(other, data, verbose=False)[0]["fid"] == first["fid"]
@@ -271,7 +271,7 @@ def test_proxies_that_do_not_fit_are_refused(tmp_path):
         load_proxy(proxy(), tmp_path / "junk.ckpt")
     state = {f"neural_renderer.{k}": v for k, v in proxy().state_dict().items()}
     torch.save({"state_dict": state, "relative_error": 0.99}, tmp_path / "black.ckpt")
-    with pytest.raises(InputError, match="no better than an all-black picture"):
+    with pytest.raises(InputError, match="no better than an all-black image"):
         load_proxy(proxy(), tmp_path / "black.ckpt")
     state = {k: v[..., :1] if v.dim() > 1 else v for k, v in state.items()}
     torch.save({"state_dict": state, "relative_error": 0.2}, tmp_path / "other.ckpt")

@@ -71,7 +71,7 @@ def test_the_averages_batch_norm_fits_its_weights():
     z = module.latents(512, "test")
     with torch.no_grad():
         trained = copy.deepcopy(module.generator_ema).train()(z)
-    assert torch.allclose(module.evaluated(z).mean(), trained.mean(), atol=2e-3)
+    assert torch.allclose(module.generate_for_metrics(z).mean(), trained.mean(), atol=2e-3)
 
 
 def test_parts_that_do_not_fit_are_refused(tmp_path):
@@ -79,7 +79,7 @@ def test_parts_that_do_not_fit_are_refused(tmp_path):
         ImageGANModule(DCGANGenerator(16), DCGANDiscriminator(32))
     with pytest.raises(InputError, match=r"generator.channels is 3, discriminator.channels is 1; set both"):
         ImageGANModule(DCGANGenerator(16, channels=3), DCGANDiscriminator(16))
-    with pytest.raises(InputError, match="real pictures are 1 x 16 x 16, generated ones 1 x 8 x 8"):
+    with pytest.raises(InputError, match="real images are 1 x 16 x 16, generated ones 1 x 8 x 8"):
         trainer(tmp_path).fit(image_gan(8), renders(steps=1))
 
 
@@ -100,7 +100,7 @@ def run(tmp_path_factory) -> tuple[Path, str]:
                 "--model.init_args.discriminator.init_args.width=8",
                 "--data.init_args.shapes.init_args.count=8",
                 "--data.init_args.reference_shapes.init_args.count=8",
-                "--data.init_args.reference_pictures=16",
+                "--data.init_args.reference_images=16",
                 "--data.init_args.batch_size=4",
                 "--data.init_args.total_kimg=0.008",
             ]
@@ -113,7 +113,7 @@ def run(tmp_path_factory) -> tuple[Path, str]:
 def test_callbacks_do_without_shapes(run):
     folder, printed = run
     assert [p.name for p in sorted((folder / "samples").glob("*.png"))] == ["000000.00kimg.png", "000000.01kimg.png"]
-    assert len(list((folder / "pictures").glob("*.png"))) == 8
+    assert len(list((folder / "images").glob("*.png"))) == 8
     assert not (folder / "normals").exists() and not (folder / "shapes").exists()
     page = (folder / "report.html").read_text()
     assert "<h2>Samples" in page and "Normal maps" not in page and "<h2>Shapes" not in page
@@ -122,12 +122,12 @@ def test_callbacks_do_without_shapes(run):
     assert "FID " in printed
 
 
-def test_predict_gives_pictures(run, capsys, monkeypatch):
+def test_predict_gives_images(run, capsys, monkeypatch):
     folder, _ = run
     monkeypatch.chdir(folder.parents[2])
     where = str(folder.relative_to(Path.cwd()))
     assert main(["predict", "--run_dir", where, "--model.init_args.samples=3"]) == 0
-    assert "3 pictures in" in capsys.readouterr().out
-    pictures = sorted((folder / "predict" / "pictures").iterdir())
-    assert [p.name for p in pictures] == ["0000.png", "0001.png", "0002.png"]
-    assert Image.open(pictures[0]).mode == "L"
+    assert "3 images in" in capsys.readouterr().out
+    images = sorted((folder / "predict" / "images").iterdir())
+    assert [p.name for p in images] == ["0000.png", "0001.png", "0002.png"]
+    assert Image.open(images[0]).mode == "L"

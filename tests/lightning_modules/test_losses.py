@@ -6,8 +6,8 @@ import torch
 from lightning_modules.losses import (
     discriminator_loss,
     generator_loss,
+    image_loss,
     output_matching_loss,
-    picture_loss,
     relative_error,
 )
 
@@ -36,11 +36,11 @@ def test_extreme_logits_stay_finite():
     assert torch.isfinite(loss) and torch.isfinite(huge.grad).all()
 
 
-def test_picture_loss_sums_over_pixels_and_averages_over_the_batch():
+def test_image_loss_sums_over_pixels_and_averages_over_the_batch():
     a, b = torch.zeros(4, 1, 8, 8), torch.zeros(4, 1, 8, 8)
-    b[0] = 0.5  # 64 pixels of 0.25 in one of four pictures
-    assert picture_loss(a, b).item() == pytest.approx(64 * 0.25 / 4)
-    assert picture_loss(a.repeat(2, 1, 1, 1), b.repeat(2, 1, 1, 1)).item() == pytest.approx(64 * 0.25 / 4)
+    b[0] = 0.5  # 64 pixels of 0.25 in one of four images
+    assert image_loss(a, b).item() == pytest.approx(64 * 0.25 / 4)
+    assert image_loss(a.repeat(2, 1, 1, 1), b.repeat(2, 1, 1, 1)).item() == pytest.approx(64 * 0.25 / 4)
 
 
 def test_relative_error_of_black_is_one():

@@ -41,24 +41,24 @@ def descent(params) -> torch.optim.Optimizer:
     return torch.optim.SGD(params, lr=0.01)
 
 
-class Pictures(RunDataModule):
-    """Random pictures."""
+class Images(RunDataModule):
+    """Random images."""
 
     def __init__(self, steps: int, size: int = 16, channels: int = 3, changes: tuple = ()) -> None:
         super().__init__(batch_size=4, total_kimg=steps * 4 / 1000, batch_changes=changes)
-        self.pictures = torch.randint(0, 256, (12, channels, size, size), dtype=torch.uint8)
-        self.reference_pictures = 8
+        self.images = torch.randint(0, 256, (12, channels, size, size), dtype=torch.uint8)
+        self.reference_images = 8
 
     def train_dataloader(self):
-        return self.stream(torch.utils.data.TensorDataset(self.pictures), 12)
+        return self.stream(torch.utils.data.TensorDataset(self.images), 12)
 
     def val_dataloader(self):
-        return self.share(torch.utils.data.TensorDataset(self.pictures[:8]), 8)
+        return self.share(torch.utils.data.TensorDataset(self.images[:8]), 8)
 
 
-def pictures(steps: int, **options) -> Pictures:
+def images(steps: int, **options) -> Images:
     torch.manual_seed(1)
-    return Pictures(steps, **options)
+    return Images(steps, **options)
 
 
 def streams(step: int, *names: str) -> dict[str, torch.Generator]:
@@ -71,7 +71,7 @@ def test_a_step_is_the_papers(tmp_path, step, size, fade):
 
     By plain gradient descent: of Adam's first step without momentum the gradient's size is lost.
     """
-    module, data = meshgan(generator_optimizer=descent, discriminator_optimizer=descent), pictures(step + 1)
+    module, data = meshgan(generator_optimizer=descent, discriminator_optimizer=descent), images(step + 1)
     module.step, module.images_seen = step, 4 * step
     reference = copy.deepcopy(module)
     run = trainer(tmp_path)
@@ -82,7 +82,7 @@ def test_a_step_is_the_papers(tmp_path, step, size, fade):
     lr = 0.015 if size == 16 else 0.01
     g_step, d_step = (torch.optim.SGD(net.parameters(), lr=lr) for net in (g, d))
     order = StepBatchSampler(12, BatchPlan(4, 4 * (step + 1)))
-    real = data.pictures[[order.item(p) for p in range(4 * step, 4 * step + 4)]].float() / 255
+    real = data.images[[order.item(p) for p in range(4 * step, 4 * step + 4)]].float() / 255
     real = real.unflatten(2, (size, -1)).unflatten(4, (size, -1)).mean((3, 5))
 
     def faded(x):
@@ -102,7 +102,7 @@ def test_a_step_is_the_papers(tmp_path, step, size, fade):
         mix=mix,
         crossover=(
             g.object.draw_crossover(2 * size, s["object crossover"]),
-            g.surroundings.draw_crossover(2 * size, s["background crossover"]),
+            g.full_background.draw_crossover(2 * size, s["background crossover"]),
         ),
         noise=tuple(
             [torch.randn(4, 1, n, n, generator=s[name]) for n in g.object.noise_sizes(2 * size)]
@@ -112,7 +112,7 @@ def test_a_step_is_the_papers(tmp_path, step, size, fade):
     fake = faded(SoftRasterizer(size)(scene.mesh, VIEWS.sample(4, s["views"]), scene.background).image)
     real = faded(real).requires_grad_()
     real_logits, fake_logits = d(real, fade), d(fake.detach(), fade)
-    signed = 2 * real.detach() - 1  # R1 as published is of pictures in [-1, 1]
+    signed = 2 * real.detach() - 1  # R1 as published is of images in [-1, 1]
     signed.requires_grad_()
     (gradient,) = torch.autograd.grad(d((signed + 1) / 2, fade).sum(), signed, create_graph=True)
     penalty = gradient.square().sum((1, 2, 3)).mean()
@@ -168,7 +168,7 @@ def test_a_lazy_penalty_weighs_as_much(tmp_path):
     module = meshgan(r1_every=3)
     asked = []
     module.log = lambda name, *_, **__: asked.append((module.step, name))
-    trainer(tmp_path).fit(module, pictures(5))
+    trainer(tmp_path).fit(module, images(5))
     assert [step for step, name in asked if name == "r1"] == [0, 3]
 
 
@@ -186,11 +186,11 @@ def test_borders_reset_optimizers_and_phases_set_rates(tmp_path):
             seen.extend((module.images_seen, "lr", o.param_groups[0]["lr"]) for o in run.optimizers)
 
     run = trainer(tmp_path, callbacks=[Watch()])
-    run.fit(meshgan(), pictures(8))
+    run.fit(meshgan(), images(8))
     for optimizer in run.optimizers:
         assert isinstance(optimizer, torch.optim.Adam) and optimizer.defaults["betas"] == (0.0, 0.99)
-    assert {images for images, empty, _ in seen if empty is True} == {0, 8, 24}
-    rates = {images: lr for images, kind, lr in seen if kind == "lr"}
+    assert {count for count, empty, _ in seen if empty is True} == {0, 8, 24}
+    rates = {count: lr for count, kind, lr in seen if kind == "lr"}
     assert [rates[i] for i in (4, 8, 12, 32)] == pytest.approx([1e-3, 1e-3, 1.5e-3, 1.5e-3])
 
 
@@ -198,7 +198,7 @@ def test_borders_reset_optimizers_and_phases_set_rates(tmp_path):
 @pytest.mark.parametrize(("changes", "steps"), [((), 8), (((0.012, 2),), 13)])
 def test_a_resumed_run_goes_on_bit_for_bit(tmp_path, stop, changes, steps):
     whole, resumed = meshgan(), meshgan()
-    trainer(tmp_path).fit(whole, pictures(8, changes=changes))
+    trainer(tmp_path).fit(whole, images(8, changes=changes))
     assert (whole.step, whole.images_seen) == (steps, 32)
 
     class Stop(pl.Callback):
@@ -207,10 +207,10 @@ def test_a_resumed_run_goes_on_bit_for_bit(tmp_path, stop, changes, steps):
                 run.save_checkpoint(tmp_path / "stop.ckpt")
                 run.should_stop = True
 
-    trainer(tmp_path, callbacks=[Stop()], min_steps=0).fit(meshgan(), pictures(8, changes=changes))
+    trainer(tmp_path, callbacks=[Stop()], min_steps=0).fit(meshgan(), images(8, changes=changes))
     state = torch.load(tmp_path / "stop.ckpt", weights_only=True)
     assert {k.split(".")[0] for k in state["state_dict"]} == {"generator", "generator_ema", "discriminator"}
-    trainer(tmp_path).fit(resumed, pictures(8, changes=changes), ckpt_path=tmp_path / "stop.ckpt", weights_only=True)
+    trainer(tmp_path).fit(resumed, images(8, changes=changes), ckpt_path=tmp_path / "stop.ckpt", weights_only=True)
     assert resumed.step == steps
     assert all(torch.equal(v, resumed.state_dict()[k]) for k, v in whole.state_dict().items())
 
@@ -223,7 +223,7 @@ def test_the_average_halves_in_images_and_copies_the_mean_style():
         target[name] = before[name] + 1
     module.generator.load_state_dict(target)
     for _ in range(10):
-        module.average(100)
+        module.update_ema(100)
     after = module.generator_ema.state_dict()
     for name, value in after.items():
         moved = 1.0 if "style_average" in name else 0.5
@@ -236,30 +236,28 @@ def test_gradients_reach_shape_texture_and_background():
     scene, views = module.draw_scene(4)
     image = module.draw(scene.mesh, views, scene.background, normals=False).image
     module.discriminator(image).sum().backward()
-    object_channels = module.generator.object.synthesis.to_picture[-1].weight.grad.abs().sum((1, 2, 3))
+    object_channels = module.generator.object.synthesis.to_image[-1].weight.grad.abs().sum((1, 2, 3))
     assert object_channels.shape == (15,) and (object_channels > 0).all()  # 4 shape images, then the texture
-    assert (module.generator.surroundings.synthesis.to_picture[-1].weight.grad.abs().sum((1, 2, 3)) > 0).all()
+    assert (module.generator.background.synthesis.to_image[-1].weight.grad.abs().sum((1, 2, 3)) > 0).all()
 
 
 def test_evaluation_is_at_the_last_resolution_and_says_so(tmp_path):
-    module, data = meshgan(), pictures(1)
+    module, data = meshgan(), images(1)
     run = trainer(tmp_path, limit_val_batches=1.0)
     notes = {}
-    for images in (0, 12, 24):
-        module.images_seen = images
+    for count in (0, 12, 24):
+        module.images_seen = count
         assert run.validate(module, data, verbose=False)[0]["fid"] > 0
-        notes[images] = module.evaluation_note.removeprefix(
-            "extractor renders_small, 8 generated against 8 real pictures"
-        )
+        notes[count] = module.evaluation_note.removeprefix("extractor renders_small, 8 generated against 8 real images")
         z = module.latents(2, "test")
-        first = module.evaluated(z, "key")
-        assert first.shape == (2, 3, 16, 16) and torch.equal(first, module.evaluated(z, "key"))
+        first = module.generate_for_metrics(z, "key")
+        assert first.shape == (2, 3, 16, 16) and torch.equal(first, module.generate_for_metrics(z, "key"))
     assert notes == {0: ", generated at 8² and enlarged to 16²", 12: ", 16² faded in by 25%", 24: ""}
 
 
 def test_depth_is_measured_where_the_truth_is_known(tmp_path):
     """Against its own samples from the front a generator is right; the note counts them."""
-    module, data = meshgan(), pictures(1)
+    module, data = meshgan(), images(1)
     module.images_seen = 24
     truth = module.seeded_scenes(module.latents(8, "depth"), "depth").mesh
 
@@ -277,7 +275,7 @@ def test_depth_is_measured_where_the_truth_is_known(tmp_path):
 def test_sheets_and_samples():
     module = meshgan()
     module.images_seen = 24
-    assert {k: tuple(v.shape) for k, v in module.sheets(2, 3, seed=0).items()} == {
+    assert {k: tuple(v.shape) for k, v in module.sample_grids(2, 3, seed=0).items()} == {
         "samples": (6, 3, 16, 16),
         "normals": (6, 3, 16, 16),
         "textures": (6, 3, 32, 32),
@@ -311,7 +309,7 @@ def test_parts_that_do_not_fit_are_refused(tmp_path):
     for renderer in (OpenGLRenderer(16), AbsorptionRenderer(16)):
         with pytest.raises(InputError, match="must draw meshes and pass gradients"):
             MeshGANModule(MeshGenerator(16, 8, **TINY), StyleGANDiscriminator(16, **TINY), renderer, VIEWS)
-    with pytest.raises(InputError, match="real pictures are 3 x 32 x 32, the last phase of growth is 3 x 16 x 16"):
-        trainer(tmp_path).fit(meshgan(), pictures(1, size=32))
-    with pytest.raises(InputError, match="real pictures are 1 x 16 x 16"):
-        trainer(tmp_path).fit(meshgan(), pictures(1, channels=1))
+    with pytest.raises(InputError, match="real images are 3 x 32 x 32, the last phase of growth is 3 x 16 x 16"):
+        trainer(tmp_path).fit(meshgan(), images(1, size=32))
+    with pytest.raises(InputError, match="real images are 1 x 16 x 16"):
+        trainer(tmp_path).fit(meshgan(), images(1, channels=1))

@@ -12,8 +12,8 @@ CUT = [
     "--trainer.devices=1",
     "--data.init_args.batch_size=2",
     "--data.init_args.total_kimg=0.004",
-    "--data.init_args.pictures=4",
-    "--data.init_args.reference_pictures=4",
+    "--data.init_args.images=4",
+    "--data.init_args.reference_images=4",
     *(f"--model.init_args.{part}.init_args.channel_base=64" for part in ("generator", "discriminator")),
 ]
 SOFT = ["--model", "model/meshgan_soft.yaml"]

@@ -95,7 +95,7 @@ def test_colour_is_drawn_learnt_and_shown():
     module = voxel_gan(EmissionAbsorptionRenderer(16), out_channels=4, channels=3)
     shapes = module.shapes(module.latents(6, "test"))
     assert shapes.occupancy.shape == (6, 1, 8, 8, 8) and shapes.color.shape == (6, 3, 8, 8, 8)
-    sheets = module.sheets(2, 3, seed=0)
+    sheets = module.sample_grids(2, 3, seed=0)
     assert {k: tuple(v.shape) for k, v in sheets.items()} == {
         "samples": (6, 1, 16, 16),
         "normals": (6, 3, 16, 16),
@@ -135,10 +135,10 @@ def test_a_resumed_run_goes_on_bit_for_bit(tmp_path):
 
 
 def test_evaluation_sees_thresholded_shapes_from_the_reference_views(tmp_path):
-    """Limited viewpoints in training, all around in evaluation, of real and of generated pictures."""
+    """Limited viewpoints in training, all around in evaluation, of real and of generated images."""
     limited, around = ViewDistribution((-60, 60), (15, 60)), ViewDistribution()
     data = renders(steps=1, reference_views=around)
-    assert renders().reference_key == data.reference_key  # the same pictures, drawn once
+    assert renders().reference_key == data.reference_key  # the same images, drawn once
     asked = []
 
     class Views(ViewDistribution):
@@ -154,7 +154,7 @@ def test_evaluation_sees_thresholded_shapes_from_the_reference_views(tmp_path):
     first = trainer(tmp_path, limit_val_batches=1.0).validate(module, data, verbose=False)[0]
     assert set(asked) == {data.reference_views}
     assert first["fid"] > 0 and {"occupancy", "pairwise_iou"} <= first.keys()
-    assert module.evaluation_note == "extractor renders_small, 8 generated against 8 real pictures"
+    assert module.evaluation_note == "extractor renders_small, 8 generated against 8 real images"
     asked.clear()
     trainer(tmp_path).fit(module, data)
     assert set(asked) == {module.views}
@@ -172,17 +172,17 @@ def test_renderers_that_cannot_teach_are_refused():
 
 
 def test_parts_that_do_not_fit_are_refused():
-    with pytest.raises(InputError, match=r"draws 16² pictures, differentiable_renderer.image_size says 32; set both"):
+    with pytest.raises(InputError, match=r"draws 16² images, differentiable_renderer.image_size says 32; set both"):
         voxel_gan(AbsorptionRenderer(32))
     with pytest.raises(
         InputError, match=r"AbsorptionRenderer draws no colour, generator.out_channels says 4; set it to 1"
     ):
         voxel_gan(out_channels=4, channels=3)
-    with pytest.raises(InputError, match=r"gives pictures of 3, discriminator.channels says 1; set it to 3"):
+    with pytest.raises(InputError, match=r"gives images of 3, discriminator.channels says 1; set it to 3"):
         voxel_gan(EmissionAbsorptionRenderer(16), out_channels=4)
 
 
-def test_pictures_unlike_the_data_are_refused(tmp_path):
+def test_images_unlike_the_data_are_refused(tmp_path):
     module = voxel_gan(EmissionAbsorptionRenderer(16), out_channels=4, channels=3)
-    with pytest.raises(InputError, match="real pictures are 1 x 16 x 16, generated ones 3 x 16 x 16"):
+    with pytest.raises(InputError, match="real images are 1 x 16 x 16, generated ones 3 x 16 x 16"):
         trainer(tmp_path).fit(module, renders(steps=1))

@@ -101,7 +101,7 @@ def test_mean_head_is_seen_by_half():
     assert not mean.depth.isnan().any()
 
 
-def test_nearest_head_goes_by_the_picture():
+def test_nearest_head_goes_by_the_image():
     heads = batch(dome(color=0.2), dome(color=0.9))
     assert nearest_heads(batch(dome(color=0.8), dome(color=0.3)).image, heads.image).tolist() == [1, 0]
 

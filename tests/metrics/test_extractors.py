@@ -5,7 +5,7 @@ import threading
 import pytest
 import torch
 
-from metrics import PictureFID, extractors, load_extractor
+from metrics import ImageFID, extractors, load_extractor
 from networks import InceptionV3
 from renderers import InputError
 
@@ -65,20 +65,20 @@ def test_the_published_file_is_named_as_it_is():
     assert len(extractors.IMAGENET_SHA256) == 64
 
 
-def test_imagenet_features_of_one_picture_alone_and_in_a_batch(trusted):
+def test_imagenet_features_of_one_image_alone_and_in_a_batch(trusted):
     extractor = load_extractor("imagenet", trusted)
     assert extractor.num_features == 2048 and extractor.label == "imagenet"
     extractor.network.image_size = 75  # for speed
-    pictures = torch.randint(0, 256, (5, 1, 40, 40), dtype=torch.uint8)
-    together = extractor(pictures)
+    images = torch.randint(0, 256, (5, 1, 40, 40), dtype=torch.uint8)
+    together = extractor(images)
     assert together.dtype == torch.float64
-    assert torch.allclose(torch.cat([extractor(p[None]) for p in pictures]), together, rtol=1e-12, atol=1e-12)
-    assert torch.allclose(extractor(pictures.repeat(1, 3, 1, 1)), together, rtol=1e-12, atol=1e-12)
-    fid = PictureFID(extractor)
-    fid.update(pictures, real=True)
-    fid.update(pictures.flip(0), real=False)
+    assert torch.allclose(torch.cat([extractor(p[None]) for p in images]), together, rtol=1e-12, atol=1e-12)
+    assert torch.allclose(extractor(images.repeat(1, 3, 1, 1)), together, rtol=1e-12, atol=1e-12)
+    fid = ImageFID(extractor)
+    fid.update(images, real=True)
+    fid.update(images.flip(0), real=False)
     assert abs(fid.compute()) < 1e-4
-    assert fid.describe(5, 5) == "extractor imagenet, 5 generated against 5 real pictures"
+    assert fid.describe(5, 5) == "extractor imagenet, 5 generated against 5 real images"
 
 
 def test_imagenet_weights_are_fetched_once(server, tmp_path):

@@ -3,7 +3,7 @@ import pytest
 import scipy.linalg
 import torch
 
-from metrics import PictureFID, fid_between, load_extractor, to_bytes
+from metrics import ImageFID, fid_between, load_extractor, to_bytes
 from renderers import InputError
 
 
@@ -12,7 +12,7 @@ def extractor():
     return load_extractor("renders_small")
 
 
-def pictures(n: int, seed: int, brightness: float = 1.0) -> torch.Tensor:
+def images(n: int, seed: int, brightness: float = 1.0) -> torch.Tensor:
     """Soft random blobs, (n, 1, 64, 64) bytes."""
     noise = torch.rand(n, 1, 8, 8, generator=torch.Generator().manual_seed(seed)) * brightness
     return to_bytes(torch.nn.functional.interpolate(noise, (64, 64), mode="bilinear"))
@@ -26,52 +26,52 @@ def numpy_fid(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def test_fid_is_the_numpy_formula_in_float64(extractor):
-    a, b = pictures(400, 0), pictures(300, 1, 0.7)
+    a, b = images(400, 0), images(300, 1, 0.7)
     ours = fid_between([a], [b], extractor)
     assert ours == pytest.approx(numpy_fid(extractor(a).numpy(), extractor(b).numpy()), rel=1e-6)
     assert ours > 0.01
 
 
 def test_identical_sets_have_none(extractor):
-    a = pictures(300, 0)
+    a = images(300, 0)
     assert abs(fid_between([a], [a.flip(0)], extractor)) < 1e-4
 
 
 def test_the_batch_size_does_not_matter(extractor):
-    a, b = pictures(200, 0), pictures(200, 1, 0.7)
+    a, b = images(200, 0), images(200, 1, 0.7)
     assert fid_between(a.split(1), b.split(7), extractor) == pytest.approx(fid_between([a], [b], extractor), abs=1e-8)
 
 
-def test_worse_pictures_are_farther(extractor):
-    a = pictures(300, 0)
-    distances = [fid_between([a], [pictures(300, 1, s)], extractor) for s in (1.0, 0.8, 0.5, 0.1)]
+def test_worse_images_are_farther(extractor):
+    a = images(300, 0)
+    distances = [fid_between([a], [images(300, 1, s)], extractor) for s in (1.0, 0.8, 0.5, 0.1)]
     assert distances == sorted(distances)
 
 
 def test_floats_are_rounded_to_bytes(extractor):
-    a, b = pictures(100, 0), pictures(100, 1)
+    a, b = images(100, 0), images(100, 1)
     assert fid_between([a.float() / 255], [b], extractor) == pytest.approx(fid_between([a], [b], extractor), abs=1e-9)
 
 
 def test_real_statistics_are_kept_under_their_key(extractor, tmp_path):
-    first = PictureFID(extractor, tmp_path)
-    first.update(pictures(100, 0), real=True)
+    first = ImageFID(extractor, tmp_path)
+    first.update(images(100, 0), real=True)
     first.save_real("chairs")
-    second = PictureFID(extractor, tmp_path)
+    second = ImageFID(extractor, tmp_path)
     assert not second.load_real("couches")
     assert second.load_real("chairs")
     for fid in (first, second):
-        fid.update(pictures(100, 1), real=False)
+        fid.update(images(100, 1), real=False)
     assert first.compute() == second.compute()
     assert first.counts() == {"real": 100, "fake": 100}
     next(tmp_path.iterdir()).write_bytes(b"damaged")
-    assert not PictureFID(extractor, tmp_path).load_real("chairs")
+    assert not ImageFID(extractor, tmp_path).load_real("chairs")
 
 
-def test_too_few_pictures_are_said(extractor):
-    fid = PictureFID(extractor)
-    fid.update(pictures(1, 0), real=True)
-    with pytest.raises(ValueError, match="at least two pictures"):
+def test_too_few_images_are_said(extractor):
+    fid = ImageFID(extractor)
+    fid.update(images(1, 0), real=True)
+    with pytest.raises(ValueError, match="at least two images"):
         fid.compute()
 
 

@@ -3,7 +3,7 @@ import pytest
 import torch
 from torchmetrics.image.kid import poly_mmd
 
-from metrics import KernelDistance, PictureFID, load_extractor, polynomial_mmd2, to_bytes
+from metrics import ImageFID, KernelDistance, load_extractor, polynomial_mmd2, to_bytes
 from renderers import InputError
 
 
@@ -78,14 +78,12 @@ def test_global_randomness_is_left_alone():
     assert torch.equal(torch.rand(1), expected)
 
 
-def test_too_few_pictures_are_one_sentence():
-    with pytest.raises(
-        InputError, match=r"subsets of 1,000 pictures and there are 62 generated ones; set kid_subset to"
-    ):
+def test_too_few_images_are_one_sentence():
+    with pytest.raises(InputError, match=r"subsets of 1,000 images and there are 62 generated ones; set kid_subset to"):
         kid(features(1200, 0), features(62, 1))
     with pytest.raises(InputError, match="there are 0 real ones"):
         KernelDistance().compute()
-    with pytest.raises(InputError, match="at least 2 pictures"):
+    with pytest.raises(InputError, match="at least 2 images"):
         KernelDistance(1)
 
 
@@ -95,31 +93,31 @@ def test_it_stands_beside_fid_on_one_forward(tmp_path):
     hook = extractor.register_forward_hook(lambda *_: asked.append(1))
     noise = torch.Generator().manual_seed(0)
     a, b = (to_bytes(torch.rand(40, 1, 64, 64, generator=noise)) for _ in range(2))
-    fid = PictureFID(extractor, tmp_path, kid_subset=20)
+    fid = ImageFID(extractor, tmp_path, kid_subset=20)
     fid.update(a, real=True)
     fid.update(b, real=False)
     assert len(asked) == 2
     hook.remove()
-    plain = PictureFID(extractor)
+    plain = ImageFID(extractor)
     plain.update(a, real=True)
     plain.update(b, real=False)
     figures = fid.figures()
     assert figures.keys() == {"fid", "kid", "kid_std"} and plain.figures() == {"fid": figures["fid"]}
     assert figures["kid"] == pytest.approx(kid(extractor(a), extractor(b), 20)[0], rel=1e-9)
-    assert fid.describe(40, 40).endswith("40 real pictures, KID over 100 subsets of 20")
+    assert fid.describe(40, 40).endswith("40 real images, KID over 100 subsets of 20")
     assert (fid.needed, plain.needed) == (20, 2)
 
     fid.save_real("key")
     fid.reset()
     assert fid.counts() == {"real": 40, "fake": 0}
-    again = PictureFID(extractor, tmp_path, kid_subset=20)
+    again = ImageFID(extractor, tmp_path, kid_subset=20)
     assert again.load_real("key")
-    assert not PictureFID(extractor, tmp_path).load_real("key")
+    assert not ImageFID(extractor, tmp_path).load_real("key")
     again.update(b, real=False)
     assert again.figures() == pytest.approx(figures, rel=1e-12)
 
 
-def test_a_reset_keeps_the_real_pictures():
+def test_a_reset_keeps_the_real_images():
     metric = KernelDistance(10, 5)
     metric.update(features(20, 0), real=True)
     metric.update(features(20, 1), real=False)

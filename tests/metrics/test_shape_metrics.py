@@ -9,7 +9,7 @@ from metrics import (
     iou_matrix,
     mean_pairwise_iou,
     minimum_matching_distance,
-    nearest_neighbour_accuracy,
+    nearest_neighbor_accuracy,
     nearest_training_iou,
     surface_clouds,
 )
@@ -68,7 +68,7 @@ def test_what_the_figures_mean():
     collapsed = compare_clouds(a[:1].repeat(8, 1, 1), a)
     assert collapsed["coverage"] == 1 / 8 and collapsed["mmd"] > 0
     ties = torch.ones(2, 2, dtype=torch.float64)
-    assert nearest_neighbour_accuracy(ties, ties, ties) == 0.5
+    assert nearest_neighbor_accuracy(ties, ties, ties) == 0.5
     assert coverage(ties) == 0.5 and minimum_matching_distance(ties) == 1
 
 

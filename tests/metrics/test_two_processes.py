@@ -1,4 +1,4 @@
-"""FID and KID of pictures shared between two processes are those of one."""
+"""FID and KID of images shared between two processes are those of one."""
 
 import json
 import os
@@ -13,13 +13,13 @@ ROOT = Path(__file__).parents[2]
 CODE = """
 import json, sys
 import torch
-from metrics import PictureFID, load_extractor, to_bytes
+from metrics import ImageFID, load_extractor, to_bytes
 
 rank, ranks, store = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
 if ranks > 1:
     torch.distributed.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=ranks)
 noise = torch.rand(2, 150, 1, 32, 32, generator=torch.Generator().manual_seed(0))
-fid = PictureFID(load_extractor("renders_small"), kid_subset=50)
+fid = ImageFID(load_extractor("renders_small"), kid_subset=50)
 fid.update(to_bytes(noise[0, rank::ranks]), real=True)
 fid.update(to_bytes(noise[1, rank::ranks] * 0.7), real=False)
 print(json.dumps(fid.figures()))

@@ -46,7 +46,7 @@ def test_published_names_and_shapes_are_all_there_are():
 
 @torch.no_grad()
 def test_features_are_those_of_the_tf_port():
-    """The numbers are torch-fidelity 0.3.0's in float64, for the same weights and picture."""
+    """The numbers are torch-fidelity 0.3.0's in float64, for the same weights and image."""
     bytes_ = (torch.arange(3 * 40 * 50, dtype=torch.float64) * 37 % 256).view(1, 3, 40, 50)
     features = published_network().features(bytes_ / 255)
     assert features.shape == (1, 2048)
@@ -101,12 +101,12 @@ def test_a_size_too_small_is_refused():
 def test_it_learns():
     torch.manual_seed(0)
     network = InceptionV3(["dark", "bright"], image_size=75)
-    pictures = torch.cat([torch.rand(4, 1, 75, 75) * 0.3, 0.7 + torch.rand(4, 1, 75, 75) * 0.3])
+    images = torch.cat([torch.rand(4, 1, 75, 75) * 0.3, 0.7 + torch.rand(4, 1, 75, 75) * 0.3])
     labels = torch.tensor([0] * 4 + [1] * 4)
     optimizer = torch.optim.AdamW(network.parameters(), 1e-3)
     losses = []
     for _ in range(3):
-        loss = torch.nn.functional.cross_entropy(network(pictures), labels)
+        loss = torch.nn.functional.cross_entropy(network(images), labels)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -8,7 +8,7 @@ from scipy import ndimage
 from networks import MeshGenerator, draw_offsets
 from networks.mesh_generator import crop, gaussian, limit, pyramid, unlimit
 from networks.stylegan_layers import double, halve
-from renderers import Camera, InputError, SoftRasterizer, TriangleMesh, sheet
+from renderers import Camera, InputError, SoftRasterizer, TriangleMesh, grid_mesh
 
 
 def small(image_size=32, **kwargs) -> MeshGenerator:
@@ -34,17 +34,17 @@ def latents(batch=2) -> torch.Tensor:
 def test_sizes_of_section_6():
     generator = small()
     assert generator.sizes == [4, 8, 16, 32] and generator.latent_size == 32
-    assert generator.object.out_channels == 15 and generator.surroundings.out_channels == 3
+    assert generator.object.out_channels == 15 and generator.background.out_channels == 3
     for size in (8, 32):
         scene = generator(latents(), size, generator=seeded())
         assert isinstance(scene.mesh, TriangleMesh) and len(scene) == 2
         assert scene.mesh.vertices.shape == (2, size**2, 3)
-        assert scene.mesh.texture.shape == scene.surroundings.shape == (2, 3, 2 * size, 2 * size)
+        assert scene.mesh.texture.shape == scene.full_background.shape == (2, 3, 2 * size, 2 * size)
         assert scene.background.shape == (2, 3, size, size)
-        faces, uvs = sheet(size)
+        faces, uvs = grid_mesh(size)
         assert torch.equal(scene.mesh.faces, faces) and torch.equal(scene.mesh.uvs, uvs)
         assert generator(latents(), size, generator=seeded()).mesh.faces is scene.mesh.faces
-        for colors in (scene.mesh.texture, scene.surroundings):
+        for colors in (scene.mesh.texture, scene.full_background):
             assert 0 <= colors.min() and colors.max() <= 1
     assert not any(name.startswith(("faces", "uvs", "disc")) for name in generator.state_dict())
 
@@ -79,7 +79,7 @@ def test_blur_keeps_the_mean():
 
 
 def test_shapes_do_not_jump_when_a_resolution_begins():
-    """At fade 0 the pictures are doubled ones, and twice the sigma in pixels blurs them as before."""
+    """At fade 0 the images are doubled ones, and twice the sigma in pixels blurs them as before."""
     images = torch.randn(4, 3, 16, 16)
     before = pyramid(images[None])
     stretched = (halve(pyramid(double(images)[None], 2.0)) - before).std()
@@ -126,18 +126,18 @@ def test_ablations():
 
 
 def test_background_is_cropped_where_told():
-    pictures = torch.rand(3, 3, 16, 16)
+    images = torch.rand(3, 3, 16, 16)
     offsets = torch.tensor([[0, 0], [8, 3], [5, 8]])
-    cut = crop(pictures, offsets)
-    assert torch.equal(cut[0], pictures[0, :, :8, :8]) and torch.equal(cut[1], pictures[1, :, 8:, 3:11])
-    assert torch.equal(crop(pictures, None)[2], pictures[2, :, 4:12, 4:12])
+    cut = crop(images, offsets)
+    assert torch.equal(cut[0], images[0, :, :8, :8]) and torch.equal(cut[1], images[1, :, 8:, 3:11])
+    assert torch.equal(crop(images, None)[2], images[2, :, 4:12, 4:12])
     with pytest.raises(ValueError, match="offsets must lie between 0 and 8"):
-        crop(pictures, torch.tensor([[0, 0], [9, 0], [0, 0]]))
+        crop(images, torch.tensor([[0, 0], [9, 0], [0, 0]]))
     drawn = draw_offsets(2000, 8, seeded())
     assert torch.equal(drawn, draw_offsets(2000, 8, seeded()))
     assert drawn.unique().tolist() == list(range(9))
     scene = small(8)(latents(3), offsets=offsets, generator=seeded())
-    assert torch.equal(scene.background, crop(scene.surroundings, offsets))
+    assert torch.equal(scene.background, crop(scene.full_background, offsets))
 
 
 def test_object_and_background_are_independent():
@@ -145,7 +145,7 @@ def test_object_and_background_are_independent():
     first = generator(z, noise="zero")
     other = generator(torch.cat([z[:, :16], -z[:, 16:]], 1), noise="zero")
     assert torch.equal(other.mesh.vertices, first.mesh.vertices) and torch.equal(other.mesh.texture, first.mesh.texture)
-    assert not torch.allclose(other.surroundings, first.surroundings)
+    assert not torch.allclose(other.full_background, first.full_background)
 
 
 def test_all_randomness_is_passed():
@@ -163,7 +163,7 @@ def test_all_randomness_is_passed():
 
     stream = seeded()
     parts = [
-        (n.draw_crossover(16, stream), n.draw_noise(2, 16, stream)) for n in (generator.object, generator.surroundings)
+        (n.draw_crossover(16, stream), n.draw_noise(2, 16, stream)) for n in (generator.object, generator.background)
     ]
     given = generator(z, mix=-z, crossover=(parts[0][0], parts[1][0]), noise=(parts[0][1], parts[1][1]))
     assert torch.equal(given.mesh.vertices, first.mesh.vertices) and torch.equal(given.background, first.background)
@@ -179,7 +179,7 @@ def test_fade_begins_with_the_previous_texture():
     generator = small().eval()
     before, after = generator(latents(), 16, noise="fixed"), generator(latents(), 32, 0.0, noise="fixed")
     assert torch.allclose(after.mesh.texture, double(before.mesh.texture), atol=1e-6)
-    assert torch.allclose(after.surroundings, double(before.surroundings), atol=1e-6)
+    assert torch.allclose(after.full_background, double(before.full_background), atol=1e-6)
 
 
 def test_sizes_that_are_not_there_are_refused():
@@ -190,7 +190,7 @@ def test_sizes_that_are_not_there_are_refused():
 
 
 @pytest.mark.parametrize("size", [16, 32])
-def test_training_starts_with_one_disc_a_picture(size):
+def test_training_starts_with_one_disc_an_image(size):
     scene = small()(latents(4), size, generator=seeded())
     rendering = SoftRasterizer(32)(scene.mesh, Camera.orbit([0.0, 45.0, -45.0, 0.0], [0.0, 15.0, 0.0, -15.0], fov=10.0))
     assert rendering.image.shape == (4, 3, 32, 32) and rendering.image.isfinite().all()
@@ -208,7 +208,7 @@ def test_gradients_reach_every_weight_through_the_rasterizer():
     for size in (4, 8):
         scene = generator(latents(), size, 0.5, offsets=draw_offsets(2, size, seeded()), generator=seeded())
         camera = Camera.orbit([20.0, -30.0], 10.0, fov=10.0)
-        picture = SoftRasterizer(size)(scene.mesh, camera, scene.background).image
-        (picture * torch.randn(picture.shape, generator=seeded())).sum().backward()
+        image = SoftRasterizer(size)(scene.mesh, camera, scene.background).image
+        (image * torch.randn(image.shape, generator=seeded())).sum().backward()
     for name, parameter in generator.named_parameters():
         assert parameter.grad is not None and parameter.grad.abs().max() > 0, name

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from networks import StyleGANDiscriminator, StyleGANGenerator
-from renderers import sheet
+from renderers import grid_mesh
 
 PAGE = (Path(__file__).parents[2] / "docs/meshgan.md").read_text()
 NONE = "–"
@@ -22,7 +22,7 @@ def generator_column(network: StyleGANGenerator) -> list[str]:
     blocks = [count(*synthesis.layers[2 * i : 2 * i + 2]) for i in range(synthesis.levels)]
     blocks[0] += synthesis.constant.numel()
     blocks = [f"{n:,}" for n in blocks] + [NONE] * (7 - synthesis.levels)
-    return [f"{count(network.mapping):,}", *blocks, f"{count(synthesis.to_picture):,}", f"{count(network):,}"]
+    return [f"{count(network.mapping):,}", *blocks, f"{count(synthesis.to_image):,}", f"{count(network):,}"]
 
 
 def shapes(network: StyleGANGenerator) -> list[str]:
@@ -48,7 +48,7 @@ def test_the_discriminators_table():
         d = StyleGANDiscriminator(128)
     blocks = [(d.first[i], d.second[i]) for i in reversed(range(5))] + [(d.last, d.hidden, d.logit)]
     widths = [128, 256, 512, 512, 512, 512]
-    shown = [["3 × 128²", f"{count(d.from_picture):,}"]]
+    shown = [["3 × 128²", f"{count(d.from_image):,}"]]
     shown += [
         [f"{w} × {128 >> i}²", f"{count(*block):,}"] for i, (w, block) in enumerate(zip(widths, blocks, strict=True))
     ]
@@ -57,5 +57,5 @@ def test_the_discriminators_table():
 
 
 def test_the_sheet_that_the_page_tells_of():
-    faces, _ = sheet(128)
+    faces, _ = grid_mesh(128)
     assert f"{len(faces):,} triangles on {len(faces.unique()):,} of" in PAGE

@@ -59,12 +59,12 @@ def test_discriminator_layers_have_spectral_norm_one():
 
 def test_discriminator_stands_still_in_eval_mode():
     discriminator = DCGANDiscriminator(16, width=8).eval()
-    picture = torch.rand(1, 1, 16, 16)
-    first = discriminator(picture)
-    discriminator.train()(picture)
-    assert not torch.equal(discriminator.eval()(picture), first)
-    second = discriminator(picture)
-    assert torch.equal(discriminator(picture), second)
+    image = torch.rand(1, 1, 16, 16)
+    first = discriminator(image)
+    discriminator.train()(image)
+    assert not torch.equal(discriminator.eval()(image), first)
+    second = discriminator(image)
+    assert torch.equal(discriminator(image), second)
 
 
 def test_cells_compute_the_strided_convolution():
@@ -74,11 +74,11 @@ def test_cells_compute_the_strided_convolution():
     assert torch.allclose(layer(x), expected, atol=1e-5)
 
 
-@pytest.mark.parametrize(("lattice", "picture", "trunk"), [(16, 16, None), (32, 32, 8), (32, 64, 16), (16, 8, None)])
-def test_rendernet_is_parametric_in_size(lattice, picture, trunk):
-    network = RenderNet(lattice, picture, width=16, channels_3d=(2, 4, 4), trunk_size=trunk)
+@pytest.mark.parametrize(("lattice", "image", "trunk"), [(16, 16, None), (32, 32, 8), (32, 64, 16), (16, 8, None)])
+def test_rendernet_is_parametric_in_size(lattice, image, trunk):
+    network = RenderNet(lattice, image, width=16, channels_3d=(2, 4, 4), trunk_size=trunk)
     drawn = network(torch.rand(2, 1, lattice, lattice, lattice))
-    assert drawn.shape == (2, 1, picture, picture)
+    assert drawn.shape == (2, 1, image, image)
 
 
 def test_rendernet_has_the_papers_blocks():
@@ -88,7 +88,7 @@ def test_rendernet_has_the_papers_blocks():
     assert network.projection[0].in_channels == 896  # 28 depths of 32 channels: 112 of 128 voxels, halved twice
 
 
-def test_rendernet_starts_as_a_faint_picture_and_learns():
+def test_rendernet_starts_as_a_faint_image_and_learns():
     """At a plain initialization it falls to saturated black and stays there."""
     torch.manual_seed(0)
     network = RenderNet(16, 16, width=32, channels_3d=(4, 8, 8))
@@ -107,22 +107,22 @@ def test_rendernet_starts_as_a_faint_picture_and_learns():
     assert (network(grids) - target).square().sum() / target.square().sum() < 0.2
 
 
-def test_classifier_takes_any_picture():
+def test_classifier_takes_any_image():
     classifier = RenderClassifier(["a", "b"], width=4, num_features=8)
     assert classifier(torch.rand(2, 3, 100, 100)).shape == (2, 2)
     assert classifier.features(torch.rand(2, 1, 64, 64)).shape == (2, 8)
 
 
 @pytest.mark.parametrize(("size", "channels"), [(8, 1), (64, 3), (128, 1)])
-def test_picture_generator_gives_any_power_of_two(size, channels):
-    pictures = DCGANGenerator(size, latent_size=10, width=32, channels=channels)(torch.randn(2, 10))
-    assert pictures.shape == (2, channels, size, size)
-    assert 0 <= pictures.min() and pictures.max() <= 1
+def test_image_generator_gives_any_power_of_two(size, channels):
+    images = DCGANGenerator(size, latent_size=10, width=32, channels=channels)(torch.randn(2, 10))
+    assert images.shape == (2, channels, size, size)
+    assert 0 <= images.min() and images.max() <= 1
     with pytest.raises(ValueError, match="image_size must be a power of two of at least 8, got 100"):
         DCGANGenerator(100)
 
 
-def test_picture_generator_mirrors_the_discriminator():
+def test_image_generator_mirrors_the_discriminator():
     def channels(network: torch.nn.Module, kind: type) -> list[tuple[int, int]]:
         return [(m.in_channels, m.out_channels) for m in network.layers if isinstance(m, kind)]
 

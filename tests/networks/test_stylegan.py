@@ -12,7 +12,7 @@ from networks.stylegan_layers import (
     StyledLayer,
     blur,
     double,
-    fade_pictures,
+    fade_images,
     halve,
     minibatch_stddev,
     pixel_norm,
@@ -83,7 +83,7 @@ def test_generator_has_the_published_layers(resolution, total):
             (layer.bias.numel(), count(layer) + (synthesis.constant.numel() if i == 0 else 0))
             for i, layer in enumerate(synthesis.layers[2 * level : 2 * level + 2], 2 * level)
         ]
-        + [(3, count(synthesis.to_picture[level]))]
+        + [(3, count(synthesis.to_image[level]))]
         for level in range(levels)
     ]
     assert layers == published(PUBLISHED_G, levels)
@@ -96,8 +96,8 @@ def test_generator_has_the_published_layers(resolution, total):
 def test_discriminator_has_the_published_layers(resolution, total):
     with torch.device("meta"):
         network = StyleGANDiscriminator(resolution)
-    layers = [[network.from_picture[0], network.last, network.hidden]]
-    layers += [list(row) for row in zip(network.from_picture[1:], network.first, network.second, strict=True)]
+    layers = [[network.from_image[0], network.last, network.hidden]]
+    layers += [list(row) for row in zip(network.from_image[1:], network.first, network.second, strict=True)]
     assert [[(row.bias.numel(), count(row)) for row in rows] for rows in layers] == published(PUBLISHED_D, len(layers))
     assert count(network) == total
 
@@ -221,15 +221,15 @@ def test_generator_fades_in():
 
 
 def test_discriminator_fades_in():
-    discriminator, pictures = small_discriminator(), torch.rand(4, 3, 16, 16)
-    assert torch.allclose(discriminator(pictures, 0.0), discriminator(halve(pictures)), atol=1e-6)
-    logits = [discriminator(pictures, fade) for fade in (0.0, 0.5, 1.0)]
-    assert torch.equal(logits[2], discriminator(pictures)) and not torch.allclose(logits[0], logits[2])
+    discriminator, images = small_discriminator(), torch.rand(4, 3, 16, 16)
+    assert torch.allclose(discriminator(images, 0.0), discriminator(halve(images)), atol=1e-6)
+    logits = [discriminator(images, fade) for fade in (0.0, 0.5, 1.0)]
+    assert torch.equal(logits[2], discriminator(images)) and not torch.allclose(logits[0], logits[2])
     assert logits[1].shape == (4,)
-    blocks = fade_pictures(pictures, 0.0)
+    blocks = fade_images(images, 0.0)
     assert torch.equal(blocks[..., ::2, ::2], blocks[..., 1::2, 1::2])
-    assert torch.allclose(fade_pictures(pictures, 0.75), 0.25 * blocks + 0.75 * pictures)
-    assert fade_pictures(pictures, 1) is pictures
+    assert torch.allclose(fade_images(images, 0.75), 0.25 * blocks + 0.75 * images)
+    assert fade_images(images, 1) is images
 
 
 def test_growth_that_is_not_there_is_refused():
@@ -302,8 +302,8 @@ def test_truncation_pulls_toward_the_average():
     assert torch.allclose(half[:, :8], (full[:, :8] + network.style_average) / 2) and torch.equal(
         half[:, 8:], full[:, 8:]
     )
-    pictures = network(z, truncation=0.0, truncation_cutoff=None, noise="zero")
-    assert torch.allclose(pictures[0], pictures[1], atol=1e-5)
+    images = network(z, truncation=0.0, truncation_cutoff=None, noise="zero")
+    assert torch.allclose(images[0], images[1], atol=1e-5)
 
 
 def test_average_style_moves_in_training_alone():
@@ -323,8 +323,8 @@ def test_average_style_moves_in_training_alone():
 def test_gradients_reach_every_weight():
     generator, discriminator = small_generator(), small_discriminator()
     for resolution in (4, 8, 16):
-        pictures = generator(torch.randn(4, 16), resolution, generator=seeded())
-        discriminator(pictures.sigmoid()).sum().backward()
+        images = generator(torch.randn(4, 16), resolution, generator=seeded())
+        discriminator(images.sigmoid()).sum().backward()
     for network in (generator, discriminator):
         for name, parameter in network.named_parameters():
             assert parameter.grad is not None and parameter.grad.abs().max() > 0, name

@@ -13,7 +13,7 @@ from renderers import (
     TriangleMesh,
     ViewDistribution,
     VisualHullRenderer,
-    sheet,
+    grid_mesh,
 )
 
 SIZE = 128
@@ -39,7 +39,7 @@ def test_volumes_and_opengl_agree_about_a_solid(volume, backend, fov):
 
 def bumpy(batch: int) -> TriangleMesh:
     """A sheet with hills before hills (self-occlusion), seen from the front by most views."""
-    faces, uvs = sheet(40)
+    faces, uvs = grid_mesh(40)
     x, y = 2 * uvs[:, 0] - 1, 1 - 2 * uvs[:, 1]
     z = 0.15 * (4 * x + 1).sin() * (5 * y).cos()
     vertices = torch.stack([0.7 * x, 0.6 * y, z], -1)
@@ -49,8 +49,8 @@ def bumpy(batch: int) -> TriangleMesh:
 
 @pytest.mark.parametrize("fov", [None, 10.0, 40.0])
 @pytest.mark.parametrize("backend", ["pyrender", "moderngl"])
-@pytest.mark.parametrize("mesh", ["ball", "sheet"])
-def test_the_soft_rasterizers_crisp_layer_is_opengls_picture(mesh, backend, fov):
+@pytest.mark.parametrize("mesh", ["ball", "grid_mesh"])
+def test_the_soft_rasterizers_crisp_layer_is_opengls_image(mesh, backend, fov):
     scene = ball_mesh(4) if mesh == "ball" else bumpy(4)
     camera = views(4, fov) if mesh == "ball" else Camera.orbit([2.0, 25.0, -35.0, 10.0], [1.0, 15.0, -20.0, 30.0], fov)
     gl = OpenGLRenderer(SIZE, backend=backend, lighting="unlit")(scene, camera)

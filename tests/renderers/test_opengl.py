@@ -222,17 +222,17 @@ def test_bad_meshes_are_refused(backend):
     assert renderer(TriangleMesh(points, face), camera).alpha.sum() == 0  # a degenerate triangle is nothing
 
 
-def test_golden_picture():
-    """pyrender's picture of a chair. To renew it: delete the file, run the test, look at the new one."""
+def test_golden_image():
+    """pyrender's image of a chair. To renew it: delete the file, run the test, look at the new one."""
     scene, camera = grids(chair(), chair(leg=3)), Camera.orbit([35.0, 250.0], [25.0, -20.0])
     image = OpenGLRenderer(128)(scene, camera).image
-    picture = (torch.cat(list(image[:, 0]), 1) * 255).round().byte().numpy()
+    pixels = (torch.cat(list(image[:, 0]), 1) * 255).round().byte().numpy()
     if not GOLDEN.exists():
         GOLDEN.parent.mkdir(exist_ok=True)
-        Image.fromarray(picture).save(GOLDEN)
+        Image.fromarray(pixels).save(GOLDEN)
         pytest.fail(f"wrote {GOLDEN}: look at it, then run again")
     golden = np.asarray(Image.open(GOLDEN))
-    different = int((np.abs(picture.astype(int) - golden) > 1).sum())
+    different = int((np.abs(pixels.astype(int) - golden) > 1).sum())
     assert different <= 30, f"{different} pixels differ"
 
 

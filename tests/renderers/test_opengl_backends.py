@@ -15,7 +15,7 @@ from renderers import Camera, OpenGLRenderer, TriangleMesh, ViewDistribution, Vo
 from renderers.opengl.egl import log_renderer
 from renderers.opengl.voxel_raycast import raycaster
 from renderers.opengl.voxel_raycast.marching_cubes_table import cell_planes, surface_points
-from renderers.opengl.voxel_raycast.ray_culling import RayLister
+from renderers.opengl.voxel_raycast.ray_culling import RayCuller
 from renderers.opengl.voxel_raycast.ray_culling_numba import depth_slices
 
 
@@ -56,8 +56,8 @@ def test_edges_before_other_surface_agree(voxels, size):
 @pytest.mark.parametrize("fov", [None, 40.0])
 def test_few_pixels_are_sampled_four_times(fov, monkeypatch):
     """Those in whose first ray is no doubt are not, and edges agree all the same."""
-    marked, draw = [], raycaster._Sheet.draw_edges
-    monkeypatch.setattr(raycaster._Sheet, "draw_edges", lambda *a: (marked.append(len(a[1])), draw(*a))[1])
+    marked, draw = [], raycaster._Atlas.draw_edges
+    monkeypatch.setattr(raycaster._Atlas, "draw_edges", lambda *a: (marked.append(len(a[1])), draw(*a))[1])
     a, b = both(grids(chair(), chair(leg=3), blob(seed=1), blob(seed=2)), views(4, fov))
     assert 0.01 < sum(marked) / (4 * 128**2) < 0.03
     assert mean_difference(a.alpha, b.alpha) < 0.05
@@ -113,13 +113,13 @@ def test_meshes_agree(fov, lighting):
 def test_backends_take_turns_in_one_process():
     scene, mesh, camera = grids(blob(32), chair(32, leg=2)), ball_mesh(2), views(2)
     renderers = [OpenGLRenderer(64, backend=b) for b in ("pyrender", "moderngl", "pyrender", "moderngl")]
-    pictures = [[r(s, camera).image for s in (scene, mesh)] for _ in range(2) for r in renderers]
-    for i in range(2, len(pictures)):
-        for now, then in zip(pictures[i], pictures[i % 2], strict=True):
+    images = [[r(s, camera).image for s in (scene, mesh)] for _ in range(2) for r in renderers]
+    for i in range(2, len(images)):
+        for now, then in zip(images[i], images[i % 2], strict=True):
             assert torch.equal(now, then)
 
 
-def test_picture_alone_is_the_same_picture():
+def test_image_alone_is_the_same_image():
     scene, camera = grids(blob(), chair()), views(2)
     a = OpenGLRenderer(64, backend="moderngl")(scene, camera)
     b = OpenGLRenderer(64, backend="moderngl", geometry=False)(scene, camera)
@@ -130,7 +130,7 @@ def test_picture_alone_is_the_same_picture():
 
 @pytest.mark.parametrize("backend", ["pyrender", "moderngl"])
 @pytest.mark.parametrize("lighting", [None, "unlit"])
-def test_picture_of_a_mesh_alone_is_the_same_picture(backend, lighting):
+def test_image_of_a_mesh_alone_is_the_same_image(backend, lighting):
     scene, camera, empty = ball_mesh(3), views(3, 40.0), TriangleMesh(torch.zeros(1, 3, 3), torch.zeros(0, 3).long())
     renderers = [OpenGLRenderer(64, lighting=lighting, backend=backend, geometry=g) for g in (True, False)]
     a, b = (renderer(scene, camera) for renderer in renderers)
@@ -219,7 +219,7 @@ def test_surface_lies_between_the_points_that_stand_for_it():
 @pytest.mark.parametrize("dtype", [np.float32, bool])
 def test_packed_codes(size, cubes, dtype):
     rng = np.random.default_rng(size)
-    lister = RayLister(size, 2, 32, cubes)
+    lister = RayCuller(size, 2, 32, cubes)
     solid = rng.random((2, size, size, size)) < np.array([0.02, 0.5])[:, None, None, None]
     for _ in range(2):  # the second time in used buffers
         lister.list(solid.astype(dtype), 0.5, views(2))
@@ -236,7 +236,7 @@ def test_packed_codes(size, cubes, dtype):
 
 
 def test_values_are_looked_at_while_grids_are_packed():
-    lister = RayLister(5, 1, 16)
+    lister = RayCuller(5, 1, 16)
     grid = np.zeros((1, 5, 5, 5), np.float32)
     for value, inside in ((0.0, True), (1.0, True), (1.0005, True), (1.01, False), (-0.1, False), (np.nan, False)):
         grid[0, 1, 2, 3] = value
@@ -248,7 +248,7 @@ def test_values_are_looked_at_while_grids_are_packed():
             OpenGLRenderer(16, backend="moderngl")(grids(torch.full((5, 5, 5), value)), views(1))
 
 
-def test_every_type_of_grid_gives_the_same_picture():
+def test_every_type_of_grid_gives_the_same_image():
     solid = torch.stack([blob(24, 3), chair(24, leg=2)])[:, None]
     camera, draw = views(2), OpenGLRenderer(40, backend="moderngl")
     expected = draw(VoxelGrid(solid.float()), camera)
@@ -262,7 +262,7 @@ def test_every_type_of_grid_gives_the_same_picture():
 def test_rays_begin_before_all_surface(fov):
     """Points of surface that faces the viewer lie in a listed pixel, in a slice with surface, not before the start."""
     rng, size = np.random.default_rng(0), 50
-    lister, camera = RayLister(20, 8, size), views(8, fov)
+    lister, camera = RayCuller(20, 8, size), views(8, fov)
     solid = rng.random((8, 20, 20, 20)) > 0.97
     counts, _ = lister.list(solid, 0.5, camera)
     ends, tested = np.cumsum(counts), 0

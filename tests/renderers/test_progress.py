@@ -25,19 +25,19 @@ def clock(monkeypatch):
 
 
 def test_what_is_quick_says_nothing_in_a_log(capsys):
-    with Progress(1000, "drawing", "picture") as bar:
+    with Progress(1000, "drawing", "image") as bar:
         for _ in range(1000):
             bar.update()
     assert capsys.readouterr() == ("", "")
 
 
 def test_a_log_has_a_plain_line_now_and_then(capsys, clock):
-    with Progress(1000, "drawing", "picture") as bar:
+    with Progress(1000, "drawing", "image") as bar:
         for _ in range(1000):
             clock.now += 1
             bar.update()
     lines = capsys.readouterr().err.splitlines()
-    assert lines[0] == "drawing: 3 % (30 of 1,000 pictures), 16:10 left"
+    assert lines[0] == "drawing: 3 % (30 of 1,000 images), 16:10 left"
     assert len(lines) == 20  # one each 5 %
     assert not any("\r" in line for line in lines)
 
@@ -66,7 +66,7 @@ def test_an_error_ends_the_bar_of_a_terminal(monkeypatch):
 
     screen = Terminal()
     monkeypatch.setattr(sys, "stderr", screen)
-    with pytest.raises(ValueError), Progress(10, "drawing", "picture") as bar:
+    with pytest.raises(ValueError), Progress(10, "drawing", "image") as bar:
         bar.update(5)
         raise ValueError
     screen.write("error: it failed\n")

@@ -54,7 +54,7 @@ def test_gradient_reaches_the_occupancy():
     assert (volume.grad > 0).all()
 
 
-def test_neural_renderer_draws_the_networks_picture():
+def test_neural_renderer_draws_the_networks_image():
     class Mean(torch.nn.Module):
         def forward(self, rotated):
             return rotated.mean(2)

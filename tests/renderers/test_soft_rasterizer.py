@@ -1,4 +1,4 @@
-"""The soft rasterizer against closed forms: what it sees, its pictures, its errors."""
+"""The soft rasterizer against closed forms: what it sees, its images, its errors."""
 
 import math
 from dataclasses import replace
@@ -13,7 +13,7 @@ from soft_scenes import BACKENDS, occlusion, solid, square
 
 from renderers.cameras import Camera
 from renderers.lighting import Lighting
-from renderers.meshes.grid_mesh import sheet
+from renderers.meshes.grid_mesh import grid_mesh
 from renderers.scenes import TriangleMesh, VoxelGrid
 from renderers.soft_rasterizer.renderer import SoftRasterizer
 
@@ -89,7 +89,7 @@ def test_attributes_are_perspective_correct(backend):
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_texture_lies_with_its_top_left_at_uv_zero(backend):
-    faces, uvs = sheet(9)
+    faces, uvs = grid_mesh(9)
     vertices = torch.stack([2 * uvs[:, 0] - 1, 1 - 2 * uvs[:, 1], torch.zeros(81)], -1)[None]
     faces = torch.cat([faces, torch.tensor([[0, 72, 8], [8, 72, 80]])])  # the whole square
     texture = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
@@ -162,21 +162,21 @@ def test_the_order_of_triangles_does_not_matter(backend):
     assert torch.equal(one.depth, other.depth)
 
 
-# Pictures to compare with, and bad input
+# Images to compare with, and bad input
 
 
 @pytest.mark.parametrize("margin", [0, 1])
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_golden(margin, backend):
     """``python tests/renderers/test_soft_rasterizer.py`` draws them anew; look at them before they are committed."""
-    drawn = (golden_picture(margin, backend) * 255).round()
+    drawn = (golden_image(margin, backend) * 255).round()
     golden = np.array(Image.open(GOLDEN / f"soft_rasterizer_margin_{margin}.png"), dtype=np.float32)
     differs = ((drawn.permute(1, 2, 0) - torch.from_numpy(golden)).abs() > 1).any(-1)
     assert differs.sum() <= 8, f"{differs.sum()} of {differs.numel()} pixels differ by more than 1/255"
 
 
-def golden_picture(margin: float, backend: str) -> torch.Tensor:
-    faces, uvs = sheet(33)
+def golden_image(margin: float, backend: str) -> torch.Tensor:
+    faces, uvs = grid_mesh(33)
     x, y = 2 * uvs[:, 0] - 1, 1 - 2 * uvs[:, 1]
     radius, angle = (x**2 + y**2).sqrt().clamp(max=1) * 2.4, torch.atan2(y, x)
     bump = 0.75 + 0.12 * torch.cos(5 * angle) * torch.sin(radius) ** 2
@@ -253,5 +253,5 @@ def test_works_under_autocast():
 if __name__ == "__main__":
     GOLDEN.mkdir(exist_ok=True)
     for margin in (0, 1):
-        picture = (golden_picture(margin, "torch") * 255).round().byte().permute(1, 2, 0).numpy()
-        Image.fromarray(picture).save(GOLDEN / f"soft_rasterizer_margin_{margin}.png")
+        image = (golden_image(margin, "torch") * 255).round().byte().permute(1, 2, 0).numpy()
+        Image.fromarray(image).save(GOLDEN / f"soft_rasterizer_margin_{margin}.png")

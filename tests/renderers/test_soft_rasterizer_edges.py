@@ -136,7 +136,7 @@ def test_gradient_of_a_moving_edge_is_its_central_difference(backend, scene, fov
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_triangle_that_crosses_pixel_centres(backend):
     # As a vertical edge moves over a centre, the pixel beyond takes up the fading where this one ends: the sum over the
-    # picture has one slope on both sides, and the gradient is it.
+    # image has one slope on both sides, and the gradient is it.
     size = 16
     corners, faces = square(-0.5, -0.5, 0.0, 1.0)
     right = torch.tensor([[0.0], [1.0], [1.0], [0.0]], dtype=torch.float64) * torch.tensor([[1.0, 0.0, 0.0]])
@@ -159,7 +159,7 @@ def test_a_triangle_that_crosses_pixel_centres(backend):
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("scene", [lone_square, occlusion])
 @pytest.mark.parametrize("margin", [1.0, 2.0])
-def test_the_picture_is_continuous_as_edges_sweep_over_pixels(backend, scene, margin):
+def test_the_image_is_continuous_as_edges_sweep_over_pixels(backend, scene, margin):
     size, step = 16, 1e-3
     pixels_a_step = step * size / 2
 
@@ -168,8 +168,8 @@ def test_the_picture_is_continuous_as_edges_sweep_over_pixels(backend, scene, ma
             SoftRasterizer(size, margin=margin, backend=backend, normals=False),
             Camera.orbit(20, 10, 10.0),
         )
-        pictures = torch.cat([renderer(scene(i * step), camera).image for i in range(300)])
-        return (pictures[1:] - pictures[:-1]).abs().max()
+        images = torch.cat([renderer(scene(i * step), camera).image for i in range(300)])
+        return (images[1:] - images[:-1]).abs().max()
 
     assert largest_jump(margin) < 1.5 * pixels_a_step / margin
     assert largest_jump(0.0) > 0.5
@@ -183,6 +183,6 @@ def test_a_turning_mesh_of_many_colours_is_continuous(backend):
     colors = torch.rand(1, 8, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     mesh = replace(shape, vertices=shape.vertices.double(), colors=colors)
     renderer = SoftRasterizer(24, depth_slope=1.0, backend=backend, normals=False)
-    pictures = torch.cat([renderer(mesh, Camera.orbit(30 + 0.01 * i, 20, 10.0)).image for i in range(400)])
-    assert (pictures[1:] - pictures[:-1]).abs().max() < 0.01
-    assert (pictures[-1] - pictures[0]).abs().max() > 0.1
+    images = torch.cat([renderer(mesh, Camera.orbit(30 + 0.01 * i, 20, 10.0)).image for i in range(400)])
+    assert (images[1:] - images[:-1]).abs().max() < 0.01
+    assert (images[-1] - images[0]).abs().max() > 0.1

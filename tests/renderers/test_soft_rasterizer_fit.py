@@ -21,7 +21,7 @@ HELD_OUT = Camera.orbit([30.0, 90.0, 150.0, 270.0], [10.0, -35.0, 40.0, 0.0], 10
 
 @dataclass
 class Fit:
-    """Against views that were not fitted: mean IoU of the silhouettes, PSNR of the pictures in dB; the loss's fall."""
+    """Against views that were not fitted: mean IoU of the silhouettes, PSNR of the images in dB; the loss's fall."""
 
     iou: float
     psnr: float
@@ -29,7 +29,7 @@ class Fit:
 
 
 def fit(margin: float, start: float) -> Fit:
-    """Fit a grey ball of radius ``start``, vertices and colours, to pictures and silhouettes of a bumpy coloured one."""
+    """Fit a grey ball of radius ``start``, vertices and colours, to images and silhouettes of a bumpy coloured one."""
     ball = trimesh.creation.icosphere(3)
     unit = torch.tensor(np.array(ball.vertices), dtype=torch.float32)
     faces = torch.tensor(np.array(ball.faces))

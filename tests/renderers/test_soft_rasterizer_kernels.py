@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from renderers import numba_jit as compilation
 from renderers.cameras import Camera
 from renderers.lighting import Lighting
-from renderers.meshes.grid_mesh import sheet
+from renderers.meshes.grid_mesh import grid_mesh
 from renderers.meshes.vertex_normals import vertex_normals
 from renderers.scenes import TriangleMesh
 from renderers.soft_rasterizer.renderer import SoftRasterizer
@@ -24,7 +24,7 @@ FAST = settings(max_examples=40, deadline=None, derandomize=True)
 def draw(
     mesh: TriangleMesh, camera: Camera, renderer: SoftRasterizer, background=None, counted=1.0
 ) -> dict[str, torch.Tensor]:
-    """All pictures, and the gradients of a fixed random sum of them over the pixels that are counted, by name."""
+    """All images, and the gradients of a fixed random sum of them over the pixels that are counted, by name."""
     names = ("vertices", "texture", "colors")
     leaves = {n: getattr(mesh, n).detach().clone().requires_grad_() for n in names if getattr(mesh, n) is not None}
     seen = renderer(TriangleMesh(faces=mesh.faces, uvs=mesh.uvs, **leaves), camera, background)
@@ -96,7 +96,7 @@ def test_numba_agrees_on_any_triangles(seed, count, margin, fov, colored, lit, c
 
 
 def deformed_sphere(seed: int, dtype: torch.dtype, device: str = "cpu") -> TriangleMesh:
-    faces, uvs = sheet(24, device)
+    faces, uvs = grid_mesh(24, device)
     u, v = 2 * uvs[:, 0] - 1, 1 - 2 * uvs[:, 1]
     radius, angle = (u**2 + v**2).sqrt().clamp(max=1) * 2.5, torch.atan2(v, u)
     unit = torch.stack([radius.sin() * angle.cos(), radius.sin() * angle.sin(), radius.cos()], -1)
@@ -108,7 +108,7 @@ def deformed_sphere(seed: int, dtype: torch.dtype, device: str = "cpu") -> Trian
 
 
 def assert_agree_in_single_precision(one: SoftRasterizer, other: SoftRasterizer, seed: int, device: str) -> None:
-    """Pictures within 1e-4 but for two pixels, whose depths tie within rounding; gradients of all others too.
+    """Images within 1e-4 but for two pixels, whose depths tie within rounding; gradients of all others too.
 
     Double precision, in which nothing ties, has no such exceptions.
     """

@@ -1,11 +1,11 @@
 import pytest
 import torch
 
-from renderers.meshes.grid_mesh import sheet
+from renderers.meshes.grid_mesh import grid_mesh
 
 
 def test_the_papers_sheet():
-    faces, uvs = sheet(128)
+    faces, uvs = grid_mesh(128)
     assert faces.shape == (24858, 3)
     assert uvs.shape == (128**2, 2)
     assert uvs[0].tolist() == [0, 0] and uvs[127].tolist() == [1, 0] and uvs[-1].tolist() == [1, 1]
@@ -14,7 +14,7 @@ def test_the_papers_sheet():
 
 @pytest.mark.parametrize("size", [2, 3, 9, 32])
 def test_faces_turn_counter_clockwise_and_tile_the_disc(size):
-    faces, uvs = sheet(size)
+    faces, uvs = grid_mesh(size)
     a, b, c = torch.stack([2 * uvs[:, 0] - 1, 1 - 2 * uvs[:, 1]], -1)[faces].unbind(1)
     area = ((b - a)[:, 0] * (c - a)[:, 1] - (b - a)[:, 1] * (c - a)[:, 0]) / 2
     assert torch.allclose(area, torch.full_like(area, 2 / (size - 1) ** 2))
@@ -24,4 +24,4 @@ def test_faces_turn_counter_clockwise_and_tile_the_disc(size):
 
 def test_a_sheet_needs_a_cell():
     with pytest.raises(ValueError, match="at least 2 vertices a side, got 1"):
-        sheet(1)
+        grid_mesh(1)

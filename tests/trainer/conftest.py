@@ -22,7 +22,7 @@ trainer: trainer/short.yaml
     "model/gan.yaml": """
 class_path: toy.ToyGAN
 init_args:
-  picture_size: ${data.init_args.size}
+  image_size: ${data.init_args.size}
   seed: ${seed_everything}
   cameras: ${data.init_args.cameras}
   optimizer_g: {class_path: torch.optim.Adam, init_args: {lr: 2e-4, betas: [0.5, 0.999]}}

@@ -14,7 +14,7 @@ import torch
 import yaml
 
 from trainer.__main__ import COMMANDS, main
-from trainer.runs.run_directory import RunFolder
+from trainer.runs.run_directory import RunDirectory
 from utils.errors import InputError
 
 FIT = ["fit", "--config", "toy.yaml"]
@@ -59,9 +59,9 @@ def test_fit_leaves_a_run(capsys):
     names = {path.name for path in run.iterdir()}
     assert names == {"config.yaml", "command.txt", "version.json", "run.json", "metrics.csv", "checkpoints"}
     assert (run / "command.txt").read_text() == "python -m trainer fit --config toy.yaml --model.latent_size=2\n"
-    diary = json.loads((run / "run.json").read_text())
-    assert diary["status"] == "finished"
-    assert diary["ended"] >= diary["started"]
+    run_metadata = json.loads((run / "run.json").read_text())
+    assert run_metadata["status"] == "finished"
+    assert run_metadata["ended"] >= run_metadata["started"]
     assert json.loads((run / "version.json").read_text())["torch"] == torch.__version__
     rows = list(csv.DictReader((run / "metrics.csv").open()))
     assert [row["step"] for row in rows if row["loss/generator"]] == ["0", "1", "2", "3"]
@@ -72,13 +72,13 @@ def test_fit_leaves_a_run(capsys):
     assert captured.out.count("\n") <= 10
     assert captured.err == ""
     assert main(FIT) == 0
-    assert RunFolder("runs/toy/002").diary["status"] == "finished"
+    assert RunDirectory("runs/toy/002").run_metadata["status"] == "finished"
 
 
 def test_interpolation_follows_overrides(capsys, workplace):
     (workplace / "more.yaml").write_text("seed_everything: 5")
     config = printed(capsys, "--data.size=16", "--config", "more.yaml", "--trainer.max_epochs", "2")
-    assert config["model"]["init_args"]["picture_size"] == 16
+    assert config["model"]["init_args"]["image_size"] == 16
     assert config["model"]["init_args"]["seed"] == 5
     assert config["trainer"]["max_epochs"] == 2
     assert not Path("runs").exists()
@@ -237,25 +237,25 @@ def test_bugs_keep_their_traceback(workplace, monkeypatch):
     with pytest.raises(ZeroDivisionError):
         monkeypatch.setattr("toy.ToyGAN.training_step", lambda *_: 1 / 0)
         main(FIT)
-    assert RunFolder("runs/toy/001").diary["status"] == "failed"
+    assert RunDirectory("runs/toy/001").run_metadata["status"] == "failed"
 
 
 def test_a_refused_training_leaves_no_folder(monkeypatch, capsys):
     def refuse(_: object) -> None:
-        raise InputError("no pictures")
+        raise InputError("no images")
 
     with monkeypatch.context() as patch:
         patch.setattr("toy.ToyData.prepare_data", refuse, raising=False)
         assert main(FIT) == main([*FIT, "--run_dir", "mine/own"]) == 2
-        assert "error: no pictures" in capsys.readouterr().err
+        assert "error: no images" in capsys.readouterr().err
         assert not Path("runs").exists()
         assert not Path("mine").exists()
     assert main(FIT) == 0
-    RunFolder("runs/toy/001").end("interrupted")
+    RunDirectory("runs/toy/001").end("interrupted")
     with monkeypatch.context() as patch:
         patch.setattr("toy.ToyData.prepare_data", refuse, raising=False)
         assert main(["fit", "--run_dir", "runs/toy/001"]) == 2
-    assert RunFolder("runs/toy/001").last_checkpoint.is_file()
+    assert RunDirectory("runs/toy/001").last_checkpoint.is_file()
 
 
 def test_traceback_on_request(monkeypatch):
@@ -273,7 +273,7 @@ def test_a_signal_saves_and_the_run_continues(monkeypatch, capsys, signals, stat
     before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
     assert main(FIT) == status
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
-    assert RunFolder("runs/toy/001").diary["status"] == "interrupted"
+    assert RunDirectory("runs/toy/001").run_metadata["status"] == "interrupted"
     again = "fit --run_dir runs/toy/001"
     err = capsys.readouterr().err
     if steps is None:
@@ -288,7 +288,7 @@ def test_a_signal_saves_and_the_run_continues(monkeypatch, capsys, signals, stat
     monkeypatch.delenv("TOY_SIGNALS")
     assert main(again.split()) == 0
     assert main([*FIT, "--run_dir", "whole"]) == 0
-    assert RunFolder("runs/toy/001").diary["status"] == "finished"
+    assert RunDirectory("runs/toy/001").run_metadata["status"] == "finished"
     assert len(Path("runs/toy/001/command.txt").read_text().splitlines()) == 2
     assert Path("runs/toy/001/metrics.csv").read_text() == Path("whole/metrics.csv").read_text()
     stopped, whole = state_of("runs/toy/001"), state_of("whole")
@@ -339,10 +339,10 @@ def test_proxy_is_trained_once(environment, workplace, monkeypatch, capfd):
     )
     assert main(needy) == 0
     assert sorted(path.name for path in Path("runs/proxy").iterdir()) == ["001"]
-    RunFolder("runs/proxy/001").end("interrupted")
+    RunDirectory("runs/proxy/001").end("interrupted")
     assert main(needy) == 0
     assert "first the training of the proxy goes on: runs/proxy/001" in capfd.readouterr().out
-    RunFolder("runs/proxy/001").end("failed")
+    RunDirectory("runs/proxy/001").end("failed")
     monkeypatch.setattr(sys, "executable", "/bin/false")
     assert main(needy) == 2
     assert "training the proxy by proxy.yaml failed with status 1" in capfd.readouterr().err
@@ -359,7 +359,7 @@ def test_two_ranks_share_one_run(environment, workplace):
 
 
 def test_numbers_are_taken_once():
-    runs = [RunFolder.next("race") for _ in range(3)]
+    runs = [RunDirectory.next("race") for _ in range(3)]
     assert [run.path.name for run in runs] == ["001", "002", "003"]
     for run in runs:
         run.give_up()

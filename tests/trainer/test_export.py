@@ -169,7 +169,7 @@ def test_render_draws_what_is_exported(run, tmp_path, capsys):
     assert main(["export", "--run_dir", str(run), "--seeds", "0", "--formats", "glb,binvox,npz", "--output", "o"]) == 0
     small = ["--image_size", "32", "--azimuth", "0,90"]
     assert main(["render", "o/0000.glb", "o/0000.binvox", *small, "--normals", "--depth", "--output", "gl"]) == 0
-    assert "18 pictures of 2 shapes in gl" in capsys.readouterr().out
+    assert "18 images of 2 shapes in gl" in capsys.readouterr().out
     first, second = (np.asarray(Image.open(f"gl/{name}_000.png"), float) for name in ("0000", "0000_1"))
     assert first.max() > 50 and np.abs(first - second).mean() < 12  # one surface, by triangles and by rays
     depth = np.load("gl/0000_000_depth.npy")

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from datamodules.images.image_set import open_pictures
+from datamodules.images.image_set import open_images
 from datamodules.renders.cache import RenderCache
 from metrics import fid_between, load_extractor
 from trainer.__main__ import main
@@ -18,16 +18,16 @@ def pixels(count: int, seed: int, size: int = 16, channels: int = 1) -> np.ndarr
     return np.random.default_rng(seed).integers(0, 256, (count, channels, size, size), dtype=np.uint8)
 
 
-def write(folder: Path, pictures: np.ndarray, suffix: str = ".png") -> Path:
-    for i, picture in enumerate(pictures):
+def write(folder: Path, images: np.ndarray, suffix: str = ".png") -> Path:
+    for i, image in enumerate(images):
         path = folder / f"part{i % 2}" / f"{i:03d}{suffix}"
         path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(picture[0] if len(picture) == 1 else picture.transpose(1, 2, 0)).save(path)
+        Image.fromarray(image[0] if len(image) == 1 else image.transpose(1, 2, 0)).save(path)
     return folder
 
 
-def cache(folder: Path, pictures: np.ndarray) -> RenderCache:
-    renders = RenderCache(folder, len(pictures), pictures.shape[1:], lambda indices: pictures[indices], "drawing")
+def cache(folder: Path, images: np.ndarray) -> RenderCache:
+    renders = RenderCache(folder, len(images), images.shape[1:], lambda indices: images[indices], "drawing")
     renders.prepare()
     return renders
 
@@ -46,7 +46,7 @@ def test_figures_of_two_folders(folders, capsys):
     expected = fid_between([torch.from_numpy(pixels(20, 0))], [torch.from_numpy(pixels(15, 1) // 2)], extractor)
     assert out[0] == f"FID {expected:.4f}"
     assert out[1].startswith("KID ") and " ± " in out[1]
-    assert out[2] == ("extractor renders_small, 15 generated against 20 real pictures, KID over 100 subsets of 10")
+    assert out[2] == ("extractor renders_small, 15 generated against 20 real images, KID over 100 subsets of 10")
     assert main([*folders, "--kid_subset=0", "--json"]) == 0
     line = json.loads(capsys.readouterr().out)
     assert line["fid"] == pytest.approx(expected, rel=1e-9)
@@ -55,10 +55,10 @@ def test_figures_of_two_folders(folders, capsys):
 
 
 def test_caches_and_folders_hold_the_same(workplace, capsys):
-    pictures = pixels(300, 0)
-    cache(workplace / "cache", pictures)
-    write(workplace / "real", pictures)
-    assert torch.equal(torch.cat(list(open_pictures("cache").batches(7))), torch.from_numpy(pictures))
+    images = pixels(300, 0)
+    cache(workplace / "cache", images)
+    write(workplace / "real", images)
+    assert torch.equal(torch.cat(list(open_images("cache").batches(7))), torch.from_numpy(images))
     assert main(["fid", "--real", "real", "--fake", "cache", "--kid_subset", "300", "--json"]) == 0
     line = json.loads(capsys.readouterr().out)
     assert abs(line["fid"]) < 1e-4 and line["fake"] == 300
@@ -69,7 +69,7 @@ def test_colours_transparency_and_depths(workplace):
     folder.mkdir()
     Image.fromarray(np.full((4, 4), 65535, np.uint16)).save(folder / "deep.png")
     Image.fromarray(np.full((4, 4), 200, np.uint8)).save(folder / "grey.JPG")
-    assert open_pictures("some").shape == (1, 4, 4)
+    assert open_images("some").shape == (1, 4, 4)
     rgba = np.full((4, 4, 4), 255, np.uint8)
     rgba[:2, :, 3] = 0
     Image.fromarray(rgba).save(folder / "see.png")
@@ -77,7 +77,7 @@ def test_colours_transparency_and_depths(workplace):
     palette.putpalette([255] * 768)
     palette.save(folder / "white.png", transparency=3)
     (folder / ".hidden.png").write_text("")
-    (batch,) = open_pictures("some").batches(9)
+    (batch,) = open_images("some").batches(9)
     deep, grey, see, white = batch
     assert batch.shape == (4, 3, 4, 4)
     assert (deep == 255).all() and (grey == 200).all() and (white == 0).all()
@@ -87,33 +87,31 @@ def test_colours_transparency_and_depths(workplace):
 def test_folders_that_cannot_be_compared(folders, refused, workplace):
     assert refused("fid", "--real", "nowhere", "--fake", "fake") == "there is no folder nowhere"
     (workplace / "empty").mkdir()
-    assert refused("fid", "--real", "real", "--fake", "empty").startswith("empty holds no pictures (png, jpg)")
+    assert refused("fid", "--real", "real", "--fake", "empty").startswith("empty holds no images (png, jpg)")
     write(workplace / "large", pixels(3, 0, size=32))
     assert "real are 16×16 and those in large 32×32; make them one size" in refused(*folders[:4], "large")
     write(workplace / "one", pixels(1, 0))
-    assert refused(*folders[:4], "one") == "FID needs at least two pictures of either kind, and one holds 1"
+    assert refused(*folders[:4], "one") == "FID needs at least two images of either kind, and one holds 1"
 
 
 def test_mixed_sizes_are_counted_and_named(folders, refused, workplace):
     Image.fromarray(np.zeros((8, 9), np.uint8)).save(workplace / "real" / "odd.png")
     assert refused(*folders) == (
-        "real holds pictures of 2 sizes, 20 of 16×16 (part0/000.png), 1 of 9×8 (odd.png); make them one size"
+        "real holds images of 2 sizes, 20 of 16×16 (part0/000.png), 1 of 9×8 (odd.png); make them one size"
     )
 
 
-def test_unreadable_pictures_are_counted_and_named(folders, refused, workplace):
-    (workplace / "fake" / "text.png").write_text("no picture")
+def test_unreadable_images_are_counted_and_named(folders, refused, workplace):
+    (workplace / "fake" / "text.png").write_text("no image")
     (workplace / "fake" / "void.jpg").write_text("")
-    assert refused(*folders) == ("2 of 17 pictures in fake cannot be read: text.png, void.jpg; remove or replace them")
+    assert refused(*folders) == ("2 of 17 images in fake cannot be read: text.png, void.jpg; remove or replace them")
 
 
-def test_pictures_cut_short_are_all_named(folders, refused, workplace):
+def test_images_cut_short_are_all_named(folders, refused, workplace):
     for name in ("part0/004.png", "part1/011.png"):
         file = workplace / "fake" / name
         file.write_bytes(file.read_bytes()[:-60])
-    assert "2 of 15 pictures in fake cannot be read: part0/004.png, part1/011.png;" in refused(
-        *folders, "--kid_subset=0"
-    )
+    assert "2 of 15 images in fake cannot be read: part0/004.png, part1/011.png;" in refused(*folders, "--kid_subset=0")
 
 
 def test_a_cache_that_is_not_whole(folders, refused, workplace):
@@ -126,9 +124,9 @@ def test_a_cache_that_is_not_whole(folders, refused, workplace):
     assert "cache is no whole cache of renders" in refused(*folders[:4], "cache")
 
 
-def test_fewer_pictures_than_a_subset(folders, refused):
+def test_fewer_images_than_a_subset(folders, refused):
     assert refused(*folders) == (
-        "KID draws subsets of 1,000 pictures and there are 20 real ones; set kid_subset to at most 20, or to 0 for FID alone"
+        "KID draws subsets of 1,000 images and there are 20 real ones; set kid_subset to at most 20, or to 0 for FID alone"
     )
 
 

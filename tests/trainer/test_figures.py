@@ -27,7 +27,7 @@ def run(tmp_path_factory) -> Path:
         "views": {"azimuth": [-45, 45], "elevation": [-15, 15], "fov": 10},
         "growth": [{"resolution": 8, "fade_kimg": 0, "stable_kimg": 1}, {"resolution": 16, "fade_kimg": 1}],
     }
-    sizes = {"image_size": 16, "pictures": 4, "reference_pictures": 6, "batch_size": 4, "total_kimg": 0.004}
+    sizes = {"image_size": 16, "images": 4, "reference_images": 6, "batch_size": 4, "total_kimg": 0.004}
     data = {"class_path": "datamodules.HeadsDataModule", "init_args": {**sizes, "cache_dir": str(folder / "cache")}}
     trainer = {
         "max_epochs": 1,
@@ -52,7 +52,7 @@ def test_figures_of_a_run(run, tmp_path, capsys):
     few = ["--run_dir", str(run), "--rows", "2", "--columns", "3", "--size", "32"]
     assert main(["figures", *few]) == 0
     out = capsys.readouterr().out
-    assert "data_normals: left out, the data are pictures" in out
+    assert "data_normals: left out, the data are images" in out
     drawn = files(run / "figures")
     names = {"samples.png", "random.png", "interpolation.png", "truncation.png", "data.png"}
     assert drawn.keys() == names | {"captions.md"}
@@ -86,7 +86,7 @@ def test_figures_of_data_alone(run, tmp_path):
         (["--numbers", "a"], "'a' is no list such as 0-7 or 1,5"),
         (["--psi", "1,x"], "'1,x' is no list of numbers"),
         (["--rows", "0"], "'0' is no whole number from 1"),
-        (["--rows", "100", "--columns", "100"], "more than 4096 pictures"),
+        (["--rows", "100", "--columns", "100"], "more than 4096 images"),
         (["--zoom", "0.5"], "'0.5' is less than 1"),
         (["--ckpt_path", "best"], "holds no best checkpoint"),
         (["--ckpt_path", "gone.ckpt"], "there is no checkpoint gone.ckpt"),

@@ -13,8 +13,8 @@ data:
     shapes: {class_path: datamodules.shapes.ProceduralShapes, init_args: {category: chair, count: 4, voxel_size: 16}}
     renderer: {class_path: renderers.OpenGLRenderer, init_args: {image_size: 16}}
     views: {azimuth: [0, 360], elevation: [0, 30]}
-    pictures: 12
-    reference_pictures: 6
+    images: 12
+    reference_images: 6
 """
 
 
@@ -28,8 +28,8 @@ def test_shards_make_the_cache_that_fit_finds(workplace, capsys, monkeypatch):
     monkeypatch.setenv("UNRENDER_CACHE", str(workplace / "cache"))
     assert main(["prepare", "--config", "small.yaml", "--shard", "2/3"]) == 0
     first, second = capsys.readouterr().out.splitlines()
-    assert "training pictures: 4 drawn, 8 of 12 still missing" in first
-    assert "reference pictures: 2 drawn, 4 of 6 still missing" in second
+    assert "training images: 4 drawn, 8 of 12 still missing" in first
+    assert "reference images: 2 drawn, 4 of 6 still missing" in second
     for shard in ("1/3", "3/3"):
         assert main(["prepare", "--config", "small.yaml", "--shard", shard]) == 0
     assert capsys.readouterr().out.count("all 12 are there") == 1
@@ -42,5 +42,5 @@ def test_shards_make_the_cache_that_fit_finds(workplace, capsys, monkeypatch):
 def test_what_draws_nothing_before_is_refused(workplace, refused):
     (workplace / "small.yaml").write_text(CONFIG)
     assert "is not I/N" in refused("prepare", "--config", "small.yaml", "--shard", "4/3")
-    assert "ToyData draws no pictures before training" in refused("prepare", "--config", "toy.yaml")
+    assert "ToyData draws no images before training" in refused("prepare", "--config", "toy.yaml")
     assert "--config" in refused("prepare")

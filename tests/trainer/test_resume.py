@@ -17,13 +17,13 @@ import torch
 import wandb
 import yaml
 
-from callbacks.checkpointing import KeepCheckpoints
+from callbacks.checkpointing import RunCheckpoint
 from callbacks.loggers.csv import cut_back
-from callbacks.nan_guard import StopAtNaN
+from callbacks.nan_guard import TerminateOnNaN
 from trainer.__main__ import main
 from trainer.runs import resume, run_lock
 from trainer.runs.checkpoints import AtomicCheckpointIO
-from trainer.runs.run_directory import RunFolder
+from trainer.runs.run_directory import RunDirectory
 from utils.errors import InputError
 from utils.signals import Signals
 
@@ -72,12 +72,12 @@ def test_what_contradicts_a_run_is_refused_and_how_it_is_run_may_change(monkeypa
     ):
         for words in (FIT, ["fit", "--run_dir", "run"]):
             assert f"run was begun with {key}; leave that out" in refused(*words, option)
-    assert RunFolder(RUN).status == "interrupted"
+    assert RunDirectory(RUN).status == "interrupted"
     assert main([*FIT, "--checkpoint_minutes=5", "--trainer.log_every_n_steps=2"]) == 0
     assert (
         "goes on with trainer.log_every_n_steps 2 (was 1), checkpoint_minutes 5.0 (was 10.0)" in capsys.readouterr().out
     )
-    assert RunFolder(RUN).settings["checkpoint_minutes"] == 5
+    assert RunDirectory(RUN).settings["checkpoint_minutes"] == 5
 
 
 def test_fresh_moves_the_run_aside(monkeypatch, capsys):
@@ -122,33 +122,33 @@ def test_a_run_without_a_checkpoint_starts_from_the_beginning(monkeypatch, capsy
 
 def test_a_running_run_is_left_alone(monkeypatch, refused):
     stop_at(monkeypatch, 2)
-    run = RunFolder(RUN)
-    diary = {"status": "running", "experiment": "toy", **run_lock.identity()}
-    run.diary_file.write_text(json.dumps(diary))
+    run = RunDirectory(RUN)
+    run_metadata = {"status": "running", "experiment": "toy", **run_lock.process_identity()}
+    run.metadata_file.write_text(json.dumps(run_metadata))
     assert run.status == "running"
     assert f"run is being trained by process {os.getpid()} on {socket.gethostname()}" in refused(*FIT)
     assert "stop it first" in refused(*FIT, "--fresh")
     child = subprocess.Popen([sys.executable, "-c", ""])
     child.wait()
-    run.diary_file.write_text(json.dumps(diary | {"pid": child.pid}))
+    run.metadata_file.write_text(json.dumps(run_metadata | {"pid": child.pid}))
     assert run.status == "interrupted"
-    run.diary_file.write_text(json.dumps(diary | {"born": "another boot 1"}))  # its number was given away
+    run.metadata_file.write_text(json.dumps(run_metadata | {"born": "another boot 1"}))  # its number was given away
     assert run.status == "interrupted"
 
 
 def test_a_process_elsewhere_is_known_by_its_signs_of_life(tmp_path, monkeypatch):
-    file, diary = tmp_path / "run.json", {"pid": 1, "host": "elsewhere", "job": "7"}
+    file, run_metadata = tmp_path / "run.json", {"pid": 1, "host": "elsewhere", "job": "7"}
     file.write_text("{}")
-    assert run_lock.alive(diary, file)
+    assert run_lock.is_alive(run_metadata, file)
     os.utime(file, (time.time() - 1000,) * 2)
-    assert not run_lock.alive(diary, file)
+    assert not run_lock.is_alive(run_metadata, file)
     monkeypatch.setattr(run_lock, "SILENCE", 1.5)
-    assert not run_lock.alive(diary, file, wait=True)
+    assert not run_lock.is_alive(run_metadata, file, wait=True)
     monkeypatch.setattr(run_lock, "BEAT", 0.2)
-    with run_lock.signs_of_life(file):
-        assert run_lock.alive(diary, file, wait=True)
+    with run_lock.heartbeat(file):
+        assert run_lock.is_alive(run_metadata, file, wait=True)
         monkeypatch.setenv("SLURM_JOB_ID", "7")  # requeued: its earlier start is over
-        assert not run_lock.alive(diary, file)
+        assert not run_lock.is_alive(run_metadata, file)
 
 
 def test_nan_stops_the_run_and_overwrites_nothing(monkeypatch, capsys):
@@ -158,7 +158,7 @@ def test_nan_stops_the_run_and_overwrites_nothing(monkeypatch, capsys):
     assert err.startswith("error: step 3: the loss g of the generator is nan; the last good checkpoint is ")
     assert f"{LAST}, of step 2; " in err and "detect_anomaly" in err and err.count("\n") == 1
     assert steps_of() == 2
-    assert RunFolder(RUN).diary["status"] == "failed"
+    assert RunDirectory(RUN).run_metadata["status"] == "failed"
 
 
 def test_weights_that_are_not_finite_are_not_saved(tmp_path):
@@ -168,13 +168,13 @@ def test_weights_that_are_not_finite_are_not_saved(tmp_path):
     class OneRank:
         world_size, log_every_n_steps = 1, 2
 
-    watch = StopAtNaN()
+    watch = TerminateOnNaN()
     watch.look(OneRank(), module)
     module[0].bias.data[1] = float("inf")
     with pytest.raises(RuntimeError, match=r"step 7: the weights 0\.bias are no longer finite"):
         watch.look(OneRank(), module)
     module.losses = {"d": torch.tensor(1.0), "loss": float("-inf")}
-    watch = StopAtNaN()
+    watch = TerminateOnNaN()
     watch.on_train_batch_end(OneRank(), module)
     with pytest.raises(RuntimeError, match="step 7: the loss loss is -inf"):
         watch.on_train_batch_end(OneRank(), module)
@@ -261,7 +261,7 @@ class FakeTrainer:
 def test_the_best_and_the_newest_checkpoints_are_kept(tmp_path):
     folder, trainer = tmp_path / "checkpoints", FakeTrainer()
     module = trainer.module = type("Module", (), {"step": 0, "evaluation_note": "one", "evaluation": {}})()
-    keeper = KeepCheckpoints(folder, 1, 2, Signals(), lambda *_: None)
+    keeper = RunCheckpoint(folder, 1, 2, Signals(), lambda *_: None)
     keeper.on_train_start(trainer, module)
 
     def kept(name: str) -> int:
@@ -280,7 +280,7 @@ def test_the_best_and_the_newest_checkpoints_are_kept(tmp_path):
     assert sorted(p.name for p in folder.iterdir()) == [
         *("best.ckpt", "last.ckpt", "previous.ckpt", "step-000000005.ckpt", "step-000000006.ckpt"),
     ]
-    again = KeepCheckpoints(folder, 1, 2, Signals(), lambda *_: None)
+    again = RunCheckpoint(folder, 1, 2, Signals(), lambda *_: None)
     again.load_state_dict(keeper.state_dict())
     assert again.best == {"metric": "kid", "note": "two", "value": 3.0}
 
@@ -301,18 +301,18 @@ def test_weights_and_biases_goes_on_with_its_run():
     for argv in (["--data.batches=2"], ["--data.batches=2", "--fresh"]):
         assert main([*FIT, *logger, *argv]) == 0
         wandb.finish()  # it is of the process, which is one run's outside tests
-        ids.append(RunFolder(RUN).diary["wandb"])
+        ids.append(RunDirectory(RUN).run_metadata["wandb"])
         folders = [path.name for path in (RUN / "wandb").glob("offline-run-*")]
         assert len(folders) == 1 and folders[0].endswith(ids[-1])
     assert ids[0] != ids[1]
-    run = RunFolder(RUN)
+    run = RunDirectory(RUN)
     assert run.wandb_id() == ids[1]
     run.start("toy", ["fit"], "seed_everything: 3\n")
     assert run.wandb_id() == ids[1]
 
 
 def test_a_run_that_cannot_be_moved_says_so(monkeypatch, tmp_path):
-    run = RunFolder(tmp_path / "run")
+    run = RunDirectory(tmp_path / "run")
     run.claim()
     run.end("failed")
 
@@ -339,7 +339,7 @@ def test_a_kill_is_no_end(environment, workplace):
     argv = [sys.executable, "-m", "trainer", *FIT, "--checkpoint_minutes=0"]
     done = subprocess.run(argv, env=environment, capture_output=True, text=True, cwd=workplace)
     assert done.returncode == -signal.SIGKILL
-    assert RunFolder(RUN).diary["status"] == "running" and RunFolder(RUN).status == "interrupted"
+    assert RunDirectory(RUN).run_metadata["status"] == "running" and RunDirectory(RUN).status == "interrupted"
     assert steps_of() == 2
     assert main(FIT) == 0
     assert main([*FIT[:-1], "whole"]) == 0
@@ -359,7 +359,7 @@ def test_a_run_that_becomes_longer_ends_as_one_that_always_was(done, capsys, mon
         assert main(short) == 0
     else:
         with monkeypatch.context() as patched:
-            patched.setattr(KeepCheckpoints, "on_validation_end", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+            patched.setattr(RunCheckpoint, "on_validation_end", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
             assert main(short) == 143
     assert "total_kimg 0.02, not 0.01" in refused("fit", "--run_dir=run", "--data.total_kimg=0.01")
     capsys.readouterr()
@@ -376,7 +376,7 @@ def test_a_run_that_becomes_longer_ends_as_one_that_always_was(done, capsys, mon
 
 
 def test_of_the_proxy_that_a_run_keeps_nothing_is_said(tmp_path):
-    run = RunFolder(tmp_path)
+    run = RunDirectory(tmp_path)
     begun = {"model": {"init_args": {"proxy_checkpoint": "runs/proxy/001/last.ckpt"}}, "data": {"root": "here"}}
     run.config.write_text(yaml.safe_dump(begun))
     again = {"model": {"init_args": {"proxy_checkpoint": "proxy.yaml"}}, "data": {"root": "there"}}

@@ -12,12 +12,12 @@ import yaml
 
 from trainer.__main__ import main
 from trainer.cli.session import Session
-from trainer.runs.run_lock import identity
+from trainer.runs.run_lock import process_identity
 from trainer.tables import runner
 from trainer.tables.spec import load_scale, load_table, table_names
 from utils.errors import InputError
 
-NOTE = "extractor renders_small, 1,000 generated against 1,000 real pictures"
+NOTE = "extractor renders_small, 1,000 generated against 1,000 real images"
 SMALL = ["--scale", "small"]
 TABLE3 = ["table", "table3", *SMALL]
 
@@ -39,8 +39,8 @@ def fake(
     data = {"shapes": shapes, "renderer": {"init_args": {"image_size": 64}}, "total_kimg": more["kimg"]}
     model = {"generator": {"init_args": {"voxel_size": more["size"]}}}
     (folder / "config.yaml").write_text(yaml.dump({"data": {"init_args": data}, "model": {"init_args": model}}))
-    diary = {"status": status, "pid": more["pid"], "host": identity()["host"]}
-    (folder / "run.json").write_text(json.dumps(diary))
+    run_metadata = {"status": status, "pid": more["pid"], "host": process_identity()["host"]}
+    (folder / "run.json").write_text(json.dumps(run_metadata))
     seen = [(0, 300.0)] + ([(more["kimg"], fid)] if fid is not None else [(2, 200.0)])
     rows = [{"kimg": kimg, "step": 10 * kimg, "fid": value, "note": note} for kimg, value in seen]
     (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -107,8 +107,8 @@ def test_every_cell_is_a_command_that_composes(name, scale):
 @pytest.mark.parametrize(
     ("table", "cell", "expected"),
     [
-        ("table1", "absorption-couches_500", {"pictures": 500}),
-        ("table1", "dcgan-chairs_lvp", {"pictures": "unlimited"}),
+        ("table1", "absorption-couches_500", {"images": 500}),
+        ("table1", "dcgan-chairs_lvp", {"images": "unlimited"}),
         ("table2", "fixed-couches_rendernet", {"dom_weight": 0.0, "proxy": "fixed", "discriminator_sees": "neural"}),
         ("table3", "fixed-cubes", {"proxy": "fixed", "proxy_checkpoint": "proxy_cubes_32.yaml"}),
     ],
@@ -174,7 +174,7 @@ def test_gathering(capsys):
     assert rows[1] == ["Retrained (ours)", "not run (22.6)", "40.0 (20.7)", "**41.5** (20.4)"]
     assert rows[2] == ["Fixed", "running, 2 of 8 kimg (37.8)", "interrupted, 2 of 8 kimg (105.8)", "61.2 (141.9)"]
     text = capsys.readouterr().out
-    assert f"(small scale): 32³ voxels, 64² pictures, 8 kimg, procedural shapes, seed 0, {NOTE}." in text
+    assert f"(small scale): 32³ voxels, 64² images, 8 kimg, procedural shapes, seed 0, {NOTE}." in text
     assert "by order, not by size" in text
     text = Path("runs/tables/table3_small/table3.csv").read_text()
     lines = {row["cell"]: row for row in csv.DictReader(text.splitlines())}
@@ -216,7 +216,7 @@ def test_another_extractor_measures_finished_runs(capsys):
         ({"note": NOTE.replace("1,000 real", "500 real")}, "measured differently and cannot stand in one table"),
         ({"note": NOTE.replace("renders_small", "renders_small (0f0f0f0f)")}, "renders_small (0f0f0f0f), 1,000"),
         ({"size": 64}, "trained differently and cannot stand in one table: 64³ voxels"),
-        ({"kimg": 4}, "trained differently and cannot stand in one table: 64² pictures, 4 kimg"),
+        ({"kimg": 4}, "trained differently and cannot stand in one table: 64² images, 4 kimg"),
     ],
 )
 def test_what_cannot_stand_in_one_table(refused, other, says, monkeypatch):
@@ -276,7 +276,7 @@ def test_mistakes(refused, workplace, argv, says):
 
 
 TINY = [
-    *("--data.batch_size=4", "--data.reference_pictures=8", "--data.shapes.count=4", "--data.num_workers=0"),
+    *("--data.batch_size=4", "--data.reference_images=8", "--data.shapes.count=4", "--data.num_workers=0"),
     *("--model.generator.width=16", "--model.discriminator.width=8"),
     *("--trainer.accelerator=cpu", "--trainer.devices=1"),
 ]
@@ -296,14 +296,14 @@ def test_two_cells_are_trained_measured_again_and_not_twice(called, refused, mon
     assert [command[0] for command in called] == ["fit", "fit"]
     rows = table_of("runs/tables/table1_small/table1.md")
     assert all(float(row[1].strip("*").split("*")[0].split(" ")[0]) > 0 for row in rows[1:])
-    assert "extractor renders_small, 8 generated against 8 real pictures" in capsys.readouterr().out
+    assert "extractor renders_small, 8 generated against 8 real images" in capsys.readouterr().out
     assert main([*argv, "--", *TINY]) == 0
     assert len(called) == 2
     told = refused(*argv, "--kimg=0.012", "--", *TINY)
     assert "holds a run of another command: it has --data.total_kimg=0.008 for --data.total_kimg=0.012" in told
 
-    diary = Path("runs/tables/table1_small/dcgan-chairs_one/run.json")
-    diary.write_text(diary.read_text().replace("finished", "interrupted"))
+    run_metadata = Path("runs/tables/table1_small/dcgan-chairs_one/run.json")
+    run_metadata.write_text(run_metadata.read_text().replace("finished", "interrupted"))
     weights = ["--extractor_weights", str(small_weights())]
     assert main([*argv, *weights, "--", *TINY]) == 0
     assert [command[0] for command in called[2:]] == ["fit", "validate", "validate"]
@@ -313,10 +313,10 @@ def test_two_cells_are_trained_measured_again_and_not_twice(called, refused, mon
     assert len(called) == 5
 
     Path("runs/tables/table1_small/dcgan-chairs_one/checkpoints/last.ckpt").unlink()
-    diary.write_text(diary.read_text().replace("finished", "failed"))
+    run_metadata.write_text(run_metadata.read_text().replace("finished", "failed"))
     monkeypatch.setattr(runner, "_call", lambda command: called.append(command) or 1)
     assert "1 of 2 runs failed: dcgan-chairs_one; the same command" in refused(*argv, "--", *TINY)
-    assert not diary.exists() and called[-1][0] == "fit"  # begun again
+    assert not run_metadata.exists() and called[-1][0] == "fit"  # begun again
     monkeypatch.setattr(runner, "_call", lambda command: 2)
     assert "the cell dcgan-chairs_one was refused" in refused(*argv, "--", *TINY)
     monkeypatch.setattr(runner, "_call", lambda command: os.kill(os.getpid(), signal.SIGTERM))

@@ -61,17 +61,17 @@ def test_a_session_with_the_server(voxel_run, environment):
 
         status, headers, content = asked(url, "/shape.glb", {"a": 2, "threshold": 0.4})
         assert (status, headers["Content-Type"]) == (200, "model/gltf-binary") and content[:4] == b"glTF"
-        status, _, content = asked(url, "/picture.png", {"a": 2, "azimuth": -30.5, "elevation": 20, "size": 48})
+        status, _, content = asked(url, "/image.png", {"a": 2, "azimuth": -30.5, "elevation": 20, "size": 48})
         assert status == 200 and Image.open(io.BytesIO(content)).size == (48, 48)
 
         for path, parameters, word in (
             ("/shape.glb", {"a": -1}, "a must be a whole number"),
             ("/shape.glb", {"mix": "nan"}, "mix must be a number from 0 to 1"),
             ("/shape.glb", {"path": "/etc/passwd"}, "no parameter 'path'"),
-            ("/picture.png", {"renderer": "../x"}, "renderer must be one of"),
-            ("/picture.png", {"size": 10**6}, "size must be"),
-            ("/picture.png", {"kind": "texture"}, "no texture"),
-            ("/picture.png", {"renderer": "absorption", "kind": "normals"}, "gives no normals"),
+            ("/image.png", {"renderer": "../x"}, "renderer must be one of"),
+            ("/image.png", {"size": 10**6}, "size must be"),
+            ("/image.png", {"kind": "texture"}, "no texture"),
+            ("/image.png", {"renderer": "absorption", "kind": "normals"}, "gives no normals"),
             ("/about.json", {f"p{i}": 1 for i in range(40)}, "more than 32"),
         ):
             status, _, content = asked(url, path, parameters)
@@ -118,10 +118,10 @@ def test_voxels_answer_to_sample_mix_truncation_and_threshold(voxel_run):
     assert volumes[0] > volumes[1] > 0
     assert len(viewer.shape({"a": "2", "threshold": "1"})) < 100  # what the page takes for nothing
 
-    front, side = (viewer.picture({"a": "2", "threshold": str(levels[1]), "azimuth": x}) for x in ("0", "90"))
+    front, side = (viewer.image({"a": "2", "threshold": str(levels[1]), "azimuth": x}) for x in ("0", "90"))
     assert front != side
     for name, way in viewer.ways.items():
-        assert viewer.picture({"renderer": name, "kind": "normals" if way.normals else "image", "size": "32"})
+        assert viewer.image({"renderer": name, "kind": "normals" if way.normals else "image", "size": "32"})
 
 
 def test_meshes_have_texture_and_background(mesh_run):
@@ -132,10 +132,10 @@ def test_meshes_have_texture_and_background(mesh_run):
     assert b"KHR_materials_unlit" in whole and b"KHR_materials_unlit" not in plain
     assert surface(whole).bounds == pytest.approx(surface(plain).bounds, abs=1e-6)
     for kind in ("texture", "background"):
-        assert Image.open(io.BytesIO(viewer.picture({"kind": kind}))).size == (16, 16)
-    pictures = {viewer.picture({"renderer": name, "size": "32"}) for name in viewer.ways}
-    assert len(pictures) == len(viewer.ways)
-    assert viewer.picture({"behind": "background"}) != viewer.picture({})
+        assert Image.open(io.BytesIO(viewer.image({"kind": kind}))).size == (16, 16)
+    images = {viewer.image({"renderer": name, "size": "32"}) for name in viewer.ways}
+    assert len(images) == len(viewer.ways)
+    assert viewer.image({"behind": "background"}) != viewer.image({})
     with pytest.raises(InputError, match="no parameter 'threshold'"):
         viewer.shape({"threshold": "0.5"})
 

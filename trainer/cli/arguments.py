@@ -30,7 +30,7 @@ TABLES = sorted(path.stem for path in (configs.FOLDER / "tables").glob("table*.y
 FIGURES = {
     "MeshGAN": ("samples", "random", "interpolation", "truncation"),
     "voxels": ("samples", "normals", "views", "view_normals", "thresholds", "interpolation"),
-    "pictures": ("samples", "interpolation"),
+    "images": ("samples", "interpolation"),
     "the data": ("data", "data_normals"),
 }
 SHELLS = ("bash", "zsh", "tcsh")
@@ -39,7 +39,7 @@ SHELLS = ("bash", "zsh", "tcsh")
 def fid() -> CommandParser:
     parser = CommandParser(
         "fid",
-        "Compare two folders of pictures by FID and KID.",
+        "Compare two folders of images by FID and KID.",
         ("fid --real DIR --fake DIR --extractor imagenet --kid_subset 100",),
     )
     folder = "folder of png and jpg files, also in folders within, or a cache of renders"
@@ -50,13 +50,13 @@ def fid() -> CommandParser:
     )
     parser.add_argument("--extractor_weights", metavar="FILE", help="another file of weights for the extractor")
     parser.add_argument(
-        "--kid_subset", metavar="N", type=subset, default=1000, help="pictures a subset, 0 for FID alone (%(default)s)"
+        "--kid_subset", metavar="N", type=subset, default=1000, help="images a subset, 0 for FID alone (%(default)s)"
     )
     parser.add_argument(
         "--on_corrupt",
         choices=("raise", "skip"),
         default="raise",
-        help="pictures that cannot be read are refused, or left out and counted (%(default)s)",
+        help="images that cannot be read are refused, or left out and counted (%(default)s)",
     )
     parser.add_argument("--json", action="store_true", help="print one line of JSON")
     return parser
@@ -97,7 +97,7 @@ def table() -> CommandParser:
     )
     parser.add_argument("--root", metavar="DIR", help="ShapeNetCore, for full scale (default: ShapeNetCore.v2)")
     parser.add_argument("--archive", metavar="FILE", help="voxels for small scale; without it, procedural shapes")
-    parser.add_argument("--kimg", metavar="N", type=positive, help="length of each run, thousand pictures")
+    parser.add_argument("--kimg", metavar="N", type=positive, help="length of each run, thousand images")
     parser.add_argument("--only", metavar="PATTERN", action="append", help="cells whose names hold it (* matches any)")
     parser.add_argument("--seeds", metavar="A,B", type=different, default=[0], help="one run each (default: 0)")
     parser.add_argument("--extractor", choices=EXTRACTORS, help="default: the table's, or the scale's")
@@ -116,7 +116,7 @@ def export() -> CommandParser:
         "export",
         "Write samples of a run as 3D files, and say of each whether it is closed.\n\n"
         "Every file has y up and z toward the viewer, the origin in the middle; the unit is the metre (glTF's): voxels\n"
-        "fill the cube [-1/2, 1/2]³, pictures show [-1, 1]². Sample i of a seed is the same as predict's.",
+        "fill the cube [-1/2, 1/2]³, images show [-1, 1]². Sample i of a seed is the same as predict's.",
         (
             "export --run_dir runs/demo/001 --seeds 0-7 --formats glb,stl",
             "export --run_dir runs/demo/001 --seeds 3 --decimate 2000 --turntable gif",
@@ -193,7 +193,7 @@ def figures() -> CommandParser:
     parser.add_argument("--rows", metavar="N", type=count, default=6, help="(%(default)s)")
     parser.add_argument("--columns", metavar="N", type=count, default=8, help="of grids (%(default)s)")
     parser.add_argument("--sample_seed", metavar="S", type=whole, default=0, help="of samples and views (%(default)s)")
-    parser.add_argument("--size", metavar="PIXELS", type=count, default=128, help="of each picture (%(default)s)")
+    parser.add_argument("--size", metavar="PIXELS", type=count, default=128, help="of each image (%(default)s)")
     parser.add_argument("--zoom", metavar="Z", type=zoom, default=1.0, help="into the middle, of voxels (%(default)g)")
     psis = (1.0, 0.7, 0.5, 0.2, 0.0, -0.5)
     shown = ",".join(f"{psi:g}" for psi in psis)
@@ -207,7 +207,7 @@ def figures() -> CommandParser:
 def prepare() -> CommandParser:
     parser = CommandParser(
         "prepare",
-        "Draw the pictures that a config's data need, and keep them, as fit would before its first step.\n\n"
+        "Draw the images that a config's data need, and keep them, as fit would before its first step.\n\n"
         "With --shard i/n one part of n, so that many machines fill one cache; what is there is not drawn again.",
         (
             "prepare --config chairs.yaml --data.init_args.shapes.init_args.root=/data/ShapeNetCore.v2",

@@ -31,6 +31,7 @@ import yaml
 
 import configs
 from utils.errors import InputError
+from utils.legacy_names import update_config
 
 PROJECT_CONFIGS = configs.FOLDER
 SECTIONS = ("model", "data", "trainer")
@@ -119,6 +120,7 @@ def compose(names: Iterable[str | Path], parts: Mapping[str, str] | None = None)
     for section, name in (parts or {}).items():
         values = _resolve_file(find_config(name), section, composed.origins, ())
         composed.values = merge(composed.values, {section: values})
+    composed.values = update_config(composed.values)
     return composed
 
 

@@ -29,7 +29,7 @@ class ParseError(Exception):
     """jsonargparse's words about options that do not fit."""
 
 
-def told(error: BaseException) -> InputError | None:
+def find_input_error(error: BaseException) -> InputError | None:
     """The sentence that a constructor raised, which jsonargparse wraps in errors of its own; None if there is none."""
     cause: BaseException | None = error
     while cause is not None:

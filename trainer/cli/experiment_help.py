@@ -48,7 +48,7 @@ def fit() -> CommandParser:
             "fit --config couches.yaml --model model/absorption.yaml",
             "fit --run_dir runs/demo/001 --ckpt_path last",
         ),
-        "  --data.total_kimg=50               length of the run in thousand pictures",
+        "  --data.total_kimg=50               length of the run in thousand images",
     )
     parser.add_argument("--run_dir", metavar="RUN", help="where to write, or the run to continue")
     parser.add_argument(
@@ -90,7 +90,7 @@ def test() -> CommandParser:
 def predict() -> CommandParser:
     return _evaluation(
         "predict",
-        "Write shapes and pictures from a checkpoint, by the run's own callbacks; export offers more formats.",
+        "Write shapes and images from a checkpoint, by the run's own callbacks; export offers more formats.",
         ("predict --run_dir runs/demo/001 --model.samples=32 --model.sample_seed=7",),
         "  --model.samples=N --model.sample_seed=S",
     )

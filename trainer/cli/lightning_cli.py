@@ -30,11 +30,11 @@ from pytorch_lightning.utilities.exceptions import SIGTERMException
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from callbacks import nan_guard
-from callbacks.checkpointing import KeepCheckpoints
+from callbacks.checkpointing import RunCheckpoint
 from callbacks.distributed_signals import RankSignals
 from callbacks.loggers.csv import MetricsCsv
-from callbacks.loggers.guarded import Dashboard
-from callbacks.nan_guard import DivergedError, StopAtNaN
+from callbacks.loggers.guarded import GuardedLogger
+from callbacks.nan_guard import DivergedError, TerminateOnNaN
 from trainer.__main__ import COMMANDS
 from trainer.cli import error_messages
 from trainer.cli.jsonargparse_compat import PARSER_MODE, yaml_word
@@ -43,9 +43,9 @@ from trainer.cli.session import Session
 from trainer.runs import checkpoints, resume
 from trainer.runs.proxy_pretraining import KEY as PROXY
 from trainer.runs.proxy_pretraining import provide_proxy
-from trainer.runs.run_directory import RUNS, RunFolder, newest_run, run_of
-from trainer.runs.run_lock import signs_of_life
-from trainer.runs.shutdown import close, diverged, explain, say, stopped
+from trainer.runs.run_directory import RUNS, RunDirectory, newest_run, run_of
+from trainer.runs.run_lock import heartbeat
+from trainer.runs.shutdown import close, diverged, explain, print_rank0, stopped
 from utils.errors import InputError
 from utils.signals import Signals, Stopped
 
@@ -130,7 +130,7 @@ class UnrenderCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         session, config = self.session, self.config[self.session.command]
         fit, rehearsal = session.command == "fit", bool(config.trainer.fast_dev_run)
-        given = RunFolder(config.run_dir) if config.run_dir else None
+        given = RunDirectory(config.run_dir) if config.run_dir else None
         trained = given if given and given.holds_run() and not (fit and (self.fresh or rehearsal)) else None
         if not fit and trained and self.ckpt_path is None:
             self.ckpt_path = "last"
@@ -143,7 +143,7 @@ class UnrenderCLI(LightningCLI):
         else:
             session.checkpoint = checkpoints.resolve(self.ckpt_path, trained, session.experiment)
         if not fit and session.checkpoint is None and not rehearsal:
-            say("no --ckpt_path is given: these are the results of an untrained network")
+            print_rank0("no --ckpt_path is given: these are the results of an untrained network")
 
         provide_proxy(
             config,
@@ -172,7 +172,7 @@ class UnrenderCLI(LightningCLI):
             saved.pop(key, None)
         return self._parser(self.session.command).dump(saved, skip_unset=False, skip_validation=True)
 
-    def _go_on(self, run: RunFolder) -> Path | None:
+    def _go_on(self, run: RunDirectory) -> Path | None:
         """The checkpoint from which a run goes on, None from its start; a finished run ends the command.
 
         Raises:
@@ -183,36 +183,38 @@ class UnrenderCLI(LightningCLI):
         changed = resume.changes(run, settings) if first else []
         # In this order: the first process takes the run over, and no longer finished, before it writes the new length.
         if not resume.longer(run, settings) and run.status == "finished":
-            say(f"{run.path} is finished already; a larger --data.total_kimg trains it on, --fresh starts it anew")
+            print_rank0(
+                f"{run.path} is finished already; a larger --data.total_kimg trains it on, --fresh starts it anew"
+            )
             raise SystemExit(0)
         if changed:
-            say(f"{run.path} goes on with {', '.join(changed)}")
+            print_rank0(f"{run.path} goes on with {', '.join(changed)}")
         if proxy := resume.known_proxy(run):
             self.config["fit"][PROXY] = proxy
         if self.ckpt_path not in (None, "last"):
             return checkpoints.resolve(self.ckpt_path, run, self.session.experiment)
         found = checkpoints.last_good(run, say=first)
         if found is None:
-            say(f"{run.path} has no checkpoint yet and starts from the beginning")
+            print_rank0(f"{run.path} has no checkpoint yet and starts from the beginning")
         return found
 
     def _evaluation_folder(self) -> Path:
         return RUNS / self.session.experiment / self.session.command
 
-    def _take_run(self, given: RunFolder | None) -> RunFolder:
+    def _take_run(self, given: RunDirectory | None) -> RunDirectory:
         """The folder of this training: the one asked for, the next free one, or the first process's."""
         session = self.session
         first = rank_zero_only.rank == 0
         if RANK_FOLDER in os.environ:
-            run = RunFolder(os.environ[RANK_FOLDER])
+            run = RunDirectory(os.environ[RANK_FOLDER])
         elif given is None:
             if not _only_process():
                 raise InputError("name the run's folder by --run_dir: several processes are to write into one")
-            run = RunFolder.next(session.experiment)
+            run = RunDirectory.next(session.experiment)
         else:
             run = given
             if first and run.holds_run() and self.fresh:
-                say(f"{run.path} is now {run.move_aside()}")
+                print_rank0(f"{run.path} is now {run.move_aside()}")
             if first and run.holds_run():
                 run.take_over()
                 session.continued = True
@@ -228,13 +230,13 @@ class UnrenderCLI(LightningCLI):
         kwargs["default_root_dir"] = str(self.folder)
         if not wanted.fast_dev_run and wanted.logger is not False:
             others = wanted.logger if isinstance(wanted.logger, list) else [wanted.logger]
-            session.dashboards = [Dashboard(logger) for logger in others if isinstance(logger, Logger)]
-            kwargs["logger"] = [MetricsCsv(self.folder), *session.dashboards]
+            session.guarded_loggers = [GuardedLogger(logger) for logger in others if isinstance(logger, Logger)]
+            kwargs["logger"] = [MetricsCsv(self.folder), *session.guarded_loggers]
         if session.command == "fit":
             keeps = wanted.enable_checkpointing is not False and not wanted.fast_dev_run
-            folder = RunFolder(self.folder).checkpoints if keeps else None
-            watch = StopAtNaN()
-            session.keeper = KeepCheckpoints(
+            folder = RunDirectory(self.folder).checkpoints if keeps else None
+            watch = TerminateOnNaN()
+            session.keeper = RunCheckpoint(
                 folder, config.checkpoint_minutes, config.keep_checkpoints, session.signals, watch.look
             )
             self.trainer_defaults["callbacks"] = [watch, RankSignals(session.signals), session.keeper]
@@ -260,23 +262,23 @@ class UnrenderCLI(LightningCLI):
             raise
 
     def fit(self, **kwargs: Any) -> None:
-        """Train, with the folder's first files written before and its diary open."""
+        """Train, with the folder's first files written before and its run_metadata open."""
         session = self.session
         if session.run:
             if session.continued:
                 place = checkpoints.check(session.checkpoint) if session.checkpoint else None
                 session.run.cut_back(place.logged if place else -1)
             session.run.start(session.experiment, [session.command, *session.argv], self.saved_config)
-            session.exits.enter_context(signs_of_life(session.run.diary_file))
+            session.exits.enter_context(heartbeat(session.run.metadata_file))
         session.started = True
         weights = sum(p.numel() for p in self.model.parameters())
         device = self.trainer.strategy.root_device
         start = f", from {session.checkpoint}" if session.checkpoint else ""
         where = f"{session.run.path}: " if session.run else ""
-        for board in session.dashboards:
+        for board in session.guarded_loggers:
             board.log_hyperparams(yaml.safe_load(self.saved_config))
         seed = self.config[session.command].seed_everything
-        say(f"{where}{type(self.model).__name__}, {weights:,} weights, on {device}, seed {seed}{start}")
+        print_rank0(f"{where}{type(self.model).__name__}, {weights:,} weights, on {device}, seed {seed}{start}")
         self._run("fit", **kwargs)
 
     def validate(self, **kwargs: Any) -> None:
@@ -288,7 +290,7 @@ class UnrenderCLI(LightningCLI):
     def predict(self, **kwargs: Any) -> None:
         self._run("predict", **kwargs, return_predictions=False)
         if not self.trainer.fast_dev_run and self.folder.is_dir():
-            say(f"written to {self.folder}")
+            print_rank0(f"written to {self.folder}")
 
 
 def main(command: str, argv: list[str]) -> int:
@@ -330,7 +332,7 @@ def _only_process() -> bool:
     return all(count in ("", "1") for count in counts) and rank_zero_only.rank == 0
 
 
-def _set_logger_folders(trainer: jsonargparse.Namespace, folder: Path, run: RunFolder | None = None) -> None:
+def _set_logger_folders(trainer: jsonargparse.Namespace, folder: Path, run: RunDirectory | None = None) -> None:
     """Loggers write into the run's folder unless the config says otherwise; Weights & Biases goes on with its run."""
     loggers = trainer.logger if isinstance(trainer.logger, list) else [trainer.logger]
     for logger in loggers:

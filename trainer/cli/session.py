@@ -5,11 +5,12 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from callbacks.checkpointing import KeepCheckpoints
-from callbacks.loggers.guarded import Dashboard
+from callbacks.checkpointing import RunCheckpoint
+from callbacks.loggers.guarded import GuardedLogger
 from trainer.cli.config_composition import PROJECT_CONFIGS, SECTIONS, Composed, compose, names_yaml
-from trainer.runs.run_directory import RunFolder
+from trainer.runs.run_directory import RunDirectory
 from utils.errors import InputError
+from utils.legacy_names import update_options
 from utils.signals import Signals
 
 
@@ -24,9 +25,9 @@ class Session:
     options: list[str] = field(default_factory=list)
     signals: Signals = field(default_factory=Signals)
     exits: ExitStack = field(default_factory=ExitStack)
-    run: RunFolder | None = None
-    keeper: KeepCheckpoints | None = None
-    dashboards: list[Dashboard] = field(default_factory=list)
+    run: RunDirectory | None = None
+    keeper: RunCheckpoint | None = None
+    guarded_loggers: list[GuardedLogger] = field(default_factory=list)
     checkpoint: Path | None = None
     continued: bool = False  # the run was begun by an earlier command
     started: bool = False
@@ -37,14 +38,15 @@ class Session:
         run_dir = option(self.argv, "run_dir")
         self.composed = compose(names, parts)
         experiments = bool(names) and "model" in self.composed.values
-        if run_dir and not experiments and RunFolder(run_dir).config.is_file():
-            names = [str(RunFolder(run_dir).config), *names]  # such as logger/wandb.yaml, over the run's own
+        if run_dir and not experiments and RunDirectory(run_dir).config.is_file():
+            names = [str(RunDirectory(run_dir).config), *names]  # such as logger/wandb.yaml, over the run's own
             self.composed = compose(names, parts)
+        self.rest = update_options(self.rest, self.composed.values)
         if names:
             path = Path(names[0])
             # chairs.yaml with --model model/absorption.yaml is an experiment of its own: chairs_absorption.
             stems = [path.stem, *[Path(parts[section]).stem for section in SECTIONS if section in parts]]
-            self.experiment = RunFolder(path.parent).diary.get("experiment") or "_".join(stems)
+            self.experiment = RunDirectory(path.parent).run_metadata.get("experiment") or "_".join(stems)
 
     @property
     def given(self) -> list[str]:

@@ -14,11 +14,11 @@ from typing import Any
 
 import yaml
 
-from callbacks.html_pages import picture, table, when, write_page
+from callbacks.html_pages import image, table, when, write_page
 from callbacks.metrics_log import main_metric, read_metrics
 from trainer.cli import arguments
 from trainer.cli.command_parser import parse
-from trainer.runs.run_directory import RunFolder
+from trainer.runs.run_directory import RunDirectory
 from utils.errors import InputError
 
 COLUMNS = {
@@ -47,7 +47,7 @@ SHEETS = {"samples": "Samples", "normals": "Normal maps"}
 class Compared:
     """One run as its folder tells of it."""
 
-    folder: RunFolder
+    folder: RunDirectory
     name: str
 
     @cached_property
@@ -130,7 +130,7 @@ def config_differences(runs: list[Compared]) -> dict[str, list[Any]]:
 
 
 def _open(path: Path) -> Compared:
-    folder = RunFolder(path)
+    folder = RunDirectory(path)
     if not folder.config.is_file():
         raise InputError(f"{path} is no run: it has no config.yaml; name folders that fit made")
     return Compared(folder, str(path))
@@ -182,8 +182,7 @@ def _write_page(
     for kind, heading in SHEETS.items():
         found = [(run, sorted((run.folder.path / kind).glob("*.png"))) for run in runs]
         figures = [
-            f"<figure>{picture(sheets[-1])}<figcaption>{html.escape(run.name)}, {when(sheets[-1])}</figcaption>"
-            "</figure>"
+            f"<figure>{image(sheets[-1])}<figcaption>{html.escape(run.name)}, {when(sheets[-1])}</figcaption></figure>"
             for run, sheets in found
             if sheets
         ]
@@ -204,7 +203,7 @@ def _curves(metric: str, measured: str, runs: list[Compared]) -> str:
     for name, (kimg, values) in curves.items():
         axes.plot(kimg, values, marker="o", markersize=3, label=name)
     title = CURVES[metric]
-    axes.set(xlabel="kimg (thousand real pictures seen)", ylabel=title)
+    axes.set(xlabel="kimg (thousand real images seen)", ylabel=title)
     axes.set_title(textwrap.fill(measured, 120), fontsize=8)
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)

@@ -55,7 +55,7 @@ class Keep(logging.Handler):
 log = logging.getLogger("renderers.opengl.egl"); log.setLevel(logging.INFO); log.addHandler(Keep())
 grid = torch.zeros(1, 1, 8, 8, 8); grid[..., 2:6, 2:6, 2:6] = 1
 image = RENDERER(VoxelGrid(grid.to(DEVICE)), Camera.orbit(0, 0, device=DEVICE)).image
-assert 0.01 < float(image.mean()) < 0.5, f"a cube's picture has mean {float(image.mean()):.3f}"
+assert 0.01 < float(image.mean()) < 0.5, f"a cube's image has mean {float(image.mean()):.3f}"
 """
 DATA = """
 from pathlib import Path

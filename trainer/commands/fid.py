@@ -1,11 +1,11 @@
-"""``fid``: the Fréchet and Kernel Inception Distances of any two folders of pictures or caches of renders."""
+"""``fid``: the Fréchet and Kernel Inception Distances of any two folders of images or caches of renders."""
 
 import json
 
 import torch
 
-from datamodules.images.image_set import PictureSet, open_pictures
-from metrics import PictureFID, load_extractor
+from datamodules.images.image_set import ImageSet, open_images
+from metrics import ImageFID, load_extractor
 from metrics.kid import check_subset
 from trainer.cli import arguments
 from trainer.cli.command_parser import parse
@@ -24,14 +24,14 @@ def main(argv: list[str]) -> int:
     options = parse(arguments.fid(), argv)
     if options is None:
         return 0
-    sets = {kind: open_pictures(getattr(options, kind), options.on_corrupt) for kind in ("real", "fake")}
+    sets = {kind: open_images(getattr(options, kind), options.on_corrupt) for kind in ("real", "fake")}
     _check(sets, options.kid_subset)
     extractor = load_extractor(options.extractor, options.extractor_weights)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    fid = PictureFID(extractor, kid_subset=options.kid_subset).to(device)
-    with Progress(sum(map(len, sets.values())), "features", "picture") as bar:
-        for kind, pictures in sets.items():
-            for batch in pictures.batches(BATCH):
+    fid = ImageFID(extractor, kid_subset=options.kid_subset).to(device)
+    with Progress(sum(map(len, sets.values())), "features", "image") as bar:
+        for kind, images in sets.items():
+            for batch in images.batches(BATCH):
                 fid.update(batch.to(device), real=kind == "real")
                 bar.update(len(batch))
     figures, counts = fid.figures(), fid.counts()
@@ -46,19 +46,17 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def _check(sets: dict[str, PictureSet], kid_subset: int) -> None:
+def _check(sets: dict[str, ImageSet], kid_subset: int) -> None:
     real, fake = sets["real"], sets["fake"]
     if real.shape[1:] != fake.shape[1:]:
         (a, b), (c, d) = real.shape[1:], fake.shape[1:]
         raise InputError(
-            f"the pictures in {real.folder} are {b}×{a} and those in {fake.folder} {d}×{c}; make them one size, because "
+            f"the images in {real.folder} are {b}×{a} and those in {fake.folder} {d}×{c}; make them one size, because "
             "resizing is part of what FID sees"
         )
-    for pictures in (real, fake):
-        if len(pictures) < 2:
-            raise InputError(
-                f"FID needs at least two pictures of either kind, and {pictures.folder} holds {len(pictures)}"
-            )
+    for images in (real, fake):
+        if len(images) < 2:
+            raise InputError(f"FID needs at least two images of either kind, and {images.folder} holds {len(images)}")
     if kid_subset:
         check_subset(kid_subset, len(real), "real")
         check_subset(kid_subset, len(fake), "generated")

@@ -11,11 +11,11 @@ from trainer.cli.command_parser import parse
 from trainer.cli.log_filters import quiet
 from trainer.runs.data_loading import DataOf
 from trainer.runs.loading import LoadedRun, load_generator
-from trainer.runs.run_directory import RunFolder, write
+from trainer.runs.run_directory import RunDirectory, write
 from utils.errors import InputError
 from visualization.paper_figures import DATA_FIGURES, Choice, Draw, Figure, UndrawableError, figures_of, write_figure
 
-MOST = 4096  # pictures a figure
+MOST = 4096  # images a figure
 
 
 def main(argv: list[str]) -> int:
@@ -30,13 +30,11 @@ def main(argv: list[str]) -> int:
         return 0
     if (options.run_dir is None) == (options.config is None):
         raise InputError("say either which run, by --run_dir, or by --config whose data to draw")
-    if options.run_dir and not RunFolder(options.run_dir).config.is_file():
+    if options.run_dir and not RunDirectory(options.run_dir).config.is_file():
         raise InputError(f"--run_dir {options.run_dir} is no run: it has no config.yaml")
     if options.rows * options.columns > MOST:
-        raise InputError(
-            f"--rows {options.rows} and --columns {options.columns} are more than {MOST} pictures a figure"
-        )
-    config = RunFolder(options.run_dir).config if options.run_dir else options.config
+        raise InputError(f"--rows {options.rows} and --columns {options.columns} are more than {MOST} images a figure")
+    config = RunDirectory(options.run_dir).config if options.run_dir else options.config
     with quiet():
         drawn = _draw(_to_draw(options, DataOf(config, overrides)), options)
     if not drawn:

@@ -1,4 +1,4 @@
-"""``prepare``: the pictures that a config's data draw and keep, drawn before training, by as many machines as there are."""
+"""``prepare``: the images that a config's data draw and keep, drawn before training, by as many machines as there are."""
 
 from trainer.cli import arguments
 from trainer.cli.command_parser import parse
@@ -22,7 +22,7 @@ def main(argv: list[str]) -> int:
     data = DataOf(options.config, overrides, parts).load()
     caches = data.caches() if hasattr(data, "caches") else []
     if not caches:
-        raise InputError(f"{options.config}: {type(data).__name__} draws no pictures before training; just start fit")
+        raise InputError(f"{options.config}: {type(data).__name__} draws no images before training; just start fit")
     index, count = options.shard
     dealt = 0  # files of one cache after the other, so that small caches do not all fall to shard 1
     for cache in caches:

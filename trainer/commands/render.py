@@ -39,7 +39,7 @@ VOLUMES = {
 
 
 def main(argv: list[str]) -> int:
-    """Write the pictures; returns the exit status.
+    """Write the images; returns the exit status.
 
     Raises:
         InputError: options or files that cannot be used, or a renderer that does not work here.
@@ -58,7 +58,7 @@ def main(argv: list[str]) -> int:
                 taken.add(unique)
                 written += _write(options, unique, draw(renderer, scene, camera, options))
             bar.update()
-    print(f"{written} pictures of {len(taken)} shapes in {options.output}")
+    print(f"{written} images of {len(taken)} shapes in {options.output}")
     return 0
 
 
@@ -80,26 +80,26 @@ def draw(renderer: Renderer, scene: Scene, camera: Camera, options: argparse.Nam
 
 
 def _write(options: argparse.Namespace, stem: str, drawn: Rendering) -> int:
-    """The pictures of one scene, and all views on one sheet; returns their number."""
+    """The images of one scene, and all views on one sheet; returns their number."""
     kinds = {"": drawn.image}
     if options.normals:
         kinds["_normals"] = drawn.normal_map()
     if options.depth:
         kinds["_depth"] = near_is_bright(drawn.depth)
     count = len(drawn.image)
-    for suffix, pictures in kinds.items():
-        for i, picture in enumerate(pictures):
+    for suffix, images in kinds.items():
+        for i, image in enumerate(images):
             view = f"_{i:03d}" if count > 1 else ""
-            save_png(options.output / f"{stem}{view}{suffix}.png", picture, 1)
+            save_png(options.output / f"{stem}{view}{suffix}.png", image, 1)
             if suffix == "_depth":
                 _save_array(options.output / f"{stem}{view}_depth.npy", drawn.depth[i, 0].numpy())
         if count > 1:
-            save_png(options.output / f"{stem}_views{suffix}.png", tile(pictures, min(count, 8)), 1)
+            save_png(options.output / f"{stem}_views{suffix}.png", tile(images, min(count, 8)), 1)
     return len(kinds) * (count + (count > 1))
 
 
 def near_is_bright(depth: Float[Tensor, "B 1 H W"]) -> Float[Tensor, "B 1 H W"]:
-    """Depth as a picture: 1 where the nearest point of all is, 0.2 at the farthest, 0 where nothing is seen."""
+    """Depth as an image: 1 where the nearest point of all is, 0.2 at the farthest, 0 where nothing is seen."""
     seen = depth.isfinite()
     if not seen.any():
         return torch.zeros_like(depth)

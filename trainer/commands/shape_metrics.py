@@ -28,7 +28,7 @@ FIGURES = ("coverage", "mmd", "one_nn_accuracy", "nearest_training_iou")
 def main(argv: list[str]) -> int:
     """Print coverage, minimum matching distance, 1-NN accuracy and the IoU with the nearest training shape.
 
-    A generator that saw pictures from all around knows no front: its shapes are measured in the one of four quarter turns
+    A generator that saw images from all around knows no front: its shapes are measured in the one of four quarter turns
     about the vertical, the same for all, that brings them nearest to the held-out shapes.
 
     Raises:
@@ -50,7 +50,7 @@ def main(argv: list[str]) -> int:
 
 def _sources(data: LightningDataModule, count: int) -> tuple[ShapeSource, ShapeSource]:
     if not hasattr(data, "reference_shapes"):
-        raise InputError(f"{type(data).__name__} has pictures and no shapes to compare with")
+        raise InputError(f"{type(data).__name__} has images and no shapes to compare with")
     if count > len(data.reference_shapes):
         raise InputError(f"--count {count}: there are {len(data.reference_shapes)} held-out shapes")
     return data.reference_shapes, data.shapes

@@ -120,7 +120,7 @@ class Sample:
 
     @torch.no_grad()
     def turntable(self, frames: int, size: int, elevation: float) -> Iterator[Image.Image]:
-        """Pictures from ``frames`` azimuths once around, before black.
+        """Images from ``frames`` azimuths once around, before black.
 
         Args:
             frames: how many.
@@ -137,8 +137,8 @@ class Sample:
         for first in range(0, frames, BATCH):
             azimuth = [360 * i / frames for i in range(first, min(first + BATCH, frames))]
             camera = Camera.orbit(azimuth, elevation, self.fov, scene.device)
-            for picture in renderer(_repeat(scene, len(azimuth)), camera).image:
-                pixels = _array((picture.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0))
+            for image in renderer(_repeat(scene, len(azimuth)), camera).image:
+                pixels = _array((image.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0))
                 yield Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).convert("RGB")
 
 
@@ -164,7 +164,7 @@ def draw_samples(
     """
     voxels, meshes = isinstance(module, VoxelGenerativeModule), isinstance(module, MeshGANModule)
     if not voxels and not meshes:
-        raise InputError(f"{type(module).__name__} generates pictures, not shapes; predict writes them")
+        raise InputError(f"{type(module).__name__} generates images, not shapes; predict writes them")
     if meshes and threshold is not None:
         raise InputError("--threshold is for voxels, and this run generates meshes; leave it out")
     for number in numbers:
@@ -172,7 +172,7 @@ def draw_samples(
             z = module.sample_latents(torch.tensor([number]))
             if meshes:
                 psi = module.truncation if truncation is None else truncation
-                mesh = module.shown(z, psi).mesh
+                mesh = module.truncated_scenes(z, psi).mesh
                 yield Sample(number, mesh, module.renderer, module.views.fov, max_faces=max_faces)
                 continue
             shapes = module.shapes(z if truncation is None else truncation * z)

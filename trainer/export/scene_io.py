@@ -13,7 +13,7 @@ from torch import Tensor
 
 from datamodules.shapes import normalize, read_binvox
 from datamodules.shapes.procedural.heads import head_meshes
-from datamodules.shapes.processing import voxelize
+from datamodules.shapes.processing.voxelize import voxelize
 from renderers import InputError, TriangleMesh, VoxelGrid
 from renderers.meshes.marching_cubes import marching_cubes
 from trainer.cli.config_composition import names_yaml
@@ -82,7 +82,7 @@ def _shapes_of(name: str, numbers: list[int], overrides: list[str]) -> Iterator[
         return
     shapes = getattr(data, "shapes", None)
     if shapes is None:
-        raise InputError(f"{name} has no shapes to draw: its pictures are made by {type(data).__name__}")
+        raise InputError(f"{name} has no shapes to draw: its images are made by {type(data).__name__}")
     for i in numbers:
         if i >= len(shapes):
             raise InputError(f"{name} has {len(shapes):,} shapes, --shapes asks for number {i}")
@@ -117,10 +117,10 @@ def _colors(mesh: trimesh.Trimesh) -> tuple[Tensor | None, Tensor | None, Tensor
     if visual.kind == "vertex":
         return None, None, _batch(np.asarray(visual.vertex_colors)[:, :3] / 255)
     material = getattr(visual, "material", None)
-    picture = getattr(material, "baseColorTexture", None) or getattr(material, "image", None)
-    if visual.kind != "texture" or picture is None or visual.uv is None:
+    image = getattr(material, "baseColorTexture", None) or getattr(material, "image", None)
+    if visual.kind != "texture" or image is None or visual.uv is None:
         return None, None, None
-    pixels = np.asarray(picture.convert("RGB"), np.float32).transpose(2, 0, 1) / 255
+    pixels = np.asarray(image.convert("RGB"), np.float32).transpose(2, 0, 1) / 255
     uvs = np.asarray(visual.uv) * (1, -1) + (0, 1)  # trimesh counts v from below
     return torch.from_numpy(uvs.clip(0, 1).astype(np.float32)), _batch(pixels), None
 

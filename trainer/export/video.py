@@ -1,4 +1,4 @@
-"""Pictures as a film: GIF by Pillow, MP4 by the ffmpeg that imageio-ffmpeg brings."""
+"""Images as a film: GIF by Pillow, MP4 by the ffmpeg that imageio-ffmpeg brings."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ def check_film(kind: str, size: int) -> None:
             "MP4 needs imageio-ffmpeg, which brings ffmpeg: pip install imageio-ffmpeg; or choose gif"
         ) from error
     if size % 2:
-        raise InputError(f"MP4 has pictures of even size, --film_size says {size}")
+        raise InputError(f"MP4 has images of even size, --film_size says {size}")
 
 
 def write_film(path: Path, frames: Iterator[Image.Image]) -> None:
-    """Write RGB pictures of one size as a film of 25 a second, GIF (for ever) or MP4 (H.264) by the path's suffix."""
+    """Write RGB images of one size as a film of 25 a second, GIF (for ever) or MP4 (H.264) by the path's suffix."""
     if path.suffix == ".gif":
         # One palette for all frames: colours do not flicker.
-        pictures = list(frames)
-        sheet = Image.fromarray(np.concatenate([np.asarray(p) for p in pictures[:: max(1, len(pictures) // 8)]]))
+        images = list(frames)
+        sheet = Image.fromarray(np.concatenate([np.asarray(p) for p in images[:: max(1, len(images) // 8)]]))
         palette = sheet.quantize(256)
-        first, *rest = [picture.quantize(palette=palette, dither=Image.Dither.NONE) for picture in pictures]
+        first, *rest = [image.quantize(palette=palette, dither=Image.Dither.NONE) for image in images]
         options = {"save_all": True, "append_images": rest, "duration": MILLISECONDS, "loop": 0, "optimize": False}
         write_atomically(path, lambda file: first.save(file, format="GIF", **options))
         return

@@ -13,10 +13,10 @@ from lightning_fabric.plugins import TorchCheckpointIO
 from utils.errors import InputError
 from utils.files import save_torch
 from callbacks.checkpointing import BEST, LAST, NUMBERED, PREVIOUS
-from trainer.runs.run_directory import RunFolder, newest_run
+from trainer.runs.run_directory import RunDirectory, newest_run
 
 
-class DamagedError(InputError):
+class CorruptCheckpointError(InputError):
     """A checkpoint that is not whole, as an interrupted writing or a bad disk leaves it."""
 
 
@@ -40,7 +40,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         save_torch(checkpoint, Path(path))
 
 
-def resolve(name: str | None, run: RunFolder | None, experiment: str) -> Path | None:
+def resolve(name: str | None, run: RunDirectory | None, experiment: str) -> Path | None:
     """The checkpoint that ``--ckpt_path`` names.
 
     Args:
@@ -68,7 +68,7 @@ def resolve(name: str | None, run: RunFolder | None, experiment: str) -> Path | 
     return found[-1]
 
 
-def last_good(run: RunFolder, say: bool = True) -> Path | None:
+def last_good(run: RunDirectory, say: bool = True) -> Path | None:
     """The newest checkpoint of a run that is whole; what is passed over for it is said. None where there is none at all.
 
     Raises:
@@ -83,7 +83,7 @@ def last_good(run: RunFolder, say: bool = True) -> Path | None:
             continue
         try:
             place = check(path)
-        except DamagedError:
+        except CorruptCheckpointError:
             damaged.append(path)
             continue
         if (damaged or missing) and say:
@@ -102,7 +102,7 @@ def check(path: Path) -> Place:
     """Refuse what is not there, not whole, not ours, or holds more than data; returns where it stands in its run.
 
     Raises:
-        DamagedError: It is not whole.
+        CorruptCheckpointError: It is not whole.
         InputError: Anything else; one sentence says what.
     """
     if not path.exists():
@@ -116,7 +116,7 @@ def check(path: Path) -> Place:
     except Exception as error:  # a damaged file makes the unpickler fail in any way there is
         if isinstance(error, pickle.UnpicklingError) and re.search(r"Unsupported (global|class)", str(error)):
             raise InputError(f"{path} holds more than data and is not loaded, since it could run code") from error
-        raise DamagedError(f"{path} is no checkpoint that can be read: it is damaged or of another kind") from error
+        raise CorruptCheckpointError(f"{path} is no checkpoint that can be read: it is damaged or of another kind") from error
     if not isinstance(content, dict) or "state_dict" not in content or "pytorch-lightning_version" not in content:
         raise InputError(f"{path} is no training checkpoint: it holds no state_dict")
     return _place(content)

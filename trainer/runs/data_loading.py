@@ -12,6 +12,7 @@ from renderers import InputError, ViewDistribution
 from trainer.cli import error_messages
 from trainer.cli.config_composition import SECTIONS, compose
 from trainer.cli.jsonargparse_compat import PARSER_MODE
+from utils.legacy_names import update_options
 
 
 class DataOf:
@@ -30,7 +31,7 @@ class DataOf:
         self._composed = compose([config], parts or {})
         kept = ("seed_everything", *SECTIONS)  # what interpolations may refer to
         self._composed.values = {k: v for k, v in self._composed.values.items() if k in kept}
-        self._overrides = overrides
+        self._overrides = update_options(overrides, self._composed.values)
         self._parser = LightningArgumentParser(parser_mode=PARSER_MODE, exit_on_error=False)
         self._parser.add_argument("--config", action=jsonargparse.ActionConfigFile)
         self._parser.add_argument("--seed_everything", type=bool | int, default=0)
@@ -40,7 +41,7 @@ class DataOf:
         with tempfile.TemporaryDirectory(prefix="unrender-") as folder:
             path = Path(folder) / "composed.yaml"
             path.write_text(self._composed.text(), encoding="utf-8")
-            self._config = self._explained(self._parser.parse_args, ["--config", str(path), *overrides])
+            self._config = self._explained(self._parser.parse_args, ["--config", str(path), *self._overrides])
 
     @property
     def reference_views(self) -> ViewDistribution | None:
@@ -74,7 +75,7 @@ class DataOf:
         try:
             return call(*arguments)
         except Exception as error:
-            if told := error_messages.told(error):
+            if told := error_messages.find_input_error(error):
                 raise told from error
             if isinstance(error, jsonargparse.ArgumentError):
                 words = [word for action in self._parser._actions for word in action.option_strings]

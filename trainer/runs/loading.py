@@ -11,12 +11,13 @@ from pytorch_lightning.cli import LightningArgumentParser
 
 from lightning_modules.generative import GenerativeModule
 from utils.errors import InputError
+from utils.legacy_names import update_checkpoint
 from trainer.runs import checkpoints
 from trainer.cli import error_messages
 from trainer.cli.config_composition import Composed, compose
 from trainer.cli.jsonargparse_compat import PARSER_MODE
 from trainer.cli.log_filters import quiet
-from trainer.runs.run_directory import RunFolder, run_of
+from trainer.runs.run_directory import RunDirectory, run_of
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class LoadedRun:
             batch-norm statistics of its own, as ``predict`` gives it.
     """
 
-    folder: RunFolder
+    folder: RunDirectory
     checkpoint: Path
     config: dict[str, Any]
     module: LightningModule
@@ -87,9 +88,9 @@ def load_generator(run_dir: str | Path | None, ckpt_path: str | None = None, **o
     return run
 
 
-def _folder(run_dir: str | Path | None, ckpt_path: str | None) -> RunFolder:
+def _folder(run_dir: str | Path | None, ckpt_path: str | None) -> RunDirectory:
     if run_dir is not None:
-        folder = RunFolder(run_dir)
+        folder = RunDirectory(run_dir)
     elif ckpt_path in (None, "last", "best"):
         raise InputError("say which run: --run_dir RUN, a folder that fit made")
     else:
@@ -115,7 +116,7 @@ def _instantiate(composed: Composed, measures: bool) -> LightningModule:
     try:
         return parser.instantiate_classes(parser.parse_object({"model": model})).model
     except Exception as error:
-        if told := error_messages.told(error):
+        if told := error_messages.find_input_error(error):
             raise told from error
         if isinstance(error, jsonargparse.ArgumentError):
             raise error_messages.parse_error(str(error), composed, (), ()) from error
@@ -124,6 +125,7 @@ def _instantiate(composed: Composed, measures: bool) -> LightningModule:
 
 def _restore(module: LightningModule, checkpoint: Path) -> None:
     content = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    update_checkpoint(content)
     try:
         module.load_state_dict(content["state_dict"])
     except RuntimeError as error:

@@ -10,7 +10,7 @@ from jsonargparse import Namespace
 
 from utils.errors import InputError
 from trainer.cli.config_composition import Composed, find_config, names_yaml
-from trainer.runs.run_directory import RUNS, RunFolder, newest_run
+from trainer.runs.run_directory import RUNS, RunDirectory, newest_run
 from utils.signals import Stopped
 
 KEY = "model.init_args.proxy_checkpoint"
@@ -57,7 +57,7 @@ def provide_proxy(config: Namespace, composed: Composed, *, needed: bool, alone:
     config[KEY] = str(run.last_checkpoint)
 
 
-def _begun(experiment: str, command: list[str]) -> RunFolder | None:
+def _begun(experiment: str, command: list[str]) -> RunDirectory | None:
     """A training of the proxy that an earlier start began by this very command, and that was stopped."""
     run = newest_run(experiment, finished=False)
     if run is None or run.status != "interrupted":

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from utils.errors import InputError
-from trainer.runs.run_directory import RunFolder
+from trainer.runs.run_directory import RunDirectory
 
 # What says how a run is carried out, not what it is: it may change from start to start, and is then said.
 HOW = ("trainer.", "checkpoint_minutes", "keep_checkpoints")
@@ -13,7 +13,7 @@ PROXY = ("model", "init_args", "proxy_checkpoint")
 LENGTH = "data.init_args.total_kimg"
 
 
-def changes(run: RunFolder, settings: dict[str, Any]) -> list[str]:
+def changes(run: RunDirectory, settings: dict[str, Any]) -> list[str]:
     """How this start differs from the run's ``config.yaml``, in words such as ``trainer.devices 2 (was 1)``.
 
     Model, data and seed may not: the run would be neither the one nor the other. It may become longer, not shorter. Of
@@ -40,13 +40,13 @@ def changes(run: RunFolder, settings: dict[str, Any]) -> list[str]:
     return [f"{key} {_shown(differ[key])} (was {_shown(before[key])})" for key in differ if key != ".".join(PROXY)]
 
 
-def longer(run: RunFolder, settings: dict[str, Any]) -> bool:
+def longer(run: RunDirectory, settings: dict[str, Any]) -> bool:
     """Whether this start makes the run longer than its ``config.yaml`` has it."""
     before, now = (dict(_leaves(values)).get(LENGTH) for values in (run.settings, settings))
     return isinstance(before, int | float) and isinstance(now, int | float) and now > before
 
 
-def known_proxy(run: RunFolder) -> str | None:
+def known_proxy(run: RunDirectory) -> str | None:
     """The proxy's checkpoint that the run began with."""
     value: Any = run.settings
     for key in PROXY:

@@ -1,4 +1,4 @@
-"""The folder that a training leaves behind, and its diary ``run.json``."""
+"""The folder that a training leaves behind, and its run_metadata ``run.json``."""
 
 import json
 import platform
@@ -18,20 +18,20 @@ from callbacks.metrics_log import METRICS, read_metrics
 from utils.errors import InputError
 from utils.files import write_atomically
 from callbacks.loggers import csv
-from trainer.runs.run_lock import alive, identity
+from trainer.runs.run_lock import is_alive, process_identity
 from trainer.cli.arguments import RUNS
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("torch", "pytorch-lightning", "torchmetrics", "numpy", "jsonargparse", "omegaconf")
 
 
-class RunFolder:
+class RunDirectory:
     """One run: ``config.yaml``, ``command.txt``, ``version.json``, ``run.json``, ``metrics.csv`` and ``checkpoints/``."""
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self._claimed: list[Path] = []  # what :meth:`claim` made, to be given up if the run never starts
-        self._before: dict[str, Any] = {}  # the diary as :meth:`take_over` found it
+        self._before: dict[str, Any] = {}  # the run_metadata as :meth:`take_over` found it
 
     @property
     def checkpoints(self) -> Path:
@@ -42,7 +42,7 @@ class RunFolder:
         return self.checkpoints / "last.ckpt"
 
     @property
-    def diary_file(self) -> Path:
+    def metadata_file(self) -> Path:
         return self.path / "run.json"
 
     @property
@@ -50,22 +50,22 @@ class RunFolder:
         return self.path / "config.yaml"
 
     @property
-    def diary(self) -> dict[str, Any]:
+    def run_metadata(self) -> dict[str, Any]:
         """``run.json``, or nothing where there is none that can be read."""
         try:
-            diary = json.loads(self.diary_file.read_text(encoding="utf-8"))
+            run_metadata = json.loads(self.metadata_file.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return {}
-        return diary if isinstance(diary, dict) else {}
+        return run_metadata if isinstance(run_metadata, dict) else {}
 
     @property
     def status(self) -> str:
         """``not run``, ``running``, ``finished``, ``failed`` or ``interrupted``, which a killed run could not write down."""
-        diary = self.diary
-        status = diary.get("status", "interrupted" if self.holds_run() else "not run")
+        run_metadata = self.run_metadata
+        status = run_metadata.get("status", "interrupted" if self.holds_run() else "not run")
         if status not in ("starting", "running"):
             return status
-        return "running" if alive(diary, self.diary_file) else "interrupted"
+        return "running" if is_alive(run_metadata, self.metadata_file) else "interrupted"
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -78,10 +78,10 @@ class RunFolder:
 
     def holds_run(self) -> bool:
         """Whether a training has been started here."""
-        return self.diary_file.exists()
+        return self.metadata_file.exists()
 
     @classmethod
-    def next(cls, experiment: str) -> "RunFolder":
+    def next(cls, experiment: str) -> "RunDirectory":
         """Make the next free ``runs/<experiment>/<NNN>``; ``mkdir`` decides when two start at once."""
         parent = RUNS / experiment
         parent.mkdir(parents=True, exist_ok=True)
@@ -94,7 +94,7 @@ class RunFolder:
                 number += 1
                 continue
             run._claimed = [run.path, parent, RUNS]
-            run._open_diary()
+            run._create_metadata()
             return run
 
     def claim(self) -> None:
@@ -106,7 +106,7 @@ class RunFolder:
         missing = [p for p in (self.path, *self.path.parents) if not p.exists()]
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            self._open_diary()
+            self._create_metadata()
         except FileExistsError:
             if self.path.is_dir():
                 raise InputError(f"{self.path} has just been taken by another run; name another --run_dir") from None
@@ -115,10 +115,10 @@ class RunFolder:
             raise InputError(f"--run_dir {self.path} cannot be made: {error.strerror}") from None
         self._claimed += missing
 
-    def _open_diary(self) -> None:
-        with self.diary_file.open("x", encoding="utf-8") as file:
-            json.dump({"status": "starting", "started": _now()} | identity(), file)
-        self._claimed.insert(0, self.diary_file)
+    def _create_metadata(self) -> None:
+        with self.metadata_file.open("x", encoding="utf-8") as file:
+            json.dump({"status": "starting", "started": _now()} | process_identity(), file)
+        self._claimed.insert(0, self.metadata_file)
 
     def take_over(self) -> None:
         """Take the run that was begun here, to go on with it.
@@ -126,11 +126,11 @@ class RunFolder:
         Raises:
             InputError: Its process lives.
         """
-        self._before = diary = self.diary
-        if diary.get("status") in ("starting", "running") and alive(diary, self.diary_file, wait=True):
-            who = f"process {diary['pid']} on {diary.get('host', 'this machine').partition(' ')[0]}"
+        self._before = run_metadata = self.run_metadata
+        if run_metadata.get("status") in ("starting", "running") and is_alive(run_metadata, self.metadata_file, wait=True):
+            who = f"process {run_metadata['pid']} on {run_metadata.get('host', 'this machine').partition(' ')[0]}"
             raise InputError(f"{self.path} is being trained by {who}; stop it first, or name another --run_dir")
-        self._write_diary(diary | {"status": "starting"} | identity())
+        self._write_metadata(run_metadata | {"status": "starting"} | process_identity())
 
     def move_aside(self) -> Path:
         """Give the folder the name ``<name>.before-<n>``, whole, so that its place is free; returns the new path.
@@ -139,7 +139,7 @@ class RunFolder:
             InputError: Its process lives, or the folder cannot be moved.
         """
         if self.status == "running":
-            raise InputError(f"{self.path} is being trained by process {self.diary['pid']}; stop it first")
+            raise InputError(f"{self.path} is being trained by process {self.run_metadata['pid']}; stop it first")
         number = 1
         while (aside := self.path.with_name(f"{self.path.name}.before-{number}")).exists():
             number += 1
@@ -171,7 +171,7 @@ class RunFolder:
         it was.
         """
         if self._before:
-            self._write_diary(self._before)
+            self._write_metadata(self._before)
             self._before = {}
             return
         for path in self._claimed:
@@ -194,39 +194,39 @@ class RunFolder:
         earlier = commands.read_text(encoding="utf-8") if commands.exists() else ""
         write(commands, f"{earlier}{shlex.join(['python', '-m', 'trainer', *command])}\n")
         write(self.path / "version.json", json.dumps(versions(), indent=2) + "\n")
-        before = self.diary
+        before = self.run_metadata
         entry = {"status": "running", "experiment": experiment, "started": before.get("started", _now())}
         entry |= {key: before[key] for key in ("wandb",) if key in before}
         if earlier:
             entry["continued"] = _now()
-        self._write_diary(entry | identity())
+        self._write_metadata(entry | process_identity())
 
     def wandb_id(self) -> str:
         """The name under which Weights & Biases knows this run, made once, so that a resumed run goes on there too."""
-        diary = self.diary
-        if "wandb" not in diary:
-            diary["wandb"] = uuid.uuid4().hex[:8]
-            self._write_diary(diary)
-        return diary["wandb"]
+        run_metadata = self.run_metadata
+        if "wandb" not in run_metadata:
+            run_metadata["wandb"] = uuid.uuid4().hex[:8]
+            self._write_metadata(run_metadata)
+        return run_metadata["wandb"]
 
     def end(self, status: str, **facts: Any) -> None:
-        """Close the diary with ``finished``, ``interrupted`` or ``failed``."""
-        self._write_diary(self.diary | {"status": status, "ended": _now()} | facts)
+        """Close the run_metadata with ``finished``, ``interrupted`` or ``failed``."""
+        self._write_metadata(self.run_metadata | {"status": status, "ended": _now()} | facts)
 
-    def _write_diary(self, entry: dict[str, Any]) -> None:
-        write(self.diary_file, json.dumps(entry, indent=2) + "\n")
+    def _write_metadata(self, entry: dict[str, Any]) -> None:
+        write(self.metadata_file, json.dumps(entry, indent=2) + "\n")
 
 
-def newest_run(experiment: str, finished: bool) -> RunFolder | None:
+def newest_run(experiment: str, finished: bool) -> RunDirectory | None:
     """The newest run of an experiment that has a last checkpoint, among the finished ones or among all."""
-    runs = [RunFolder(p.parent) for p in (RUNS / experiment).glob("*/run.json")]
-    runs = [r for r in runs if r.last_checkpoint.is_file() and (not finished or r.diary.get("status") == "finished")]
+    runs = [RunDirectory(p.parent) for p in (RUNS / experiment).glob("*/run.json")]
+    runs = [r for r in runs if r.last_checkpoint.is_file() and (not finished or r.run_metadata.get("status") == "finished")]
     return max(runs, key=lambda r: r.last_checkpoint.stat().st_mtime, default=None)
 
 
-def run_of(checkpoint: Path) -> RunFolder | None:
+def run_of(checkpoint: Path) -> RunDirectory | None:
     """The run that a checkpoint lies in, if it lies in one."""
-    run = RunFolder(checkpoint.parent.parent)
+    run = RunDirectory(checkpoint.parent.parent)
     return run if checkpoint.parent.name == "checkpoints" and run.holds_run() else None
 
 

@@ -1,4 +1,4 @@
-"""Whether the process that a run's diary names still trains: a killed one could not write down that it ended."""
+"""Whether the process that a run's run_metadata names still trains: a killed one could not write down that it ended."""
 
 import os
 import socket
@@ -9,35 +9,35 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-BEAT = 20.0  # seconds between two signs of life: the diary is touched
+BEAT = 20.0  # seconds between two signs of life: the run_metadata is touched
 SILENCE = (
     90.0  # seconds without one after which a process on another machine is taken for dead; NFS caches times for 60
 )
 LISTED = 300.0  # the same where nobody waits to see, by the file server's clock
 
 
-def identity() -> dict[str, Any]:
-    """What a diary says about this process: ``pid``, ``host``, when it was ``born``, and its SLURM ``job``, if any."""
+def process_identity() -> dict[str, Any]:
+    """What a run_metadata says about this process: ``pid``, ``host``, when it was ``born``, and its SLURM ``job``, if any."""
     about = {"pid": os.getpid(), "host": _host(), "born": _born(os.getpid()), "job": os.environ.get("SLURM_JOB_ID")}
     return {key: value for key, value in about.items() if value is not None}
 
 
-def alive(diary: dict[str, Any], file: Path, wait: bool = False) -> bool:
-    """Whether the process that wrote a diary lives.
+def is_alive(run_metadata: dict[str, Any], file: Path, wait: bool = False) -> bool:
+    """Whether the process that wrote a run_metadata lives.
 
     On this machine the system knows. Of another machine, a SLURM job that runs again ends its earlier start; otherwise
-    the diary's time tells.
+    the run_metadata's time tells.
 
     Args:
-        diary: its content.
+        run_metadata: its content.
         file: where it stands.
         wait: look for signs of life for up to a minute and a half, instead of trusting the clocks.
     """
-    if "pid" not in diary:
+    if "pid" not in run_metadata:
         return False
-    if diary.get("host") == _host():
-        return _lives(int(diary["pid"]), diary.get("born"))
-    if diary.get("job") and diary["job"] == os.environ.get("SLURM_JOB_ID"):
+    if run_metadata.get("host") == _host():
+        return _lives(int(run_metadata["pid"]), run_metadata.get("born"))
+    if run_metadata.get("job") and run_metadata["job"] == os.environ.get("SLURM_JOB_ID"):
         return False
     try:
         heard = file.stat().st_mtime
@@ -54,8 +54,8 @@ def alive(diary: dict[str, Any], file: Path, wait: bool = False) -> bool:
 
 
 @contextmanager
-def signs_of_life(file: Path) -> Iterator[None]:
-    """Touch a diary now and then, from a thread of its own: an evaluation may take longer than others wait."""
+def heartbeat(file: Path) -> Iterator[None]:
+    """Touch a run_metadata now and then, from a thread of its own: an evaluation may take longer than others wait."""
     ended = threading.Event()
 
     def beat() -> None:

@@ -1,4 +1,4 @@
-"""How a command ends: the one sentence for what went wrong, the word on how to go on, the diary."""
+"""How a command ends: the one sentence for what went wrong, the word on how to go on, the run_metadata."""
 
 import shlex
 import shutil
@@ -21,7 +21,7 @@ from trainer.cli.session import Session
 def explain(error: Exception, session: Session) -> InputError | None:
     """The one sentence for a mistake that is the user's, or None."""
     message = str(error)
-    if told := error_messages.told(error):
+    if told := error_messages.find_input_error(error):
         return told
     if sentence := disk_error(error):
         good = f"; the last good checkpoint is {good}" if (good := _last_checkpoint(session)) else ""
@@ -63,7 +63,7 @@ def stopped(session: Session) -> int:
         began = "stopped before the training began" if session.run is None else "stopped; nothing was saved"
         print(f"{began}; the same command begins again" if session.command == "fit" else "stopped", file=sys.stderr)
     if rank_zero_only.rank:
-        time.sleep(1)  # whoever started the ranks ends all when one leaves, and the first has the diary to close
+        time.sleep(1)  # whoever started the ranks ends all when one leaves, and the first has the run_metadata to close
     return session.signals.status
 
 
@@ -80,8 +80,8 @@ def called_as() -> str:
 
 
 def close(session: Session, status: str) -> None:
-    """Write down how the session ended: to the dashboards, and in the diary of a training."""
-    for board in session.dashboards:
+    """Write down how the session ended: to the guarded_loggers, and in the run_metadata of a training."""
+    for board in session.guarded_loggers:
         board.close(status)
     if session.run is None:
         return
@@ -90,13 +90,13 @@ def close(session: Session, status: str) -> None:
             session.run.give_up()
             return
         session.run.end(status)
-    except OSError:  # a full disk: a diary whose process is gone says interrupted
+    except OSError:  # a full disk: a run_metadata whose process is gone says interrupted
         return
     if status == "finished":
-        say(f"finished: {session.run.path}")
+        print_rank0(f"finished: {session.run.path}")
 
 
-def say(line: str) -> None:
+def print_rank0(line: str) -> None:
     """One line, from the first rank."""
     if rank_zero_only.rank == 0:
         print(line, flush=True)

@@ -1,4 +1,4 @@
-"""A table as Markdown, CSV and a picture: ours beside the paper's, and what is not there said in words."""
+"""A table as Markdown, CSV and an image: ours beside the paper's, and what is not there said in words."""
 
 import csv
 import statistics
@@ -81,7 +81,7 @@ def gather(table: Table, scale: Scale, runs: list[CellRun], measure: Measure) ->
     note = _one({run.name: figures[run.name].note for run in finished}, "measured", table.name)
     settings = {run.name: _settings(run) for run in finished}
     trained = {
-        name: ", ".join(parts[key] for key in ("pictures", "length", "shapes")) for name, parts in settings.items()
+        name: ", ".join(parts[key] for key in ("images", "length", "shapes")) for name, parts in settings.items()
     }
     how = _one(trained, "trained", table.name)
     grid = _one({name: parts["grid"] for name, parts in settings.items() if parts["grid"]}, "trained", table.name)
@@ -104,7 +104,7 @@ def gather(table: Table, scale: Scale, runs: list[CellRun], measure: Measure) ->
     caption = [
         f"{table.title}. Lower is better; bold is our best of a whole column.",
         f"Ours, at the end of training ({scale.says}): {ours}{several}.",
-        f"In brackets the paper's: {table.paper}; 64³ voxels, 128² pictures, ShapeNet."
+        f"In brackets the paper's: {table.paper}; 64³ voxels, 128² images, ShapeNet."
         + ("" if alike else " The two may be compared by order, not by size."),
         *filter(None, [table.note, *notes]),
     ]
@@ -177,7 +177,7 @@ def _settings(run: CellRun) -> dict[str, str]:
     """What of a run's config the caption says.
 
     Raises:
-        InputError: the config is not there, or not that of pictures of shapes.
+        InputError: the config is not there, or not that of images of shapes.
     """
     try:
         config = run.settings
@@ -188,7 +188,7 @@ def _settings(run: CellRun) -> dict[str, str]:
         grid = config["model"]["init_args"]["generator"]["init_args"].get("voxel_size")
         return {
             "grid": f"{grid}³ voxels" if grid else "",
-            "pictures": f"{data['renderer']['init_args']['image_size']}² pictures",
+            "images": f"{data['renderer']['init_args']['image_size']}² images",
             "length": f"{data['total_kimg']:g} kimg",
             "shapes": SOURCES.get(kind) or (f"shapes of {Path(path).name}" if path else kind),
         }

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from callbacks.metrics_log import read_metrics
-from trainer.runs.run_directory import RunFolder
+from trainer.runs.run_directory import RunDirectory
 from trainer.tables.spec import Cell
 from utils.errors import InputError
 from utils.signals import STATUS, Stopped
@@ -83,8 +83,8 @@ class CellRun:
         return f"{self.cell.name}, seed {self.seed}" if self.seed else self.cell.name
 
     @property
-    def folder(self) -> RunFolder:
-        return RunFolder(self.path)
+    def folder(self) -> RunDirectory:
+        return RunDirectory(self.path)
 
     @property
     def status(self) -> str:
@@ -117,7 +117,7 @@ class CellRun:
 
     @property
     def kimg(self) -> float:
-        """Thousand pictures seen, as far as is logged."""
+        """Thousand images seen, as far as is logged."""
         seen = [line.get("kimg", 0) for line in _metrics(self.path)]
         try:
             with (self.path / "metrics.csv").open(encoding="utf-8", newline="") as file:
@@ -178,7 +178,7 @@ def run_missing(runs: list[CellRun], measure: Measure, extra: list[str]) -> list
         head = f"[{number}/{len(runs)}] {run.name}"
         with _claimed(run) as free:
             if not free:
-                host = run.folder.diary.get("host", socket.gethostname()).partition(" ")[0]
+                host = run.folder.run_metadata.get("host", socket.gethostname()).partition(" ")[0]
                 print(f"{head}: left alone, it runs already (on {host})", flush=True)
                 continue
             commands = run.todo(measure, extra)

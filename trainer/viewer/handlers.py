@@ -1,4 +1,4 @@
-"""A run's shapes as the page of ``view`` asks for them: as GLB, and as pictures by any renderer."""
+"""A run's shapes as the page of ``view`` asks for them: as GLB, and as images by any renderer."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from trainer.viewer.params import Query
 from visualization.mesh_io import write_surface
 from visualization.paper_figures.choice import slerp
 
-SMALLEST, LARGEST = 16, 512  # pictures that are asked for, in pixels
+SMALLEST, LARGEST = 16, 512  # images that are asked for, in pixels
 KEPT = 32  # scenes in memory
 KINDS = ("image", "normals", "texture", "background")
 
@@ -68,7 +68,7 @@ class Shown(NamedTuple):
 
     scene: VoxelGrid | TriangleMesh
     background: Float[Tensor, "1 3 N N"] | None = None
-    surroundings: Float[Tensor, "1 3 M M"] | None = None
+    full_background: Float[Tensor, "1 3 M M"] | None = None
 
 
 class Way(NamedTuple):
@@ -106,8 +106,8 @@ class RunViewer:
         module = run.module
         if not isinstance(module, VoxelGenerativeModule | MeshGANModule):
             raise InputError(
-                f"{run.folder.path} is a run of {type(module).__name__}, which generates pictures, and view turns shapes; "
-                "predict and figures show its pictures"
+                f"{run.folder.path} is a run of {type(module).__name__}, which generates images, and view turns shapes; "
+                "predict and figures show its images"
             )
         self.run, self.module, self.seed = run, module, module.sample_seed
         self.voxels = isinstance(module, VoxelGenerativeModule)
@@ -120,7 +120,7 @@ class RunViewer:
         return {
             "/about.json": ("application/json", self.about),
             "/shape.glb": ("model/gltf-binary", self.shape),
-            "/picture.png": ("image/png", self.picture),
+            "/image.png": ("image/png", self.image),
         }
 
     def about(self, given: dict[str, str]) -> bytes:
@@ -156,7 +156,7 @@ class RunViewer:
                 sample.write(path, ("glb",))
             return path.read_bytes()
 
-    def picture(self, given: dict[str, str]) -> bytes:
+    def image(self, given: dict[str, str]) -> bytes:
         """PNG: the shape from one view (``azimuth``, ``elevation`` in degrees), its normal map, texture or background."""
         query = Query(given)
         choice, threshold = self._choice(query)
@@ -169,7 +169,7 @@ class RunViewer:
         shown = self._shown(choice)
         if kind in ("texture", "background"):
             return _png(
-                _present(kind, getattr(shown.scene, "texture", None) if kind == "texture" else shown.surroundings)
+                _present(kind, getattr(shown.scene, "texture", None) if kind == "texture" else shown.full_background)
             )
         camera = Camera.orbit(azimuth % 360, elevation, self.module.views.fov, shown.scene.device)
         return _png(_draw(way, size, shown if behind else Shown(shown.scene), camera, threshold, kind == "normals"))
@@ -201,12 +201,12 @@ class RunViewer:
         if self.voxels:
             z = slerp(a, b, torch.tensor([choice.mix], device=a.device))[0]
             return Shown(self.module.shapes(choice.truncation * z[None]))
-        scene = self.module.shown(torch.lerp(a, b, choice.mix)[None], choice.truncation)
-        return Shown(scene.mesh, scene.background, scene.surroundings)
+        scene = self.module.truncated_scenes(torch.lerp(a, b, choice.mix)[None], choice.truncation)
+        return Shown(scene.mesh, scene.background, scene.full_background)
 
 
 def _voxel_ways(module: VoxelGenerativeModule) -> dict[str, Way]:
-    """The run's renderers, then others; the first is what pictures are of where nothing else is said."""
+    """The run's renderers, then others; the first is what images are of where nothing else is said."""
     ways = {"run": Way("as evaluated (OpenGL)", module.renderer)}
     if isinstance(module, IGGANModule):
         ways["training"] = Way("the neural renderer", module.neural_renderer, fixed=True)
@@ -229,7 +229,7 @@ def _mesh_ways(module: MeshGANModule) -> dict[str, Way]:
 
 @torch.no_grad()
 def _draw(way: Way, size: int, shown: Shown, camera: Camera, threshold: float, normals: bool) -> Float[Tensor, "C H W"]:
-    """The picture or the normal map. OpenGL draws the thresholded solid, others the continuous grid, as in training."""
+    """The image or the normal map. OpenGL draws the thresholded solid, others the continuous grid, as in training."""
     scene, renderer = shown.scene, copy.copy(way.renderer)
     if not way.fixed:
         renderer.image_size = size
@@ -248,14 +248,14 @@ def _draw(way: Way, size: int, shown: Shown, camera: Camera, threshold: float, n
     return drawn.normal_map()[0]
 
 
-def _present(kind: str, pictures: Tensor | None) -> Float[Tensor, "C H W"]:
-    if pictures is None:
+def _present(kind: str, images: Tensor | None) -> Float[Tensor, "C H W"]:
+    if images is None:
         raise InputError(f"shapes of this run have no {kind}")
-    return pictures[0]
+    return images[0]
 
 
-def _png(picture: Float[Tensor, "C H W"]) -> bytes:
-    pixels = (picture.detach().clamp(0, 1) * 255).round().to(torch.uint8).cpu().permute(1, 2, 0).numpy()
+def _png(image: Float[Tensor, "C H W"]) -> bytes:
+    pixels = (image.detach().clamp(0, 1) * 255).round().to(torch.uint8).cpu().permute(1, 2, 0).numpy()
     stream = io.BytesIO()
     Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(stream, format="PNG")
     return stream.getvalue()

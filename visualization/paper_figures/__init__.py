@@ -5,15 +5,15 @@ from lightning_modules.meshgan import MeshGANModule
 from renderers import InputError
 from visualization.paper_figures.choice import Choice, Draw, UndrawableError
 from visualization.paper_figures.data import DATA_FIGURES
-from visualization.paper_figures.images import PICTURE_FIGURES
+from visualization.paper_figures.images import IMAGE_FIGURES
 from visualization.paper_figures.meshes import MESH_FIGURES
 from visualization.paper_figures.sheet import Figure, draw_figure, write_figure
 from visualization.paper_figures.voxels import VOXEL_FIGURES
 
 __all__ = [
     "DATA_FIGURES",
+    "IMAGE_FIGURES",
     "MESH_FIGURES",
-    "PICTURE_FIGURES",
     "VOXEL_FIGURES",
     "Choice",
     "Draw",
@@ -31,7 +31,7 @@ def figures_of(module: object) -> dict[str, Draw]:
     Raises:
         InputError: a module that generates nothing.
     """
-    kinds = ((MeshGANModule, MESH_FIGURES), (VoxelGenerativeModule, VOXEL_FIGURES), (GenerativeModule, PICTURE_FIGURES))
+    kinds = ((MeshGANModule, MESH_FIGURES), (VoxelGenerativeModule, VOXEL_FIGURES), (GenerativeModule, IMAGE_FIGURES))
     for kind, figures in kinds:
         if isinstance(module, kind):
             return figures

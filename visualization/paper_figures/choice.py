@@ -65,17 +65,17 @@ class Choice:
 Draw: TypeAlias = Callable[[GenerativeModule, Choice], Figure]  # may raise UndrawableError
 
 
-def in_rows(pictures: Float[Tensor, "N C h w"], columns: int) -> list[list[Tensor]]:
-    """Pictures in reading order to rows."""
-    return [list(pictures[i : i + columns]) for i in range(0, len(pictures), columns)]
+def in_rows(images: Float[Tensor, "N C h w"], columns: int) -> list[list[Tensor]]:
+    """Images in reading order to rows."""
+    return [list(images[i : i + columns]) for i in range(0, len(images), columns)]
 
 
-def zoomed(pictures: Float[Tensor, "N C h w"], zoom: float) -> Float[Tensor, "N C s s"]:
-    """The middle of pictures."""
-    size = pictures.shape[-1]
+def zoomed(images: Float[Tensor, "N C h w"], zoom: float) -> Float[Tensor, "N C s s"]:
+    """The middle of images."""
+    size = images.shape[-1]
     edge = round(size * (1 - 1 / zoom) / 2)
     edge = min(edge, (size - 1) // 2)
-    return pictures[..., edge : size - edge, edge : size - edge]
+    return images[..., edge : size - edge, edge : size - edge]
 
 
 def slerp(a: Float[Tensor, " Z"], b: Float[Tensor, " Z"], steps: int | Float[Tensor, " n"]) -> Float[Tensor, "n Z"]:

@@ -15,28 +15,28 @@ from visualization.paper_figures.sheet import Figure
 from visualization.paper_figures.voxels import GREY, NORMALS, Kind, row_views, show, view_labels
 
 
-def pictures(data: LightningDataModule, choice: Choice) -> Figure:
-    """Held-out shapes as samples are shown; of data that are pictures, the first held-out ones."""
+def images(data: LightningDataModule, choice: Choice) -> Figure:
+    """Held-out shapes as samples are shown; of data that are images, the first held-out ones."""
     if isinstance(data, ShapeNetRenderDataModule):
         return _shapes(data, choice, "data", GREY)
     if not hasattr(data, "reference"):
-        raise UndrawableError(f"{type(data).__name__} has neither shapes nor pictures to show")
+        raise UndrawableError(f"{type(data).__name__} has neither shapes nor images to show")
     data.trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False)
-    data.trainer.state.fn = TrainerFn.VALIDATING  # held-out pictures are enough
+    data.trainer.state.fn = TrainerFn.VALIDATING  # held-out images are enough
     data.prepare_data()
     real = data.reference()[: choice.rows * choice.columns].float() / 255
     whole = max(len(real) // choice.columns, 1) * choice.columns
-    return Figure("data", in_rows(real[:whole], choice.columns), caption="Real pictures, those that FID compares with.")
+    return Figure("data", in_rows(real[:whole], choice.columns), caption="Real images, those that FID compares with.")
 
 
 def normals(data: LightningDataModule, choice: Choice) -> Figure:
     """The same shapes as normal maps."""
     if not isinstance(data, ShapeNetRenderDataModule):
-        raise UndrawableError("the data are pictures, which have no normals")
+        raise UndrawableError("the data are images, which have no normals")
     return _shapes(data, choice, "data_normals", NORMALS)
 
 
-DATA_FIGURES: dict[str, Callable[[LightningDataModule, Choice], Figure]] = {"data": pictures, "data_normals": normals}
+DATA_FIGURES: dict[str, Callable[[LightningDataModule, Choice], Figure]] = {"data": images, "data_normals": normals}
 
 
 @torch.no_grad()

@@ -19,10 +19,10 @@ BLOCKS = 2  # samples beside each other in Figure 6
 
 def samples(module: MeshGANModule, choice: Choice) -> Figure:
     """As of Figures 1 and 4: one sample a row."""
-    pictures, parts = _taken_apart(module, choice.few)
+    images, parts = _taken_apart(module, choice.few)
     return Figure(
         "samples",
-        pictures,
+        images,
         (*parts, *map(degrees, TURNS)),
         tuple(map(str, choice.few)),
         f"Samples {listed(choice.few)}{' as picked' if choice.numbers else ''}: seen from a random viewpoint, normals, "
@@ -71,7 +71,7 @@ def truncation(module: MeshGANModule, choice: Choice) -> Figure:
     z = module.sample_latents(torch.tensor(choice.few))
     columns = []
     for psi in choice.psis:
-        scene = module.shown(z, psi)
+        scene = module.truncated_scenes(z, psi)
         front = Camera.orbit([0.0] * len(z), 0.0, module.views.fov)
         columns.append(module.draw(scene.mesh, front, scene.background, normals=False).image)
     layers = "all layers" if module.truncation_cutoff is None else f"the first {module.truncation_cutoff} layers"
@@ -106,7 +106,7 @@ def _taken_apart(module: MeshGANModule, numbers: Sequence[int]) -> tuple[list[li
 
 @torch.no_grad()
 def from_azimuths(module: MeshGANModule, mesh: TriangleMesh, azimuths: Sequence[float]) -> list[list[Tensor]]:
-    """For each mesh its pictures before white from viewpoints about the vertical."""
+    """For each mesh its images before white from viewpoints about the vertical."""
     white = torch.ones(len(mesh), 3, *[module.stage.resolution] * 2, device=mesh.device)
     views = [
         module.draw(mesh, Camera.orbit([azimuth] * len(mesh), 0.0, module.views.fov), white, normals=False).image

@@ -66,10 +66,10 @@ def interpolation(module: VoxelGenerativeModule, choice: Choice) -> Figure:
     ends = [module.sample_latents(torch.tensor(pair)) for pair in pairs]
     z = torch.cat([slerp(a, b, choice.columns) for a, b in ends])
     camera = row_views(_views(module, choice), len(pairs), choice.columns, choice.seed)
-    pictures = _draw(module, _grids(module, z), camera, GREY)
+    images = _draw(module, _grids(module, z), camera, GREY)
     return Figure(
         "interpolation",
-        in_rows(zoomed(pictures, choice.zoom), choice.columns),
+        in_rows(zoomed(images, choice.zoom), choice.columns),
         rows=tuple(f"{a} – {b}" for a, b in pairs),
         caption="Along each row the latent turns from one sample's to another's; one viewpoint a row.",
     )
@@ -86,7 +86,7 @@ VOXEL_FIGURES: dict[str, Draw] = {
 
 
 def row_views(views: ViewDistribution, rows: int, columns: int, seed: int) -> Camera:
-    """A viewpoint for each row, the same in every figure; given for pictures in reading order."""
+    """A viewpoint for each row, the same in every figure; given for images in reading order."""
     camera = views.sample(rows, torch.Generator().manual_seed(seed))
     return Camera(camera.azimuth.repeat_interleave(columns), camera.elevation.repeat_interleave(columns), views.fov)
 
@@ -98,20 +98,20 @@ def view_labels(camera: Camera, columns: int) -> tuple[str, ...]:
 
 
 def show(renderer: Renderer, shapes: VoxelGrid, camera: Camera, kind: Kind) -> Float[Tensor, "N C h w"]:
-    """Solids as pictures of one kind.
+    """Solids as images of one kind.
 
     Raises:
         UndrawableError: a renderer that gives no normals, as those of volumes in colour.
     """
-    pictures = []
+    images = []
     for start in range(0, len(camera), BATCH):
         part = slice(start, start + BATCH)
         color = None if shapes.color is None else shapes.color[part]
         drawn: Rendering = renderer(VoxelGrid(shapes.occupancy[part], color), camera[part])
         if kind == NORMALS and drawn.normals is None:
             raise UndrawableError(f"{type(renderer).__name__} gives no normals")
-        pictures.append(drawn.normal_map() if kind == NORMALS else drawn.image)
-    return torch.cat(pictures)
+        images.append(drawn.normal_map() if kind == NORMALS else drawn.image)
+    return torch.cat(images)
 
 
 def _views(module: VoxelGenerativeModule, choice: Choice) -> ViewDistribution:
@@ -134,9 +134,9 @@ def _draw(module: VoxelGenerativeModule, shapes: VoxelGrid, camera: Camera, kind
 
 def _grid(module: VoxelGenerativeModule, choice: Choice, name: str, kind: Kind) -> Figure:
     camera = row_views(_views(module, choice), choice.rows, choice.columns, choice.seed)
-    pictures = zoomed(_draw(module, _shapes(module, list(range(len(camera)))), camera, kind), choice.zoom)
+    images = zoomed(_draw(module, _shapes(module, list(range(len(camera)))), camera, kind), choice.zoom)
     caption = f"Random samples as {kind}; each row has one viewpoint (azimuth, elevation)."
-    return Figure(name, in_rows(pictures, choice.columns), rows=view_labels(camera, choice.columns), caption=caption)
+    return Figure(name, in_rows(images, choice.columns), rows=view_labels(camera, choice.columns), caption=caption)
 
 
 def _around(module: VoxelGenerativeModule, choice: Choice, name: str, kind: Kind) -> Figure:
@@ -147,12 +147,10 @@ def _around(module: VoxelGenerativeModule, choice: Choice, name: str, kind: Kind
     shapes = _shapes(module, numbers)
     color = None if shapes.color is None else shapes.color.repeat_interleave(choice.columns, 0)
     several = replace(shapes, occupancy=shapes.occupancy.repeat_interleave(choice.columns, 0), color=color)
-    pictures = _draw(module, several, camera, kind)
+    images = _draw(module, several, camera, kind)
     caption = f"Samples {listed(numbers)} as {kind} from {elevation:g}° elevation, by azimuth."
     labels = tuple(f"{angle:g}°" for angle in turn.tolist())
-    return Figure(
-        name, in_rows(zoomed(pictures, choice.zoom), choice.columns), labels, tuple(map(str, numbers)), caption
-    )
+    return Figure(name, in_rows(zoomed(images, choice.zoom), choice.columns), labels, tuple(map(str, numbers)), caption)
 
 
 def _continuous(module: VoxelGenerativeModule) -> tuple[str, Renderer | None]:

@@ -20,7 +20,7 @@ from torch import Tensor
 from renderers import TriangleMesh
 from renderers.meshes.vertex_normals import vertex_normals
 
-# Raise it whenever a change of the program changes any head: caches of older pictures are then not reused.
+# Raise it whenever a change of the program changes any head: caches of older images are then not reused.
 HEADS_VERSION = 1
 RINGS, MERIDIANS, NECK_RINGS = 52, 96, 10
 LIMIT = 0.99  # heads reach out to this radius at most: they live in the unit ball
@@ -211,12 +211,10 @@ def paint(head: Head, theta: Float[Tensor, "R C"], phi: Float[Tensor, "R C"]) ->
     """The head's colours, unlit, in these directions."""
     a, b, front = theta.sin() * phi.sin(), theta.cos(), _front(theta, phi)
     texel = math.pi / theta.shape[0]  # edges are as soft as the texture's grid, so that nothing aliases in it
-    picture = torch.tensor(head.skin).view(3, 1, 1).expand(3, *theta.shape).clone()
+    image = torch.tensor(head.skin).view(3, 1, 1).expand(3, *theta.shape).clone()
 
     def blend(weight: Tensor, color: Color | list[float]) -> None:
-        picture.lerp_(
-            torch.tensor(color).view(3, 1, 1).expand_as(picture), (weight * front).clamp(0, 1).expand_as(picture)
-        )
+        image.lerp_(torch.tensor(color).view(3, 1, 1).expand_as(image), (weight * front).clamp(0, 1).expand_as(image))
 
     def disc(at_a: float, at_b: float, wide: float, tall: float) -> Tensor:
         away = (((a - at_a) / wide) ** 2 + ((b - at_b) / tall) ** 2).clamp(min=1e-6).sqrt()
@@ -253,7 +251,7 @@ def paint(head: Head, theta: Float[Tensor, "R C"], phi: Float[Tensor, "R C"]) ->
     blend(mouth * torch.exp(-(((b - curve) / 0.014) ** 2)), [0.5 * c for c in head.lip_color])
     strands = 1 + 0.12 * torch.sin(40 * phi + 9 * b)
     hair = hair_cover(head, theta, phi)
-    return (picture * (1 - hair) + hair * strands * torch.tensor(head.hair_color).view(3, 1, 1)).clamp(0, 1)
+    return (image * (1 - hair) + hair * strands * torch.tensor(head.hair_color).view(3, 1, 1)).clamp(0, 1)
 
 
 def _lit_texture(head: Head, normals: Float[Tensor, "V 3"], size: int) -> Float[Tensor, "3 h w"]:

@@ -81,7 +81,7 @@ class ProceduralShapes(ShapeSource):
         stream, number = self._stream(index)
         return f"{self.category}-{stream}-{self.seed}-{number:06d}"
 
-    def fingerprint(self) -> str:
+    def cache_key(self) -> str:
         return digest("procedural", VERSION, self.category, self.count, self.voxel_size, self.seed, self.split)
 
     def _stream(self, index: int) -> tuple[str, int]:

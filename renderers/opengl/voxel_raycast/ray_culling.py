@@ -7,13 +7,13 @@ from jaxtyping import Int, Shaped
 
 from renderers.cameras import Camera
 from renderers.opengl.voxel_raycast.marching_cubes_table import outward_normals, surface_points
-from renderers.opengl.voxel_raycast.ray_culling_numba import extents_of_codes, list_grids
+from renderers.opengl.voxel_raycast.ray_culling_numba import cull_rays, extents_of_codes
 
 BLOCK = 4  # pixels along an edge: what software drivers shade at once
 RAYS_ACROSS = 1 << 12  # rays in a row of the shader's texture, as the shader has it
 
 
-class RayLister:
+class RayCuller:
     """Turns grids into a byte a cell and a list of the rays worth walking, with work buffers kept from batch to batch.
 
     Every grid is padded by at least one empty voxel. Y = D + 2 cells lie along y and z, and X, the next multiple of eight,
@@ -22,12 +22,12 @@ class RayLister:
     Args:
         voxels: along a grid's edge, D.
         grids: the most that come at once.
-        size: of the picture, pixels.
+        size: of the image, pixels.
         cubes: each solid voxel is the whole of its cell.
 
     Attributes:
-        codes: ``(grids, Y, Y, X)`` bytes for the shader, see :func:`~.ray_culling_numba.list_grids`.
-        rays: ``(N, 4)`` int32, see there: room for every pixel of a picture in blocks of 4x4, and for whole rows.
+        codes: ``(grids, Y, Y, X)`` bytes for the shader, see :func:`~.ray_culling_numba.cull_rays`.
+        rays: ``(N, 4)`` int32, see there: room for every pixel of an image in blocks of 4x4, and for whole rows.
         views: ``(grids, 4, 4)`` float32, see there.
     """
 
@@ -60,7 +60,7 @@ class RayLister:
         counts = np.zeros(len(volumes), np.int64)
         view = float(volumes.shape[-1]), camera.distance, camera.half_extent, camera.fov is not None
         rotations = np.ascontiguousarray(camera.rotation.numpy())
-        inside = list_grids(
+        inside = cull_rays(
             volumes,
             bits,
             above,

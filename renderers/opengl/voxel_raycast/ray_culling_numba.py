@@ -1,4 +1,4 @@
-"""Where in a picture a grid's surface can be: a byte a cell and a list of rays."""
+"""Where in an image a grid's surface can be: a byte a cell and a list of rays."""
 
 # ruff: noqa: ANN001, ANN201, ANN202 (numba types the kernels itself)
 
@@ -19,7 +19,7 @@ MOST = np.float32(1.001).view(
 
 @compiled
 @no_type_check
-def list_grids(
+def cull_rays(
     volumes,
     bits,
     threshold,
@@ -52,7 +52,7 @@ def list_grids(
         cells: ``(B, Y, Y, X / 8)`` words of eight bytes, little-endian, written: cell (i, j, k) joins padded voxels
             (i, j, k) to (i+1, j+1, k+1), and bit ``dx + 2 dy + 4 dz`` is set where voxel (i+dx, j+dy, k+dz) is solid.
         codes: the words for the shader: ``cells``, or with ``cubes`` others of that shape, written.
-        slices: ``(S, S)`` int32, work space as large as the picture; zero before and after.
+        slices: ``(S, S)`` int32, work space as large as the image; zero before and after.
         near: ``(S, S)`` float32, work space; infinite before and after.
         rays: ``(N, 4)`` int32, written, one grid after the other, in an order in which rays stand beside their pixels'
             neighbours. Column and row << 16; the grid's number; slices of depth that have such surface, as bits; and the
@@ -104,7 +104,7 @@ def extents_of_codes(outward, points, apart, rotations, view):
         outward: ``(256, N, 3)``, see :func:`renderers.opengl.voxel_raycast.marching_cubes_table.outward_normals`.
         points: ``(P, 3)`` and
         apart: ``(P, 256)``, see :func:`renderers.opengl.voxel_raycast.marching_cubes_table.surface_points`.
-        rotations: as in :func:`list_grids`.
+        rotations: as in :func:`cull_rays`.
         view: as there.
     """
     voxels, distance, _, perspective = view

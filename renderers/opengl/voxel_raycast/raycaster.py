@@ -14,22 +14,22 @@ from renderers.cameras import Camera
 from renderers.lighting import Lighting
 from renderers.opengl.voxel_raycast import shaders as glsl
 from renderers.opengl.voxel_raycast.marching_cubes_table import packed_cells
-from renderers.opengl.voxel_raycast.ray_culling import BLOCK, RAYS_ACROSS, RayLister
-from renderers.opengl.voxel_raycast.readback import CLEAR, bring_back, bring_samples
+from renderers.opengl.voxel_raycast.ray_culling import BLOCK, RAYS_ACROSS, RayCuller
+from renderers.opengl.voxel_raycast.readback import CLEAR, read_back, read_samples
 from renderers.scenes import check_range
 
 MOST_BANDS = 512  # rows of blocks in the second pass, at once
 
 
-class VoxelMarcher:
-    """Ray-marches binary voxel grids. The picture is that of marching cubes under 4x multisampling.
+class VoxelRaycaster:
+    """Ray-marches binary voxel grids. The image is that of marching cubes under 4x multisampling.
 
-    Most of a picture is empty. The processor finds the pixels that cells with surface project to, and in which slices of
+    Most of an image is empty. The processor finds the pixels that cells with surface project to, and in which slices of
     depth; only those are drawn, close-packed, and rays visit only those slices.
 
     A first pass sends one ray through each of them. Where it runs clear, that is the pixel. Where it passes so closely by
     the end of a surface, or meets one so steep, that samples may differ, or stops well before the next pixel's ray, the
-    pixel is listed (2 to 3 in 100 of a chair's picture), and a second pass takes four samples of each. Where a pixel is
+    pixel is listed (2 to 3 in 100 of a chair's image), and a second pass takes four samples of each. Where a pixel is
     wider than a voxel a centre ray could miss thin parts, and where voxels are cubes nothing warns of an edge: there every
     pixel takes four samples.
 
@@ -44,7 +44,7 @@ class VoxelMarcher:
         self.resolve = context.program(vertex_shader=glsl.WHOLE, fragment_shader=glsl.RESOLVE)
         self.cells = self._texture((256, 1), 4, "u4", packed_cells().tobytes())
         self.most = int(context.info["GL_MAX_3D_TEXTURE_SIZE"]), int(context.info["GL_MAX_TEXTURE_SIZE"])
-        self._sheets: dict[tuple, _Sheet] = {}
+        self._sheets: dict[tuple, _Atlas] = {}
 
     def draw(
         self,
@@ -68,7 +68,7 @@ class VoxelMarcher:
         """
         depth_of_grid, width = occupancy.shape[-1] + 2, -(-size // BLOCK) * BLOCK
         most = max(1, min(self.most[0] // depth_of_grid, self.most[1] // width))
-        picture = np.zeros((2, len(occupancy), size, size), np.float32)
+        shaded = np.zeros((2, len(occupancy), size, size), np.float32)
         surface = np.zeros((4, len(occupancy) if geometry else 0, size, size), np.float32)
         surface[3] = np.inf
         volumes = occupancy.detach().numpy()[:, 0]
@@ -79,19 +79,19 @@ class VoxelMarcher:
             if not inside:
                 check_range("occupancy", occupancy)
             if counts.any():
-                self._draw(sheet, counts, camera, lighting or Lighting(1.0, (), ()), picture[:, part], surface[:, part])
-        image, alpha = torch.from_numpy(picture)[:, :, None]
+                self._draw(sheet, counts, camera, lighting or Lighting(1.0, (), ()), shaded[:, part], surface[:, part])
+        image, alpha = torch.from_numpy(shaded)[:, :, None]
         if not geometry:
             return image, alpha, None, None
         return image, alpha, torch.from_numpy(surface[:3]).transpose(0, 1), torch.from_numpy(surface[3])[:, None]
 
     def _draw(
         self,
-        sheet: _Sheet,
+        sheet: _Atlas,
         counts: np.ndarray,
         camera: Camera,
         lighting: Lighting,
-        picture: np.ndarray,
+        shaded: np.ndarray,
         surface: np.ndarray,
     ) -> None:
         """Write ``(2, B, H, W)``, shade times alpha and alpha; and ``(4, B, H, W)``, normal and depth, or of no grids."""
@@ -116,33 +116,35 @@ class VoxelMarcher:
         marked = sheet.lister.rays[: counts.sum()]
         if not cubes and pixel * (camera.distance + 0.5 if perspective else 1) <= 1.6:
             sheet.draw_centres(len(marked))
-            marked = sheet.bring_back(counts, picture, surface)
-        sheet.draw_edges(marked, picture, surface)
+            marked = sheet.read_back(counts, shaded, surface)
+        sheet.draw_edges(marked, shaded, surface)
 
     def _texture(self, size: tuple[int, int], components: int, dtype: str, data: bytes | None = None) -> Any:
         texture = self.gl.texture(size, components, data, dtype=dtype, alignment=1)
         texture.filter = self.gl.NEAREST, self.gl.NEAREST
         return texture
 
-    def _sheet(self, *key: int | bool) -> _Sheet:
+    def _sheet(self, *key: int | bool) -> _Atlas:
         if key not in self._sheets:
             while len(self._sheets) >= 4:  # a training and a validation batch, and their last incomplete ones
                 self._sheets.pop(next(iter(self._sheets))).release()
-            self._sheets[key] = _Sheet(self, *key)
+            self._sheets[key] = _Atlas(self, *key)
         return self._sheets[key]
 
 
-class _Sheet:
+class _Atlas:
     """Textures and frames for one size of batch, kept from batch to batch.
 
     The rays of all grids stand close-packed in bands, rows of blocks of 4x4 pixels. In the second pass a block is four
     pixels of four samples each.
     """
 
-    def __init__(self, marcher: VoxelMarcher, grids: int, voxels: int, size: int, cubes: bool, geometry: bool) -> None:
+    def __init__(
+        self, marcher: VoxelRaycaster, grids: int, voxels: int, size: int, cubes: bool, geometry: bool
+    ) -> None:
         self.gl, self.texture, self.marcher = marcher.gl, marcher._texture, marcher
         self.voxels, self.size, self.geometry = voxels, size, geometry
-        self.lister = RayLister(voxels, grids, size, cubes)
+        self.lister = RayCuller(voxels, grids, size, cubes)
         codes = self.lister.codes
         self.codes = self.gl.texture3d(
             (codes.shape[3], codes.shape[2], grids * codes.shape[1]), 1, dtype="u1", alignment=1
@@ -186,16 +188,16 @@ class _Sheet:
         if self.geometry:
             self.frame.read_into(self.surface, box, components=4, attachment=1, alignment=1, dtype="f4")
 
-    def bring_back(self, counts: np.ndarray, picture: np.ndarray, surface: np.ndarray) -> np.ndarray:
-        """Pictures of the first pass; the rays, ``(N, 4)``, of pixels to sample four times."""
+    def read_back(self, counts: np.ndarray, shaded: np.ndarray, surface: np.ndarray) -> np.ndarray:
+        """Images of the first pass; the rays, ``(N, 4)``, of pixels to sample four times."""
         apart = round(255 / 2 * 5 / self.voxels)  # five voxels
-        found = bring_back(
-            self.shades, self.surface, self.lister.rays, counts, apart, self.state, picture, surface, self.marked
+        found = read_back(
+            self.shades, self.surface, self.lister.rays, counts, apart, self.state, shaded, surface, self.marked
         )
         return self.marked[:found]
 
-    def draw_edges(self, marked: np.ndarray, picture: np.ndarray, surface: np.ndarray) -> None:
-        """The second pass: four samples of the listed pixels, written into the pictures."""
+    def draw_edges(self, marked: np.ndarray, shaded: np.ndarray, surface: np.ndarray) -> None:
+        """The second pass: four samples of the listed pixels, written into the images."""
         most = self.width * MOST_BANDS
         for i in range(0, len(marked), most):
             some = marked[i : i + most]
@@ -212,7 +214,7 @@ class _Sheet:
             if self.geometry:
                 points = self.list_frame.read(box, components=4, attachment=1, alignment=1, dtype="f4")
                 points = np.frombuffer(points, np.float32).reshape(-1, 4)
-            bring_samples(some, resolved, points, picture, surface)
+            read_samples(some, resolved, points, shaded, surface)
 
     def _draw(self, frame: Any, triangle: Any, box: tuple[int, int, int, int]) -> None:
         frame.use()

@@ -1,4 +1,4 @@
-"""Pixels brought back from the sheets of :mod:`renderers.opengl.voxel_raycast.raycaster` into pictures."""
+"""Pixels brought back from the sheets of :mod:`renderers.opengl.voxel_raycast.raycaster` into images."""
 
 # ruff: noqa: ANN001, ANN201, ANN202 (numba types the kernels itself)
 
@@ -18,29 +18,29 @@ BESIDE = 128  # to be sampled: the surface ends so close by that the neighbours 
 
 @compiled
 @no_type_check
-def bring_back(
+def read_back(
     shades,
     surface,
     rays,
     counts,
     apart,
     state,
-    picture,
+    image,
     geometry,
     marked,
 ):
-    """Copy pixels from the first pass's sheet into pictures, and list those to sample four times. How many.
+    """Copy pixels from the first pass's sheet into images, and list those to sample four times. How many.
 
     Those are the ones whose ray passed closely by a surface, and the clear ones beside an end of it that may cut them.
 
     Args:
         shades: ``(H, W, 4)`` bytes of the first pass: shade, alpha, and depth, 0 to 255 through the unit ball.
         surface: ``(H, W, 4)`` normal and depth; or of no height, without geometry.
-        rays: ``(N, 4)``, see :func:`renderers.opengl.voxel_raycast.ray_culling_numba.list_grids`.
+        rays: ``(N, 4)``, see :func:`renderers.opengl.voxel_raycast.ray_culling_numba.cull_rays`.
         counts: ``(B,)``, how many of them each grid has.
         apart: a neighbour so much farther, in such steps, lies behind an edge.
         state: ``(S + 2, S + 2, 2)`` bytes, alpha and depth: work space whose border is CLEAR and near.
-        picture: ``(2, B, S, S)``, image and alpha: written.
+        image: ``(2, B, S, S)``, image and alpha: written.
         geometry: ``(4, B, S, S)``, normal and depth: written, with geometry.
         marked: ``(N, 4)`` int32: rays as in ``rays`` are written.
     """
@@ -54,8 +54,8 @@ def bring_back(
             alpha = shades[row, column, 1]
             state[y + 1, x + 1, 0], state[y + 1, x + 1, 1] = alpha, shades[row, column, 2]
             if alpha == CLEAR:
-                picture[0, grid, y, x] = shades[row, column, 0] * np.float32(1 / 255)
-                picture[1, grid, y, x] = 1.0
+                image[0, grid, y, x] = shades[row, column, 0] * np.float32(1 / 255)
+                image[1, grid, y, x] = 1.0
                 if len(surface):
                     for channel in range(4):
                         geometry[channel, grid, y, x] = surface[row, column, channel]
@@ -82,21 +82,21 @@ def bring_back(
 
 @compiled
 @no_type_check
-def bring_samples(
+def read_samples(
     marked,
     resolved,
     points,
-    picture,
+    image,
     geometry,
 ):
-    """Write resolved pixels, bytes ``(N, 2)`` and floats ``(N, 4)``, into pictures ``(2, B, S, S)``, ``(4, B, S, S)``.
+    """Write resolved pixels, bytes ``(N, 2)`` and floats ``(N, 4)``, into images ``(2, B, S, S)``, ``(4, B, S, S)``.
 
-    ``marked`` is their rays, see :func:`bring_back`; without geometry there are no floats.
+    ``marked`` is their rays, see :func:`read_back`; without geometry there are no floats.
     """
     for n in range(len(marked)):
         x, y, grid = marked[n, 0] & 0xFFFF, marked[n, 0] >> 16, marked[n, 1]
         for channel in range(2):
-            picture[channel, grid, y, x] = resolved[n, channel] * np.float32(1 / 255)
+            image[channel, grid, y, x] = resolved[n, channel] * np.float32(1 / 255)
         if len(points):
             for channel in range(3):
                 geometry[channel, grid, y, x] = points[n, channel]

@@ -161,7 +161,7 @@ CENTRE = (
     MARCH
     + """
 uniform int blocks;                      // of 4x4 pixels across the sheet
-layout(location = 0) out vec4 picture;   // shade, alpha, depth: 0 to 1 through the unit ball
+layout(location = 0) out vec4 image;   // shade, alpha, depth: 0 to 1 through the unit ball
 layout(location = 1) out vec4 surface;   // normal, depth
 void main() {
     ivec2 at = ivec2(gl_FragCoord.xy);
@@ -174,7 +174,7 @@ void main() {
     vec3 normal = normal_at(ray, seen ? hit.t : 0.0, place.y * depth_of_grid);
     float unclear = hit.close < NEVER ? (hit.spared < 0.0 ? 128.0 : 64.0) / 255.0 : 0.0;
     float depth = 0.5 * (ray.start + hit.t - camera_distance) + 0.5;
-    picture = seen ? vec4(shade(normal), 1.0, depth, 1.0) : vec4(0.0, unclear, 0.0, 1.0);
+    image = seen ? vec4(shade(normal), 1.0, depth, 1.0) : vec4(0.0, unclear, 0.0, 1.0);
     surface = vec4(normal, ray.start + hit.t);
 }
 """
@@ -204,7 +204,7 @@ RESOLVE = (
     + """
 uniform sampler2D samples;
 uniform float step_apart;       // depths further apart than this are of two surfaces
-layout(location = 0) out vec4 picture;   // shade times alpha, alpha
+layout(location = 0) out vec4 image;   // shade times alpha, alpha
 layout(location = 1) out vec4 surface;   // direction of the mean normal, mean depth of the nearest surface
 vec4 sample_of(ivec2 at, int i) {
     return texelFetch(samples, ivec2((at.x & ~1) + (i & 1), 4 * at.y + 2 * (at.x & 1) + (i >> 1)), 0);
@@ -222,7 +222,7 @@ void main() {
         if (one > 0.0 && one < nearest + step_apart) { depth += one; count += 1.0; }
     }
     normal = covered > 0.0 ? normalize(normal) : vec3(0.0);
-    picture = vec4(shade(normal) * covered, covered, 0.0, 1.0);
+    image = vec4(shade(normal) * covered, covered, 0.0, 1.0);
     surface = vec4(normal, depth / max(count, 1.0));
 }
 """

@@ -1,4 +1,4 @@
-// The page of `view`: what is chosen stands in `state`; shape and pictures are asked for as it changes.
+// The page of `view`: what is chosen stands in `state`; shape and images are asked for as it changes.
 const byId = (id) => document.getElementById(id);
 const viewer = byId('viewer');
 const state = { seed: 0, a: 0, b: 1, mix: 0, truncation: 1, threshold: 0.5, renderer: 'run', azimuth: 30, elevation: 20 };
@@ -74,7 +74,7 @@ function named() {
   return state.mix === 0 || state.a === state.b ? `${state.a}` : state.mix === 1 ? `${state.b}` : `${state.a}to${state.b}_${state.mix}`;
 }
 
-const drawPictures = latest(async () => {
+const drawImages = latest(async () => {
   const from = { ...shape(), azimuth: state.azimuth, elevation: state.elevation, renderer: state.renderer };
   const wanted = { image: { ...from, kind: 'image', behind: byId('behind').checked ? 'background' : 'black' }, normals: { ...from, kind: 'normals' } };
   if (about.shape === 'mesh') for (const kind of ['texture', 'background']) wanted[kind] = { ...shape(), kind };
@@ -82,7 +82,7 @@ const drawPictures = latest(async () => {
   for (const [kind, parameters] of Object.entries(wanted)) {
     byId(kind).parentElement.hidden = without.includes(kind);
     if (without.includes(kind)) continue;
-    await lent(await (await fetched('picture.png', parameters)).blob(), (url) => loaded(byId(kind), url));
+    await lent(await (await fetched('image.png', parameters)).blob(), (url) => loaded(byId(kind), url));
   }
   byId('image').dataset.shown = JSON.stringify(wanted.image);
 });
@@ -96,7 +96,7 @@ function drawStrip() {
     button.title = `sample ${number}`;
     button.dataset.number = number;
     image.alt = '';
-    image.src = address('picture.png', { ...shape({ a: number, b: number, mix: 0 }), ...view, size: 96 });
+    image.src = address('image.png', { ...shape({ a: number, b: number, mix: 0 }), ...view, size: 96 });
     label.textContent = number;
     button.append(image, label);
     button.onclick = () => choose(number);
@@ -125,8 +125,8 @@ function set(changes, strip = false) {
   for (const name of ['truncation', 'threshold']) byId(`${name}-value`).value = Number(state[name]).toFixed(2);
   remember();
   drawShape();
-  drawPictures();
-  if (strip) drawStrip(); else mark(); // last: the shape should not wait for twelve pictures
+  drawImages();
+  if (strip) drawStrip(); else mark(); // last: the shape should not wait for twelve images
 }
 
 /** The address keeps the state. */
@@ -163,7 +163,7 @@ function listen() {
   };
   byId('renderer').onchange = () => { state.renderer = byId('renderer').value; set({}); };
   byId('plain').onchange = drawShape;
-  byId('behind').onchange = drawPictures;
+  byId('behind').onchange = drawImages;
   byId('draw').onclick = () => set({ seed: Math.floor(Math.random() * 1e6), a: first, b: first + 1, mix: 0 }, true);
   byId('previous').onclick = () => { first = Math.max(0, first - SAMPLES); drawStrip(); };
   byId('next').onclick = () => { first = Math.min(1e6 - SAMPLES, first + SAMPLES); drawStrip(); };
@@ -178,7 +178,7 @@ function listen() {
     Object.assign(state, { azimuth, elevation });
     clearTimeout(settled);
     settled = setTimeout(remember, 300); // browsers refuse many changes a second
-    drawPictures();
+    drawImages();
   });
   viewer.addEventListener('load', () => {
     const textured = about.shape === 'mesh' && !byId('plain').checked;

@@ -1,0 +1,68 @@
+"""Names that version 0.1.0 wrote into configs, checkpoints and weights, and what they are called now."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+CLASS_PATHS = {
+    "datamodules.HeadPictures": "datamodules.HeadImages",
+    "datamodules.shapes.DamagedShapes": "datamodules.shapes.CorruptedShapes",
+}
+ARGUMENTS = {  # of data modules, in configs and on the command line
+    "pictures": "images",
+    "pictures_per_class": "images_per_class",
+    "pictures_per_model": "images_per_model",
+    "reference_pictures": "reference_images",
+    "validation_pictures_per_class": "validation_images_per_class",
+}
+PARAMETERS = {"from_picture": "from_image", "to_picture": "to_image", "surroundings": "background"}  # parts of a key
+CALLBACKS = {"KeepCheckpoints": "RunCheckpoint"}  # keys of a checkpoint's callback states
+
+
+def update_config(value: Any) -> Any:
+    """A config with today's class paths, and today's argument names where the class is one of this project's data modules.
+
+    An old name wins over the new one beside it: it comes from a user's file that lies over a config of the project.
+    """
+    if isinstance(value, list):
+        return [update_config(item) for item in value]
+    if not isinstance(value, Mapping):
+        return value
+    value = {key: update_config(item) for key, item in value.items()}
+    class_path, arguments = value.get("class_path"), value.get("init_args")
+    if isinstance(class_path, str):
+        value["class_path"] = CLASS_PATHS.get(class_path, class_path)
+        if class_path.startswith("datamodules.") and isinstance(arguments, dict):
+            value["init_args"] = arguments = dict(arguments)
+            for old, new in ARGUMENTS.items():
+                if old in arguments:
+                    arguments[new] = arguments.pop(old)
+    return value
+
+
+def update_options(words: list[str], config: Mapping[str, Any]) -> list[str]:
+    """Options such as ``--data.pictures=500`` with today's argument names, of this project's data modules."""
+    data = config.get("data")
+    if not (isinstance(data, Mapping) and str(data.get("class_path")).startswith("datamodules.")):
+        return words
+    return [_update_option(word) if word.startswith("--data.") else word for word in words]
+
+
+def _update_option(word: str) -> str:
+    option, equals, value = word.partition("=")
+    return ".".join(ARGUMENTS.get(part, part) for part in option.split(".")) + equals + value
+
+
+def update_state_dict(state: Mapping[str, Any]) -> dict[str, Any]:
+    """A state dict with today's parameter names."""
+    return {".".join(PARAMETERS.get(part, part) for part in key.split(".")): value for key, value in state.items()}
+
+
+def update_checkpoint(checkpoint: dict[str, Any]) -> None:
+    """Give a training checkpoint's parameters and callback states today's names, in place."""
+    checkpoint["state_dict"] = update_state_dict(checkpoint["state_dict"])
+    states = checkpoint.get("callbacks", {})
+    for old, new in CALLBACKS.items():
+        if old in states:
+            states[new] = states.pop(old)
