@@ -45,12 +45,12 @@ bench: setup ## measure speed and memory: seconds a training step, renderers
 
 .PHONY: chaos
 chaos: setup ## kill trainings of all modules at random moments and compare what they become with those left in peace
-	$(BIN)/python tests/chaos.py
+	$(BIN)/python tests/kill_and_resume.py
 
 .PHONY: extractor
 extractor: setup ## train the classifier behind the FID extractor renders_small and put its weights into metrics/weights
 	$(BIN)/python -m trainer fit --config extractor.yaml
-	$(BIN)/python -m trainer.commands.export_extractor "$$(ls -td runs/extractor/* | head -n 1)"
+	$(BIN)/python -m trainer export-extractor "$$(ls -td runs/extractor/* | head -n 1)"
 
 .PHONY: test-pyrender
 test-pyrender: setup ## run the OpenGL tests on the two maintained forks of pyrender as well

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 
 import torch
 
-from benchmarks import plan, record
+from benchmarks import plan, results
 from benchmarks.output import machine, show
 from renderers import InputError
 
@@ -32,17 +32,17 @@ def main(names: list[str]) -> int:
         return 2
     print(machine())
     try:
-        record.read()  # before hours of measuring
+        results.read()  # before hours of measuring
         for name in names or NAMES:
             rows = importlib.import_module(f"benchmarks.{name}").run()
             print(f"\n== {name}")
             show(rows)
             date = datetime.now(UTC).isoformat(timespec="seconds")
-            record.merge(name, rows, {"machine": machine(), "date": date, "torch": torch.__version__})
+            results.merge(name, rows, {"machine": machine(), "date": date, "torch": torch.__version__})
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    print(f"\n{record.FILE}")
+    print(f"\n{results.FILE}")
     return 0
 
 

@@ -1,7 +1,7 @@
 """What a training keeps in memory and tells other ranks, computed from its networks at their full size.
 
 Each optimizer steps once a training step, and before that the gradients of its weights are averaged over ranks, once
-(:meth:`lightning_modules.base.ClockedModule.descend`). Batch norm and the minibatch deviation send sums beside.
+(:meth:`lightning_modules.base.ClockedModule.step_optimizer`). Batch norm and the minibatch deviation send sums beside.
 """
 
 from __future__ import annotations

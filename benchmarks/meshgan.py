@@ -44,7 +44,7 @@ class MeshStepTimer(StepTimer):
         self.steps: list[dict[str, float]] = []
         self._wrap(module.generator, "forward", None, "G")
         self._wrap(module.discriminator, "forward", None, "D")
-        self._wrap(module, "descend", None, lambda: next(self._phases))
+        self._wrap(module, "step_optimizer", None, lambda: next(self._phases))
         self._wrap(lightning_modules.meshgan, "gradient_penalty", None, "R1")
         draw = module.draw
 

@@ -19,7 +19,7 @@ import sys
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks import record
+from benchmarks import results
 from benchmarks.budget import Budget, budget
 from renderers import InputError
 
@@ -63,7 +63,7 @@ def measured(config: str, machine: str) -> Measured:
     Raises:
         InputError: it has not.
     """
-    for row in record.read().get("scaling", []):
+    for row in results.read().get("scaling", []):
         if row.get("part") == f"a step of {config}" and row.get("machine") == machine:
             return Measured(row["batch"], row["seconds"], 1e9 * row["peak_GB"])
     raise InputError(
@@ -119,7 +119,7 @@ def _step(given: argparse.Namespace) -> Measured:
 
 def _budget(config: str) -> Budget:
     from trainer.cli.log_filters import quiet
-    from trainer.runs.data_loading import DataOf
+    from trainer.runs.loading import ExperimentConfig
 
     with quiet():
-        return budget(DataOf(config, []).model())
+        return budget(ExperimentConfig(config, []).load_model())

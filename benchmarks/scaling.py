@@ -1,6 +1,6 @@
 """What the framework and the number of ranks cost, and what a training needs: python -m benchmarks scaling.
 
-- IG-GAN's step at the demo's size by ``fit`` and by a plain PyTorch loop, see :mod:`benchmarks.bare`.
+- IG-GAN's step at the demo's size by ``fit`` and by a plain PyTorch loop, see :mod:`benchmarks.plain_loop`.
 - The demo on 1, 2 and, where there are so many cores, 4 ranks by gloo, one thread each, at the same global batch.
 - Steps of the large configs at full size: on a GPU their own batch, on a CPU as small a one as they take.
 - Bytes that each config keeps and sends, computed, see :mod:`benchmarks.budget`.
@@ -18,9 +18,9 @@ from typing import Any
 
 import torch
 
-from benchmarks import bare, budget, ranks
+from benchmarks import budget, plain_loop, training_runs
 from trainer.cli.config_composition import compose
-from trainer.runs.data_loading import DataOf
+from trainer.runs.loading import ExperimentConfig
 
 CONFIGS = ("demo.yaml", "chairs.yaml", "chanterelle.yaml", "heads.yaml", "ffhq.yaml")
 FULL_SIZE = {"chairs.yaml": 1, "ffhq.yaml": 2}  # and the batch of a step on the CPU
@@ -34,10 +34,12 @@ def run(blocks: int = 8, steps: int = 14, repeats: int = 2) -> list[dict[str, An
     """All rows."""
     cores = len(os.sched_getaffinity(0))
     counts = [n for n in (1, 2, 4) if n <= cores]
-    rows = bare.run("demo.yaml", bare.BLOCK * (blocks + 1), DEMO)
-    rows += ranks.compare("demo.yaml", DEMO, batch_of("demo.yaml"), counts, steps, repeats)
+    rows = plain_loop.run("demo.yaml", plain_loop.BLOCK * (blocks + 1), DEMO)
+    rows += training_runs.compare("demo.yaml", DEMO, batch_of("demo.yaml"), counts, steps, repeats)
     rows += [full_step(config) for config in FULL_SIZE]
-    return rows + [budget.row(config, DataOf(config, []).model(), batch_of(config)) for config in CONFIGS]
+    return rows + [
+        budget.row(config, ExperimentConfig(config, []).load_model(), batch_of(config)) for config in CONFIGS
+    ]
 
 
 def batch_of(config: str) -> int:
@@ -53,7 +55,9 @@ def full_step(config: str) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         overrides = _overrides(config, Path(folder))
         overrides["data"]["init_args"] |= {"batch_size": batch, "num_workers": 0}
-        found = ranks.train(config, overrides, steps, accelerator="gpu" if gpu else "cpu", threads=os.cpu_count() or 1)
+        found = training_runs.train(
+            config, overrides, steps, accelerator="gpu" if gpu else "cpu", threads=os.cpu_count() or 1
+        )
     device = "GPU" if gpu else "CPU"
     return {
         "benchmark": f"full size, {device}",
@@ -67,7 +71,7 @@ def full_step(config: str) -> dict[str, Any]:
 def _overrides(config: str, folder: Path) -> dict[str, Any]:
     """Data that are at hand, and no growth."""
     if config == "ffhq.yaml":
-        data = {"root": ranks.photographs(folder, 128), "reference_images": 2}
+        data = {"root": training_runs.photographs(folder, 128), "reference_images": 2}
         return {"model": {"init_args": {"growth": [{"resolution": 128, "fade_kimg": 0}]}}, "data": {"init_args": data}}
     shapes = {"category": "chair", "count": 16, "voxel_size": 64}
     source = {"class_path": "datamodules.shapes.ProceduralShapes", "init_args": shapes}

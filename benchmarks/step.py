@@ -43,7 +43,7 @@ class StepTimer(pl.Callback):
         network = module.neural_renderer.network
         # What torch.compile made of a network is called in place of its forward, and would trace the clock with it.
         self._wrap(network, "_compiled_call_impl" if network._compiled_call_impl else "forward", None, "R forward")
-        self._wrap(module, "descend", None, lambda: next(self._phases))
+        self._wrap(module, "step_optimizer", None, lambda: next(self._phases))
 
     def on_train_batch_start(self, trainer: pl.Trainer, module: Any, batch: Any, batch_idx: int) -> None:
         self._take("data")

@@ -31,9 +31,9 @@ class TerminateOnNaN(Callback):
         self._seen += [(pl_module.step, name, value) for name, value in losses.items()]
         self._steps += 1
         if self._steps >= (trainer.log_every_n_steps or 50):
-            self.look(trainer, pl_module, weights=False)
+            self.check(trainer, pl_module, weights=False)
 
-    def look(self, trainer: Trainer, module: LightningModule, weights: bool = True) -> None:
+    def check(self, trainer: Trainer, module: LightningModule, weights: bool = True) -> None:
         """Look at the losses since the last look.
 
         Raises:

@@ -19,7 +19,7 @@ from utils.distributed import average_gradients, check_ranks, mean_over_ranks
 from utils.legacy_names import update_checkpoint
 
 
-def random_stream(*key: int | str) -> torch.Generator:
+def seeded_generator(*key: int | str) -> torch.Generator:
     """A CPU generator that depends on nothing but ``key``, such as (seed, step, purpose).
 
     Draws made on the CPU and moved are the same on every device, and a resumed run makes them again without any saved
@@ -109,7 +109,7 @@ class ClockedModule(pl.LightningModule):
 
     def random(self, purpose: str) -> torch.Generator:
         """The generator of this step for one purpose."""
-        return random_stream(self.seed, self.step, purpose)
+        return seeded_generator(self.seed, self.step, purpose)
 
     def rank_slice(self, whole: Any, local_batch: int) -> Any:
         """This rank's part of something drawn for the global batch (a tensor or a camera), on this rank's device."""

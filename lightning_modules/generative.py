@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from lightning_modules.base import ClockedModule, random_stream
+from lightning_modules.base import ClockedModule, seeded_generator
 from metrics import ImageFID, load_extractor, mean_occupancy, mean_pairwise_iou
 from metrics.kid import check_subset
 from renderers import Camera, InputError, Renderer, Rendering, ViewDistribution, VoxelGrid
@@ -92,7 +92,7 @@ class GenerativeModule(ClockedModule):
 
     def latents(self, n: int, *key: int | str) -> Float[Tensor, "n Z"]:
         """Standard normal latents that depend on ``key`` alone, on the module's device."""
-        generator = random_stream("latents", *key)
+        generator = seeded_generator("latents", *key)
         return torch.randn(n, self.generator.latent_size, generator=generator).to(self.device)
 
     @torch.no_grad()
@@ -254,7 +254,7 @@ class VoxelGenerativeModule(GenerativeModule):
     def generate_for_metrics(
         self, z: Float[Tensor, "n Z"], *key: int | str, part: slice = slice(None)
     ) -> Float[Tensor, "m C H W"]:
-        camera = self.evaluation_views.sample(len(z), random_stream("evaluation views", *key))[part]
+        camera = self.evaluation_views.sample(len(z), seeded_generator("evaluation views", *key))[part]
         shapes = self.shapes(z[part]).binarize(self.threshold)
         if sum(map(len, self._solids)) < 32:
             self._solids.append(shapes.occupancy[:, 0].bool())
@@ -283,7 +283,7 @@ class VoxelGenerativeModule(GenerativeModule):
         if the renderer gives normals.
         """
         distribution = self.evaluation_views
-        views = [distribution.sample(1, random_stream("sample view", self.sample_seed, int(i))) for i in batch]
+        views = [distribution.sample(1, seeded_generator("sample view", self.sample_seed, int(i))) for i in batch]
         camera = Camera(
             torch.cat([v.azimuth for v in views]), torch.cat([v.elevation for v in views]), distribution.fov
         )

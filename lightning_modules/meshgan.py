@@ -12,7 +12,7 @@ from jaxtyping import Float
 from pytorch_lightning.cli import OptimizerCallable
 from torch import Tensor, nn
 
-from lightning_modules.base import frozen, random_stream
+from lightning_modules.base import frozen, seeded_generator
 from lightning_modules.generative import GenerativeModule
 from lightning_modules.losses import discriminator_loss, generator_loss, gradient_penalty
 from lightning_modules.progressive_growing import Growth, GrowthPhase, Stage
@@ -242,7 +242,7 @@ class MeshGANModule(GenerativeModule):
         """Scenes whose noise and crop depend on ``key``, ``part`` of those of n latents; not truncated."""
         size = self.stage.resolution
         noise = [[x[part] for x in self._noise(len(z), *key, name)] for name in ("object", "background")]
-        offsets = draw_offsets(len(z), size, random_stream("crop", *key))[part]
+        offsets = draw_offsets(len(z), size, seeded_generator("crop", *key))[part]
         return self.scenes(z[part], offsets=offsets, noise=(noise[0], noise[1]))
 
     @torch.no_grad()
@@ -250,7 +250,7 @@ class MeshGANModule(GenerativeModule):
         self, z: Float[Tensor, "n Z"], *key: int | str, part: slice = slice(None)
     ) -> Float[Tensor, "m C H W"]:
         scene = self.seeded_scenes(z, "evaluation", *key, part=part)
-        camera = self.views.sample(len(z), random_stream("evaluation views", *key))[part]
+        camera = self.views.sample(len(z), seeded_generator("evaluation views", *key))[part]
         image = self.draw(scene.mesh, camera, scene.background, normals=False).image
         return F.interpolate(image, size=(self.growth.resolution,) * 2, mode="nearest")
 
@@ -313,7 +313,7 @@ class MeshGANModule(GenerativeModule):
         ``faces (F, 3)`` and ``uvs (V, 2)``, (0, 0) at the texture's top left.
         """
         scene = self.truncated_scenes(self.sample_latents(batch), self.truncation)
-        views = [self.views.sample(1, random_stream("sample view", self.sample_seed, int(i))) for i in batch]
+        views = [self.views.sample(1, seeded_generator("sample view", self.sample_seed, int(i))) for i in batch]
         camera = Camera(torch.cat([v.azimuth for v in views]), torch.cat([v.elevation for v in views]), self.views.fov)
         drawn = self.draw(scene.mesh, camera, scene.background)
         mesh = scene.mesh
@@ -328,7 +328,7 @@ class MeshGANModule(GenerativeModule):
         }
 
     def _noise(self, n: int, *key: int | str) -> list[Float[Tensor, "n 1 _ _"]]:
-        generator = random_stream("noise", *key)
+        generator = seeded_generator("noise", *key)
         noise = self.generator_ema.object.draw_noise(n, 2 * self.stage.resolution, generator)
         return [x.to(self.device) for x in noise]
 

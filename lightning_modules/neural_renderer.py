@@ -9,7 +9,7 @@ import torch
 from pytorch_lightning.cli import OptimizerCallable
 from torch import Tensor
 
-from lightning_modules.base import ClockedModule, random_stream
+from lightning_modules.base import ClockedModule, seeded_generator
 from lightning_modules.losses import image_loss, relative_error
 from renderers import InputError, NeuralRenderer, Renderer, ViewDistribution, VoxelGrid
 from utils.torch_io import load_state
@@ -71,7 +71,7 @@ class NeuralRendererModule(ClockedModule):
         (occupancy,) = batch
         grid = VoxelGrid(occupancy)
         whole, part = self.batch_slice(batch_idx, len(grid))
-        views = self.views.sample(whole, random_stream("validation views", batch_idx, 0))[part].to(self.device)
+        views = self.views.sample(whole, seeded_generator("validation views", batch_idx, 0))[part].to(self.device)
         target = self.renderer(grid, views).image
         drawn = self.neural_renderer(grid, views).image
         self._sums += torch.stack([(drawn - target).square().sum(), target.square().sum()])

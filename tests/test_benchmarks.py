@@ -9,12 +9,12 @@ import pytest
 import torch
 from small_iggan import iggan, renders, trainer
 
-from benchmarks import record
+from benchmarks import results
 from benchmarks.__main__ import main
-from benchmarks.bare import InTurns, share
 from benchmarks.budget import Budget, budget
 from benchmarks.meshgan import PARTS, split, train
 from benchmarks.output import machine
+from benchmarks.plain_loop import InTurns, share
 from benchmarks.plan import Measured, rows
 
 
@@ -35,17 +35,17 @@ def test_each_part_of_a_meshgan_step_is_timed():
 
 def test_a_row_stands_until_the_same_is_measured_again(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    record.FILE.parent.mkdir(parents=True)
+    results.FILE.parent.mkdir(parents=True)
     # Two rows of an earlier form of the file.
     old = '{"machine": "an old one", "fid": [{"way": "a"}], "step": [{"part": "data", "seconds": 1.0}]}'
-    record.FILE.write_text(old)
+    results.FILE.write_text(old)
     rows = [{"part": "data", "seconds": 2.0}, {"part": "G", "images": 8, "figure": "FID 1", "overhead": 0.1}]
     monkeypatch.setitem(sys.modules, "benchmarks.step", SimpleNamespace(run=lambda: rows))
     assert main(["step"]) == 0
     rows[1] |= {"figure": "FID 2", "overhead": 0.2}
     rows.append(rows[1] | {"images": 16})
     assert main(["step"]) == 0
-    kept = record.read()
+    kept = results.read()
     assert kept["fid"] == [{"way": "a"}]
     assert [(row["part"], row.get("figure"), row.get("images")) for row in kept["step"]] == [
         ("data", None, None),
@@ -55,9 +55,9 @@ def test_a_row_stands_until_the_same_is_measured_again(tmp_path, monkeypatch, ca
     assert kept["step"][0]["seconds"] == 2.0
     assert all({"machine", "date", "torch"} < set(row) for row in kept["step"])
 
-    record.FILE.write_text(record.FILE.read_text()[:50])
+    results.FILE.write_text(results.FILE.read_text()[:50])
     assert main(["step"]) == 2
-    assert capsys.readouterr().err == f"error: {record.FILE} is damaged; move it away\n"
+    assert capsys.readouterr().err == f"error: {results.FILE} is damaged; move it away\n"
 
 
 def test_the_plain_loop_makes_the_training_of_fit(tmp_path):
@@ -109,12 +109,12 @@ def test_a_plan_takes_a_step_measured_on_this_machine_alone(tmp_path, monkeypatc
     monkeypatch.chdir(tmp_path)
     words = ["plan", "--config", "heads.yaml", "--gigabytes_per_second", "10", "--gpus", "2"]
     step = {"benchmark": "full size", "part": "a step of heads.yaml", "batch": 4, "seconds": 0.5, "peak_GB": 1.0}
-    record.merge("scaling", [step], {"machine": "another"})
+    results.merge("scaling", [step], {"machine": "another"})
     assert main(words) == 2
     assert (
         "no step of heads.yaml has been measured on this machine; run python -m benchmarks" in capsys.readouterr().err
     )
-    record.merge("scaling", [step], {"machine": machine()})
+    results.merge("scaling", [step], {"machine": machine()})
     assert main(words) == 0
     printed = capsys.readouterr().out
     assert "0.5 s a step of 4" in printed and "peak_GB" in printed

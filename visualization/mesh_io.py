@@ -68,7 +68,7 @@ def _unit(vertices: np.ndarray, faces: np.ndarray, normals: np.ndarray | None) -
     return (normals / np.linalg.norm(normals, axis=1, keepdims=True).clip(1e-6)).astype(np.float32)
 
 
-def holes(vertices: Float[np.ndarray, "V 3"], faces: Integer[np.ndarray, "F 3"]) -> dict[str, Any]:
+def mesh_statistics(vertices: Float[np.ndarray, "V 3"], faces: Integer[np.ndarray, "F 3"]) -> dict[str, Any]:
     """Whether a surface is closed, and where it is not; vertices at one place count as one.
 
     Returns ``vertices`` and ``faces`` (counts), ``watertight`` (every edge has two faces, wound against each other),

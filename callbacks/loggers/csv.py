@@ -47,7 +47,7 @@ class _Appending(ExperimentWriter):
         _write(path, fieldnames, _read(path)[1])
 
 
-def cut_back(path: Path, step: int) -> None:
+def drop_rows_after(path: Path, step: int) -> None:
     """Drop the rows after ``step``, and a last one that was not written to its end; the run logs them again."""
     keys, rows = _read(path)
     kept = [row for row in rows if row["step"] and float(row["step"]) <= step]

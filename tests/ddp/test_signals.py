@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from chaos import differences
+from kill_and_resume import differences
 
 SCRIPT = Path(__file__).parents[1] / "helpers" / "signalled_ranks.py"
 

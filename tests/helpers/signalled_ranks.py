@@ -14,9 +14,9 @@ from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).parents[i]) for i in (0, 1, 2)]
 
-import chaos
+import kill_and_resume
 import torch
-from ddp.test_clusters import CONFIG
+from ddp.test_cluster_scripts import CONFIG
 from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
@@ -57,7 +57,7 @@ def start(folder: Path, run: str, hits: dict[int, int], *options: str) -> list[i
             traceback.print_exc()
         finally:
             os._exit(status)
-    return [chaos.wait(pid) for pid in ranks]
+    return [kill_and_resume.wait(pid) for pid in ranks]
 
 
 def strike(batch: int) -> None:

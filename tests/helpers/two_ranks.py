@@ -16,7 +16,7 @@ from small_iggan import VIEWS, grids, iggan, proxy_module, renders
 from torch import nn
 
 from benchmarks.budget import budget
-from benchmarks.ranks import StepRecorder
+from benchmarks.training_runs import StepRecorder
 from datamodules.base import RunDataModule
 from lightning_modules import GrowthPhase, ImageGANModule, MeshGANModule, RenderClassifierModule, VoxelGANModule
 from networks import (

@@ -5,7 +5,7 @@ import pytorch_lightning as pl
 import torch
 from small_iggan import VIEWS, grids, iggan, proxy, proxy_module, renders, trainer
 
-from lightning_modules.base import frozen, random_stream
+from lightning_modules.base import frozen, seeded_generator
 from lightning_modules.losses import image_loss, output_matching_loss
 from lightning_modules.neural_renderer import load_proxy
 from renderers import Camera, InputError, OpenGLRenderer, VoxelGrid
@@ -83,9 +83,9 @@ def test_a_step_is_the_papers(tmp_path):
     run.fit(module, renders(steps=1))
 
     real = next(iter(renders(steps=1).train_dataloader()))[0].float() / 255
-    z = torch.randn(4, 8, generator=random_stream(0, 0, "latents"))
-    t = torch.rand(4, generator=random_stream(0, 0, "thresholds"))
-    views = VIEWS.sample(4, random_stream(0, 0, "views"))
+    z = torch.randn(4, 8, generator=seeded_generator(0, 0, "latents"))
+    t = torch.rand(4, generator=seeded_generator(0, 0, "thresholds"))
+    views = VIEWS.sample(4, seeded_generator(0, 0, "views"))
     g, d, r = reference.generator, reference.discriminator, reference.neural_renderer
     adam = {"betas": (0.5, 0.999)}
     g_step = torch.optim.Adam(g.parameters(), lr=2e-4, **adam)
@@ -126,9 +126,9 @@ def test_dom_weight_is_lambda(tmp_path, weight):
     spy = Spy()
     trainer(tmp_path, callbacks=[spy]).fit(iggan(dom_weight=weight), renders(steps=1))
     twin = iggan(dom_weight=weight)
-    z = torch.randn(4, 8, generator=random_stream(0, 0, "latents"))
-    t = torch.rand(4, generator=random_stream(0, 0, "thresholds"))
-    views = VIEWS.sample(4, random_stream(0, 0, "views"))
+    z = torch.randn(4, 8, generator=seeded_generator(0, 0, "latents"))
+    t = torch.rand(4, generator=seeded_generator(0, 0, "thresholds"))
+    views = VIEWS.sample(4, seeded_generator(0, 0, "views"))
     grid = VoxelGrid(twin.generator(z))
     drawn = twin.neural_renderer(grid, views).image
     only_images = image_loss(drawn, twin.renderer(grid.binarize(t), views).image).item()

@@ -11,7 +11,7 @@ from small_iggan import renders, trainer
 
 from callbacks.metrics_log import read_metrics
 from lightning_modules import ImageGANModule
-from lightning_modules.base import random_stream
+from lightning_modules.base import seeded_generator
 from networks import DCGANDiscriminator, DCGANGenerator
 from renderers import InputError
 from trainer.__main__ import main
@@ -32,7 +32,7 @@ def test_a_step_is_dcgans(tmp_path):
     run.fit(module, renders(steps=1))
 
     real = next(iter(renders(steps=1).train_dataloader()))[0].float() / 255
-    z = torch.randn(4, 8, generator=random_stream(0, 0, "latents"))
+    z = torch.randn(4, 8, generator=seeded_generator(0, 0, "latents"))
     g, d = reference.generator, reference.discriminator
     g_step = torch.optim.Adam(g.parameters(), lr=2e-4, betas=(0.5, 0.999))
     d_step = torch.optim.Adam(d.parameters(), lr=2e-4, betas=(0.5, 0.999))

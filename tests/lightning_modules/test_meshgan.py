@@ -9,7 +9,7 @@ from small_iggan import trainer
 from datamodules.base import RunDataModule
 from datamodules.samplers import BatchPlan, StepBatchSampler
 from lightning_modules import GrowthPhase, MeshGANModule
-from lightning_modules.base import random_stream
+from lightning_modules.base import seeded_generator
 from lightning_modules.losses import gradient_penalty
 from lightning_modules.progressive_growing import Growth, Stage
 from networks import MeshGenerator, StyleGANDiscriminator
@@ -62,7 +62,7 @@ def images(steps: int, **options) -> Images:
 
 
 def streams(step: int, *names: str) -> dict[str, torch.Generator]:
-    return {name: random_stream(0, step, name) for name in names}
+    return {name: seeded_generator(0, step, name) for name in names}
 
 
 @pytest.mark.parametrize(("step", "size", "fade"), [(0, 8, 1.0), (3, 16, 0.25), (7, 16, 1.0)])

@@ -6,7 +6,7 @@ import torch
 from small_iggan import VIEWS, proxy, renders, trainer
 
 from lightning_modules import VoxelGANModule
-from lightning_modules.base import random_stream
+from lightning_modules.base import seeded_generator
 from networks import DCGANDiscriminator, VoxelGenerator
 from renderers import (
     AbsorptionRenderer,
@@ -46,8 +46,8 @@ def test_a_step_is_the_papers(tmp_path, renderer, out_channels):
     run.fit(module, renders(steps=1))
 
     real = next(iter(renders(steps=1).train_dataloader()))[0].float() / 255
-    z = torch.randn(4, 8, generator=random_stream(0, 0, "latents"))
-    views = VIEWS.sample(4, random_stream(0, 0, "views"))
+    z = torch.randn(4, 8, generator=seeded_generator(0, 0, "latents"))
+    views = VIEWS.sample(4, seeded_generator(0, 0, "views"))
     g, d = reference.generator, reference.discriminator
     g_step = torch.optim.Adam(g.parameters(), lr=2e-4, betas=(0.5, 0.999))
     d_step = torch.optim.Adam(d.parameters(), lr=2e-4, betas=(0.5, 0.999))

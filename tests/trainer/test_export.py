@@ -15,7 +15,7 @@ from datamodules.shapes import ProceduralShapes, read_binvox
 from renderers import OpenGLRenderer
 from trainer.__main__ import main
 from trainer.export.samples import Sample
-from visualization.mesh_io import holes, write_surface
+from visualization.mesh_io import mesh_statistics, write_surface
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +57,7 @@ def test_every_format_holds_the_same_surface(run, tmp_path, capsys):
     for shape in report["shapes"]:
         for name in shape["files"][:4]:
             mesh = trimesh.load(tmp_path / "out" / name, force="mesh")
-            found = holes(mesh.vertices, mesh.faces)
+            found = mesh_statistics(mesh.vertices, mesh.faces)
             assert found["faces"] == shape["faces"] and found["boundary_edges"] == shape["boundary_edges"] == 0, name
             assert found["area"] == pytest.approx(shape["area"], rel=1e-4)
             assert mesh.bounds == pytest.approx(np.array(shape["bounds"]), abs=1e-6)
@@ -132,7 +132,7 @@ def test_what_cannot_be_exported_is_refused(run, refused, tmp_path):
 
 def test_holes_are_counted():
     box = trimesh.creation.box()
-    assert holes(box.vertices, box.faces) | {"bounds": None} == {
+    assert mesh_statistics(box.vertices, box.faces) | {"bounds": None} == {
         "vertices": 8,
         "faces": 12,
         "watertight": True,
@@ -143,9 +143,9 @@ def test_holes_are_counted():
         "volume": pytest.approx(1),
         "bounds": None,
     }
-    opened = holes(box.vertices, box.faces[1:])
+    opened = mesh_statistics(box.vertices, box.faces[1:])
     assert not opened["watertight"] and opened["boundary_edges"] == 3 and opened["volume"] is None
-    assert holes(box.vertices, box.faces[:0])["faces"] == 0
+    assert mesh_statistics(box.vertices, box.faces[:0])["faces"] == 0
 
 
 @pytest.mark.parametrize("kind", ["glb", "obj", "ply", "stl"])

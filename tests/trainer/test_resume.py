@@ -11,14 +11,14 @@ import sys
 import time
 from pathlib import Path
 
-import chaos
+import kill_and_resume
 import pytest
 import torch
 import wandb
 import yaml
 
 from callbacks.checkpointing import RunCheckpoint
-from callbacks.loggers.csv import cut_back
+from callbacks.loggers.csv import drop_rows_after
 from callbacks.nan_guard import TerminateOnNaN
 from trainer.__main__ import main
 from trainer.runs import resume, run_lock
@@ -169,10 +169,10 @@ def test_weights_that_are_not_finite_are_not_saved(tmp_path):
         world_size, log_every_n_steps = 1, 2
 
     watch = TerminateOnNaN()
-    watch.look(OneRank(), module)
+    watch.check(OneRank(), module)
     module[0].bias.data[1] = float("inf")
     with pytest.raises(RuntimeError, match=r"step 7: the weights 0\.bias are no longer finite"):
-        watch.look(OneRank(), module)
+        watch.check(OneRank(), module)
     module.losses = {"d": torch.tensor(1.0), "loss": float("-inf")}
     watch = TerminateOnNaN()
     watch.on_train_batch_end(OneRank(), module)
@@ -240,11 +240,11 @@ assert [p.name for p in path.parent.iterdir()] == [path.name]
 def test_metrics_csv_is_cut_back(tmp_path):
     path = tmp_path / "metrics.csv"
     path.write_bytes(b"g,step\r\n1,0\r\n2,1\r\n3,2\r\n4,3")
-    cut_back(path, 1)
+    drop_rows_after(path, 1)
     assert path.read_bytes() == b"g,step\r\n1,0\r\n2,1\r\n"
-    cut_back(path, -1)
+    drop_rows_after(path, -1)
     assert not path.exists()
-    cut_back(path, 5)
+    drop_rows_after(path, 5)
 
 
 class FakeTrainer:
@@ -328,7 +328,7 @@ def test_a_run_that_cannot_be_moved_says_so(monkeypatch, tmp_path):
 def test_chaos_in_short():
     """In a process of its own: it forks, which is safe only where OpenGL was not used yet."""
     options = ["--kills=3", "--terms=1", "--modules=dcgan", "--phases=checkpointing,evaluating,rendering"]
-    done = subprocess.run([sys.executable, chaos.__file__, *options], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, kill_and_resume.__file__, *options], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.count("SIGKILL ") == 3 and done.stdout.count("SIGTERM ") == 1
     assert done.stdout.endswith("all bit-identical\n")
@@ -345,14 +345,14 @@ def test_a_kill_is_no_end(environment, workplace):
     assert main([*FIT[:-1], "whole"]) == 0
     assert (RUN / "metrics.csv").read_text() == Path("whole/metrics.csv").read_text()
     first, second = (torch.load(p / "checkpoints/last.ckpt", weights_only=True) for p in (RUN, Path("whole")))
-    assert chaos.same(first["state_dict"], second["state_dict"])
-    assert chaos.same(first["optimizer_states"], second["optimizer_states"])
+    assert kill_and_resume.equal(first["state_dict"], second["state_dict"])
+    assert kill_and_resume.equal(first["optimizer_states"], second["optimizer_states"])
 
 
 @pytest.mark.parametrize("done", ["finished", "interrupted"])
 def test_a_run_that_becomes_longer_ends_as_one_that_always_was(done, capsys, monkeypatch, refused):
     monkeypatch.setenv("UNRENDER_CACHE", "cache")
-    fit = ["fit", *chaos.MODULES["dcgan"], *chaos.TINY]
+    fit = ["fit", *kill_and_resume.MODULES["dcgan"], *kill_and_resume.TINY]
     assert main([*fit, "--run_dir=whole", "--data.total_kimg=0.032"]) == 0
     short = [*fit, "--run_dir=run", "--data.total_kimg=0.02"]
     if done == "finished":
@@ -366,8 +366,8 @@ def test_a_run_that_becomes_longer_ends_as_one_that_always_was(done, capsys, mon
     assert main(["fit", "--run_dir=run", "--data.total_kimg=0.032"]) == 0
     assert "run goes on with data.init_args.total_kimg 0.032 (was 0.02)" in capsys.readouterr().out
     first, second = (torch.load(Path(p, "checkpoints/last.ckpt"), weights_only=True) for p in ("run", "whole"))
-    assert chaos.same(first["state_dict"], second["state_dict"])
-    assert chaos.same(first["optimizer_states"], second["optimizer_states"])
+    assert kill_and_resume.equal(first["state_dict"], second["state_dict"])
+    assert kill_and_resume.equal(first["optimizer_states"], second["optimizer_states"])
     assert first["clock"] == second["clock"]
     rows = [csv.DictReader(Path(p, "metrics.csv").read_text().splitlines()) for p in ("run", "whole")]
     rows = [[row["step"] for row in table if row["d"]] for table in rows]

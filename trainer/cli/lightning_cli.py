@@ -237,7 +237,7 @@ class UnrenderCLI(LightningCLI):
             folder = RunDirectory(self.folder).checkpoints if keeps else None
             watch = TerminateOnNaN()
             session.keeper = RunCheckpoint(
-                folder, config.checkpoint_minutes, config.keep_checkpoints, session.signals, watch.look
+                folder, config.checkpoint_minutes, config.keep_checkpoints, session.signals, watch.check
             )
             self.trainer_defaults["callbacks"] = [watch, RankSignals(session.signals), session.keeper]
             plugins = wanted.plugins if isinstance(wanted.plugins, list) else [wanted.plugins] if wanted.plugins else []

@@ -23,7 +23,7 @@ from lightning_modules.generative import GenerativeModule, VoxelGenerativeModule
 from renderers import Camera, InputError, OpenGLRenderer, Renderer, TriangleMesh, VoxelGrid
 from renderers.meshes.marching_cubes import marching_cubes
 from utils.files import write_atomically
-from visualization.mesh_io import holes, write_surface
+from visualization.mesh_io import mesh_statistics, write_surface
 
 FRAME_MILLISECONDS = 40
 BATCH = 16  # frames drawn at a time
@@ -80,8 +80,8 @@ class Sample:
         return np.repeat(colors, 3, 1) if colors.shape[1] == 1 else colors
 
     def report(self) -> dict:
-        """See :func:`visualization.mesh_io.holes`."""
-        return {"sample": self.number, **holes(*self.surface[:2])}
+        """See :func:`visualization.mesh_io.mesh_statistics`."""
+        return {"sample": self.number, **mesh_statistics(*self.surface[:2])}
 
     def write(self, stem: Path, formats: tuple[str, ...]) -> list[Path]:
         """The shape in each format at ``stem`` with its suffix; returns the files. World frame, y up.

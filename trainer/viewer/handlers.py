@@ -35,7 +35,7 @@ from trainer.export.samples import Sample
 from trainer.runs.loading import LoadedRun
 from trainer.viewer.params import Query
 from visualization.mesh_io import write_surface
-from visualization.paper_figures.choice import slerp
+from visualization.paper_figures.options import slerp
 
 SMALLEST, LARGEST = 16, 512  # images that are asked for, in pixels
 KEPT = 32  # scenes in memory

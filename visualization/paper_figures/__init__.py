@@ -3,11 +3,11 @@
 from lightning_modules.generative import GenerativeModule, VoxelGenerativeModule
 from lightning_modules.meshgan import MeshGANModule
 from renderers import InputError
-from visualization.paper_figures.choice import Choice, Draw, UndrawableError
 from visualization.paper_figures.data import DATA_FIGURES
 from visualization.paper_figures.images import IMAGE_FIGURES
+from visualization.paper_figures.layout import Figure, render_figure, write_figure
 from visualization.paper_figures.meshes import MESH_FIGURES
-from visualization.paper_figures.sheet import Figure, draw_figure, write_figure
+from visualization.paper_figures.options import FigureFunction, FigureOptions, FigureUnavailableError
 from visualization.paper_figures.voxels import VOXEL_FIGURES
 
 __all__ = [
@@ -15,17 +15,17 @@ __all__ = [
     "IMAGE_FIGURES",
     "MESH_FIGURES",
     "VOXEL_FIGURES",
-    "Choice",
-    "Draw",
     "Figure",
-    "UndrawableError",
-    "draw_figure",
+    "FigureFunction",
+    "FigureOptions",
+    "FigureUnavailableError",
     "figures_of",
+    "render_figure",
     "write_figure",
 ]
 
 
-def figures_of(module: object) -> dict[str, Draw]:
+def figures_of(module: object) -> dict[str, FigureFunction]:
     """The figures of a module's samples, by name.
 
     Raises:

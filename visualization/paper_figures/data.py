@@ -10,17 +10,17 @@ from pytorch_lightning.trainer.states import TrainerFn
 
 from datamodules import ShapeNetRenderDataModule
 from renderers import VoxelGrid
-from visualization.paper_figures.choice import Choice, UndrawableError, in_rows, zoomed
-from visualization.paper_figures.sheet import Figure
+from visualization.paper_figures.layout import Figure
+from visualization.paper_figures.options import FigureOptions, FigureUnavailableError, in_rows, zoomed
 from visualization.paper_figures.voxels import GREY, NORMALS, Kind, row_views, show, view_labels
 
 
-def images(data: LightningDataModule, choice: Choice) -> Figure:
+def images(data: LightningDataModule, choice: FigureOptions) -> Figure:
     """Held-out shapes as samples are shown; of data that are images, the first held-out ones."""
     if isinstance(data, ShapeNetRenderDataModule):
         return _shapes(data, choice, "data", GREY)
     if not hasattr(data, "reference"):
-        raise UndrawableError(f"{type(data).__name__} has neither shapes nor images to show")
+        raise FigureUnavailableError(f"{type(data).__name__} has neither shapes nor images to show")
     data.trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False)
     data.trainer.state.fn = TrainerFn.VALIDATING  # held-out images are enough
     data.prepare_data()
@@ -29,18 +29,21 @@ def images(data: LightningDataModule, choice: Choice) -> Figure:
     return Figure("data", in_rows(real[:whole], choice.columns), caption="Real images, those that FID compares with.")
 
 
-def normals(data: LightningDataModule, choice: Choice) -> Figure:
+def normals(data: LightningDataModule, choice: FigureOptions) -> Figure:
     """The same shapes as normal maps."""
     if not isinstance(data, ShapeNetRenderDataModule):
-        raise UndrawableError("the data are images, which have no normals")
+        raise FigureUnavailableError("the data are images, which have no normals")
     return _shapes(data, choice, "data_normals", NORMALS)
 
 
-DATA_FIGURES: dict[str, Callable[[LightningDataModule, Choice], Figure]] = {"data": images, "data_normals": normals}
+DATA_FIGURES: dict[str, Callable[[LightningDataModule, FigureOptions], Figure]] = {
+    "data": images,
+    "data_normals": normals,
+}
 
 
 @torch.no_grad()
-def _shapes(data: ShapeNetRenderDataModule, choice: Choice, name: str, kind: Kind) -> Figure:
+def _shapes(data: ShapeNetRenderDataModule, choice: FigureOptions, name: str, kind: Kind) -> Figure:
     shapes, count = data.reference_shapes, choice.rows * choice.columns
     spread = [i * len(shapes) // count if len(shapes) >= count else i % len(shapes) for i in range(count)]
     camera = row_views(choice.views or data.reference_views, choice.rows, choice.columns, choice.seed)

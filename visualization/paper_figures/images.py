@@ -5,18 +5,18 @@ from __future__ import annotations
 import torch
 
 from lightning_modules.generative import GenerativeModule
-from visualization.paper_figures.choice import BATCH, Choice, Draw, in_rows, slerp
-from visualization.paper_figures.sheet import Figure
+from visualization.paper_figures.layout import Figure
+from visualization.paper_figures.options import BATCH, FigureFunction, FigureOptions, in_rows, slerp
 
 
-def samples(module: GenerativeModule, choice: Choice) -> Figure:
+def samples(module: GenerativeModule, choice: FigureOptions) -> Figure:
     """Random samples."""
     z = module.sample_latents(torch.arange(choice.rows * choice.columns))
     images = torch.cat([module.generate_for_metrics(part, "figure") for part in z.split(BATCH)])
     return Figure("samples", in_rows(images, choice.columns), caption="Random samples.")
 
 
-def interpolation(module: GenerativeModule, choice: Choice) -> Figure:
+def interpolation(module: GenerativeModule, choice: FigureOptions) -> Figure:
     """Between samples."""
     pairs = choice.pairs
     ends = [module.sample_latents(torch.tensor(pair)) for pair in pairs]
@@ -28,4 +28,4 @@ def interpolation(module: GenerativeModule, choice: Choice) -> Figure:
     )
 
 
-IMAGE_FIGURES: dict[str, Draw] = {"samples": samples, "interpolation": interpolation}
+IMAGE_FIGURES: dict[str, FigureFunction] = {"samples": samples, "interpolation": interpolation}

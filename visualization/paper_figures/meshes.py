@@ -9,15 +9,15 @@ from torch import Tensor
 
 from lightning_modules.meshgan import TURNS, MeshGANModule
 from renderers import Camera, TriangleMesh
-from visualization.paper_figures.choice import BATCH, Choice, Draw, listed
-from visualization.paper_figures.sheet import Figure
+from visualization.paper_figures.layout import Figure
+from visualization.paper_figures.options import BATCH, FigureFunction, FigureOptions, listed
 
 PARTS = {"image": "render", "normal_map": "normals", "texture": "texture", "background": "background"}
 NEAR = (-45.0, 0.0, 45.0)  # the viewpoints of Figure 5
 BLOCKS = 2  # samples beside each other in Figure 6
 
 
-def samples(module: MeshGANModule, choice: Choice) -> Figure:
+def samples(module: MeshGANModule, choice: FigureOptions) -> Figure:
     """As of Figures 1 and 4: one sample a row."""
     images, parts = _taken_apart(module, choice.few)
     return Figure(
@@ -31,7 +31,7 @@ def samples(module: MeshGANModule, choice: Choice) -> Figure:
     )
 
 
-def random_samples(module: MeshGANModule, choice: Choice) -> Figure:
+def random_samples(module: MeshGANModule, choice: FigureOptions) -> Figure:
     """As of Figure 6: the first samples, none picked, in the format of Figure 1."""
     count = BLOCKS * choice.rows
     rows, parts = _taken_apart(module, range(count))
@@ -45,14 +45,14 @@ def random_samples(module: MeshGANModule, choice: Choice) -> Figure:
     )
 
 
-def interpolation(module: MeshGANModule, choice: Choice) -> Figure:
+def interpolation(module: MeshGANModule, choice: FigureOptions) -> Figure:
     """As of Figure 5: from top to bottom latents on the straight line between two, from left to right three viewpoints."""
     pairs = choice.pairs[: max(1, choice.columns // len(NEAR))]
     blocks = []
     for pair in pairs:
         a, b = module.sample_latents(torch.tensor(pair))
         z = torch.lerp(a, b, torch.linspace(0, 1, choice.rows, device=a.device)[:, None])
-        mesh = torch.no_grad()(module.shown)(z, module.truncation).mesh
+        mesh = torch.no_grad()(module.truncated_scenes)(z, module.truncation).mesh
         blocks.append(from_azimuths(module, mesh, NEAR))
     named = ", ".join(f"{a} to {b}" for a, b in pairs)
     return Figure(
@@ -66,7 +66,7 @@ def interpolation(module: MeshGANModule, choice: Choice) -> Figure:
 
 
 @torch.no_grad()
-def truncation(module: MeshGANModule, choice: Choice) -> Figure:
+def truncation(module: MeshGANModule, choice: FigureOptions) -> Figure:
     """Samples from the front at several psi: 0 is the mean style, below it is its opposite."""
     z = module.sample_latents(torch.tensor(choice.few))
     columns = []
@@ -84,7 +84,7 @@ def truncation(module: MeshGANModule, choice: Choice) -> Figure:
     )
 
 
-MESH_FIGURES: dict[str, Draw] = {
+MESH_FIGURES: dict[str, FigureFunction] = {
     "samples": samples,
     "random": random_samples,
     "interpolation": interpolation,

@@ -12,8 +12,17 @@ from torch import Tensor
 from lightning_modules import IGGANModule, VoxelGANModule
 from lightning_modules.generative import VoxelGenerativeModule
 from renderers import Camera, Renderer, Rendering, ViewDistribution, VoxelGrid
-from visualization.paper_figures.choice import BATCH, Choice, Draw, UndrawableError, in_rows, listed, slerp, zoomed
-from visualization.paper_figures.sheet import Figure
+from visualization.paper_figures.layout import Figure
+from visualization.paper_figures.options import (
+    BATCH,
+    FigureFunction,
+    FigureOptions,
+    FigureUnavailableError,
+    in_rows,
+    listed,
+    slerp,
+    zoomed,
+)
 
 THRESHOLDS = (0.1, 0.3, 0.5, 0.7, 0.9)
 Kind = Literal["renders", "normal maps"]
@@ -21,27 +30,27 @@ GREY: Kind = "renders"
 NORMALS: Kind = "normal maps"
 
 
-def samples(module: VoxelGenerativeModule, choice: Choice) -> Figure:
+def samples(module: VoxelGenerativeModule, choice: FigureOptions) -> Figure:
     """Random samples, a viewpoint a row."""
     return _grid(module, choice, "samples", GREY)
 
 
-def normals(module: VoxelGenerativeModule, choice: Choice) -> Figure:
+def normals(module: VoxelGenerativeModule, choice: FigureOptions) -> Figure:
     """The same samples from the same viewpoints as normal maps."""
     return _grid(module, choice, "normals", NORMALS)
 
 
-def views(module: VoxelGenerativeModule, choice: Choice) -> Figure:
+def views(module: VoxelGenerativeModule, choice: FigureOptions) -> Figure:
     """One sample a row, seen all around at the middle elevation."""
     return _around(module, choice, "views", GREY)
 
 
-def view_normals(module: VoxelGenerativeModule, choice: Choice) -> Figure:
+def view_normals(module: VoxelGenerativeModule, choice: FigureOptions) -> Figure:
     """The same as normal maps."""
     return _around(module, choice, "view_normals", NORMALS)
 
 
-def thresholds(module: VoxelGenerativeModule, choice: Choice) -> Figure:
+def thresholds(module: VoxelGenerativeModule, choice: FigureOptions) -> Figure:
     """As of Figure 4: the continuous sample by the renderer that passes gradients, and several thresholds by the other."""
     numbers = choice.few
     shapes, camera = _shapes(module, numbers), row_views(_views(module, choice), len(numbers), 1, choice.seed)
@@ -60,7 +69,7 @@ def thresholds(module: VoxelGenerativeModule, choice: Choice) -> Figure:
     )
 
 
-def interpolation(module: VoxelGenerativeModule, choice: Choice) -> Figure:
+def interpolation(module: VoxelGenerativeModule, choice: FigureOptions) -> Figure:
     """Between samples, a viewpoint a row."""
     pairs = choice.pairs
     ends = [module.sample_latents(torch.tensor(pair)) for pair in pairs]
@@ -75,7 +84,7 @@ def interpolation(module: VoxelGenerativeModule, choice: Choice) -> Figure:
     )
 
 
-VOXEL_FIGURES: dict[str, Draw] = {
+VOXEL_FIGURES: dict[str, FigureFunction] = {
     "samples": samples,
     "normals": normals,
     "views": views,
@@ -101,7 +110,7 @@ def show(renderer: Renderer, shapes: VoxelGrid, camera: Camera, kind: Kind) -> F
     """Solids as images of one kind.
 
     Raises:
-        UndrawableError: a renderer that gives no normals, as those of volumes in colour.
+        FigureUnavailableError: a renderer that gives no normals, as those of volumes in colour.
     """
     images = []
     for start in range(0, len(camera), BATCH):
@@ -109,12 +118,12 @@ def show(renderer: Renderer, shapes: VoxelGrid, camera: Camera, kind: Kind) -> F
         color = None if shapes.color is None else shapes.color[part]
         drawn: Rendering = renderer(VoxelGrid(shapes.occupancy[part], color), camera[part])
         if kind == NORMALS and drawn.normals is None:
-            raise UndrawableError(f"{type(renderer).__name__} gives no normals")
+            raise FigureUnavailableError(f"{type(renderer).__name__} gives no normals")
         images.append(drawn.normal_map() if kind == NORMALS else drawn.image)
     return torch.cat(images)
 
 
-def _views(module: VoxelGenerativeModule, choice: Choice) -> ViewDistribution:
+def _views(module: VoxelGenerativeModule, choice: FigureOptions) -> ViewDistribution:
     return choice.views or module.views
 
 
@@ -132,14 +141,14 @@ def _draw(module: VoxelGenerativeModule, shapes: VoxelGrid, camera: Camera, kind
     return torch.no_grad()(show)(module.renderer, shapes.binarize(module.threshold), camera.to(module.device), kind)
 
 
-def _grid(module: VoxelGenerativeModule, choice: Choice, name: str, kind: Kind) -> Figure:
+def _grid(module: VoxelGenerativeModule, choice: FigureOptions, name: str, kind: Kind) -> Figure:
     camera = row_views(_views(module, choice), choice.rows, choice.columns, choice.seed)
     images = zoomed(_draw(module, _shapes(module, list(range(len(camera)))), camera, kind), choice.zoom)
     caption = f"Random samples as {kind}; each row has one viewpoint (azimuth, elevation)."
     return Figure(name, in_rows(images, choice.columns), rows=view_labels(camera, choice.columns), caption=caption)
 
 
-def _around(module: VoxelGenerativeModule, choice: Choice, name: str, kind: Kind) -> Figure:
+def _around(module: VoxelGenerativeModule, choice: FigureOptions, name: str, kind: Kind) -> Figure:
     numbers, seen = choice.few, _views(module, choice)
     turn = torch.arange(choice.columns) * (360 / choice.columns)
     elevation = sum(seen.elevation) / 2

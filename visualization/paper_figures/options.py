@@ -13,17 +13,17 @@ from torch import Tensor
 
 from lightning_modules.generative import GenerativeModule
 from renderers import InputError, ViewDistribution
-from visualization.paper_figures.sheet import Figure
+from visualization.paper_figures.layout import Figure
 
 BATCH = 16
 
 
-class UndrawableError(InputError):
+class FigureUnavailableError(InputError):
     """This model, these data or this choice give nothing for a figure."""
 
 
 @dataclass(frozen=True)
-class Choice:
+class FigureOptions:
     """What figures show. Samples go by number, as in ``predict``: with one seed they are the same in both.
 
     Args:
@@ -54,15 +54,15 @@ class Choice:
         """What is interpolated: each sample and the next.
 
         Raises:
-            UndrawableError: one number alone.
+            FigureUnavailableError: one number alone.
         """
         few = list(range(self.rows + 1)) if self.numbers is None else list(self.numbers)
         if len(few) < 2:
-            raise UndrawableError("an interpolation needs at least two numbers")
+            raise FigureUnavailableError("an interpolation needs at least two numbers")
         return list(pairwise(few))
 
 
-Draw: TypeAlias = Callable[[GenerativeModule, Choice], Figure]  # may raise UndrawableError
+FigureFunction: TypeAlias = Callable[[GenerativeModule, FigureOptions], Figure]  # may raise FigureUnavailableError
 
 
 def in_rows(images: Float[Tensor, "N C h w"], columns: int) -> list[list[Tensor]]:

@@ -15,7 +15,7 @@ from callbacks.torch_compile import try_out
 from renderers import InputError
 from trainer.cli.config_composition import compose
 
-SCRIPT = Path(__file__).parents[1] / "helpers" / "compiled.py"
+SCRIPT = Path(__file__).parents[1] / "helpers" / "compiled_training.py"
 NAMES = ("iggan", "voxel", "image", "mesh", "proxy", "classifier", "rank 0", "rank 1")
 
 

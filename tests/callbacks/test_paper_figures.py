@@ -13,15 +13,15 @@ from visualization.paper_figures import (
     DATA_FIGURES,
     MESH_FIGURES,
     VOXEL_FIGURES,
-    Choice,
     Figure,
-    UndrawableError,
-    draw_figure,
+    FigureOptions,
+    FigureUnavailableError,
+    render_figure,
 )
 from visualization.paper_figures import figures_of as figures
-from visualization.paper_figures.choice import slerp, zoomed
+from visualization.paper_figures.options import slerp, zoomed
 
-FEW = Choice(rows=2, columns=3, numbers=(1, 4))
+FEW = FigureOptions(rows=2, columns=3, numbers=(1, 4))
 
 
 @pytest.fixture(scope="module")
@@ -66,25 +66,25 @@ def test_samples_of_meshgan_are_those_of_predict(meshgan):
 
 def test_random_samples_are_the_first_ones(meshgan):
     figure = figures(meshgan)["random"](meshgan, FEW)
-    alone = figures(meshgan)["samples"](meshgan, Choice(numbers=(0, 1, 2, 3)))
+    alone = figures(meshgan)["samples"](meshgan, FigureOptions(numbers=(0, 1, 2, 3)))
     assert [len(row) for row in figure.images] == [18, 18]
     shown, expected = ([x for row in f.images for x in row] for f in (figure, alone))
     assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(shown, expected, strict=True))
 
 
 def test_interpolation_of_meshgan_begins_and_ends_at_samples(meshgan):
-    figure = figures(meshgan)["interpolation"](meshgan, Choice(rows=3, columns=6, numbers=(1, 4, 2)))
+    figure = figures(meshgan)["interpolation"](meshgan, FigureOptions(rows=3, columns=6, numbers=(1, 4, 2)))
     assert figure.columns == 2 * ("−45°", "0°", "45°") and len(figure.images) == 3
     for row, column, number in ((0, 1, 1), (2, 1, 4), (0, 4, 4), (2, 4, 2)):
         front = meshgan.draw(mesh_of(meshgan, number), Camera.orbit(0.0, 0.0, 10), torch.ones(1, 3, 16, 16)).image[0]
         assert torch.allclose(figure.images[row][column], front, atol=1e-5)
-    with pytest.raises(UndrawableError, match="at least two numbers"):
-        figures(meshgan)["interpolation"](meshgan, Choice(numbers=(1,)))
+    with pytest.raises(FigureUnavailableError, match="at least two numbers"):
+        figures(meshgan)["interpolation"](meshgan, FigureOptions(numbers=(1,)))
 
 
 def test_truncation_sweeps_to_the_mean(meshgan):
     meshgan.truncation_cutoff = None
-    figure = figures(meshgan)["truncation"](meshgan, Choice(numbers=(1, 4), psis=(1, 0, -0.5)))
+    figure = figures(meshgan)["truncation"](meshgan, FigureOptions(numbers=(1, 4), psis=(1, 0, -0.5)))
     assert figure.columns == ("ψ = 1", "ψ = 0", "ψ = −0.5") and "all layers" in figure.caption
     first, second = figure.images
     assert torch.allclose(first[1], second[1], atol=1e-5)
@@ -107,7 +107,7 @@ def test_grids_of_voxels_have_one_viewpoint_a_row():
     assert torch.allclose(shown["normals"].images[1][1], drawn.normal_map()[0], atol=1e-5)
     assert shown["views"].columns == ("0°", "120°", "240°") and "from 15° elevation" in shown["views"].caption
     elsewhere = ViewDistribution((10, 10), (20, 20))
-    assert VOXEL_FIGURES["samples"](module, Choice(2, 2, views=elsewhere)).rows == ("10°\n20°", "10°\n20°")
+    assert VOXEL_FIGURES["samples"](module, FigureOptions(2, 2, views=elsewhere)).rows == ("10°\n20°", "10°\n20°")
 
 
 def test_thresholds_begin_with_the_continuous_sample():
@@ -126,7 +126,7 @@ def test_volumes_in_colour_have_no_normals():
     module = VoxelGANModule(generator, DCGANDiscriminator(16, 3, width=8), renderer, renderer, VIEWS)
     assert VOXEL_FIGURES["views"](module, FEW).images[0][0].shape == (3, 16, 16)
     for name in ("normals", "view_normals"):
-        with pytest.raises(UndrawableError, match="EmissionAbsorptionRenderer gives no normals"):
+        with pytest.raises(FigureUnavailableError, match="EmissionAbsorptionRenderer gives no normals"):
             VOXEL_FIGURES[name](module, FEW)
 
 
@@ -145,20 +145,20 @@ def test_generators_of_images_show_images():
 
 def test_data_in_the_format_of_samples():
     data = renders()
-    grey, normals = (draw(data, Choice(2, 3)) for draw in DATA_FIGURES.values())
+    grey, normals = (draw(data, FigureOptions(2, 3)) for draw in DATA_FIGURES.values())
     camera = VIEWS.sample(2, torch.Generator().manual_seed(0))
     drawn = data.renderer(data.reference_shapes[5].voxels, camera[1:])  # 8 shapes, spread over 6 places: 0 1 2 4 5 6
     assert torch.allclose(grey.images[1][2], data.renderer(data.reference_shapes[6].voxels, camera[1:]).image[0])
     assert torch.allclose(normals.images[1][1], drawn.normal_map()[0])
-    assert grey.rows == VOXEL_FIGURES["samples"](iggan(), Choice(2, 3)).rows
+    assert grey.rows == VOXEL_FIGURES["samples"](iggan(), FigureOptions(2, 3)).rows
 
 
 def test_a_sheet_is_white_with_every_image_in_its_place():
     colours = [[torch.full((3, 8, 8), 0.2), torch.rand(1, 4, 4)], [torch.zeros(1, 3, 3), torch.ones(3, 8, 8)]]
     figure = Figure("f", colours, ("left", "right"), ("1", "−30°\n5°"), blocks=(1,))
-    sheet = np.asarray(draw_figure(figure, 24))
-    assert np.array_equal(sheet, np.asarray(draw_figure(figure, 24)))
-    bare = np.asarray(draw_figure(Figure("f", colours), 24))
+    sheet = np.asarray(render_figure(figure, 24))
+    assert np.array_equal(sheet, np.asarray(render_figure(figure, 24)))
+    bare = np.asarray(render_figure(Figure("f", colours), 24))
     assert bare.shape == (50, 50, 3)
     assert (bare[:24, :24] == 51).all() and (bare[26:, :24] == 0).all() and (bare[24:26] == 255).all()
     assert np.array_equal(bare[0:24:6, 26:50:6, 0], (colours[0][1][0] * 255).round().numpy())

@@ -99,7 +99,7 @@ def train(
     """
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder) / "steps.json"
-        recorder = {"class_path": "benchmarks.ranks.StepRecorder", "init_args": {"path": str(output)}}
+        recorder = {"class_path": "benchmarks.training_runs.StepRecorder", "init_args": {"path": str(output)}}
         settings = {
             "callbacks": [recorder],
             "limit_train_batches": steps,

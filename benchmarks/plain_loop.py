@@ -21,7 +21,7 @@ import yaml
 from torch.utils.data import DataLoader
 
 from lightning_modules import IGGANModule
-from lightning_modules.base import frozen, random_stream
+from lightning_modules.base import frozen, seeded_generator
 from lightning_modules.losses import discriminator_loss, generator_loss, image_loss, output_matching_loss
 from renderers import VoxelGrid
 
@@ -85,7 +85,7 @@ class BareLoop:
                 average.lerp_(current, weight)
 
     def random(self, purpose: str) -> torch.Generator:
-        return random_stream(self.seed, self.done, purpose)
+        return seeded_generator(self.seed, self.done, purpose)
 
 
 class InTurns(pl.Callback):
@@ -133,7 +133,7 @@ def in_turns(config: str, steps: int, overrides: dict[str, Any] | None = None) -
     with tempfile.TemporaryDirectory() as folder:
         output, override = Path(folder) / "times.json", Path(folder) / "override.yaml"
         override.write_text(yaml.safe_dump(overrides or {}))
-        callback = {"class_path": "benchmarks.bare.InTurns", "init_args": {"path": str(output)}}
+        callback = {"class_path": "benchmarks.plain_loop.InTurns", "init_args": {"path": str(output)}}
         words = ["fit", "--config", config, "--config", str(override), "--run_dir", str(Path(folder) / "run")]
         words += ["--trainer.callbacks+", json.dumps(callback), f"--trainer.limit_train_batches={steps}"]
         words += ["--trainer.limit_val_batches=0", "--trainer.num_sanity_val_steps=0"]

@@ -15,8 +15,8 @@ sys.path[:0] = [str(Path(__file__).parents[i]) for i in (0, 1, 2)]
 
 import pytorch_lightning as pl
 import torch
-from chaos import wait
-from ddp.test_ranks import free_port
+from ddp.test_two_ranks import free_port
+from kill_and_resume import wait
 from small_iggan import trainer
 from two_ranks import modules
 

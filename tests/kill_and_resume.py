@@ -164,7 +164,7 @@ def differences(first: Path, second: Path, hits: int) -> list[str]:
     import torch
 
     states = [torch.load(run / "checkpoints" / "last.ckpt", weights_only=True) for run in (first, second)]
-    found = [key for key in ("state_dict", "optimizer_states", "clock") if not same(*(s[key] for s in states))]
+    found = [key for key in ("state_dict", "optimizer_states", "clock") if not equal(*(s[key] for s in states))]
     rows = [[json.dumps(row, sort_keys=True) for row in rows_of(run)] for run in (first, second)]
     if len(set(rows[1])) < len(rows[1]) or set(rows[1]) - set(rows[0]) or len(rows[0]) - len(rows[1]) > hits:
         found.append("metrics.csv")
@@ -180,16 +180,16 @@ def differences(first: Path, second: Path, hits: int) -> list[str]:
     return found
 
 
-def same(first: Any, second: Any) -> bool:
+def equal(first: Any, second: Any) -> bool:
     """Whether two checkpoints' parts are equal bit for bit."""
     import torch
 
     if isinstance(first, torch.Tensor):
         return isinstance(second, torch.Tensor) and first.dtype == second.dtype and torch.equal(first, second)
     if isinstance(first, dict):
-        return first.keys() == second.keys() and all(same(value, second[key]) for key, value in first.items())
+        return first.keys() == second.keys() and all(equal(value, second[key]) for key, value in first.items())
     if isinstance(first, list | tuple):
-        return len(first) == len(second) and all(map(same, first, second))
+        return len(first) == len(second) and all(map(equal, first, second))
     return first == second
 
 

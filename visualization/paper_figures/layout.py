@@ -40,7 +40,7 @@ class Figure:
     blocks: tuple[int, ...] = ()
 
 
-def draw_figure(figure: Figure, size: int) -> Image.Image:
+def render_figure(figure: Figure, size: int) -> Image.Image:
     """The figure, each image ``size`` pixels wide: pixels are repeated where that is a whole factor, else resampled."""
     gap, apart = max(2, size // 48), max(6, size // 10)
     font = ImageFont.truetype(FONT, _font_size(figure, size))
@@ -52,7 +52,7 @@ def draw_figure(figure: Figure, size: int) -> Image.Image:
         lefts.append(left)
         left += size + gap
     sheet = Image.new("RGB", (left - gap, head + len(figure.images) * (size + gap) - gap), "white")
-    pen = ImageDraw.Draw(sheet)
+    pen = ImageDraw.FigureFunction(sheet)
     for left, text in zip(lefts, figure.columns, strict=False):
         pen.text((left + size / 2, head - apart / 2), text, INK, font, anchor="ms" if "\n" not in text else "md")
     for i, row in enumerate(figure.images):
@@ -68,7 +68,7 @@ def draw_figure(figure: Figure, size: int) -> Image.Image:
 def write_figure(figure: Figure, size: int, folder: Path) -> Path:
     """``folder/<name>.png``; returns its path."""
     path = folder / f"{figure.name}.png"
-    image = draw_figure(figure, size)
+    image = render_figure(figure, size)
     write_atomically(path, lambda file: image.save(file, format="PNG"))
     return path
 
@@ -89,5 +89,5 @@ def _font_size(figure: Figure, size: int) -> int:
 
 def _extent(font: ImageFont.FreeTypeFont, text: str) -> tuple[int, int]:
     """Width and height of a label in pixels."""
-    left, top, right, bottom = ImageDraw.Draw(Image.new("L", (1, 1))).multiline_textbbox((0, 0), text, font)
+    left, top, right, bottom = ImageDraw.FigureFunction(Image.new("L", (1, 1))).multiline_textbbox((0, 0), text, font)
     return round(right - left), round(bottom - top)
