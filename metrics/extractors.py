@@ -27,7 +27,7 @@ IMAGENET_URL = f"https://github.com/mseitzer/pytorch-fid/releases/download/fid_w
 MAKE = {
     "renders_small": "make extractor",
     "renders": "python -m trainer fit --config extractor_renders.yaml, then "
-    "python -m trainer.commands.export_extractor RUN FILE",
+    "python -m trainer export-extractor RUN FILE",
 }
 
 

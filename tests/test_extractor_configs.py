@@ -12,7 +12,6 @@ from datamodules.shapes import write_archive, write_binvox
 from metrics import load_extractor
 from renderers import InputError, OpenGLRenderer, ViewDistribution
 from trainer.__main__ import main
-from trainer.commands import export_extractor
 
 MODELNET = ["bathtub", "bed", "chair", "desk", "dresser", "monitor", "night_stand", "sofa", "table", "toilet"]
 SMALL = [
@@ -94,7 +93,7 @@ def test_modelnet_from_the_run_to_the_features(archive, tmp_path, monkeypatch, c
     assert main(argv) == 0
     run = Path("runs/extractor_renders_modelnet/001")
     capsys.readouterr()
-    assert export_extractor.main([str(run), "weights/mine.pt"]) == 0
+    assert main(["export-extractor", str(run), "weights/mine.pt"]) == 0
     assert "% on held-out renders" in capsys.readouterr().out
     extractor = load_extractor("renders", "weights/mine.pt")
     assert extractor.network.classes == MODELNET and extractor.network.image_size == 75
@@ -104,10 +103,10 @@ def test_modelnet_from_the_run_to_the_features(archive, tmp_path, monkeypatch, c
 
 
 def test_what_is_no_run_is_not_exported(tmp_path, capsys):
-    assert export_extractor.main([str(tmp_path), str(tmp_path / "out.pt")]) == 2
+    assert main(["export-extractor", str(tmp_path), str(tmp_path / "out.pt")]) == 2
     told = capsys.readouterr().err
     assert "last.ckpt cannot be loaded: No such file or directory; name a finished run of a classifier" in told
-    assert export_extractor.main([]) == 2
+    assert main(["export-extractor"]) == 2
     assert not (tmp_path / "out.pt").exists()
 
 

@@ -34,6 +34,9 @@ COMMANDS = {
     "shapes": Command("compare a run's voxel shapes with real ones", "trainer.commands.shape_metrics:main"),
     "table": Command("run and gather a table of the papers, beside their figures", "trainer.tables.command:main"),
     "export": Command("write samples of a run as 3D files", "trainer.commands.export:main"),
+    "export-extractor": Command(
+        "write a classifier's weights as FID's feature extractor", "trainer.commands.export_extractor:main"
+    ),
     "render": Command("draw meshes, voxels or a config's shapes", "trainer.commands.render:main"),
     "view": Command("show and turn what a checkpoint generates, in the browser", "trainer.commands.view:main"),
     "compare": Command("put runs side by side on one page", "trainer.commands.compare:main"),
@@ -59,7 +62,8 @@ def usage() -> str:
 
 def options_of(name: str) -> CommandParser:
     """A command's options, with its help."""
-    return getattr(experiment_help if hasattr(experiment_help, name) else arguments, name)()
+    function = name.replace("-", "_")
+    return getattr(experiment_help if hasattr(experiment_help, function) else arguments, function)()
 
 
 def asks_for_help(words: list[str]) -> bool:
@@ -95,7 +99,7 @@ def main(argv: list[str] | None = None) -> int:
 
         if not isinstance(error, InputError) or os.environ.get("UNRENDER_TRACEBACK"):
             raise
-        complain(error.sentence)
+        complain(error.message)
         return 2
 
 

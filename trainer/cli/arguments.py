@@ -150,6 +150,20 @@ def export() -> CommandParser:
     return parser
 
 
+def export_extractor() -> CommandParser:
+    parser = CommandParser(
+        "export-extractor",
+        "Write the weights of a trained classifier as FID's feature extractor.\n\n"
+        "With FILE: for --extractor_weights and extractor_weights. Without FILE: RUN is of extractor.yaml, and its\n"
+        "weights replace those of renders_small in the package, in half precision.",
+        ("export-extractor runs/extractor_renders/001 renders.pt",),
+        usage="python -m trainer export-extractor RUN [FILE]",
+    )
+    parser.add_argument("run", metavar="RUN", type=Path, help="run directory of the classifier")
+    parser.add_argument("file", metavar="FILE", type=Path, nargs="?", help="where to write the weights")
+    return parser
+
+
 def view() -> CommandParser:
     parser = CommandParser(
         "view",
