@@ -32,7 +32,7 @@ from renderers import (
     VisualHullRenderer,
     VoxelGrid,
 )
-from renderers.grid_sampling import resample_plainly
+from renderers.grid_sampling import resample_reference
 
 PLAIN = {
     "absorption": "plain absorption",
@@ -106,13 +106,13 @@ def make_ways(occupancy: Tensor, color: Tensor, camera: Camera) -> dict[str, Cal
     size, grid = 2 * occupancy.shape[-1], VoxelGrid(occupancy)
 
     def plain_emission() -> Tensor:
-        v, c = resample_plainly(occupancy, camera, size), resample_plainly(color, camera, size)
+        v, c = resample_reference(occupancy, camera, size), resample_reference(color, camera, size)
         before = (1 - v).clamp(min=1e-5).log().cumsum(2).exp()  # PlatonicGAN's, the sample's own absorption included
         return (v * c * before).sum(2)
 
     return {
         "plain absorption": lambda: (
-            1 - (1 - resample_plainly(occupancy, camera, size)).clamp(min=1e-5).log().sum(2).exp()
+            1 - (1 - resample_reference(occupancy, camera, size)).clamp(min=1e-5).log().sum(2).exp()
         ),
         "plain emission-absorption": plain_emission,
         "absorption": lambda: AbsorptionRenderer(size)(grid, camera).image,

@@ -13,7 +13,7 @@ import torch
 from pytorch_lightning.strategies import DDPStrategy
 from torch import Tensor, nn
 
-from networks.synced_layers import share_batch_norm
+from networks.synced_layers import sync_batch_norm
 from renderers import InputError, Renderer
 from utils.distributed import average_gradients, check_ranks, mean_over_ranks
 from utils.legacy_names import update_checkpoint
@@ -85,7 +85,7 @@ class ClockedModule(pl.LightningModule):
             raise InputError(f"trainer.strategy must be ddp for several ranks, not {type(strategy).__name__}")
         for name, network in self.named_children():
             if name not in self.unshared:
-                share_batch_norm(network, on_cpu=strategy.root_device.type == "cpu")
+                sync_batch_norm(network, on_cpu=strategy.root_device.type == "cpu")
 
     @property
     def kimg(self) -> float:

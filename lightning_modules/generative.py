@@ -174,7 +174,7 @@ class GenerativeModule(ClockedModule):
         kid = self.fid.kid
         alone = kid is not None and counts["real"] < self.fid.extractor.num_features
         names = ([] if alone else ["fid"]) + (["kid", "kid_std"] if kid else [])
-        if min(counts.values()) < self.fid.needed:
+        if min(counts.values()) < self.fid.min_images:
             return dict.fromkeys(names, float("nan"))
         return dict(zip(names, kid.compute(), strict=True)) if alone else self.fid.figures()
 

@@ -17,7 +17,7 @@ from lightning_modules.generative import GenerativeModule
 from lightning_modules.losses import discriminator_loss, generator_loss, gradient_penalty
 from lightning_modules.progressive_growing import Growth, GrowthPhase, Stage
 from metrics.depth import measure_depth
-from networks import GeneratedScene, MeshGenerator, StyleGANDiscriminator, draw_offsets
+from networks import GeneratedScene, MeshGenerator, StyleGANDiscriminator, sample_offsets
 from networks.stylegan_layers import StyledLayer, fade_images
 from renderers import Camera, InputError, Renderer, Rendering, TriangleMesh, ViewDistribution
 
@@ -153,13 +153,13 @@ class MeshGANModule(GenerativeModule):
             torch.randn(total, self.generator.latent_size, generator=self.random(name))
             for name in ("latents", "mixing")
         )
-        offsets = draw_offsets(total, size, self.random("crop"))
+        offsets = sample_offsets(total, size, self.random("crop"))
         noise = tuple(
-            [self.rank_slice(x, n) for x in network.draw_noise(total, 2 * size, self.random(f"{name} noise"))]
+            [self.rank_slice(x, n) for x in network.sample_noise(total, 2 * size, self.random(f"{name} noise"))]
             for name, network in networks.items()
         )
         crossover = tuple(
-            network.draw_crossover(2 * size, self.random(f"{name} crossover")) for name, network in networks.items()
+            network.sample_crossover(2 * size, self.random(f"{name} crossover")) for name, network in networks.items()
         )
         scene = self.generator(
             self.rank_slice(z, n),
@@ -242,7 +242,7 @@ class MeshGANModule(GenerativeModule):
         """Scenes whose noise and crop depend on ``key``, ``part`` of those of n latents; not truncated."""
         size = self.stage.resolution
         noise = [[x[part] for x in self._noise(len(z), *key, name)] for name in ("object", "background")]
-        offsets = draw_offsets(len(z), size, seeded_generator("crop", *key))[part]
+        offsets = sample_offsets(len(z), size, seeded_generator("crop", *key))[part]
         return self.scenes(z[part], offsets=offsets, noise=(noise[0], noise[1]))
 
     @torch.no_grad()
@@ -329,7 +329,7 @@ class MeshGANModule(GenerativeModule):
 
     def _noise(self, n: int, *key: int | str) -> list[Float[Tensor, "n 1 _ _"]]:
         generator = seeded_generator("noise", *key)
-        noise = self.generator_ema.object.draw_noise(n, 2 * self.stage.resolution, generator)
+        noise = self.generator_ema.object.sample_noise(n, 2 * self.stage.resolution, generator)
         return [x.to(self.device) for x in noise]
 
 

@@ -49,7 +49,7 @@ class ImageFID:
         self.kid = KernelDistance(kid_subset) if kid_subset else None
 
     @property
-    def needed(self) -> int:
+    def min_images(self) -> int:
         """The fewest images of either kind that give figures."""
         return max(2, self.kid.subset) if self.kid else 2
 

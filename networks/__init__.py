@@ -3,7 +3,7 @@
 from networks.dcgan import DCGANDiscriminator
 from networks.dcgan_generator import DCGANGenerator
 from networks.inception import InceptionV3
-from networks.mesh_generator import GeneratedScene, MeshGenerator, draw_offsets
+from networks.mesh_generator import GeneratedScene, MeshGenerator, sample_offsets
 from networks.render_classifier import RenderClassifier
 from networks.rendernet import RenderNet
 from networks.stylegan_discriminator import StyleGANDiscriminator
@@ -21,5 +21,5 @@ __all__ = [
     "StyleGANDiscriminator",
     "StyleGANGenerator",
     "VoxelGenerator",
-    "draw_offsets",
+    "sample_offsets",
 ]

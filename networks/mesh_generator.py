@@ -122,7 +122,7 @@ class MeshGenerator(nn.Module):
             z: latents of the object and of the background, one after the other: independent, as in the paper.
             size: N, one of ``sizes``; None is full-grown. The networks work at 2N.
             fade: in [0, 1], how far the resolution has faded in; see :class:`~networks.StyleGANGenerator`.
-            offsets: row and column of the background's crop, 0 to N (:func:`draw_offsets`); None is the middle.
+            offsets: row and column of the background's crop, 0 to N (:func:`sample_offsets`); None is the middle.
             mix: second latents, for style mixing in both networks.
             crossover: of the object's and of the background's network; drawn from ``generator`` if None.
             truncation: psi, for display; None for training and FID.
@@ -174,7 +174,7 @@ class MeshGenerator(nn.Module):
         return points if self.max_size is None else limit(points, self.max_size)
 
 
-def draw_offsets(batch: int, size: int, generator: torch.Generator | None) -> Int[Tensor, "B 2"]:
+def sample_offsets(batch: int, size: int, generator: torch.Generator | None) -> Int[Tensor, "B 2"]:
     """Where N x N backgrounds are cut from 2N x 2N ones: row and column, uniform in 0 to N."""
     generator = needed(generator, "the crop of the background")
     return torch.randint(0, size + 1, (batch, 2), generator=generator, device=generator.device)

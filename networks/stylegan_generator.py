@@ -195,7 +195,7 @@ class StyleGANGenerator(nn.Module):
         styles = w[:, None].expand(-1, layers, -1)
         index = torch.arange(layers, device=w.device)[:, None]
         if mix is not None:
-            crossover = self.draw_crossover(resolution, generator) if crossover is None else crossover
+            crossover = self.sample_crossover(resolution, generator) if crossover is None else crossover
             if not 1 <= crossover <= layers:
                 raise ValueError(f"crossover must lie between 1 and {layers}, got {crossover}")
             styles = torch.where(index < crossover, styles, self.mapping(mix)[:, None])
@@ -205,13 +205,13 @@ class StyleGANGenerator(nn.Module):
             styles = torch.where(index < cutoff, truncated, styles)
         return styles
 
-    def draw_crossover(self, resolution: int, generator: torch.Generator | None) -> int:
+    def sample_crossover(self, resolution: int, generator: torch.Generator | None) -> int:
         """A layer from 1 on, all equally likely, with ``mixing_probability``; else the number of layers: no mixing."""
         layers = len(self.noise_sizes(resolution))
         u, v = torch.rand(2, generator=needed(generator, "the crossover"), device=generator.device).tolist()
         return 1 + int(v * (layers - 1)) if u < self.mixing_probability else layers
 
-    def draw_noise(
+    def sample_noise(
         self, batch: int, resolution: int, generator: torch.Generator | None
     ) -> list[Float[Tensor, "B 1 _ _"]]:
         """Standard normal noise for each layer, lowest first, on the generator's device."""
@@ -239,7 +239,7 @@ class StyleGANGenerator(nn.Module):
             fixed = [getattr(self, f"fixed_noise_{i}") for i in range(w.shape[1])]
             return {"zero": None, "fixed": fixed}[noise]
         if noise is None:
-            noise = self.draw_noise(len(w), resolution, generator)
+            noise = self.sample_noise(len(w), resolution, generator)
         return [n.to(w) for n in noise]
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from utils.distributed import rank_count, sum_over_ranks, this_rank
 
 
-class RanksBatchNorm(nn.modules.batchnorm._BatchNorm):
+class SyncedBatchNorm(nn.modules.batchnorm._BatchNorm):
     """Batch norm over the batches of all ranks, which are of one size, on any device.
 
     torch's ``SyncBatchNorm`` does this on GPUs alone. Running statistics come out the same on every rank, bit for bit.
@@ -50,18 +50,18 @@ class RanksBatchNorm(nn.modules.batchnorm._BatchNorm):
         self.running_var.lerp_(variance, weight)
 
 
-def share_batch_norm(network: nn.Module, on_cpu: bool) -> None:
+def sync_batch_norm(network: nn.Module, on_cpu: bool) -> None:
     """Let every batch norm within a network see all ranks' batches; its weights and their names stay.
 
-    torch's ``SyncBatchNorm`` on GPUs, :class:`RanksBatchNorm` on CPUs.
+    torch's ``SyncBatchNorm`` on GPUs, :class:`SyncedBatchNorm` on CPUs.
     """
     for name, child in network.named_children():
         if not isinstance(child, nn.modules.batchnorm._BatchNorm):
-            share_batch_norm(child, on_cpu)
+            sync_batch_norm(child, on_cpu)
         elif not on_cpu:
             setattr(network, name, nn.SyncBatchNorm.convert_sync_batchnorm(child))
-        elif not isinstance(child, RanksBatchNorm):
-            shared = RanksBatchNorm(
+        elif not isinstance(child, SyncedBatchNorm):
+            shared = SyncedBatchNorm(
                 child.num_features, child.eps, child.momentum, child.affine, child.track_running_stats
             )
             for key, value in [*child._parameters.items(), *child._buffers.items()]:

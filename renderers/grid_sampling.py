@@ -34,10 +34,10 @@ def resample(volume: Float[Tensor, "B C D D D"], camera: Camera, size: int | Non
         from renderers.volume import numba_backend
 
         return numba_backend.resample(volume, camera.rotation.to(volume), Rays.of(camera, size, size))
-    return resample_plainly(volume, camera, size)
+    return resample_reference(volume, camera, size)
 
 
-def resample_plainly(volume: Float[Tensor, "B C D D D"], camera: Camera, size: int) -> Float[Tensor, "B C S S S"]:
+def resample_reference(volume: Float[Tensor, "B C D D D"], camera: Camera, size: int) -> Float[Tensor, "B C S S S"]:
     """:func:`resample` in plain torch: the specification of its kernel."""
     # grid_sample's coordinates are -1 and 1 at the volume's outer faces: twice the world's.
     return F.grid_sample(volume, 2 * camera_lattice(camera, size).to(volume), align_corners=False)

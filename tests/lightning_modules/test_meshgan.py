@@ -101,8 +101,8 @@ def test_a_step_is_the_papers(tmp_path, step, size, fade):
         offsets=torch.randint(0, size + 1, (4, 2), generator=s["crop"]),
         mix=mix,
         crossover=(
-            g.object.draw_crossover(2 * size, s["object crossover"]),
-            g.full_background.draw_crossover(2 * size, s["background crossover"]),
+            g.object.sample_crossover(2 * size, s["object crossover"]),
+            g.full_background.sample_crossover(2 * size, s["background crossover"]),
         ),
         noise=tuple(
             [torch.randn(4, 1, n, n, generator=s[name]) for n in g.object.noise_sizes(2 * size)]

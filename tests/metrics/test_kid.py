@@ -105,7 +105,7 @@ def test_it_stands_beside_fid_on_one_forward(tmp_path):
     assert figures.keys() == {"fid", "kid", "kid_std"} and plain.figures() == {"fid": figures["fid"]}
     assert figures["kid"] == pytest.approx(kid(extractor(a), extractor(b), 20)[0], rel=1e-9)
     assert fid.describe(40, 40).endswith("40 real images, KID over 100 subsets of 20")
-    assert (fid.needed, plain.needed) == (20, 2)
+    assert (fid.min_images, plain.min_images) == (20, 2)
 
     fid.save_real("key")
     fid.reset()

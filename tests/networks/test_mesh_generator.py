@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy import ndimage
 
-from networks import MeshGenerator, draw_offsets
+from networks import MeshGenerator, sample_offsets
 from networks.mesh_generator import crop, gaussian, limit, pyramid, unlimit
 from networks.stylegan_layers import double, halve
 from renderers import Camera, InputError, SoftRasterizer, TriangleMesh, grid_mesh
@@ -133,8 +133,8 @@ def test_background_is_cropped_where_told():
     assert torch.equal(crop(images, None)[2], images[2, :, 4:12, 4:12])
     with pytest.raises(ValueError, match="offsets must lie between 0 and 8"):
         crop(images, torch.tensor([[0, 0], [9, 0], [0, 0]]))
-    drawn = draw_offsets(2000, 8, seeded())
-    assert torch.equal(drawn, draw_offsets(2000, 8, seeded()))
+    drawn = sample_offsets(2000, 8, seeded())
+    assert torch.equal(drawn, sample_offsets(2000, 8, seeded()))
     assert drawn.unique().tolist() == list(range(9))
     scene = small(8)(latents(3), offsets=offsets, generator=seeded())
     assert torch.equal(scene.background, crop(scene.full_background, offsets))
@@ -163,7 +163,7 @@ def test_all_randomness_is_passed():
 
     stream = seeded()
     parts = [
-        (n.draw_crossover(16, stream), n.draw_noise(2, 16, stream)) for n in (generator.object, generator.background)
+        (n.sample_crossover(16, stream), n.sample_noise(2, 16, stream)) for n in (generator.object, generator.background)
     ]
     given = generator(z, mix=-z, crossover=(parts[0][0], parts[1][0]), noise=(parts[0][1], parts[1][1]))
     assert torch.equal(given.mesh.vertices, first.mesh.vertices) and torch.equal(given.background, first.background)
@@ -206,7 +206,7 @@ def test_gradients_reach_every_weight_through_the_rasterizer():
         if "noise_strength" in name or name.endswith("constant"):
             torch.nn.init.normal_(parameter)  # at the start noise has no strength, and the constant no detail to scale
     for size in (4, 8):
-        scene = generator(latents(), size, 0.5, offsets=draw_offsets(2, size, seeded()), generator=seeded())
+        scene = generator(latents(), size, 0.5, offsets=sample_offsets(2, size, seeded()), generator=seeded())
         camera = Camera.orbit([20.0, -30.0], 10.0, fov=10.0)
         image = SoftRasterizer(size)(scene.mesh, camera, scene.background).image
         (image * torch.randn(image.shape, generator=seeded())).sum().backward()

@@ -254,7 +254,7 @@ def test_noise_comes_from_the_generator_alone():
     assert not torch.allclose(network(z, generator=seeded(1)), first)
     assert torch.equal(torch.get_rng_state(), state)
 
-    noise = network.draw_noise(2, 16, seeded())
+    noise = network.sample_noise(2, 16, seeded())
     assert [tuple(n.shape) for n in noise] == [(2, 1, r, r) for r in (4, 4, 8, 8, 16, 16)]
     assert torch.equal(network(z, noise=noise), first)
     assert torch.allclose(network(z[1:], noise=[n[1:] for n in noise]), first[1:], atol=1e-5)
@@ -284,11 +284,11 @@ def test_styles_mix_at_the_crossover():
 
 def test_crossovers_are_uniform_with_the_published_probability():
     network, generator = small_generator(), seeded()
-    drawn = [network.draw_crossover(16, generator) for _ in range(4000)]
+    drawn = [network.sample_crossover(16, generator) for _ in range(4000)]
     for crossover in range(1, 6):
         assert drawn.count(crossover) / 4000 == pytest.approx(0.9 / 5, abs=0.02)
     assert drawn.count(6) / 4000 == pytest.approx(0.1, abs=0.02)
-    assert network.draw_crossover(16, seeded(3)) == network.draw_crossover(16, seeded(3))
+    assert network.sample_crossover(16, seeded(3)) == network.sample_crossover(16, seeded(3))
 
 
 def test_truncation_pulls_toward_the_average():
