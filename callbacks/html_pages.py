@@ -1,101 +1,112 @@
-"""Pages that need nothing else: images and files lie inside."""
+"""Self-contained HTML pages: Jinja2 templates with automatic escaping; images and files are embedded as data URLs."""
 
 from __future__ import annotations
 
 import base64
-import html
-import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+
+from jinja2 import DictLoader, Environment, StrictUndefined
+from markupsafe import Markup, escape
 
 from utils.files import write_atomically
 
-STYLE = """
+NUMBER = re.compile(r"-?[\d.]+(e[-+]?\d+)?|-?inf|nan")
+PAGE = """\
+<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<title>{{ title }}</title>
+<style>
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 1100px; margin: 2em auto; padding: 0 1em; color: #222 }
 h1 { font-size: 1.5em } h2 { font-size: 1.15em; margin-top: 2em }
 img { max-width: 100%; image-rendering: pixelated } img.curve { image-rendering: auto }
-table { border-collapse: collapse } td, th { padding: .2em .8em; text-align: left; border-bottom: 1px solid #ddd }
-td.number, th.number { text-align: right; font-variant-numeric: tabular-nums }
-td { vertical-align: top; overflow-wrap: break-word }
+.table { overflow-x: auto } table { border-collapse: collapse }
+td, th { padding: .2em .8em; text-align: left; border-bottom: 1px solid #ddd; overflow-wrap: break-word }
+td { vertical-align: top } .number { text-align: right; font-variant-numeric: tabular-nums }
 .row { display: flex; flex-wrap: wrap; gap: 1em } figure { margin: 0 } figcaption { color: #555; font-size: .9em }
-pre { background: #f4f4f4; padding: .8em; overflow-x: auto; font-size: .8em }
+.shape { width: 250px } pre { background: #f4f4f4; padding: .8em; overflow-x: auto; font-size: .8em }
 input[type=range] { width: 100% }
-"""
-
-SLIDER = """
-for (const box of document.querySelectorAll('.film')) {
+</style>
+<h1>{{ title }}</h1>
+{% block body %}{% endblock %}
+<script>
+for (const box of document.querySelectorAll('.slider')) {
   const frames = box.querySelectorAll('figure'), range = box.querySelector('input');
   const show = () => frames.forEach((f, i) => f.hidden = i != range.value);
   range.oninput = show; show();
 }
+</script>
+</html>
+"""
+MACROS = """\
+{% macro image(file, class="") -%}
+<img class="{{ class }}" alt="{{ file.stem }}" src="{{ file.read_bytes() | data_url("image/png") }}">
+{%- endmacro %}
+{% macro table(heads, rows) -%}
+{% set classes = rows | column_classes(heads | length) -%}
+<div class="table"><table>
+<tr>{% for head in heads %}<th class="{{ classes[loop.index0] }}">{{ head | breakable }}</th>{% endfor %}</tr>
+{% for row in rows -%}
+<tr>{% for text in row %}<td class="{{ classes[loop.index0] }}">{{ text | breakable }}</td>{% endfor %}</tr>
+{% endfor -%}
+</table></div>
+{%- endmacro %}
+{% macro slider(files, heading) -%}
+<h2>{{ heading }}</h2>
+<div class="slider">
+<input type="range" min="0" max="{{ files | length - 1 }}" value="{{ files | length - 1 }}" aria-label="{{ heading }}">
+{% for file in files -%}
+<figure>{{ image(file) }}<figcaption>{{ file | kimg }}</figcaption></figure>
+{% endfor -%}
+</div>
+{%- endmacro %}
 """
 
 
-def write_page(path: Path, title: str, parts: Iterable[str]) -> None:
-    """Write a page of parts in HTML."""
-    page = (
-        f"<!doctype html><html lang=en><meta charset=utf-8><title>{html.escape(title)}</title>"
-        f"<style>{STYLE}</style>{''.join(parts)}<script>{SLIDER}</script></html>"
-    )
+def write_page(path: Path, template: str, **values: object) -> None:
+    """Render a template to ``path``.
+
+    Args:
+        path: The page's file.
+        template: Extends ``page`` and may import the macros of ``macros``.
+        values: Its variables. ``title`` is required.
+    """
+    page = _environment().from_string(template).render(values)
     write_atomically(path, lambda file: file.write_text(page, encoding="utf-8") and None)
 
 
-def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table of texts; a column of numbers alone stands to the right."""
-    numbers = [
-        any(map(_is_number, column)) and all(map(_is_number_or_none, column)) for column in zip(*rows, strict=True)
-    ]
-    kinds = [" class=number" if number else "" for number in numbers] or [""] * len(heads)
-    lines = [
-        "<tr>"
-        + "".join(f"<{tag}{kind}>{_breakable(text)}</{tag}>" for text, kind in zip(row, kinds, strict=True))
-        + "</tr>"
-        for tag, row in (("th", heads), *(("td", row) for row in rows))
-    ]
-    return f"<div style='overflow-x:auto'><table>{''.join(lines)}</table></div>"
+def grids(folder: Path) -> list[Path]:
+    """Return the PNGs in a directory, oldest first; empty if it does not exist."""
+    return sorted(folder.glob("*.png"))
 
 
-def when(sheet: Path) -> str:
-    """Of which moment a sheet is: ``2.98 kimg`` of ``000002.98kimg.png``."""
-    return re.sub(r"^0*(?=\d)", "", sheet.stem).replace("kimg", " kimg")
-
-
-def film(folder: Path, heading: str) -> str:
-    """A folder's PNGs under one slider, the last one shown; nothing where there are none."""
-    frames = sorted(folder.glob("*.png"))
-    if not frames:
-        return ""
-    figures = "".join(f"<figure>{image(f)}<figcaption>{html.escape(when(f))}</figcaption></figure>" for f in frames)
-    last = len(frames) - 1
-    return (
-        f"<h2>{html.escape(heading)}</h2><div class=film><input type=range min=0 max={last} value={last}"
-        f" aria-label={json.dumps(heading)}>{figures}</div>"
+def _environment() -> Environment:
+    environment = Environment(
+        loader=DictLoader({"page": PAGE, "macros": MACROS}), autoescape=True, undefined=StrictUndefined
     )
+    filters = {"breakable": _breakable, "column_classes": _column_classes, "data_url": _data_url, "kimg": _kimg}
+    environment.filters.update(filters)
+    return environment
 
 
-def image(path: Path, kind: str = "") -> str:
-    """A PNG within the page; ``kind`` is its CSS class."""
-    return f"<img class='{kind}' alt='{html.escape(path.stem)}' src='{data_url(path, 'image/png')}'>"
+def _breakable(text: str) -> Markup:
+    """Allow line breaks after punctuation in long words, such as paths."""
+    return Markup(re.sub(r"\S{20,}", lambda word: re.sub(r"([./_])", r"\1<wbr>", word[0]), str(escape(text))))
 
 
-def _breakable(text: str) -> str:
-    """A text whose long words, such as paths, may be broken after their signs."""
-    return re.sub(r"\S{20,}", lambda word: re.sub(r"([./_])", r"\1<wbr>", word[0]), html.escape(text))
+def _column_classes(rows: Sequence[Sequence[str]], count: int) -> list[str]:
+    """Return ``number`` for each column that contains only numbers (right-aligned), else an empty string."""
+    columns = list(zip(*rows, strict=True)) or [()] * count
+    texts = [[text for text in column if text not in ("", "–")] for column in columns]
+    return ["number" if column and all(map(NUMBER.fullmatch, column)) else "" for column in texts]
 
 
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
+def _data_url(content: bytes, mime: str) -> str:
+    return f"data:{mime};base64,{base64.b64encode(content).decode()}"
 
 
-def _is_number_or_none(text: str) -> bool:
-    return text in ("", "–") or _is_number(text)
-
-
-def data_url(path: Path, mime: str) -> str:
-    """A file's content as an address."""
-    return f"data:{mime};base64,{base64.b64encode(path.read_bytes()).decode()}"
+def _kimg(file: Path) -> str:
+    """``000002.98kimg.png`` as ``2.98 kimg``."""
+    return re.sub(r"^0*(?=\d)", "", file.stem).replace("kimg", " kimg")

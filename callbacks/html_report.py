@@ -1,46 +1,75 @@
-"""A run on one page that needs nothing else."""
+"""``report.html``: a run on one self-contained page."""
 
 from __future__ import annotations
 
-import html
 from pathlib import Path
+from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
-from callbacks.html_pages import data_url, film, image, table, write_page
+from callbacks.html_pages import grids, write_page
 from callbacks.metrics_log import read_metrics
 
-SHEETS = {
+GRIDS = {
     "samples": "Samples",
     "normals": "Normal maps",
     "volumes": "Volumes as the discriminator sees them",
-    "turns": "Seen from -90° (top) to 90°",
+    "turns": "Views from -90° (top) to 90°",
     "textures": "Textures",
-    "backgrounds": "Backgrounds, of which samples show a part",
+    "backgrounds": "Backgrounds, of which samples show a crop",
 }
-
-
 MEANINGS = {
     "kimg": "is thousand real images seen",
-    "fid": "is the distance between generated and real images: less is better",
-    "kid": "is the distance between generated and real images, for small sets: less is better",
-    "kid_std": "is its scatter over subsets",
-    "occupancy": "is the share of the cube that samples fill",
+    "fid": "is the distance between generated and real images: lower is better",
+    "kid": "is the distance between generated and real images, for small sets: lower is better",
+    "kid_std": "is its standard deviation over subsets",
+    "occupancy": "is the fraction of the cube that samples fill",
     "reference_occupancy": "is that of the data",
-    "pairwise_iou": "is how far samples overlap with each other: 1 if all are alike",
+    "pairwise_iou": "is how much samples overlap with each other: 1 if all are alike",
 }
-
-
-EMPTY = (
-    "The last samples are empty, and their images black: no voxel is above the threshold. Early in a training that may "
-    "pass; export has --threshold, and view a slider, to see what lies below it."
-)
+TEMPLATE = """\
+{% extends "page" %}
+{% from "macros" import image, slider, table %}
+{% block body %}
+{% if rows %}
+<p>{{ note }}</p>
+{% if empty %}
+<p><b>The last samples are empty and their images black: no voxel is above the threshold. Early in training this may be
+temporary. To see what is below the threshold, use --threshold of export or the slider of view.</b></p>
+{% endif %}
+{{ table(keys, rows) }}
+<p>{% for key, meaning in meanings %}<b>{{ key }}</b> {{ meaning }}. {% endfor %}</p>
+{% else %}
+<p>No evaluation yet.</p>
+{% endif %}
+{% for file in curves %}<h2>{{ file.stem | upper }}</h2>{{ image(file, "curve") }}{% endfor %}
+{% if grids %}
+<p>The sliders go from the first evaluation to the last: the same latents, one viewpoint per row.</p>
+{% endif %}
+{% for heading, files in grids %}{{ slider(files, heading) }}{% endfor %}
+{% if reals.exists() %}<h2>Real images</h2>{{ image(reals) }}{% endif %}
+{% if shapes %}
+<h2>Shapes</h2>
+<div class="row">
+{% for file, images in shapes %}
+<figure class="shape">
+{% for path in images %}{{ image(path) }}{% endfor %}
+<figcaption><a download="{{ file.name }}" href="{{ file.read_bytes() | data_url("model/gltf-binary") }}">{{ file.name }}</a>
+</figcaption>
+</figure>
+{% endfor %}
+</div>
+{% endif %}
+{% for file in texts %}<h2>{{ file.name }}</h2><pre>{{ file.read_text() }}</pre>{% endfor %}
+{% endblock %}
+"""
 
 
 class Report(pl.Callback):
-    """Writes ``report.html`` after each evaluation and at the end of a run: FID, grids over time, reals, shapes to
-    download, config; all inside it.
+    """Write ``report.html`` after each evaluation and at the end of a run.
+
+    The page contains the metrics, sample grids over time, real images, shapes to download, and the config.
     """
 
     @rank_zero_only
@@ -53,50 +82,43 @@ class Report(pl.Callback):
         if trainer.fast_dev_run:
             return
         path = write_report(Path(trainer.default_root_dir))
-        print(f"look at {path}")
+        print(f"see {path}")
 
 
 def write_report(folder: Path) -> Path:
-    """The page of the run in ``folder``, from what the other callbacks left there; returns its path."""
-    title = f"{folder.parent.name} {folder.name}"
-    parts = [f"<h1>unrender: {html.escape(title)}</h1>", _summary(folder)]
-    curves = [folder / f"{name}.png" for name in ("fid", "kid")]
-    parts += [f"<h2>{curve.stem.upper()}</h2>{image(curve, 'curve')}" for curve in curves if curve.exists()]
-    films = [film(folder / name, heading) for name, heading in SHEETS.items()]
-    if any(films):
-        parts.append(
-            "<p>The sliders go from the first evaluation to the last: the same latents, one viewpoint a row.</p>"
-        )
-    parts += films
-    if (folder / "reals.png").exists():
-        parts.append(f"<h2>Real images</h2>{image(folder / 'reals.png')}")
-    parts.append(_shapes(folder / "shapes"))
-    texts = [folder / name for name in ("command.txt", "version.json", "config.yaml")]
-    parts += [f"<h2>{t.name}</h2><pre>{html.escape(t.read_text())}</pre>" for t in texts if t.exists()]
-    write_page(folder / "report.html", f"unrender: {title}", parts)
-    return folder / "report.html"
+    """Write the page of the run in ``folder`` from the files of the other callbacks; return its path."""
+    path = folder / "report.html"
+    write_page(
+        path,
+        TEMPLATE,
+        title=f"unrender: {folder.parent.name} {folder.name}",
+        **_evaluations(folder),
+        curves=_existing(folder / "fid.png", folder / "kid.png"),
+        grids=[(heading, files) for name, heading in GRIDS.items() if (files := grids(folder / name))],
+        reals=folder / "reals.png",
+        shapes=[
+            (file, _existing(file.with_suffix(".png"), file.with_name(f"{file.stem}_normals.png")))
+            for file in sorted((folder / "shapes").glob("*.glb"))
+        ],
+        texts=_existing(*(folder / name for name in ("command.txt", "version.json", "config.yaml"))),
+    )
+    return path
 
 
-def _summary(folder: Path) -> str:
+def _evaluations(folder: Path) -> dict[str, Any]:
     lines = read_metrics(folder)
     if not lines:
-        return "<p>No evaluation yet.</p>"
-    keys = [key for key, value in lines[-1].items() if isinstance(value, int | float)]
-    rows = [[f"{line[key]:.4g}" if key in line else "" for key in keys] for line in lines]
-    words = " ".join(f"<b>{key}</b> {meaning}." for key, meaning in MEANINGS.items() if key in keys)
-    empty = f"<p><b>{EMPTY}</b></p>" if lines[-1].get("occupancy") == 0 else ""
-    return f"<p>{html.escape(lines[-1]['note'])}</p>{empty}{table(keys, rows)}<p>{words}</p>"
+        return {"rows": []}
+    last = lines[-1]
+    keys = [key for key, value in last.items() if isinstance(value, int | float)]
+    return {
+        "note": last["note"],
+        "empty": last.get("occupancy") == 0,
+        "keys": keys,
+        "rows": [[f"{line[key]:.4g}" if key in line else "" for key in keys] for line in lines],
+        "meanings": [(key, meaning) for key, meaning in MEANINGS.items() if key in keys],
+    }
 
 
-def _shapes(folder: Path) -> str:
-    files = sorted(folder.glob("*.glb"))
-    if not files:
-        return ""
-    figures = []
-    for file in files:
-        images = "".join(
-            image(p) for p in (file.with_suffix(".png"), file.with_name(f"{file.stem}_normals.png")) if p.exists()
-        )
-        link = f"<a download='{file.name}' href='{data_url(file, 'model/gltf-binary')}'>{file.name}</a>"
-        figures.append(f"<figure style='width:250px'>{images}<figcaption>{link}</figcaption></figure>")
-    return f"<h2>Shapes</h2><div class=row>{''.join(figures)}</div>"
+def _existing(*paths: Path) -> list[Path]:
+    return [path for path in paths if path.exists()]

@@ -81,7 +81,7 @@ def test_the_report_needs_nothing_else(run):
     page = (run[0] / "report.html").read_text()
     assert not re.search(r"(src|href)=['\"](?!data:)", page)
     assert page.count("data:image/png") >= 1 + 3 + 3 + 1 + 8
-    glbs = re.findall(r"data:model/gltf-binary;base64,([^']+)'", page)
+    glbs = re.findall(r"data:model/gltf-binary;base64,([^\"]+)\"", page)
     assert len(glbs) == 8 and all(base64.b64decode(glb)[:4] == b"glTF" for glb in glbs)
     assert "<h2>Samples</h2>" in page and "is the distance between" in page and "class_path" in page
 

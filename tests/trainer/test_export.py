@@ -210,8 +210,8 @@ def test_compare_puts_runs_on_one_page(run, tmp_path, capsys):
     assert "cannot be compared" in found["warning"]
     page = Path("compare.html").read_text().replace("<wbr>", "")
     assert "model.generator.latent_size" in page and "extractor y &lt;b&gt;" in page
-    assert "src='http" not in page and page.count("<img") == 2  # a curve for each way of measuring
+    assert 'src="http' not in page and page.count("<img") == 2  # a curve for each way of measuring
 
 
 def test_compare_refuses_what_is_no_run(refused, tmp_path):
-    assert "is no run" in refused("compare", str(tmp_path))
+    assert "is not a run directory" in refused("compare", str(tmp_path))

@@ -1,9 +1,7 @@
-"""``compare``: runs side by side on one page, and what is to be known before one is called better."""
+"""``compare``: compare runs in a table and on an HTML page with curves, samples and config differences."""
 
 from __future__ import annotations
 
-import base64
-import html
 import io
 import json
 import textwrap
@@ -14,10 +12,9 @@ from typing import Any
 
 import yaml
 
-from callbacks.html_pages import image, table, when, write_page
+from callbacks.html_pages import grids, write_page
 from callbacks.metrics_log import main_metric, read_metrics
 from trainer.cli import arguments
-from trainer.cli.command_parser import parse
 from trainer.runs.run_directory import RunDirectory
 from utils.errors import InputError
 
@@ -37,52 +34,76 @@ CURVES = {
     "fid": "FID",
     "kid": "KID",
     "occupancy": "Occupancy",
-    "pairwise_iou": "Mean IoU of pairs of samples",
+    "pairwise_iou": "Mean pairwise IoU of samples",
     "depth_correlation": "Depth correlation",
 }
-SHEETS = {"samples": "Samples", "normals": "Normal maps"}
+GRIDS = {"samples": "Samples", "normals": "Normal maps"}
+TEMPLATE = """\
+{% extends "page" %}
+{% from "macros" import image, table %}
+{% block body %}
+{% if warning %}<p><b>{{ warning }}</b></p>{% endif %}
+{{ table(heads, rows) }}
+{% for title, metric, png in curves %}
+<h2>{{ title }}</h2>
+<img class="curve" alt="{{ metric }} over kimg" src="{{ png | data_url("image/png") }}">
+{% endfor %}
+<h2>Config differences</h2>
+{% if differences %}{{ table(["value"] + names, differences) }}{% else %}<p>None.</p>{% endif %}
+{% for heading, images in grids %}
+<h2>{{ heading }}</h2>
+<div class="row">
+{% for name, file in images -%}
+<figure>{{ image(file) }}<figcaption>{{ name }}, {{ file | kimg }}</figcaption></figure>
+{% endfor -%}
+</div>
+{% endfor %}
+{% endblock %}
+"""
 
 
 @dataclass(frozen=True)
-class Compared:
-    """One run as its folder tells of it."""
+class ComparedRun:
+    """One run, read from its directory."""
 
     folder: RunDirectory
     name: str
 
     @cached_property
     def config(self) -> dict[str, Any]:
-        """``config.yaml`` with dotted keys; arguments stand without ``init_args``."""
+        """``config.yaml`` flattened to dotted keys, without ``init_args``."""
         try:
             values = yaml.safe_load(self.folder.config.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            raise InputError(f"{self.folder.config} cannot be read; is {self.folder.path} a run?") from error
-        return dict(_flat("", values))
+            raise InputError(
+                f"{self.folder.config} cannot be read: {error}; check the file or remove the run"
+            ) from error
+        return dict(_flatten("", values))
 
     @cached_property
-    def lines(self) -> list[dict[str, Any]]:
-        """Its evaluations."""
+    def evaluations(self) -> list[dict[str, Any]]:
+        """The lines of ``metrics.jsonl``."""
         try:
             return read_metrics(self.folder.path)
         except ValueError as error:
-            raise InputError(f"{self.folder.path / 'metrics.jsonl'} is damaged ({error}); mend or remove it") from error
+            raise InputError(f"{self.folder.path / 'metrics.jsonl'} is corrupt ({error}); fix or remove it") from error
 
     @property
-    def measured(self) -> str:
-        """How its figures were measured, in words; figures of other words cannot be compared."""
-        return self.lines[-1].get("note", "") if self.lines else ""
+    def measurement(self) -> str:
+        """Extractor and image counts of the metrics. Only metrics with equal descriptions are comparable."""
+        return self.evaluations[-1].get("note", "") if self.evaluations else ""
 
     def row(self) -> dict[str, Any]:
-        """Its line of the table."""
+        """The run's row of the table."""
         row = dict.fromkeys(COLUMNS) | {
             "run": self.name,
             "status": self.folder.status,
             "seed": self.config.get("seed_everything"),
         }
-        if not self.lines:
+        if not self.evaluations:
             return row
-        last, name = self.lines[-1], main_metric(self.lines[-1])
-        best = min((line for line in self.lines if name in line), key=lambda line: line[name], default=last)
+        last, name = self.evaluations[-1], main_metric(self.evaluations[-1])
+        best = min((line for line in self.evaluations if name in line), key=lambda line: line[name], default=last)
         return row | {
             "kimg": last["kimg"],
             "metric": name.upper(),
@@ -90,124 +111,121 @@ class Compared:
             "best": best.get(name),
             "best_kimg": best["kimg"],
             "minutes": last["seconds"] / 60 if "seconds" in last else None,
-            "measured": self.measured,
+            "measured": self.measurement,
         }
 
     def curve(self, metric: str) -> tuple[list[float], list[float]]:
-        """kimg and values of one metric."""
-        lines = [line for line in self.lines if line.get(metric) is not None]
+        """Return kimg and values of one metric."""
+        lines = [line for line in self.evaluations if line.get(metric) is not None]
         return [line["kimg"] for line in lines], [line[metric] for line in lines]
 
 
 def main(argv: list[str]) -> int:
-    """Print the table and write the page; returns the exit status.
+    """Print the table and write the page; return the exit status.
 
     Raises:
-        InputError: a folder that is no run.
+        InputError: A path is not a run directory, or a run's files cannot be read.
     """
-    options = parse(arguments.compare(), argv)
-    if options is None:
-        return 0
+    options = arguments.compare().parse_args(argv)
     runs = [_open(path) for path in dict.fromkeys(options.runs)]
     rows, differences = [run.row() for run in runs], config_differences(runs)
-    warning = _incomparable(runs)
+    warning = _incomparable_warning(runs)
     _write_page(options.output, runs, rows, differences, warning)
     if options.json:
         print(json.dumps({"runs": rows, "differences": differences, "warning": warning}))
         return 0
-    print(_as_text(rows))
+    print(_format_table(rows))
     if warning:
         print(warning)
-    print(f"{len(differences)} config values differ; look at {options.output}")
+    print(f"{len(differences)} config values differ; see {options.output}")
     return 0
 
 
-def config_differences(runs: list[Compared]) -> dict[str, list[Any]]:
-    """The values, one a run, of each dotted key in which the runs' configs differ; None where a run has no such key."""
+def config_differences(runs: list[ComparedRun]) -> dict[str, list[Any]]:
+    """Return the config keys whose values differ, each with one value per run; None if a run does not have the key."""
     keys = dict.fromkeys(key for run in runs for key in run.config)
-    found = {key: [run.config.get(key) for run in runs] for key in keys}
-    return {key: values for key, values in found.items() if any(value != values[0] for value in values)}
+    values_by_key = {key: [run.config.get(key) for run in runs] for key in keys}
+    return {key: values for key, values in values_by_key.items() if any(value != values[0] for value in values)}
 
 
-def _open(path: Path) -> Compared:
+def _open(path: Path) -> ComparedRun:
     folder = RunDirectory(path)
     if not folder.config.is_file():
-        raise InputError(f"{path} is no run: it has no config.yaml; name folders that fit made")
-    return Compared(folder, str(path))
+        raise InputError(f"{path} is not a run directory: it has no config.yaml; pass directories created by fit")
+    return ComparedRun(folder, str(path))
 
 
-def _incomparable(runs: list[Compared]) -> str:
-    """A sentence where figures were not measured alike."""
-    notes = dict.fromkeys(run.measured for run in runs if run.lines)
+def _incomparable_warning(runs: list[ComparedRun]) -> str:
+    """Return a warning if the runs' metrics were measured differently, else an empty string."""
+    notes = dict.fromkeys(run.measurement for run in runs if run.evaluations)
     if len(notes) < 2:
         return ""
-    return f"Measured differently, so these figures cannot be compared: {'; '.join(notes)}."
+    return f"These metrics were measured differently and cannot be compared: {'; '.join(notes)}."
 
 
-def _flat(prefix: str, values: Any) -> list[tuple[str, Any]]:
+def _flatten(prefix: str, values: Any) -> list[tuple[str, Any]]:
     if not isinstance(values, dict) or not values:
         return [(prefix, values)]
     pairs = []
     for key, value in values.items():
         inner = prefix if key == "init_args" else f"{prefix}.{key}" if prefix else str(key)
-        pairs += _flat(inner, value)
+        pairs += _flatten(inner, value)
     return pairs
 
 
-def _shown(value: Any) -> str:
+def _format_value(value: Any) -> str:
     if value is None:
         return "–"
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def _as_text(rows: list[dict[str, Any]]) -> str:
+def _format_table(rows: list[dict[str, Any]]) -> str:
     keys = [key for key in COLUMNS if key != "measured"]
-    cells = [[COLUMNS[key] for key in keys], *[[_shown(row[key]) for key in keys] for row in rows]]
+    cells = [[COLUMNS[key] for key in keys], *[[_format_value(row[key]) for key in keys] for row in rows]]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]
     return "\n".join(lines)
 
 
 def _write_page(
-    path: Path, runs: list[Compared], rows: list[dict[str, Any]], differences: dict[str, list[Any]], warning: str
+    path: Path, runs: list[ComparedRun], rows: list[dict[str, Any]], differences: dict[str, list[Any]], warning: str
 ) -> None:
-    parts = [f"<h1>unrender: {len(runs)} runs</h1>"]
-    parts += [f"<p><b>{html.escape(warning)}</b></p>"] if warning else []
-    parts.append(table(list(COLUMNS.values()), [[_shown(row[key]) for key in COLUMNS] for row in rows]))
-    for metric in CURVES:
-        parts += [_curves(metric, measured, runs) for measured in dict.fromkeys(r.measured for r in runs if r.lines)]
-    parts.append("<h2>Where their configs differ</h2>")
-    cells = [[key, *map(_shown, values)] for key, values in differences.items()]
-    parts.append(table(["value", *(run.name for run in runs)], cells) if cells else "<p>Nowhere.</p>")
-    for kind, heading in SHEETS.items():
-        found = [(run, sorted((run.folder.path / kind).glob("*.png"))) for run in runs]
-        figures = [
-            f"<figure>{image(sheets[-1])}<figcaption>{html.escape(run.name)}, {when(sheets[-1])}</figcaption></figure>"
-            for run, sheets in found
-            if sheets
-        ]
-        parts += [f"<h2>{heading}</h2><div class=row>{''.join(figures)}</div>"] if figures else []
-    write_page(path, f"unrender: {len(runs)} runs", parts)
+    notes = dict.fromkeys(run.measurement for run in runs if run.evaluations)
+    curves = [(metric, _plot(metric, note, runs)) for metric in CURVES for note in notes]
+    last_grids = {
+        heading: [(run.name, files[-1]) for run in runs if (files := grids(run.folder.path / kind))]
+        for kind, heading in GRIDS.items()
+    }
+    write_page(
+        path,
+        TEMPLATE,
+        title=f"unrender: {len(runs)} runs",
+        warning=warning,
+        heads=list(COLUMNS.values()),
+        rows=[[_format_value(row[key]) for key in COLUMNS] for row in rows],
+        curves=[(CURVES[metric], metric, png) for metric, png in curves if png],
+        names=[run.name for run in runs],
+        differences=[[key, *map(_format_value, values)] for key, values in differences.items()],
+        grids=[(heading, images) for heading, images in last_grids.items() if images],
+    )
 
 
-def _curves(metric: str, measured: str, runs: list[Compared]) -> str:
-    """One metric over kimg, of the runs that measured it in one way."""
-    curves = {run.name: run.curve(metric) for run in runs if run.lines and run.measured == measured}
+def _plot(metric: str, note: str, runs: list[ComparedRun]) -> bytes:
+    """Plot one metric over kimg for the runs with the same measurement, as PNG; empty if none has the metric."""
+    curves = {run.name: run.curve(metric) for run in runs if run.evaluations and run.measurement == note}
     curves = {name: curve for name, curve in curves.items() if curve[0]}
     if not curves:
-        return ""
+        return b""
     from matplotlib.figure import Figure  # without pyplot: no display, no global state
 
     figure = Figure(figsize=(8, 4), layout="constrained")
     axes = figure.add_subplot()
     for name, (kimg, values) in curves.items():
         axes.plot(kimg, values, marker="o", markersize=3, label=name)
-    title = CURVES[metric]
-    axes.set(xlabel="kimg (thousand real images seen)", ylabel=title)
-    axes.set_title(textwrap.fill(measured, 120), fontsize=8)
+    axes.set(xlabel="kimg (thousand real images seen)", ylabel=CURVES[metric])
+    axes.set_title(textwrap.fill(note, 120), fontsize=8)
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
     content = io.BytesIO()
     figure.savefig(content, format="png", dpi=120)
-    url = f"data:image/png;base64,{base64.b64encode(content.getvalue()).decode()}"
-    return f"<h2>{title}</h2><img class=curve alt='{metric} over kimg' src='{url}'>"
+    return content.getvalue()
