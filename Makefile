@@ -11,7 +11,7 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: setup
-setup: $(STAMP) ## make .venv from constraints.txt; skipped when it is current
+setup: $(STAMP) ## create .venv from constraints.txt; skipped when it is up to date
 
 $(STAMP): pyproject.toml constraints.txt scripts/setup.sh
 	@PYTHON="$(PYTHON)" VENV="$(VENV)" bash scripts/setup.sh
@@ -21,34 +21,45 @@ $(STAMP): pyproject.toml constraints.txt scripts/setup.sh
 demo: setup ## train IG-GAN on procedural chairs (about ten minutes on two cores) and write a report
 	$(BIN)/python -m trainer fit --config demo.yaml
 
+PYTEST := $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
+
 .PHONY: test
-test: setup ## run the tests
-	$(BIN)/python -m pytest
+test: setup ## run all tests, one process per core
+	$(PYTEST)
+
+.PHONY: test-fast
+test-fast: setup ## run the tests that are not marked slow (under three minutes on two cores)
+	$(PYTEST) -m "not slow"
+
+.PHONY: coverage
+coverage: setup ## run all tests and print the lines of each package that they cover
+	$(PYTEST) --cov --cov-report=term:skip-covered --cov-report=html:build/coverage
 
 .PHONY: fuzz
-fuzz: setup ## give 12,000 damaged files to every parser of the project (minutes; make test has a short form)
+fuzz: setup ## feed 12,000 corrupt files to every parser (minutes; make test runs a short form)
 	PYTHONPATH=.:tests $(BIN)/python -m fuzz --inputs 12000
 
 .PHONY: lint
-lint: setup ## ruff (lint and format) and the import contracts
+lint: setup ## check style and format (ruff), imports (import-linter) and types (mypy)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
+	$(BIN)/mypy
 
 .PHONY: docs
 docs: setup ## build the site of docs/ without warnings, API reference included, into build/docs (open index.html)
 	$(BIN)/python -m sphinx -W --keep-going -q docs build/docs
 
 .PHONY: bench
-bench: setup ## measure speed and memory: seconds a training step, renderers
+bench: setup ## measure speed and memory of training steps and renderers
 	$(BIN)/python -m benchmarks
 
 .PHONY: chaos
-chaos: setup ## kill trainings of all modules at random moments and compare what they become with those left in peace
+chaos: setup ## kill trainings at random moments, resume them, and compare with uninterrupted runs
 	$(BIN)/python tests/kill_and_resume.py
 
 .PHONY: extractor
-extractor: setup ## train the classifier behind the FID extractor renders_small and put its weights into metrics/weights
+extractor: setup ## train the classifier of the FID extractor renders_small and write its weights to metrics/weights
 	$(BIN)/python -m trainer fit --config extractor.yaml
 	$(BIN)/python -m trainer export-extractor "$$(ls -td runs/extractor/* | head -n 1)"
 
@@ -58,10 +69,10 @@ test-pyrender: setup ## run the OpenGL tests on the two maintained forks of pyre
 
 GLB ?= runs
 .PHONY: validate-glb
-validate-glb: ## check GLB files by Khronos' validator (needs node): make validate-glb GLB=runs/demo/001/export
+validate-glb: ## check GLB files with the Khronos validator (needs node): make validate-glb GLB=runs/demo/001/export
 	bash scripts/validate_glb.sh $(GLB)
 
 .PHONY: clean
-clean: ## remove .venv and what tools leave behind (runs/ and caches stay)
+clean: ## remove .venv and tool caches (keeps runs/ and render caches)
 	rm -rf $(VENV) *.egg-info .pytest_cache .ruff_cache .hypothesis .import_linter_cache build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

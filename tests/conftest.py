@@ -1,4 +1,4 @@
-"""Every test runs with shapes and types checked, on one thread a process, with caches of its own."""
+"""Every test runs with shapes and types checked, on one thread per process, with its own caches."""
 
 import os
 
@@ -27,7 +27,7 @@ torch.set_num_threads(1)
 
 @pytest.fixture(autouse=True, scope="session")
 def own_cache(tmp_path_factory):
-    """Caches go to a folder of this test session, never to the user's; of the session, as fixtures of modules fill them."""
+    """Put caches into a directory of this test session, never into the user's."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("UNRENDER_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
         yield
@@ -46,7 +46,13 @@ def needs_gpu():
 
 @pytest.fixture
 def unchecked():
-    """Types unchecked, as outside the tests: for what a user may type that no annotation allows."""
+    """Disable type checks, as outside the tests, to pass values that annotations forbid."""
     jaxtyping.config.update("jaxtyping_disable", True)
     yield
     jaxtyping.config.update("jaxtyping_disable", False)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run the files with slow tests first, so that parallel workers finish together."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
