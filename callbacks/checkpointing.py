@@ -55,7 +55,7 @@ class RunCheckpoint(Callback):
         self.best = state["best"]
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.signals.patient = True
+        self.signals.wait_for_step = True
         self._trained = True
         self._written = time.monotonic()
 
@@ -87,10 +87,10 @@ class RunCheckpoint(Callback):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._save(trainer, pl_module)
-        self.signals.patient = False
+        self.signals.wait_for_step = False
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        self.signals.patient = False
+        self.signals.wait_for_step = False
         if isinstance(exception, SIGTERMException) and self._trained and not self.saved:
             self._save(trainer, pl_module)
 

@@ -27,11 +27,11 @@ class RankSignals(Callback):
         if trainer.world_size == 1:
             return
         trainer._signal_connector.register_signal_handlers = lambda: None
-        self.signals.pass_on = getattr(trainer.strategy.launcher, "kill", None)
+        self.signals.forward = getattr(trainer.strategy.launcher, "kill", None)
 
     def on_sanity_check_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.world_size > 1:
-            self.signals.patient = True  # a rank that left at once would leave the others waiting for it
+            self.signals.wait_for_step = True  # a rank that left at once would leave the others waiting for it
 
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
         self._agree(trainer)

@@ -9,7 +9,7 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import TQDMProgressBar
 
-from utils.progress import SparseLines, on_terminal
+from utils.progress import LogThrottle, on_terminal
 
 BARS = ("_train_progress_bar", "_val_progress_bar", "_test_progress_bar", "_predict_progress_bar")
 
@@ -27,7 +27,7 @@ class RunProgress(TQDMProgressBar):
     def __init__(self, refresh_rate: int = 1) -> None:
         super().__init__(refresh_rate=refresh_rate)
         self._mark = (0.0, 0)
-        self._lines: dict[str, SparseLines] = {}
+        self._lines: dict[str, LogThrottle] = {}
 
     def setup(self, trainer: pl.Trainer, module: pl.LightningModule, stage: str) -> None:
         super().setup(trainer, module, stage)
@@ -43,7 +43,7 @@ class RunProgress(TQDMProgressBar):
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         super().on_train_start(trainer, module)
         self._mark = (time.monotonic(), module.images_seen)
-        self._lines["training"] = SparseLines(self.total_train_batches, getattr(module, "step", 0))
+        self._lines["training"] = LogThrottle(self.total_train_batches, getattr(module, "step", 0))
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -51,7 +51,7 @@ class RunProgress(TQDMProgressBar):
         super().on_train_batch_end(trainer, module, outputs, batch, batch_idx)
         if lines := self._due(trainer, "training", batch_idx + 1):
             numbers = [f"{name} {value}" for name, value in self.get_metrics(trainer, module).items()]
-            print(f"training: {', '.join([lines.standing(f'{module.kimg:.3g} kimg'), *numbers])}", flush=True)
+            print(f"training: {', '.join([lines.describe(f'{module.kimg:.3g} kimg'), *numbers])}", flush=True)
 
     def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         super().on_validation_end(trainer, module)
@@ -63,7 +63,7 @@ class RunProgress(TQDMProgressBar):
 
     def on_validation_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         super().on_validation_start(trainer, module)
-        self._lines["evaluating"] = SparseLines(_total(trainer.num_val_batches))
+        self._lines["evaluating"] = LogThrottle(_total(trainer.num_val_batches))
 
     def on_validation_batch_end(
         self,
@@ -79,7 +79,7 @@ class RunProgress(TQDMProgressBar):
 
     def on_test_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         super().on_test_start(trainer, module)
-        self._lines["evaluating"] = SparseLines(_total(trainer.num_test_batches))
+        self._lines["evaluating"] = LogThrottle(_total(trainer.num_test_batches))
 
     def on_test_batch_end(
         self,
@@ -95,7 +95,7 @@ class RunProgress(TQDMProgressBar):
 
     def on_predict_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         super().on_predict_start(trainer, module)
-        self._lines["writing samples"] = SparseLines(_total(trainer.num_predict_batches))
+        self._lines["writing samples"] = LogThrottle(_total(trainer.num_predict_batches))
 
     def on_predict_batch_end(
         self,
@@ -120,9 +120,9 @@ class RunProgress(TQDMProgressBar):
     def _say_batches(self, trainer: pl.Trainer, doing: str, batch_idx: int) -> None:
         if lines := self._due(trainer, doing, batch_idx + 1):
             amount = f"batch {lines.done:,} of {lines.total:,}"
-            print(f"{doing}: {lines.standing(amount)}", flush=True)
+            print(f"{doing}: {lines.describe(amount)}", flush=True)
 
-    def _due(self, trainer: pl.Trainer, doing: str, done: int) -> SparseLines | None:
+    def _due(self, trainer: pl.Trainer, doing: str, done: int) -> LogThrottle | None:
         """So much is done; the lines of it if another is due."""
         lines = self._lines.get(doing)
         if self.is_enabled or lines is None or not trainer.is_global_zero:

@@ -1,4 +1,4 @@
-"""Scenes, cameras, and every renderer behind one interface. See ``renderers.base`` for the conventions."""
+"""Scenes, cameras and renderers with a common interface, :class:`renderers.base.Renderer`."""
 
 from renderers.base import Renderer, Rendering, Scene
 from renderers.cameras import Camera, ViewDistribution

@@ -1,4 +1,4 @@
-"""The interface that every renderer has."""
+"""The interface of all renderers."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ Scene = VoxelGrid | TriangleMesh
 
 @dataclass(frozen=True)
 class Rendering:
-    """What a renderer returns. Row 0 is the top row; pixel centres lie at half integers.
+    """Output of a renderer. Row 0 is the top row; pixel centres are at half-integer coordinates.
 
     Args:
         image: ``(B, C, H, W)`` in [0, 1], composited over the background.
-        alpha: ``(B, 1, H, W)`` in [0, 1], how much of the pixel the object covers.
-        depth: ``(B, 1, H, W)`` distance from the camera along its optical axis in world units, ``inf`` where nothing is
-            seen; None if the renderer has none.
-        normals: ``(B, 3, H, W)`` unit normals in the camera frame (x right, y up, z toward the viewer), 0 where nothing is
-            seen; None if the renderer has none.
+        alpha: ``(B, 1, H, W)`` in [0, 1], the fraction of the pixel that the object covers.
+        depth: ``(B, 1, H, W)`` distance from the camera along its optical axis in world units, ``inf`` on the background;
+            None if the renderer does not provide it.
+        normals: ``(B, 3, H, W)`` unit normals in the camera frame (x right, y up, z toward the viewer), 0 on the
+            background; None if the renderer does not provide them.
     """
 
     image: Tensor
@@ -37,24 +37,28 @@ class Rendering:
     normals: Tensor | None = None
 
     def normal_map(self) -> Float[Tensor, "B 3 H W"]:
-        """Normals as an image, ``(n + 1) / 2`` before black.
+        """Return the normals as an image, ``(n + 1) / 2`` on black.
 
         Raises:
-            ValueError: if the renderer gives no normals.
+            ValueError: if the renderer does not provide normals.
         """
         if self.normals is None:
-            raise ValueError("this rendering has no normals; use a renderer that gives them, such as OpenGLRenderer")
+            raise ValueError("this rendering has no normals; use a renderer that provides them, such as OpenGLRenderer")
         return (self.normals + 1) / 2 * self.alpha
 
 
 class Renderer(nn.Module, ABC):
-    """Draws a batch of scenes, each from its own camera.
+    """Renders a batch of scenes, each from its own camera.
 
-    Subclasses state two facts about themselves, ``differentiable`` and ``accepts``, and implement :meth:`render`. Mixed
-    precision does not reach into it: bfloat16 does not hold coordinates. A network that wants it says so.
+    Subclasses define ``differentiable`` and ``accepts`` and implement :meth:`render`.
 
     Args:
         image_size: height and width of the image in pixels.
+
+    Attributes:
+        differentiable: whether gradients flow from the image to the scene.
+        accepts: types of scenes.
+        full_precision: whether autocast is disabled in :meth:`render`. bfloat16 is too coarse for coordinates.
     """
 
     differentiable: ClassVar[bool]
@@ -68,59 +72,59 @@ class Renderer(nn.Module, ABC):
         self.image_size = image_size
 
     def forward(self, scene: Scene, camera: Camera, background: Tensor | None = None) -> Rendering:
-        """Draw ``scene`` as ``camera`` sees it.
+        """Render ``scene`` from ``camera``.
 
         Args:
             scene: one of the types in ``accepts``, batch B.
             camera: batch B.
-            background: ``(B, C, H, W)`` behind the object, or None for black.
+            background: ``(B, C, H, W)`` image behind the object, or None for black.
 
         Raises:
-            TypeError: a scene that this renderer does not accept, or of a dtype that it does not.
-            ValueError: batch sizes or devices that do not fit; occupancy or colour outside of [0, 1]; a background that
-                is no image of this size.
+            TypeError: unsupported type or dtype of the scene.
+            ValueError: batch sizes or devices that do not match; occupancy or colour outside [0, 1]; a background of
+                another size.
         """
         if not isinstance(scene, self.accepts):
             names = " or ".join(t.__name__ for t in self.accepts)
-            raise TypeError(f"{type(self).__name__} draws {names}, not {type(scene).__name__}")
+            raise TypeError(f"{type(self).__name__} renders {names}, got {type(scene).__name__}")
         if len(scene) != len(camera):
-            raise ValueError(f"{len(scene)} scenes need as many cameras, got {len(camera)}")
+            raise ValueError(f"scene and camera must have the same batch size, got {len(scene)} and {len(camera)}")
         if camera.device != scene.device:
-            raise ValueError(f"scene and camera must be on one device, got {scene.device} and {camera.device}")
+            raise ValueError(f"scene and camera must be on the same device, got {scene.device} and {camera.device}")
         self.check(scene)
         if background is not None:
             expected = (len(scene), background.shape[1] if background.dim() > 1 else 1, *(self.image_size,) * 2)
             if tuple(background.shape) != expected:
                 raise ValueError(f"background must have shape (B, C, H, W) = {expected}, got {tuple(background.shape)}")
             if background.device != scene.device:
-                raise ValueError(f"background must be on the scene's device {scene.device}, is on {background.device}")
+                raise ValueError(f"background must be on the scene's device {scene.device}, got {background.device}")
         with torch.autocast(scene.device.type, enabled=False) if self.full_precision else nullcontext():
             return self.render(scene, camera, background)
 
     def cache_key(self) -> str:
-        """What the image depends on beside scene and camera: the class and its plain public settings."""
+        """Return what the image depends on besides scene and camera: the class and its public settings."""
         settings = {k: v for k, v in sorted(vars(self).items()) if not k.startswith("_") and k != "training"}
         return f"{type(self).__name__}({settings})"
 
     def check(self, scene: Scene) -> None:
-        """Look at the scene's values; a renderer that meets each of them anyway may do so itself.
+        """Check the scene's dtypes and values. A subclass may override it to check the values while it reads them.
 
         Raises:
-            TypeError, ValueError: as :meth:`forward`.
+            TypeError, ValueError: see :meth:`forward`.
         """
         if isinstance(scene, VoxelGrid):
             scene.check()
 
     @abstractmethod
     def render(self, scene: Scene, camera: Camera, background: Tensor | None) -> Rendering:
-        """Draw; arguments are checked."""
+        """Render; :meth:`forward` has checked the arguments."""
 
 
 def composite(
     image: Float[Tensor, "B _ H W"], alpha: Float[Tensor, "B 1 H W"], background: Tensor | None
 ) -> Float[Tensor, "B _ H W"]:
-    """``image + (1 - alpha) background`` for an image that is already multiplied by its alpha; None is black.
+    """Return ``image + (1 - alpha) background`` for an image premultiplied by alpha. None is a black background.
 
-    A grey image before a background in colour is grey in all of its channels.
+    Channels broadcast: a grey image is composited over each channel of a colour background.
     """
     return image if background is None else image + (1 - alpha) * background

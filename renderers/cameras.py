@@ -1,4 +1,4 @@
-"""Cameras that look at the origin, and distributions of them."""
+"""Cameras that look at the origin, and distributions of viewpoints."""
 
 from __future__ import annotations
 
@@ -11,23 +11,26 @@ from torch import Tensor
 
 from utils.errors import InputError
 
-ORTHOGRAPHIC_DISTANCE = 2.0  # an orthographic image does not depend on it; depth is measured from there
+ORTHOGRAPHIC_DISTANCE = 2.0  # origin of the depth of orthographic cameras; their image does not depend on it
 
 
 @dataclass(frozen=True)
 class Camera:
-    """A batch of cameras that orbit the origin and look at it, y up.
+    """A batch of cameras on orbits around the origin that look at it, y up.
 
-    Camera frame: x right, y up, z toward the viewer (OpenGL's). At azimuth 0 and elevation 0 it is the world frame and the
-    camera looks along -z. Positive azimuth moves the camera toward +x, positive elevation above the horizon.
+    Camera frame: x right, y up, z toward the viewer (as in OpenGL). At azimuth 0 and elevation 0 its axes are those of the
+    world frame and the camera looks along -z. Positive azimuth moves the camera toward +x, positive elevation toward +y.
 
-    An orthographic camera (``fov=None``) shows the square [-1, 1]². A perspective camera stands where the unit ball
-    touches all four sides of the frame: ``sin(fov / 2) = 1 / distance``.
+    An orthographic camera (``fov=None``) shows the square [-1, 1]². A perspective camera is at the distance at which the
+    unit ball touches all four sides of the frame: ``sin(fov / 2) = 1 / distance``.
 
     Args:
         azimuth: ``(B,)`` degrees.
         elevation: ``(B,)`` degrees.
-        fov: full field of view in degrees, both ways, or None for an orthographic camera.
+        fov: full horizontal and vertical field of view in degrees, or None for an orthographic camera.
+
+    Raises:
+        ValueError: if azimuth and elevation do not have the same shape ``(B,)``, or fov is out of range.
     """
 
     azimuth: Tensor
@@ -37,11 +40,11 @@ class Camera:
     def __post_init__(self) -> None:
         if self.azimuth.dim() != 1 or self.azimuth.shape != self.elevation.shape:
             raise ValueError(
-                f"azimuth and elevation must have one shape (B,), got {tuple(self.azimuth.shape)} "
+                f"azimuth and elevation must have the same shape (B,), got {tuple(self.azimuth.shape)} "
                 f"and {tuple(self.elevation.shape)}"
             )
         if self.fov is not None and not 0 < self.fov < 180:
-            raise InputError(f"fov must lie between 0 and 180 degrees, got {self.fov}")
+            raise InputError(f"fov must be between 0 and 180 degrees, got {self.fov}")
 
     @classmethod
     def orbit(
@@ -51,9 +54,9 @@ class Camera:
         fov: float | None = None,
         device: torch.device | str | None = None,
     ) -> Camera:
-        """Cameras from degrees given as numbers, lists or tensors; azimuth and elevation broadcast to one ``(B,)``."""
-        pair = [torch.atleast_1d(torch.as_tensor(a, dtype=torch.get_default_dtype())) for a in (azimuth, elevation)]
-        az, el = torch.broadcast_tensors(*pair)
+        """Create cameras from degrees as numbers, lists or tensors. Azimuth and elevation broadcast to ``(B,)``."""
+        angles = [torch.atleast_1d(torch.as_tensor(a, dtype=torch.get_default_dtype())) for a in (azimuth, elevation)]
+        az, el = torch.broadcast_tensors(*angles)
         return cls(az.to(device), el.to(device), fov)
 
     def __len__(self) -> int:
@@ -71,17 +74,17 @@ class Camera:
 
     @property
     def distance(self) -> float:
-        """From the camera to the origin, in world units."""
+        """Distance from the camera to the origin, in world units."""
         return ORTHOGRAPHIC_DISTANCE if self.fov is None else 1 / math.sin(math.radians(self.fov) / 2)
 
     @property
     def half_extent(self) -> float:
-        """Half the frame's side at unit distance (perspective), or everywhere (orthographic)."""
+        """Half the frame's side in world units: at depth 1 (perspective), or at any depth (orthographic)."""
         return 1.0 if self.fov is None else math.tan(math.radians(self.fov) / 2)
 
     @property
     def rotation(self) -> Float[Tensor, "B 3 3"]:
-        """World to camera: ``x_camera = rotation @ x_world`` (before the shift by ``distance`` along -z)."""
+        """Rotation from world to camera: ``x_camera = rotation @ x_world - (0, 0, distance)``."""
         az, el = torch.deg2rad(self.azimuth), torch.deg2rad(self.elevation)
         ca, sa, ce, se = az.cos(), az.sin(), el.cos(), el.sin()
         zero = torch.zeros_like(ca)
@@ -93,9 +96,10 @@ class Camera:
         return torch.stack([torch.stack(row, -1) for row in rows], -2)
 
     def project(self, points: Float[Tensor, "B N 3"]) -> Float[Tensor, "B N 3"]:
-        """World points to (x, y, depth): x right and y up in [-1, 1] across the frame; depth in world units.
+        """Project world points to (x, y, depth).
 
-        Depth is the distance from the camera along its optical axis; it is positive in front of it.
+        x (right) and y (up) are in [-1, 1] inside the frame. Depth is the distance from the camera along its optical
+        axis in world units, positive in front of the camera.
         """
         x, y, z = torch.einsum("bij,bnj->bni", self.rotation.to(points), points).unbind(-1)
         depth = self.distance - z
@@ -103,7 +107,7 @@ class Camera:
         return torch.stack([x / scale, y / scale, depth], -1)
 
     def unproject(self, points: Float[Tensor, "B N 3"]) -> Float[Tensor, "B N 3"]:
-        """Inverse of :meth:`project`."""
+        """Map (x, y, depth) to world points; the inverse of :meth:`project`."""
         x, y, depth = points.unbind(-1)
         scale = self.half_extent * (depth if self.fov is not None else torch.ones_like(depth))
         camera = torch.stack([x * scale, y * scale, self.distance - depth], -1)
@@ -112,10 +116,10 @@ class Camera:
 
 @dataclass(frozen=True)
 class ViewDistribution:
-    """Viewpoints drawn uniformly in angle.
+    """Uniform distribution of azimuth and elevation.
 
     Args:
-        azimuth: range in degrees; (0, 360) is the full turn.
+        azimuth: range in degrees; (0, 360) is a full turn.
         elevation: range in degrees; (-30, 60) for chairs and (15, 60) for couches and bathtubs in IG-GAN, supplement B.2.
         fov: see :class:`Camera`.
     """
@@ -125,7 +129,7 @@ class ViewDistribution:
     fov: float | None = None
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Camera:
-        """``n`` cameras, on the generator's device; the same for the same generator state on every machine."""
+        """Sample ``n`` cameras on the generator's device. Equal generator states give equal cameras on every machine."""
         device = generator.device if generator is not None else None
         u = torch.rand(2, n, generator=generator, device=device)
         (a0, a1), (e0, e1) = self.azimuth, self.elevation

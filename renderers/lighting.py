@@ -1,4 +1,4 @@
-"""Analytic shading: a little ambient light and clamped n·l for each beam."""
+"""Analytic diffuse shading with ambient and directional lights."""
 
 from __future__ import annotations
 
@@ -14,16 +14,20 @@ from utils.errors import InputError
 
 @dataclass(frozen=True)
 class Lighting:
-    """Directional ("beam") lights that are fixed to the camera, on a grey matte surface.
+    """Directional ("beam") lights that are fixed to the camera, on a grey diffuse surface.
 
-    The lights turn with the camera because the neural proxy sees the rotated grid alone: its image may depend on nothing
-    but geometry in the camera frame. The paper gives two beam lights without directions or strengths (supplement B.2);
-    these are ours: a strong one from the upper left, a weak one from the lower right.
+    The lights move with the camera because the input of the neural proxy is only the rotated grid: the image must be a
+    function of geometry in the camera frame. The paper uses two beam lights but does not give directions or intensities
+    (IG-GAN, supplement B.2). The defaults are our choice: a strong light from the upper left, a weak one from the lower
+    right.
 
     Args:
-        ambient: light from everywhere.
-        directions: vectors from the surface toward each light, camera frame; any length.
-        intensities: one a light; the surface's albedo is in it.
+        ambient: intensity of the ambient light.
+        directions: vectors from the surface toward each light, in the camera frame, of any length.
+        intensities: one per light, including the surface's albedo.
+
+    Raises:
+        InputError: if directions and intensities differ in number.
     """
 
     ambient: float = 0.1
@@ -33,11 +37,12 @@ class Lighting:
     def __post_init__(self) -> None:
         if len(self.directions) != len(self.intensities):
             raise InputError(
-                f"{len(self.directions)} light directions need as many intensities, got {self.intensities}"
+                f"directions and intensities must have the same length, got {len(self.directions)} and "
+                f"{len(self.intensities)}"
             )
 
     def shade(self, normals: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B 1 H W"]:
-        """``min(1, ambient + sum_l intensity_l max(0, n·l))`` for unit normals in the camera frame."""
+        """Return ``min(1, ambient + sum_l intensity_l max(0, n·l))`` for unit normals in the camera frame."""
         light = torch.full_like(normals[:, :1], self.ambient)
         for direction, intensity in zip(self.directions, self.intensities, strict=True):
             length = math.hypot(*direction)

@@ -1,4 +1,4 @@
-"""The neural renderer: a network that imitates another renderer, and so lends it a gradient."""
+"""The neural renderer: a network trained to imitate another renderer, which makes that one differentiable."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from renderers.scenes import VoxelGrid
 
 
 class NeuralRenderer(Renderer):
-    """Rotates the grid into the camera's view, then lets a trainable network draw it (RenderNet; IG-GAN, supplement B.1).
+    """Resamples the grid into the camera frame and maps it to an image by a trainable network (IG-GAN, supplement B.1).
 
     Args:
         network: maps ``(B, 1, S, S, S)``, indexed ``[b, c, depth, row, column]``, to an image ``(B, C, H, W)`` in
             [0, 1]; see :class:`networks.RenderNet`.
         image_size: height and width of the network's image in pixels.
-        lattice_size: S, the rotated grid's size; None is twice the voxel grid's (64³ in 128³).
+        lattice_size: S, the size of the resampled grid; None for twice the voxel grid's size (64³ in 128³).
     """
 
     differentiable: ClassVar[bool] = True
@@ -34,20 +34,23 @@ class NeuralRenderer(Renderer):
         self.lattice_size = lattice_size
 
     def rotate(self, scene: VoxelGrid, camera: Camera) -> Float[Tensor, "B 1 S S S"]:
-        """The grid as the camera sees it, the network's input."""
+        """Return the grid in the camera frame, the network's input."""
         occupancy = scene.occupancy
         occupancy = occupancy if occupancy.is_floating_point() else occupancy.float()
         with torch.autocast(occupancy.device.type, enabled=False):
             return resample(occupancy, camera, self.lattice_size)
 
     def render(self, scene: Scene, camera: Camera, background: Tensor | None) -> Rendering:
+        assert isinstance(scene, VoxelGrid)
         rotated = self.rotate(scene, camera)
         image = self.network(rotated).to(rotated.dtype)
         if image.shape[-1] != self.image_size:
-            raise ValueError(f"the network draws {image.shape[-1]} pixels, image_size says {self.image_size}")
-        # The network knows no alpha: the largest occupancy along the ray is the silhouette that it was shown.
+            raise ValueError(
+                f"the network's image has {image.shape[-1]} pixels per side, image_size is {self.image_size}"
+            )
+        # The network does not predict alpha. Use the maximum occupancy along each ray.
         alpha = rotated.detach().amax(2)
         if alpha.shape[-1] != self.image_size:
             alpha = nn.functional.interpolate(alpha, size=(self.image_size,) * 2, mode="area")
-        # Its image is on black already, so it composites like one multiplied by alpha.
+        # The network renders on a black background, so its image is premultiplied by alpha.
         return Rendering(composite(image, alpha, background), alpha)

@@ -1,6 +1,6 @@
-"""What can be drawn: voxel grids and triangle meshes.
+"""Scenes: voxel grids and triangle meshes.
 
-World frame: right-handed, x right, y up, z toward the viewer; the object lives in the unit ball around the origin.
+World frame: right-handed, x right, y up, z toward the viewer at azimuth 0. Objects are inside the unit ball.
 """
 
 from __future__ import annotations
@@ -13,25 +13,26 @@ from torch import Tensor
 
 
 def check_range(name: str, values: Tensor) -> None:
-    """Raise ValueError for values that are not in [0, 1] (1e-3 is allowed for rounding), NaN among them."""
+    """Raise ValueError if values are outside [0, 1], with a tolerance of 1e-3, or NaN."""
     if values.numel() and values.dtype != torch.bool:
         low, high = (float(x) for x in values.detach().aminmax())
-        if not (low >= -1e-3 and high <= 1 + 1e-3):  # so written, NaN is refused too
-            raise ValueError(
-                f"{name} {tuple(values.shape)} must lie in [0, 1], got values from {low:.4g} to {high:.4g}"
-            )
+        if not (low >= -1e-3 and high <= 1 + 1e-3):  # also true for NaN
+            raise ValueError(f"{name} {tuple(values.shape)} must be in [0, 1], got values from {low:.4g} to {high:.4g}")
 
 
 @dataclass(frozen=True)
 class VoxelGrid:
-    """Occupancy (and colour) on a cubic grid that fills the cube [-1/2, 1/2]³ of the world.
+    """Occupancy, and optionally colour, on a cubic grid that fills the cube [-1/2, 1/2]³ of the world.
 
-    The centre of voxel ``[b, c, k, j, i]`` lies at ``((i, j, k) + 1/2) / D - 1/2`` in (x, y, z). The cube's corners are
-    sqrt(3)/2 from the origin, so every rotation of it stays inside the unit ball and hence inside the image.
+    The centre of voxel ``[b, c, k, j, i]`` is at ``((i, j, k) + 1/2) / D - 1/2`` in (x, y, z). The cube's corners are
+    sqrt(3)/2 from the origin, so the cube is inside the unit ball, and inside the image from every viewpoint.
 
     Args:
         occupancy: ``(B, 1, D, D, D)`` in [0, 1], indexed ``[b, c, z, y, x]``.
         color: ``(B, C, D, D, D)`` in [0, 1], or None.
+
+    Raises:
+        ValueError: for any other shape.
     """
 
     occupancy: Tensor
@@ -45,8 +46,8 @@ class VoxelGrid:
             self.color.dim() != 5 or self.color.shape[0] != shape[0] or self.color.shape[2:] != self.occupancy.shape[2:]
         ):
             raise ValueError(
-                f"color must have shape (B, C, D, D, D) with occupancy's B and D, got {tuple(self.color.shape)} "
-                f"beside {shape}"
+                f"color must have shape (B, C, D, D, D) with the B and D of occupancy {shape}, got "
+                f"{tuple(self.color.shape)}"
             )
 
     def __len__(self) -> int:
@@ -54,7 +55,7 @@ class VoxelGrid:
 
     @property
     def size(self) -> int:
-        """Voxels along an edge, D."""
+        """Number of voxels along an edge, D."""
         return self.occupancy.shape[-1]
 
     @property
@@ -65,14 +66,14 @@ class VoxelGrid:
         return VoxelGrid(self.occupancy.to(device), None if self.color is None else self.color.to(device))
 
     def check(self, values: bool = True) -> None:
-        """Look at what construction does not; every renderer does so before it draws.
+        """Check dtypes, devices and values. Renderers call it before rendering.
 
         Args:
-            values: look at the values too, which takes time.
+            values: whether to check the values, which takes time.
 
         Raises:
-            TypeError: integers or complex numbers (booleans are solids), or several dtypes.
-            ValueError: values that are not in [0, 1] (see :func:`check_range`); several devices.
+            TypeError: a dtype that is neither floating point nor bool.
+            ValueError: values outside [0, 1], see :func:`check_range`; tensors on different devices.
         """
         for name, tensor in (("occupancy", self.occupancy), ("color", self.color)):
             if tensor is None:
@@ -80,12 +81,12 @@ class VoxelGrid:
             if tensor.dtype != torch.bool and not tensor.is_floating_point():
                 raise TypeError(f"{name} must be floating point or bool, got {tensor.dtype}")
             if tensor.device != self.device:
-                raise ValueError(f"{name} must be on occupancy's device {self.device}, is on {tensor.device}")
+                raise ValueError(f"{name} must be on the device of occupancy, {self.device}, got {tensor.device}")
             if values:
                 check_range(name, tensor)
 
     def binarize(self, threshold: float | Float[Tensor, " B"] = 0.5) -> VoxelGrid:
-        """The solid {occupancy > threshold}, one threshold for all or one a sample; no gradient passes."""
+        """Return the solid {occupancy > threshold}, detached. The threshold is a number, or one per sample."""
         if isinstance(threshold, Tensor):
             threshold = threshold.view(-1, 1, 1, 1, 1)
         solid = (self.occupancy.detach() > threshold).to(self.occupancy.dtype)
@@ -94,15 +95,19 @@ class VoxelGrid:
 
 @dataclass(frozen=True)
 class TriangleMesh:
-    """A batch of meshes that share one topology.
+    """A batch of meshes that share faces and UVs.
 
     Args:
         vertices: ``(B, V, 3)`` in the world frame.
-        faces: ``(F, 3)`` integer indices, counter-clockwise seen from outside.
+        faces: ``(F, 3)`` integer vertex indices, counter-clockwise seen from outside.
         uvs: ``(V, 2)`` texture coordinates in [0, 1], (0, 0) at the texture's top left, or None.
         texture: ``(B, C, H, W)`` in [0, 1], or None.
         normals: ``(B, V, 3)`` unit vertex normals in the world frame, or None.
-        colors: ``(B, V, C)`` colours (or any other attributes) of the vertices, used where there is no texture, or None.
+        colors: ``(B, V, C)`` colours (or any other attributes) of the vertices, used without a texture, or None.
+
+    Raises:
+        ValueError: for any other shape.
+        TypeError: if faces are not integers.
     """
 
     vertices: Tensor
@@ -126,7 +131,7 @@ class TriangleMesh:
             raise ValueError(f"texture must have shape (B, C, H, W) with B = {batch}, got {tuple(self.texture.shape)}")
         if self.normals is not None and self.normals.shape != self.vertices.shape:
             raise ValueError(
-                f"normals must have the vertices' shape {tuple(self.vertices.shape)}, got {tuple(self.normals.shape)}"
+                f"normals must have the shape of vertices, {tuple(self.vertices.shape)}, got {tuple(self.normals.shape)}"
             )
         if self.colors is not None and (self.colors.dim() != 3 or tuple(self.colors.shape[:2]) != (batch, count)):
             raise ValueError(
@@ -141,20 +146,12 @@ class TriangleMesh:
         return self.vertices.device
 
     def to(self, device: torch.device | str) -> TriangleMesh:
-        moved = {
-            name: None if value is None else value.to(device)
-            for name, value in (
-                ("vertices", self.vertices),
-                ("faces", self.faces),
-                ("uvs", self.uvs),
-                ("texture", self.texture),
-                ("normals", self.normals),
-                ("colors", self.colors),
-            )
-        }
-        return TriangleMesh(**moved)
+        uvs, texture, normals, colors = (
+            None if value is None else value.to(device) for value in (self.uvs, self.texture, self.normals, self.colors)
+        )
+        return TriangleMesh(self.vertices.to(device), self.faces.to(device), uvs, texture, normals, colors)
 
     def face_vertices(self) -> Float[Tensor, "B F 3 3"]:
-        """Corner positions of each face, world frame."""
+        """Return the corner positions of each face, in the world frame."""
         faces: Int[Tensor, "F 3"] = self.faces.long()
         return self.vertices[:, faces]

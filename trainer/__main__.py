@@ -103,7 +103,7 @@ def main(argv: list[str] | None = None) -> int:
         return 2
 
 
-def complain(sentence: str, patience: float = 5.0) -> None:
+def complain(message: str, patience: float = 5.0) -> None:
     """Say on stderr what is wrong, once for all ranks.
 
     What is wrong on the first rank is wrong on the others as well, and whoever started them ends them, or has ended. A rank
@@ -112,14 +112,14 @@ def complain(sentence: str, patience: float = 5.0) -> None:
     names = ("RANK", "SLURM_PROCID", "LOCAL_RANK")  # torchrun, srun, Lightning
     rank = next((os.environ[name] for name in names if os.environ.get(name)), "0")
     if rank == "0":
-        print(f"error: {sentence}", file=sys.stderr)
+        print(f"error: {message}", file=sys.stderr)
         return
     parent, until = os.getppid(), time.monotonic() + patience
     while time.monotonic() < until:
         time.sleep(0.05)
         if os.getppid() != parent:
             return
-    print(f"error on rank {rank}: {sentence}", file=sys.stderr)
+    print(f"error on rank {rank}: {message}", file=sys.stderr)
 
 
 if __name__ == "__main__":

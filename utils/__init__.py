@@ -1,1 +1,1 @@
-"""Helpers without a domain: errors, files, progress, process groups, signals. Imports nothing else of this project."""
+"""Domain-independent helpers: errors, files, progress, process groups, signals. Imports nothing else of this project."""

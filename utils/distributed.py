@@ -1,4 +1,4 @@
-"""What processes that train together tell each other, beside batch norm: gradients, figures, and whether they agree."""
+"""Communication between ranks: gradients, metrics, and checks that the ranks agree."""
 
 from __future__ import annotations
 
@@ -10,25 +10,28 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-BUCKET = 1 << 23  # numbers sent at once
+BUCKET_SIZE = 1 << 23  # numbers per all-reduce
 
 
 class RanksDifferError(RuntimeError):
-    """Ranks that must be alike are not: a defect of the program or of a machine."""
+    """State that must be equal on all ranks differs: a defect of the program or of a machine."""
 
 
 def this_rank() -> int:
-    """The number of this process among those that train together, 0 if it is alone."""
+    """Return the rank of this process; 0 outside of distributed training."""
     return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
 
 
 def rank_count() -> int:
-    """How many processes train together; 1 outside of distributed training."""
+    """Return the number of ranks (the world size); 1 outside of distributed training."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 class _SumOverRanks(torch.autograd.Function):
-    """Its own derivative: each rank's term reaches every rank's sum. So second derivatives (R1) exist as well."""
+    """All-reduce whose backward pass is itself: each rank's term is part of every rank's sum.
+
+    It is therefore differentiable twice, as R1 requires.
+    """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
@@ -43,7 +46,7 @@ class _SumOverRanks(torch.autograd.Function):
 
 @torch.compiler.disable
 def sum_over_ranks(x: Tensor) -> Tensor:
-    """The sum of all ranks' tensors of one shape, with gradients that reach all of them.
+    """Sum a tensor of the same shape on every rank, differentiably with respect to all of them.
 
     Every rank must call it, forward and backward, in the same order. Gradients are those of the sum of all ranks' losses.
     """
@@ -51,25 +54,26 @@ def sum_over_ranks(x: Tensor) -> Tensor:
 
 
 def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
-    """Give each rank the mean of all ranks' gradients, bit for bit the same; weights without a gradient are left out.
+    """Replace gradients by their mean over the ranks, bit for bit equal on all of them.
 
-    Every rank must have gradients of the same weights. While one bucket is sent, the next is filled.
+    Every rank must have gradients of the same parameters; those without a gradient are skipped. The next bucket is filled
+    while one is being sent.
     """
-    sent = []
+    pending = []
     for gradients in _buckets([p.grad for p in parameters if p.grad is not None]):
         flat = torch.cat([g.reshape(-1) for g in gradients]) / rank_count()
-        sent.append((gradients, flat, dist.all_reduce(flat, async_op=True)))
-    for gradients, flat, work in sent:
+        pending.append((gradients, flat, dist.all_reduce(flat, async_op=True)))
+    for gradients, flat, work in pending:
         work.wait()
         for gradient, mean in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
             gradient.copy_(mean.view(gradient.shape))
 
 
 def _buckets(gradients: list[Tensor]) -> Iterator[list[Tensor]]:
-    """Gradients in order, of one type and about :data:`BUCKET` numbers each."""
+    """Split gradients, in order, into buckets of one dtype and about :data:`BUCKET_SIZE` numbers."""
     bucket: list[Tensor] = []
     for gradient in gradients:
-        if bucket and (gradient.dtype != bucket[0].dtype or sum(g.numel() for g in bucket) >= BUCKET):
+        if bucket and (gradient.dtype != bucket[0].dtype or sum(g.numel() for g in bucket) >= BUCKET_SIZE):
             yield bucket
             bucket = []
         bucket.append(gradient)
@@ -78,7 +82,7 @@ def _buckets(gradients: list[Tensor]) -> Iterator[list[Tensor]]:
 
 
 def mean_over_ranks(values: Mapping[str, Tensor | float]) -> dict[str, Tensor | float]:
-    """Numbers by name, each the mean of all ranks'; as given where there is one rank."""
+    """Average named numbers over the ranks. With one rank they are returned unchanged."""
     if rank_count() == 1 or not values:
         return dict(values)
     device = next((v.device for v in values.values() if isinstance(v, Tensor)), torch.device("cpu"))
@@ -88,7 +92,7 @@ def mean_over_ranks(values: Mapping[str, Tensor | float]) -> dict[str, Tensor | 
 
 
 def gather_over_ranks(value: Any) -> list[Any]:
-    """What each rank gives, by rank; anything that can be pickled, tensors on the CPU."""
+    """Return the values of all ranks, in order of rank. Values must be picklable, with tensors on the CPU."""
     if rank_count() == 1:
         return [value]
     values: list[Any] = [None] * rank_count()
@@ -97,35 +101,36 @@ def gather_over_ranks(value: Any) -> list[Any]:
 
 
 def check_ranks(state: Mapping[str, Any]) -> None:
-    """Compare what must be the same on all ranks, to the bit: weights, averages, buffers, optimizers, the clock.
+    """Check that state is equal on all ranks, bit for bit: parameters, EMA, buffers, optimizers, step counts.
 
-    A fingerprint is compared first; names are sent where it differs.
+    One hash of everything is compared first; the hashes of all values are sent only if it differs.
 
     Args:
         state: nested mappings and lists of tensors and plain values, in the same order on every rank.
 
     Raises:
-        RanksDifferError: on every rank alike, naming the first value that differs.
+        RanksDifferError: on every rank, naming the first value that differs.
     """
     if rank_count() == 1:
         return
-    prints = {name: _fingerprint(value) for name, value in _leaves(state)}
-    whole = hashlib.blake2b(repr(prints).encode()).hexdigest()
-    if len(set(gather_over_ranks(whole))) == 1:
+    hashes = {name: _hash(value) for name, value in _leaves(state)}
+    total = hashlib.blake2b(repr(hashes).encode()).hexdigest()
+    if len(set(gather_over_ranks(total))) == 1:
         return
-    first, *others = gather_over_ranks(prints)
-    names = dict.fromkeys(name for ranks in (first, *others) for name in ranks)
+    first, *others = gather_over_ranks(hashes)
+    names = dict.fromkeys(name for rank_hashes in (first, *others) for name in rank_hashes)
     for name in names:
-        strangers = [rank for rank, other in enumerate(others, 1) if other.get(name) != first.get(name)]
-        if strangers:
-            ranks = ", ".join(map(str, strangers))
+        differing = [rank for rank, other in enumerate(others, 1) if other.get(name) != first.get(name)]
+        if differing:
+            ranks = ", ".join(map(str, differing))
             raise RanksDifferError(
-                f"ranks no longer agree: {name} differs on rank {ranks} from rank 0, so no checkpoint was written; a draw "
-                "or an update depends on the rank, or a machine computes wrongly"
+                f"the ranks no longer agree: {name} differs on rank {ranks} from rank 0, and no checkpoint was written; "
+                "check for random numbers or updates that depend on the rank, and for faulty hardware"
             )
 
 
 def _leaves(state: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the dotted name and value of each leaf of nested mappings and sequences."""
     if isinstance(state, Mapping | list | tuple):
         items = state.items() if isinstance(state, Mapping) else enumerate(state)
         for key, value in items:
@@ -134,9 +139,9 @@ def _leaves(state: Any, name: str = "") -> Iterator[tuple[str, Any]]:
         yield name, state
 
 
-def _fingerprint(value: Any) -> str:
+def _hash(value: Any) -> str:
     if not isinstance(value, Tensor):
         return repr(value)
     data = value.detach().cpu().contiguous()
-    digest = hashlib.blake2b(data.reshape(-1).view(torch.uint8).numpy(), digest_size=16).hexdigest()
+    digest = hashlib.blake2b(data.reshape(-1).view(torch.uint8).numpy().data, digest_size=16).hexdigest()
     return f"{value.dtype} {tuple(value.shape)} {digest}"

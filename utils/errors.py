@@ -1,13 +1,13 @@
-"""The one exception that means "what you gave me cannot be used"."""
+"""The exception for invalid user input."""
 
 
 class InputError(ValueError):
-    """A mistake in a file, an option or the machine's set-up, told in one sentence that names it and the cure.
+    """Invalid file, option or machine setup. The message names what is wrong and how to fix it, in one sentence.
 
-    The command line prints the sentence alone and leaves with status 2; everything else keeps its traceback.
+    The command line prints only the message and exits with status 2. Any other exception keeps its traceback.
     """
 
     @property
-    def sentence(self) -> str:
-        """The message in one line, without what a terminal would obey: names in files may hold anything."""
+    def message(self) -> str:
+        """The message on one line, without control characters, which names of files may contain."""
         return " ".join("".join(c if c.isprintable() else " " for c in str(self)).split())

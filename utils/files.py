@@ -1,4 +1,4 @@
-"""Where caches live, what they are called, and how a file is written so that it is whole or not there."""
+"""Cache location, cache keys, and atomic file writes."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ import torch
 
 
 def cache_root(cache_dir: str | Path | None = None) -> Path:
-    """Where caches live: the argument, else $UNRENDER_CACHE, else ``~/.cache/unrender``."""
+    """Return the cache directory: the argument, else ``$UNRENDER_CACHE``, else ``~/.cache/unrender``."""
     return Path(cache_dir or os.environ.get("UNRENDER_CACHE") or Path.home() / ".cache" / "unrender").expanduser()
 
 
 def cache_key(*parts: object) -> str:
-    """A short hash of everything that a cache depends on; parts are compared by ``repr``."""
+    """Hash everything that a cache depends on to 16 hexadecimal digits. Parts are compared by ``repr``."""
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
 
 
-def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
-    """Let ``write`` fill a temporary file beside ``path``, then move it there: whole or not at all.
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
+    """Call ``write`` on a temporary file next to ``path``, then move it to ``path``.
 
     Raises:
-        OSError: naming ``path``, such as for a full disk; what stood there before is as it was.
+        OSError: for example if the disk is full. It names ``path``; an existing file there is unchanged.
     """
     temporary = None
     try:
@@ -49,7 +49,10 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
 
 
 def save_torch(content: Any, path: Path) -> None:
-    """``torch.save``, atomically. By way of memory, because a full disk is no ``OSError`` if torch itself meets it."""
+    """Call ``torch.save`` atomically.
+
+    The content is serialized in memory first, because ``torch.save`` does not raise ``OSError`` on a full disk.
+    """
     buffer = io.BytesIO()
     torch.save(content, buffer)
-    write_atomically(path, lambda file: file.write_bytes(buffer.getbuffer()) and None)
+    write_atomically(path, lambda file: file.write_bytes(buffer.getbuffer()))

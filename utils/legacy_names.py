@@ -1,4 +1,4 @@
-"""Names that version 0.1.0 wrote into configs, checkpoints and weights, and what they are called now."""
+"""Current names of what version 0.1.0 named differently in configs, checkpoints and weights."""
 
 from __future__ import annotations
 
@@ -9,21 +9,27 @@ CLASS_PATHS = {
     "datamodules.HeadPictures": "datamodules.HeadImages",
     "datamodules.shapes.DamagedShapes": "datamodules.shapes.CorruptedShapes",
 }
-ARGUMENTS = {  # of data modules, in configs and on the command line
+# Arguments of data modules, in configs and on the command line.
+ARGUMENTS = {
     "pictures": "images",
     "pictures_per_class": "images_per_class",
     "pictures_per_model": "images_per_model",
     "reference_pictures": "reference_images",
     "validation_pictures_per_class": "validation_images_per_class",
 }
-PARAMETERS = {"from_picture": "from_image", "to_picture": "to_image", "surroundings": "background"}  # parts of a key
-CALLBACKS = {"KeepCheckpoints": "RunCheckpoint"}  # keys of a checkpoint's callback states
+PARAMETERS = {
+    "from_picture": "from_image",
+    "to_picture": "to_image",
+    "surroundings": "background",
+}  # components of a state_dict key
+CALLBACKS = {"KeepCheckpoints": "RunCheckpoint"}  # keys of the callback states in a checkpoint
 
 
 def update_config(value: Any) -> Any:
-    """A config with today's class paths, and today's argument names where the class is one of this project's data modules.
+    """Return a config with current class paths, and with current argument names for this project's data modules.
 
-    An old name wins over the new one beside it: it comes from a user's file that lies over a config of the project.
+    If an argument is given under both names, the old name wins: it comes from a user's file that overrides a config of
+    the project.
     """
     if isinstance(value, list):
         return [update_config(item) for item in value]
@@ -42,7 +48,10 @@ def update_config(value: Any) -> Any:
 
 
 def update_options(words: list[str], config: Mapping[str, Any]) -> list[str]:
-    """Options such as ``--data.pictures=500`` with today's argument names, of this project's data modules."""
+    """Return command-line options such as ``--data.pictures=500`` with current argument names.
+
+    Options are changed only if ``config`` selects one of this project's data modules.
+    """
     data = config.get("data")
     if not (isinstance(data, Mapping) and str(data.get("class_path")).startswith("datamodules.")):
         return words
@@ -55,12 +64,12 @@ def _update_option(word: str) -> str:
 
 
 def update_state_dict(state: Mapping[str, Any]) -> dict[str, Any]:
-    """A state dict with today's parameter names."""
+    """Return a state dict with current parameter names."""
     return {".".join(PARAMETERS.get(part, part) for part in key.split(".")): value for key, value in state.items()}
 
 
 def update_checkpoint(checkpoint: dict[str, Any]) -> None:
-    """Give a training checkpoint's parameters and callback states today's names, in place."""
+    """Rename the parameters and callback states of a training checkpoint to their current names, in place."""
     checkpoint["state_dict"] = update_state_dict(checkpoint["state_dict"])
     states = checkpoint.get("callbacks", {})
     for old, new in CALLBACKS.items():

@@ -1,8 +1,10 @@
-"""Leaving at a signal without losing the training.
+"""Stopping at a signal without losing training progress.
 
-A signal during training only asks: the step under way ends first, so that the checkpoint lies between two steps and the
-continued run is the run that was never stopped. Lightning looks at SIGTERM there, so SIGINT is passed on as SIGTERM.
+A signal during training only requests a stop: the current step ends first, so that the checkpoint is between two steps
+and the resumed run equals an uninterrupted one. Lightning checks for SIGTERM there, so SIGINT is re-sent as SIGTERM.
 """
+
+from __future__ import annotations
 
 import os
 import signal
@@ -17,53 +19,56 @@ STATUS = {signal.SIGINT: 130, signal.SIGTERM: 143}
 
 
 class Stopped(BaseException):
-    """A signal came, and there is no step to wait for."""
+    """A signal arrived while there was no step to finish."""
 
 
 class Signals:
-    """SIGINT and SIGTERM while a command runs.
+    """Handler of SIGINT and SIGTERM while a command runs, as a context manager.
 
-    ``received`` is the first signal that came, to this rank or another; ``patient`` is set while there is a step that
-    should end first.
+    Attributes:
+        received: the first signal, received by this rank or another one; None before.
+        wait_for_step: whether a step is running that must end before the process stops.
+        forward: sends a signal to the processes that this one started, or None.
     """
 
     def __init__(self) -> None:
         self.received: signal.Signals | None = None
-        self.patient = False
-        self.pass_on: Callable[[signal.Signals], None] | None = None  # to processes that this one started
-        self._before: dict[signal.Signals, Any] = {}
+        self.wait_for_step = False
+        self.forward: Callable[[signal.Signals], None] | None = None
+        self._previous: dict[signal.Signals, Any] = {}
         self._process = os.getpid()
 
-    def __enter__(self) -> "Signals":
+    def __enter__(self) -> Signals:
         for number in STATUS:
             try:
-                self._before[number] = signal.signal(number, self._handle)
-            except ValueError:  # not the main thread: nothing to catch there
+                self._previous[number] = signal.signal(number, self._handle)
+            except ValueError:  # only the main thread can handle signals
                 break
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        for number, handler in self._before.items():
+        for number, handler in self._previous.items():
             signal.signal(number, handler)
 
     @property
     def status(self) -> int:
-        """The exit status that says which signal ended the command."""
+        """Exit status of a command that the received signal stopped."""
         return STATUS[self.received or signal.SIGINT]
 
     def _handle(self, number: int, _: FrameType | None) -> None:
-        if os.getpid() != self._process:  # a forked data worker: the process that made it decides
+        if os.getpid() != self._process:  # a forked data worker: its parent decides about SIGINT
             if number == signal.SIGTERM:
                 os._exit(STATUS[signal.SIGTERM])
             return
         first = self.received is None
-        again = number == signal.SIGINT and self.received == signal.SIGINT
+        repeated = number == signal.SIGINT and self.received == signal.SIGINT
         self.received = self.received or signal.Signals(number)
-        if first and self.pass_on:
-            self.pass_on(signal.SIGTERM)
-        if not self.patient or again:
+        if first and self.forward:
+            self.forward(signal.SIGTERM)
+        if not self.wait_for_step or repeated:
             raise Stopped
-        if number == signal.SIGINT and first and this_rank() == 0:
-            print("\nstopping after this step (Ctrl-C again: at once, without saving)", file=sys.stderr, flush=True)
         if number == signal.SIGINT and first:
+            if this_rank() == 0:
+                message = "\nstopping after this step (press Ctrl-C again to stop at once, without saving)"
+                print(message, file=sys.stderr, flush=True)
             os.kill(os.getpid(), signal.SIGTERM)

@@ -1,4 +1,4 @@
-"""Files of weights and other tensors, loaded as data: nothing in them is run."""
+"""Safe loading of weights and other tensors: no code in a file is executed."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from utils.errors import InputError
 
 
 def load_state(path: str | Path) -> Any:
-    """What ``torch.save`` wrote, on the CPU.
+    """Load a file written by ``torch.save`` to the CPU.
 
     Raises:
-        InputError: a file that is missing, damaged, packed (a small file could then fill the memory), no such file, or one
-            that holds more than data.
+        InputError: a file that does not exist, is corrupt, is compressed (a small file could then fill the memory), or
+            contains more than data.
     """
     path = Path(path)
     try:
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
                 if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
-                    raise InputError(f"{path} is compressed, as torch.save leaves no file; save it again")
+                    raise InputError(f"{path} is compressed, unlike files of torch.save; save it again with torch.save")
         return torch.load(path, map_location="cpu", weights_only=True)
     except InputError:
         raise
-    except Exception as error:  # a damaged file makes the unpickler fail in any way there is
+    except Exception as error:  # the unpickler raises arbitrary exceptions on a corrupt file
         if isinstance(error, pickle.UnpicklingError) and re.search(r"Unsupported (global|class)", str(error)):
-            raise InputError(f"{path} holds more than data and is not loaded, since it could run code") from error
-        reason = getattr(error, "strerror", None) or "it is damaged or of another kind"
+            raise InputError(f"{path} contains more than data and is not loaded, since it could run code") from error
+        reason = getattr(error, "strerror", None) or "the file is corrupt or not a PyTorch file"
         raise InputError(f"{path} cannot be loaded: {reason}") from error

@@ -1,1 +1,1 @@
-"""Meshes: marching cubes, the grid mesh of MeshGAN, vertex normals."""
+"""Mesh operations: marching cubes, MeshGAN's grid mesh, vertex normals."""

@@ -1,4 +1,4 @@
-"""From a solid voxel grid to its surface."""
+"""Surface meshes of solid voxel grids."""
 
 from __future__ import annotations
 
@@ -10,14 +10,17 @@ from skimage.measure import marching_cubes as _marching_cubes
 def marching_cubes(
     solid: Bool[np.ndarray, "D D D"],
 ) -> tuple[Float[np.ndarray, "V 3"], Int[np.ndarray, "F 3"], Float[np.ndarray, "V 3"]]:
-    """Closed surface of a boolean grid ``[z, y, x]`` in the world frame of :class:`renderers.VoxelGrid`.
+    """Return the closed surface of a boolean grid ``[z, y, x]`` in the world frame of :class:`renderers.VoxelGrid`.
 
-    Returns vertices (x, y, z), faces (counter-clockwise from outside) and unit vertex normals pointing out. The solid is
-    padded with one empty voxel, so that what touches the grid's border is closed as well. An empty solid has no vertices.
+    The grid is padded with empty voxels, so that the surface is also closed at the grid's border. An empty grid has no
+    vertices.
 
-    Normals are the negative gradient of the trilinearly interpolated occupancy, by differences over 0.75 voxels to
-    either side: smooth over the stairs of a binary grid, never zero on a surface, and the same for any renderer that
-    walks the volume itself.
+    Normals are the negative gradient of the trilinearly interpolated occupancy, by central differences over ±0.75 voxels.
+    They are smooth across the steps of a binary grid, never zero on a surface, and computable without a mesh, which the
+    ray-caster (:mod:`renderers.opengl.voxel_raycast`) relies on.
+
+    Returns:
+        Vertices (x, y, z), faces (counter-clockwise from outside) and unit vertex normals that point outward.
     """
     size = solid.shape[0]
     if not solid.any():
@@ -25,13 +28,13 @@ def marching_cubes(
     field = np.pad(solid.astype(np.float32), 2)
     vertices, faces, _, _ = _marching_cubes(field, 0.5)
     normals = _descent(field, vertices)
-    # skimage winds its faces clockwise from outside in (z, y, x); the reflection to (x, y, z) turns them round.
+    # skimage's faces are clockwise from outside in (z, y, x), hence counter-clockwise in (x, y, z).
     xyz = (vertices[:, ::-1] - 2 + 0.5) / size - 0.5
     return np.ascontiguousarray(xyz, np.float32), faces.astype(np.int32), normals[:, ::-1].astype(np.float32)
 
 
 def _descent(field: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """Unit ``f(p - 0.75 e_a) - f(p + 0.75 e_a)`` over the axes a, at midpoints p of lattice edges of a binary field."""
+    """Return unit vectors of ``f(p - 0.75 e_a) - f(p + 0.75 e_a)`` over axes a, at midpoints p of edges of the lattice."""
     low = np.floor(points).astype(np.int32)
     high = np.ceil(points).astype(np.int32)
     normals = np.empty(points.shape, np.float32)
@@ -39,7 +42,7 @@ def _descent(field: np.ndarray, points: np.ndarray) -> np.ndarray:
         step = np.eye(3, dtype=np.int32)[axis]
         value = [field[tuple(p.T)] for p in (low - step, low, high, high + step)]
         along = (0.25 * value[0] + 0.75 * value[1]) - (0.75 * value[2] + 0.25 * value[3])
-        # Where p is an integer along this axis, average the central differences at the edge's two ends.
+        # If p is an integer along this axis, average the central differences at the two ends of the edge.
         across = 0.375 * ((value[0] - field[tuple((low + step).T)]) + (field[tuple((high - step).T)] - value[3]))
         normals[:, axis] = np.where(low[:, axis] != high[:, axis], along, across)
     return normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-6)
@@ -48,9 +51,9 @@ def _descent(field: np.ndarray, points: np.ndarray) -> np.ndarray:
 def cubes(
     solid: Bool[np.ndarray, "D D D"],
 ) -> tuple[Float[np.ndarray, "V 3"], Int[np.ndarray, "F 3"], Float[np.ndarray, "V 3"]]:
-    """The outer faces of the voxels of a boolean grid ``[z, y, x]``, two triangles each, with flat normals.
+    """Return the exposed faces of the voxels of a boolean grid ``[z, y, x]``, two triangles each, with flat normals.
 
-    Returns vertices, faces and normals as :func:`marching_cubes` does; each square has its own four vertices.
+    Returns vertices, faces and normals like :func:`marching_cubes`. Each square has its own four vertices.
     """
     size = solid.shape[0]
     padded = np.pad(solid, 1)
@@ -59,7 +62,7 @@ def cubes(
         for side in (-1, 1):
             outer = padded & ~np.roll(padded, -side, 2 - axis)
             voxels = np.argwhere(outer)[:, ::-1] - 1  # (x, y, z)
-            # The square's corners, counter-clockwise seen from outside.
+            # Corners of the square, counter-clockwise from outside.
             square = np.full((4, 3), 0.5)
             square[:, (axis + 1) % 3] += np.array([-0.5, 0.5, 0.5, -0.5]) * side
             square[:, (axis + 2) % 3] += [-0.5, -0.5, 0.5, 0.5]

@@ -36,7 +36,7 @@ def judge(target: Target, path: Path, content: bytes) -> tuple[str, str]:
             warnings.simplefilter("ignore")
             target.read(path)
     except InputError as error:
-        sentence = error.sentence
+        sentence = error.message
         named = path.name in sentence or str(path.parent) in sentence
         if target.quiet:
             return "refused loudly", sentence

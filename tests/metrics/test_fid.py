@@ -81,5 +81,5 @@ def test_extractors_that_are_not_there_are_named(tmp_path):
     with pytest.raises(InputError, match=r"are not at .*nowhere.pt; make them with: make extractor"):
         load_extractor("renders_small", tmp_path / "nowhere.pt")
     (tmp_path / "junk.pt").write_bytes(b"junk")
-    with pytest.raises(InputError, match=r"junk.pt cannot be loaded: it is damaged"):
+    with pytest.raises(InputError, match=r"junk.pt cannot be loaded: the file is corrupt"):
         load_extractor("renders_small", tmp_path / "junk.pt")

@@ -7,20 +7,20 @@ from renderers import Camera, ViewDistribution
 
 
 def direction(camera: Camera) -> torch.Tensor:
-    """Where the first camera stands, as a unit vector in the world."""
+    """Direction from the origin to the first camera, a unit vector in the world frame."""
     return camera.rotation[0, 2]
 
 
 @pytest.mark.parametrize(
-    ("azimuth", "elevation", "where"),
+    ("azimuth", "elevation", "expected"),
     [(0, 0, (0, 0, 1)), (90, 0, (1, 0, 0)), (180, 0, (0, 0, -1)), (0, 90, (0, 1, 0)), (90, -90, (0, -1, 0))],
 )
-def test_orbit_puts_the_camera_where_the_design_says(azimuth, elevation, where):
+def test_orbit_directions(azimuth, elevation, expected):
     camera = Camera.orbit(azimuth, elevation)
-    assert torch.allclose(direction(camera), torch.tensor(where, dtype=torch.float32), atol=1e-6)
+    assert torch.allclose(direction(camera), torch.tensor(expected, dtype=torch.float32), atol=1e-6)
 
 
-def test_rotation_is_proper_and_up_stays_up():
+def test_rotation_is_proper_and_keeps_up_upward():
     camera = ViewDistribution().sample(100, torch.Generator().manual_seed(0))
     identity = camera.rotation @ camera.rotation.mT
     assert torch.allclose(identity, torch.eye(3).expand(100, 3, 3), atol=1e-6)
@@ -30,7 +30,7 @@ def test_rotation_is_proper_and_up_stays_up():
     assert (y > 0).all()
 
 
-def test_from_the_right_the_front_is_on_the_left():
+def test_seen_from_the_right_the_front_is_on_the_left():
     front = torch.tensor([[[0.0, 0.0, 0.5]]])
     x, y, depth = Camera.orbit(90.0, 0.0).project(front)[0, 0]
     assert (x.item(), y.item(), depth.item()) == pytest.approx((-0.5, 0, 2), abs=1e-6)
@@ -52,7 +52,7 @@ def test_unproject_inverts_project(fov):
     assert torch.allclose(camera.unproject(camera.project(points)), points, atol=1e-5)
 
 
-def test_views_cover_their_ranges_and_repeat():
+def test_views_cover_their_ranges_and_are_reproducible():
     views = ViewDistribution((-60.0, 60.0), (15.0, 60.0))
     a = views.sample(2000, torch.Generator().manual_seed(3))
     b = views.sample(2000, torch.Generator().manual_seed(3))
@@ -61,7 +61,7 @@ def test_views_cover_their_ranges_and_repeat():
     assert 15 <= a.elevation.min() < 16 and 59 < a.elevation.max() <= 60
 
 
-def test_bad_cameras_are_refused():
+def test_invalid_cameras_raise():
     with pytest.raises(ValueError, match="fov"):
         Camera.orbit(0.0, 0.0, 180.0)
     with pytest.raises(ValueError, match=r"\(2,\) and \(3,\)"):

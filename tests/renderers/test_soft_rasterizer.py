@@ -218,9 +218,9 @@ def test_bad_input_is_told_with_its_shape():
         renderer(mesh, camera, torch.zeros(1, 3, 8, 8))
     with pytest.raises(ValueError, match="device"):
         renderer(replace(mesh, faces=mesh.faces.to("meta")), camera)
-    with pytest.raises(TypeError, match="SoftRasterizer draws TriangleMesh, not VoxelGrid"):
+    with pytest.raises(TypeError, match="SoftRasterizer renders TriangleMesh, got VoxelGrid"):
         renderer(VoxelGrid(torch.zeros(1, 1, 4, 4, 4)), camera)
-    with pytest.raises(ValueError, match="1 scenes need as many cameras, got 2"):
+    with pytest.raises(ValueError, match="must have the same batch size, got 1 and 2"):
         renderer(mesh, Camera.orbit([0.0, 1.0], 0))
     for kwargs in ({"margin": -1.0}, {"depth_slope": -0.1}, {"backend": "opengl"}, {"image_size": 0}):
         with pytest.raises(ValueError, match=r"must"):

@@ -190,9 +190,9 @@ def test_empty_full_and_half_precision_grids_draw(renderer):
 @pytest.mark.parametrize(
     ("occupancy", "error", "message"),
     [
-        (torch.full((1, 1, 4, 4, 4), 1.5), ValueError, r"occupancy \(1, 1, 4, 4, 4\) must lie in \[0, 1\]"),
-        (torch.full((1, 1, 4, 4, 4), -0.5), ValueError, r"must lie in \[0, 1\], got values from -0.5 to -0.5"),
-        (torch.full((1, 1, 4, 4, 4), math.nan), ValueError, r"must lie in \[0, 1\], got values from nan"),
+        (torch.full((1, 1, 4, 4, 4), 1.5), ValueError, r"occupancy \(1, 1, 4, 4, 4\) must be in \[0, 1\]"),
+        (torch.full((1, 1, 4, 4, 4), -0.5), ValueError, r"must be in \[0, 1\], got values from -0.5 to -0.5"),
+        (torch.full((1, 1, 4, 4, 4), math.nan), ValueError, r"must be in \[0, 1\], got values from nan"),
         (torch.ones(1, 1, 4, 4, 4, dtype=torch.int64), TypeError, "occupancy must be floating point or bool"),
     ],
 )
@@ -217,5 +217,5 @@ def test_bad_settings_are_refused():
         ValueError, match=r"background must have shape \(B, C, H, W\) = \(1, 3, 8, 8\), got \(1, 3, 4, 4\)"
     ):
         AbsorptionRenderer(8)(grid, camera, torch.zeros(1, 3, 4, 4))
-    with pytest.raises(ValueError, match=r"color \(1, 3, 8, 8, 8\) must lie in"):
+    with pytest.raises(ValueError, match=r"color \(1, 3, 8, 8, 8\) must be in"):
         EmissionAbsorptionRenderer(8)(VoxelGrid(one_voxel(), torch.full((1, 3, 8, 8, 8), 2.0)), camera)

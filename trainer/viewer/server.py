@@ -154,7 +154,7 @@ class Handler(BaseHTTPRequestHandler):
         try:
             content = self.server.ask(answer, given)
         except InputError as error:
-            self._send(HTTPStatus.BAD_REQUEST, error.sentence)
+            self._send(HTTPStatus.BAD_REQUEST, error.message)
         except (queue.Full, TimeoutError):
             self._send(HTTPStatus.SERVICE_UNAVAILABLE, "too much is asked at once")
         except Exception:

@@ -4,7 +4,7 @@ import torch
 from renderers.meshes.grid_mesh import grid_mesh
 
 
-def test_the_papers_sheet():
+def test_grid_of_the_paper():
     faces, uvs = grid_mesh(128)
     assert faces.shape == (24858, 3)
     assert uvs.shape == (128**2, 2)
@@ -13,7 +13,7 @@ def test_the_papers_sheet():
 
 
 @pytest.mark.parametrize("size", [2, 3, 9, 32])
-def test_faces_turn_counter_clockwise_and_tile_the_disc(size):
+def test_faces_are_counter_clockwise_and_tile_the_disc(size):
     faces, uvs = grid_mesh(size)
     a, b, c = torch.stack([2 * uvs[:, 0] - 1, 1 - 2 * uvs[:, 1]], -1)[faces].unbind(1)
     area = ((b - a)[:, 0] * (c - a)[:, 1] - (b - a)[:, 1] * (c - a)[:, 0]) / 2
@@ -22,6 +22,6 @@ def test_faces_turn_counter_clockwise_and_tile_the_disc(size):
         assert abs(area.sum() - torch.pi) < 0.35
 
 
-def test_a_sheet_needs_a_cell():
-    with pytest.raises(ValueError, match="at least 2 vertices a side, got 1"):
+def test_size_below_two_raises():
+    with pytest.raises(ValueError, match="at least 2 vertices, got 1"):
         grid_mesh(1)

@@ -1,6 +1,6 @@
 """Draw docs/renderers.png: one chair and one head through every renderer.
 
-python scripts/renderer_images.py --proxy runs/proxy_demo/001/checkpoints/last.ckpt
+python scripts/render_comparison.py --proxy runs/proxy_demo/001/checkpoints/last.ckpt
 """
 
 from __future__ import annotations
