@@ -1,7 +1,8 @@
-"""What the docs tell the reader to type works: files as they stand, Python blocks, commands."""
+"""README and docs stay correct: links, line counts, files and Python blocks, commands, and the site build."""
 
 import re
 import runpy
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -9,45 +10,55 @@ from pathlib import Path
 import pytest
 import trimesh
 
-from trainer.__main__ import main
+from trainer.__main__ import main, options_of
 
-DOCS = Path(__file__).parent.parent / "docs"
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+PAGES = ["../README.md", "../CONTRIBUTING.md", *(path.name for path in sorted(DOCS.glob("*.md")))]
 BLOCK = re.compile(r"(?:<!-- file: (?P<file>\S+) -->\n)?```(?P<language>\w*)\n(?P<text>.*?)```", re.DOTALL)
-QUICKLY = [
+EXPERIMENT_COMMANDS = ("fit", "validate", "test", "predict")
+SMALL_RUN = [
     "--trainer.fast_dev_run=2",
     "--trainer.accelerator=cpu",
-    "--data.init_args.batch_size=2",
-    "--data.init_args.total_kimg=0.004",
-    "--data.init_args.images=4",
-    "--data.init_args.reference_images=4",
-    "--model.init_args.generator.init_args.width=16",
-    "--model.init_args.neural_renderer.init_args.network.init_args.width=16",
+    "--data.batch_size=2",
+    "--data.total_kimg=0.004",
+    "--data.images=4",
+    "--data.reference_images=4",
+    "--model.generator.width=16",
+    "--model.neural_renderer.network.width=16",
 ]
 
 
-@pytest.mark.parametrize("page", ["../README.md", *(p.name for p in sorted(DOCS.glob("*.md")))])
-def test_pages_name_files_that_are_there(page):
-    for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", (DOCS / page).read_text()):
-        if not target.startswith("http"):
-            assert ((DOCS / page).parent / target).exists(), target
+def read_page(page: str) -> str:
+    return (DOCS / page).read_text(encoding="utf-8")
 
 
-def typed(page: str, after: str = "") -> list[list[str]]:
-    """Write a page's files, run its Python blocks in order; returns its commands."""
-    commands = []
-    for block in BLOCK.finditer((DOCS / page).read_text().partition(after)[2] if after else (DOCS / page).read_text()):
+def commands_of(text: str) -> list[list[str]]:
+    """The words of each command of the shell blocks, without comments."""
+    shell = [block["text"] for block in BLOCK.finditer(text) if not block["file"] and not block["language"]]
+    lines = "\n".join(shell).replace("\\\n", " ").splitlines()
+    return [shlex.split(line, comments=True) for line in lines if line.lstrip().startswith(("python ", "unrender "))]
+
+
+def trainer_arguments(words: list[str]) -> list[str]:
+    """What follows ``unrender`` or ``python -m trainer``."""
+    return words[1:] if words[0] == "unrender" else words[words.index("trainer") + 1 :]
+
+
+def follow(page: str, after: str = "") -> list[list[str]]:
+    """Write the files of a page and run its Python blocks, in order; return its commands."""
+    text = read_page(page).partition(after)[2] if after else read_page(page)
+    for block in BLOCK.finditer(text):
         if block["file"]:
-            Path(block["file"]).write_text(block["text"])
+            Path(block["file"]).write_text(block["text"], encoding="utf-8")
         elif block["language"] == "python":
             exec(compile(block["text"], f"docs/{page}", "exec"), {})
-        else:
-            commands += [line.split() for line in block["text"].splitlines() if line.startswith("python ")]
-    return commands
+    return commands_of(text)
 
 
 @pytest.fixture
-def elsewhere(tmp_path, monkeypatch):
-    """A folder of the reader's own."""
+def user_directory(tmp_path, monkeypatch):
+    """A current directory outside of the project, from which Python imports."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
     yield
@@ -55,37 +66,86 @@ def elsewhere(tmp_path, monkeypatch):
         sys.modules.pop(name, None)
 
 
-def quickly(*left_out: str) -> list[str]:
-    return [option for option in QUICKLY if not any(part in option for part in left_out)]
+def small_run(*without: str) -> list[str]:
+    return [option for option in SMALL_RUN if not any(part in option for part in without)]
 
 
-def test_add_your_own_renderer(elsewhere):
-    assert typed("renderers.md", "## Add your own renderer") == [
-        ["python", "-m", "trainer", "fit", "--config", "xrays.yaml"]
-    ]
-    assert main(["fit", "--config", "xrays.yaml", *QUICKLY]) == 0
+@pytest.mark.parametrize("page", PAGES)
+def test_links_name_existing_files(page):
+    for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", read_page(page)):
+        if not target.startswith("http"):
+            assert ((DOCS / page).parent / target).exists(), target
 
 
-def test_add_your_own_generator_and_method(elsewhere):
-    fit = ["python", "-m", "trainer", "fit", "--config"]
-    assert typed("methods.md") == [[*fit, "balls.yaml"], [*fit, "lsgan.yaml"]]
-    assert main(["fit", "--config", "balls.yaml", *quickly("generator.init_args.width")]) == 0
-    assert main(["fit", "--config", "lsgan.yaml", *quickly("neural_renderer")]) == 0
+def test_readme_has_at_most_100_lines():
+    assert len(read_page("../README.md").splitlines()) <= 100
 
 
-def test_train_on_your_own_shapes(elsewhere, monkeypatch):
-    pack, render, fit = typed("data.md", "## Meshes or voxels")
-    assert (pack, fit[3:]) == (["python", "pack.py", "meshes"], ["fit", "--config", "mine.yaml"])
+def test_changelog_describes_the_current_version():
+    version = re.search(r'^version = "(.+)"', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)[1]
+    assert f"## [{version}]" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def own_files() -> set[str]:
+    """The files that the pages ask the reader to write."""
+    return {block["file"] for page in PAGES for block in BLOCK.finditer(read_page(page)) if block["file"]}
+
+
+def documented_commands() -> list[list[str]]:
+    """The arguments of every ``unrender`` command, and of ``fit`` where a cluster script runs it."""
+    arguments = []
+    for page in PAGES:
+        text = read_page(page)
+        arguments += [trainer_arguments(w) for w in commands_of(text) if w[0] == "unrender" or "trainer" in w]
+        for config, options in re.findall(r"configs/cluster/(?:slurm|torchrun)\.sh (\S+\.yaml)([^\n`]*)", text):
+            arguments.append(["fit", "--config", config, *shlex.split(options, comments=True)])
+    return [words for words in arguments if not own_files() & set(words)]
+
+
+def test_documented_options_exist():
+    for name, *words in documented_commands():
+        if name not in EXPERIMENT_COMMANDS:
+            options_of(name).parse_args([word for word in words if not word.startswith("--data.")])
+
+
+@pytest.mark.slow
+def test_documented_experiments_compose(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for name, *words in documented_commands():
+        if name not in EXPERIMENT_COMMANDS:
+            continue
+        if "--config" not in words:  # of a run, which is not here
+            experiment = Path(words[words.index("--run_dir") + 1]).parent.name
+            words += ["--config", "heads.yaml" if experiment == "heads" else "demo.yaml"]
+        assert main([name, *words, "--print_config"]) == 0, (name, words, capsys.readouterr().err)
+
+
+def test_add_your_own_renderer(user_directory):
+    (fit,) = follow("renderers.md", "## Add your own renderer")
+    assert trainer_arguments(fit) == ["fit", "--config", "xrays.yaml"]
+    assert main(["fit", "--config", "xrays.yaml", *SMALL_RUN]) == 0
+
+
+def test_add_your_own_generator_and_method(user_directory):
+    assert [trainer_arguments(words)[2] for words in follow("methods.md")] == ["balls.yaml", "lsgan.yaml"]
+    assert main(["fit", "--config", "balls.yaml", *small_run("generator.width")]) == 0
+    assert main(["fit", "--config", "lsgan.yaml", *small_run("neural_renderer")]) == 0
+
+
+def test_train_on_your_own_shapes(user_directory, monkeypatch):
+    pack, render, fit = follow("data.md", "## Meshes or voxels")
+    assert pack == ["python", "pack.py", "meshes"]
+    assert trainer_arguments(fit) == ["fit", "--config", "mine.yaml"]
     Path("meshes").mkdir()
     for i in range(12):
         trimesh.creation.box((0.2 + 0.05 * i, 1.0, 0.4)).export(f"meshes/{i:02}.obj")
     monkeypatch.setattr(sys, "argv", pack[1:])
     runpy.run_path("pack.py", run_name="__main__")
-    assert main(render[3:]) == 0 and list(Path("look").rglob("*.png"))
-    assert main(["fit", "--config", "mine.yaml", *QUICKLY]) == 0
+    assert main(trainer_arguments(render)) == 0 and list(Path("look").rglob("*.png"))
+    assert main(["fit", "--config", "mine.yaml", *SMALL_RUN]) == 0
 
 
-def test_the_site_builds_without_warnings_and_asks_for_no_network(tmp_path):
+def test_site_builds_without_warnings_and_loads_nothing_from_the_network(tmp_path):
     pytest.importorskip("sphinx")
     done = subprocess.run(
         [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", str(DOCS), str(tmp_path)],
@@ -98,5 +158,5 @@ def test_the_site_builds_without_warnings_and_asks_for_no_network(tmp_path):
     for page in pages:
         loaded = re.findall(r"<(?:script|img|iframe|link)\b[^>]*?(?:src|href)=\"([^\"]+)\"", page.read_text())
         assert not [target for target in loaded if re.match(r"(https?:)?//", target)], page.name
-    for sheet in tmp_path.rglob("*.css"):
-        assert not re.search(r"(@import|url\()\s*[\"']?(https?:)?//", sheet.read_text()), sheet
+    for style_sheet in tmp_path.rglob("*.css"):
+        assert not re.search(r"(@import|url\()\s*[\"']?(https?:)?//", style_sheet.read_text()), style_sheet
