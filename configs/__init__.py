@@ -1,4 +1,4 @@
-"""The experiments and the parts they are composed of."""
+"""Configs: experiments, and the parts they are composed of."""
 
 from pathlib import Path
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Make the environment: OpenGL without a window, then .venv with exactly the versions of constraints.txt.
+# Set up OpenGL for off-screen rendering, then create .venv with the exact versions of constraints.txt.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 PYTHON=${PYTHON:-python3}
@@ -14,21 +14,21 @@ if ! ldconfig -p 2>/dev/null | grep -q 'libEGL\.so\.1' || ! ls /usr/lib/*/dri /u
     elif command -v sudo >/dev/null && sudo -n true 2>/dev/null; then
         sudo apt-get update -qq && sudo $gl_command -qq >/dev/null
     else
-        echo "setup: OpenGL is missing; type: sudo $gl_command" >&2
+        echo "setup: OpenGL is missing; run: sudo $gl_command" >&2
     fi
 fi
 
 "$PYTHON" - <<'PY' || exit 2
 import sys
 if sys.version_info < (3, 11):
-    sys.exit(f"setup: unrender needs Python 3.11 or newer, {sys.executable} is {sys.version.split()[0]}; set PYTHON=python3.x")
+    sys.exit(f"setup: unrender requires Python 3.11 or newer, but {sys.executable} is {sys.version.split()[0]}; set PYTHON=python3.x")
 PY
 if ! "$PYTHON" -m venv "$VENV" 2>/dev/null; then
-    echo "setup: $PYTHON cannot make a virtual environment; on Debian type: apt-get install -y python3-venv" >&2
+    echo "setup: $PYTHON cannot create a virtual environment; on Debian run: apt-get install -y python3-venv" >&2
     exit 2
 fi
-echo "setup: installing PyTorch and the rest of constraints.txt into $VENV; minutes the first time"
-# torch first: asked for by another package, pip would take its newest build with gigabytes of CUDA.
+echo "setup: installing PyTorch and the other packages of constraints.txt into $VENV (several minutes the first time)"
+# Install torch first: as a dependency of another package, pip would install the newest build with gigabytes of CUDA.
 "$VENV/bin/pip" install -q --disable-pip-version-check "$(grep '^torch==' constraints.txt)"
 "$VENV/bin/pip" install -q --disable-pip-version-check -c constraints.txt -e '.[dev]'
 echo "setup: $VENV is ready"

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Run the OpenGL tests on each pyrender that is said to work: the pinned one and its two maintained forks.
+# Run the OpenGL tests with each supported pyrender: the pinned version and its two maintained forks.
 set -euo pipefail
 python=$1
 for package in pyrender pyrender-maintained==1.0.1 pyrender2==0.2.2; do

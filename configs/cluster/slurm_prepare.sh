@@ -1,10 +1,10 @@
 #!/bin/bash
-# The images of a config drawn by many jobs, each a part of them, before training:
+# Render the training images of a config in many jobs, one part per job, before training:
 #
 #   sbatch configs/cluster/slurm_prepare.sh chairs.yaml [--data.ARGUMENT=VALUE ...]
 #
-# UNRENDER_CACHE must lie where all machines see it. A second submission draws only what is missing. OpenGL draws on a GPU
-# where a job has one (--gpus=1), else on its cores.
+# UNRENDER_CACHE must be on a file system that all machines share. A second submission renders only missing images. OpenGL
+# renders on the GPU of a job if it has one (--gpus=1), otherwise on its CPU cores.
 #SBATCH --job-name=unrender-prepare
 #SBATCH --array=1-64
 #SBATCH --ntasks=1

@@ -1,14 +1,15 @@
 #!/bin/bash
-# A training by torchrun, on machines without a scheduler. One machine, one process a GPU:
+# Train with torchrun, without a scheduler. On one machine, one process per GPU:
 #
 #   bash configs/cluster/torchrun.sh chairs.yaml --run_dir runs/chairs/big [options of fit]
 #
-# Many machines that share a file system: the same on each, with their number, each one's own and the first one's address.
+# On several machines that share a file system, run it on each: NODES is their number, NODE the index of the machine, HOST
+# the address of the first.
 #
 #   NODES=4 NODE=0 HOST=first.example bash configs/cluster/torchrun.sh chairs.yaml --run_dir runs/chairs/big
 #
-# PROCESSES is how many run on each machine (its GPUs), PORT any free one of the first machine's. The same command goes on
-# with the run.
+# PROCESSES is the number of processes per machine (default: its GPUs), PORT a free port of the first machine. Run the same
+# command again to resume.
 set -eu
 
 config=${1:?usage: torchrun.sh CONFIG --run_dir RUN [options of fit]}
