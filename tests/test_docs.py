@@ -126,6 +126,7 @@ def test_add_your_own_renderer(user_directory):
     assert main(["fit", "--config", "xrays.yaml", *SMALL_RUN]) == 0
 
 
+@pytest.mark.slow
 def test_add_your_own_generator_and_method(user_directory):
     assert [trainer_arguments(words)[2] for words in follow("methods.md")] == ["balls.yaml", "lsgan.yaml"]
     assert main(["fit", "--config", "balls.yaml", *small_run("generator.width")]) == 0
