@@ -1,11 +1,11 @@
-"""Images a second of new voxel grids: naive pyrender and OpenGLRenderer's two backends.
+"""Frames per second of new voxel grids: naive pyrender against both backends of OpenGLRenderer.
 
-    python -m benchmarks.opengl [--voxels 64] [--size 128] [--batch 64] [--json figures.json]
+    python -m benchmarks.opengl [--voxels 64] [--size 128] [--batch 64] [--json rows.json]
 
-Every image is of a new binary grid (procedural chairs and lumps by turns) from a new view, under two lights, and counts
-from the grid in memory to the image in memory. All rows are of one core, OpenGL's own threads included: the
-benchmark runs itself again, bound to one core. Each repeat measures all ways in turn, so that a busy machine slows all
-alike; the figure is the median, and "times naive" the median of the ratios.
+Each image is of a new binary grid (alternating procedural chairs and blobs) from a new view, under two lights. Times are
+from the grid in memory to the image in memory, on one core, OpenGL's threads included: the benchmark runs itself in a
+process bound to one core. Each repeat measures all methods in turn, so that other load slows all of them alike. Results
+are the median rate and the median ratio to the naive method.
 """
 
 from __future__ import annotations
@@ -24,11 +24,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from benchmarks.output import show
 from renderers import Camera, OpenGLRenderer, ViewDistribution, VoxelGrid
+from renderers.opengl import pyrender_backend
 
 
 def run(voxels: int = 64, size: int = 128, batch: int = 64, repeats: int = 7) -> list[dict[str, Any]]:
-    """One row a way: name, frames a second, and how many times the naive way."""
+    """Return one row per method: name, frames per second, and their ratio to the naive method."""
     settings = ", ".join(map(str, (voxels, size, batch, repeats)))
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
     pin = f"import os; os.sched_setaffinity(0, {{{cores[-1]}}}); " if cores else ""
@@ -45,7 +47,7 @@ def run(voxels: int = 64, size: int = 128, batch: int = 64, repeats: int = 7) ->
 
 
 def child(voxels: int, size: int, batch: int, repeats: int) -> None:
-    """Measure in this process, and print rows as JSON."""
+    """Measure in this process and print rows as JSON."""
     torch.set_num_threads(1)
     generator = torch.Generator().manual_seed(0)
     scene = VoxelGrid(torch.stack([solid(voxels, i) for i in range(batch)])[:, None])
@@ -54,25 +56,24 @@ def child(voxels: int, size: int, batch: int, repeats: int) -> None:
 
 
 def _measure(scene: VoxelGrid, camera: Camera, size: int, repeats: int) -> list[dict[str, Any]]:
-    few = slice(0, 8)  # the slow ways draw fewer images
-    small = VoxelGrid(scene.occupancy[few]), camera[few]
+    small = VoxelGrid(scene.occupancy[:8]), camera[:8]  # for the slow methods
     moderngl = OpenGLRenderer(size, backend="moderngl")
     image_only = OpenGLRenderer(size, backend="moderngl", geometry=False)
     cubes = OpenGLRenderer(size, backend="moderngl", geometry=False, surface="cubes")
     pyrender = OpenGLRenderer(size, backend="pyrender")
     naive = Naive(size)
-    ways: dict[str, tuple[Callable[[], Any], int]] = {
+    methods: dict[str, tuple[Callable[[], Any], int]] = {
         "naive pyrender": (lambda: naive(*small), len(small[0])),
         "pyrender, batched": (lambda: pyrender(*small), len(small[0])),
         "moderngl": (lambda: image_only(scene, camera), len(scene)),
         "moderngl, with normals and depth": (lambda: moderngl(scene, camera), len(scene)),
         "moderngl, cubes": (lambda: cubes(*small), len(small[0])),
     }
-    rates: dict[str, list[float]] = {name: [] for name in ways}
+    rates: dict[str, list[float]] = {name: [] for name in methods}
     for repeat in range(repeats + 1):
-        for name, (draw, count) in ways.items():
+        for name, (render, count) in methods.items():
             start = time.perf_counter()
-            draw()
+            render()
             if repeat:  # the first compiles shaders
                 rates[name].append(count / (time.perf_counter() - start))
     return [
@@ -86,17 +87,11 @@ def _measure(scene: VoxelGrid, camera: Camera, size: int, repeats: int) -> list[
 
 
 class Naive:
-    """What one writes first: scikit-image's marching cubes, and a new pyrender scene for each image."""
+    """The obvious implementation: scikit-image's marching cubes and a new pyrender scene for each image."""
 
     def __init__(self, size: int) -> None:
-        OpenGLRenderer(8)(
-            VoxelGrid(torch.ones(1, 1, 2, 2, 2)), Camera.orbit(0.0, 0.0)
-        )  # sets pyrender up for no window
-        import pyrender
-
-        from renderers.opengl.pyrender_backend import _context
-
-        self.pyrender, self.offscreen, self.size = pyrender, _context().offscreen, size
+        shared = pyrender_backend.context()
+        self.pyrender, self.offscreen, self.size = shared.pyrender, shared.offscreen, size
 
     def __call__(self, scene: VoxelGrid, camera: Camera) -> list[np.ndarray]:
         from skimage.measure import marching_cubes
@@ -112,17 +107,17 @@ class Naive:
             )
             pose = np.eye(4)
             pose[:3, :3], pose[:3, 3] = rotation.T, rotation.T @ [0, 0, camera.distance]
-            drawing = pyrender.Scene(bg_color=(0.0, 0.0, 0.0, 0.0), ambient_light=(0.1, 0.1, 0.1))
-            drawing.add(pyrender.Mesh([primitive]))
-            drawing.add(pyrender.OrthographicCamera(1, 1, znear=0.1, zfar=4.0), pose=pose)
+            pyrender_scene = pyrender.Scene(bg_color=(0.0, 0.0, 0.0, 0.0), ambient_light=(0.1, 0.1, 0.1))
+            pyrender_scene.add(pyrender.Mesh([primitive]))
+            pyrender_scene.add(pyrender.OrthographicCamera(1, 1, znear=0.1, zfar=4.0), pose=pose)
             for strength in (3.0, 1.5):
-                drawing.add(pyrender.DirectionalLight(intensity=strength), pose=pose)
-            images.append(self.offscreen.render(drawing)[0])
+                pyrender_scene.add(pyrender.DirectionalLight(intensity=strength), pose=pose)
+            images.append(self.offscreen.render(pyrender_scene)[0])
         return images
 
 
 def solid(size: int, i: int) -> torch.Tensor:
-    """``(D, D, D)`` of 0 and 1: chairs for even i, lumps for odd ones."""
+    """Return a solid ``(D, D, D)`` of 0 and 1: chairs for even i, blobs for odd i."""
     generator = torch.Generator().manual_seed(i)
     if i % 2:
         noise = torch.randn(1, 1, 5, 5, 5, generator=generator)
@@ -150,15 +145,14 @@ def solid(size: int, i: int) -> torch.Tensor:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--voxels", type=int, default=64, help="voxels along an edge")
-    parser.add_argument("--size", type=int, default=128, help="pixels along an edge")
-    parser.add_argument("--batch", type=int, default=64, help="grids drawn at once")
+    parser.add_argument("--voxels", type=int, default=64, help="number of voxels along an edge")
+    parser.add_argument("--size", type=int, default=128, help="image size in pixels")
+    parser.add_argument("--batch", type=int, default=64, help="grids per batch of moderngl")
     parser.add_argument("--repeats", type=int, default=7)
-    parser.add_argument("--json", type=Path, help="also write the rows here")
+    parser.add_argument("--json", type=Path, help="also write the rows to this file")
     options = parser.parse_args()
     rows = run(options.voxels, options.size, options.batch, options.repeats)
-    for row in rows:
-        print(f"{row['way']:34} {row['processes']:2d} {row['frames_per_s']:8.0f} frames/s {row['times_naive']:7.1f}x")
+    show(rows)
     if options.json:
         options.json.write_text(json.dumps(rows, indent=1) + "\n")
 

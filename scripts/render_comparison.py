@@ -1,4 +1,4 @@
-"""Draw docs/renderers.png: one chair and one head through every renderer.
+"""Write docs/renderers.png: one chair and one head from every renderer.
 
 python scripts/render_comparison.py --proxy runs/proxy_demo/001/checkpoints/last.ckpt
 """
@@ -36,7 +36,7 @@ SIZE, CELL = 128, 160
 
 
 def head(rings: int = 48) -> TriangleMesh:
-    """A face on an egg: nose, brow and chin in the geometry, eyes, mouth and hair in the texture."""
+    """Return an ellipsoid with nose, brow and chin, and a texture with eyes, mouth and hair."""
     theta, phi = torch.meshgrid(
         torch.linspace(0, math.pi, rings + 1), torch.linspace(-math.pi, math.pi, 2 * rings + 1), indexing="ij"
     )
@@ -51,30 +51,30 @@ def head(rings: int = 48) -> TriangleMesh:
     b, c, d = a + 2 * rings + 1, a + 2 * rings + 2, a + 1
     faces = torch.cat([torch.stack([a, b, c], -1), torch.stack([a, c, d], -1)])
     uvs = torch.stack([phi / (2 * math.pi) + 0.5, theta / math.pi], -1).reshape(-1, 2)
-    return TriangleMesh(vertices, faces, uvs, paint()[None])
+    return TriangleMesh(vertices, faces, uvs, face_texture()[None])
 
 
-def paint(height: int = 256) -> Tensor:
-    """``(3, H, 2 H)``: the head's texture, longitude by latitude."""
+def face_texture(height: int = 256) -> Tensor:
+    """Return the head's texture ``(3, H, 2 H)``, latitude by longitude."""
     v, u = torch.meshgrid(torch.linspace(0, 1, height), torch.linspace(0, 1, 2 * height), indexing="ij")
     phi, y = (u - 0.5) * 2 * math.pi, (v * math.pi).cos()
     image = torch.tensor([0.85, 0.65, 0.52]).view(3, 1, 1).expand(3, height, 2 * height).clone()
 
-    def blot(where: Tensor, *rgb: float) -> None:
-        image[:, where] = torch.tensor(rgb)[:, None]
+    def fill(mask: Tensor, *rgb: float) -> None:
+        image[:, mask] = torch.tensor(rgb)[:, None]
 
-    blot((y > 0.62 - 0.25 * phi.cos() * 0) | ((phi.abs() > 1.9) & (y > -0.45)), 0.25, 0.15, 0.08)
+    fill((y > 0.62) | ((phi.abs() > 1.9) & (y > -0.45)), 0.25, 0.15, 0.08)
     for side in (-1, 1):
         eye = ((phi - side * 0.42) / 0.17) ** 2 + ((y - 0.16) / 0.07) ** 2
-        blot(eye < 1, 0.95, 0.95, 0.95)
-        blot(((phi - side * 0.42) / 0.07) ** 2 + ((y - 0.16) / 0.065) ** 2 < 1, 0.1, 0.2, 0.4)
-        blot((((phi - side * 0.42) / 0.24) ** 2 < 1) & ((y - 0.33).abs() < 0.03), 0.25, 0.15, 0.08)
-    blot((phi / 0.32) ** 2 + ((y + 0.42) / 0.06) ** 2 < 1, 0.7, 0.2, 0.2)
+        fill(eye < 1, 0.95, 0.95, 0.95)
+        fill(((phi - side * 0.42) / 0.07) ** 2 + ((y - 0.16) / 0.065) ** 2 < 1, 0.1, 0.2, 0.4)
+        fill((((phi - side * 0.42) / 0.24) ** 2 < 1) & ((y - 0.33).abs() < 0.03), 0.25, 0.15, 0.08)
+    fill((phi / 0.32) ** 2 + ((y + 0.42) / 0.06) ** 2 < 1, 0.7, 0.2, 0.2)
     return image
 
 
 def colored(chair: Tensor) -> VoxelGrid:
-    """The chair with a colour that follows height."""
+    """Return the chair with a colour gradient along its height."""
     size = chair.shape[-1]
     height = torch.linspace(0, 1, size).view(1, 1, 1, size, 1).expand(1, 1, size, size, size)
     return VoxelGrid(chair, torch.cat([height, 0.6 * torch.ones_like(height), 1 - height], 1))
@@ -82,7 +82,7 @@ def colored(chair: Tensor) -> VoxelGrid:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--proxy", required=True, help="checkpoint of proxy_demo.yaml")
+    parser.add_argument("--proxy", required=True, help="checkpoint of a run of proxy_demo.yaml")
     parser.add_argument("--out", type=Path, default=Path("docs/renderers.png"))
     arguments = parser.parse_args()
     camera = Camera.orbit(35.0, 25.0)
@@ -90,38 +90,38 @@ def main() -> None:
     small = VoxelGrid(torch.nn.functional.max_pool3d(chair, 2))
     proxy = NeuralRenderer(RenderNet(64, 64, width=64, channels_3d=(8, 16, 16), trunk_size=16), 64)
     load_proxy(proxy, arguments.proxy)
-    face, sea = head(), torch.tensor([0.55, 0.7, 0.85]).view(1, 3, 1, 1).expand(1, 3, SIZE, SIZE)
+    face, sky = head(), torch.tensor([0.55, 0.7, 0.85]).view(1, 3, 1, 1).expand(1, 3, SIZE, SIZE)
     near = Camera.orbit(25.0, 10.0, 10.0)
     gl, volume = OpenGLRenderer(SIZE, backend="moderngl"), VoxelGrid(chair)
-    drawn = gl(volume, camera)
+    rendering = gl(volume, camera)
     with torch.no_grad():
         cells = {
             "OpenGL, pyrender": OpenGLRenderer(SIZE)(volume, camera),
-            "OpenGL, moderngl": drawn,
-            "its normals": Rendering(drawn.normal_map(), drawn.alpha),
+            "OpenGL, moderngl": rendering,
+            "its normals": Rendering(rendering.normal_map(), rendering.alpha),
             "surface: cubes": OpenGLRenderer(SIZE, surface="cubes", backend="moderngl")(small, camera),
             "neural, 32 to 64 pixels": proxy(small, camera),
             "absorption": AbsorptionRenderer(SIZE)(volume, camera),
             "opacity 20/64": AbsorptionRenderer(SIZE, opacity=20 / 64)(volume, camera),
             "visual hull": VisualHullRenderer(SIZE)(volume, camera),
             "emission-absorption": EmissionAbsorptionRenderer(SIZE)(colored(chair), camera),
-            "OpenGL, unlit": OpenGLRenderer(SIZE, lighting="unlit")(face, near, sea),
-            "OpenGL, moderngl, lit": OpenGLRenderer(SIZE, backend="moderngl")(face, near, sea),
-            "soft rasterizer": SoftRasterizer(SIZE)(face, near, sea),
-            "margin 0 (crisp)": SoftRasterizer(SIZE, margin=0)(face, near, sea),
-            "margin 4": SoftRasterizer(SIZE, margin=4)(face, near, sea),
+            "OpenGL, unlit": OpenGLRenderer(SIZE, lighting="unlit")(face, near, sky),
+            "OpenGL, moderngl, lit": OpenGLRenderer(SIZE, backend="moderngl")(face, near, sky),
+            "soft rasterizer": SoftRasterizer(SIZE)(face, near, sky),
+            "margin 0 (crisp)": SoftRasterizer(SIZE, margin=0)(face, near, sky),
+            "margin 4": SoftRasterizer(SIZE, margin=4)(face, near, sky),
             "soft, no texture": SoftRasterizer(SIZE)(TriangleMesh(face.vertices, face.faces), near),
         }
     columns = 5
     rows = math.ceil(len(cells) / columns)
-    sheet = Image.new("RGB", (columns * CELL, rows * (CELL + 18)), "white")
-    pen = ImageDraw.Draw(sheet)
-    for i, (name, rendering) in enumerate(cells.items()):
+    grid = Image.new("RGB", (columns * CELL, rows * (CELL + 18)), "white")
+    pen = ImageDraw.Draw(grid)
+    for i, (name, cell) in enumerate(cells.items()):
         x, y = i % columns * CELL, i // columns * (CELL + 18)
-        pixels = (rendering.image[0].clamp(0, 1) * 255).round().byte().expand(3, -1, -1).permute(1, 2, 0).numpy()
-        sheet.paste(Image.fromarray(pixels).resize((CELL - 4, CELL - 4)), (x + 2, y + 2))
+        pixels = (cell.image[0].clamp(0, 1) * 255).round().byte().expand(3, -1, -1).permute(1, 2, 0).numpy()
+        grid.paste(Image.fromarray(pixels).resize((CELL - 4, CELL - 4)), (x + 2, y + 2))
         pen.text((x + 4, y + CELL), name, fill="black")
-    sheet.save(arguments.out)
+    grid.save(arguments.out)
     print(arguments.out)
 
 

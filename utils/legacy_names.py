@@ -17,12 +17,10 @@ ARGUMENTS = {
     "reference_pictures": "reference_images",
     "validation_pictures_per_class": "validation_images_per_class",
 }
-PARAMETERS = {
-    "from_picture": "from_image",
-    "to_picture": "to_image",
-    "surroundings": "background",
-}  # components of a state_dict key
-CALLBACKS = {"KeepCheckpoints": "RunCheckpoint"}  # keys of the callback states in a checkpoint
+# Components of state_dict keys.
+PARAMETERS = {"from_picture": "from_image", "to_picture": "to_image", "surroundings": "background"}
+# Keys of the callback states in a checkpoint.
+CALLBACKS = {"KeepCheckpoints": "RunCheckpoint"}
 
 
 def update_config(value: Any) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 import time
+from io import TextIOBase
 from types import TracebackType
 from typing import TextIO
 
@@ -15,7 +16,7 @@ MIN_FRACTION = 0.05  # of the total between two lines, unless
 MAX_SECONDS = 600.0  # have passed
 
 
-def on_terminal(stream: TextIO | None = None) -> bool:
+def on_terminal(stream: TextIO | TextIOBase | None = None) -> bool:
     """Return whether a stream (default: stderr) is a terminal. A bar redraws itself, which makes a log unreadable."""
     stream = sys.stderr if stream is None else stream
     return stream is not None and stream.isatty()

@@ -1,5 +1,5 @@
-"""OpenGL: the renderer, its two backends (pyrender, moderngl), and the EGL context they draw in."""
+"""The OpenGL renderer, its two backends (pyrender and moderngl), and their EGL setup."""
 
-from renderers.opengl.renderer import NO_OPENGL, OpenGLRenderer
+from renderers.opengl.renderer import OpenGLRenderer
 
-__all__ = ["NO_OPENGL", "OpenGLRenderer"]
+__all__ = ["OpenGLRenderer"]

@@ -1,4 +1,4 @@
-"""Meshes of a batch laid out as one: every item projected and moved to its tile of a sheet."""
+"""A batch of meshes in one image: each item is projected on the CPU and moved to its tile of an atlas."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from torch import Tensor
 
 from renderers.cameras import Camera
 
-MAX_SHEET = 4096  # pixels along a sheet's side: within what every OpenGL 3 driver allows
+MAX_ATLAS = 4096  # side of an atlas in pixels; every OpenGL 3 driver supports it
 
 
 @dataclass(frozen=True)
 class Surface:
-    """One item of a batch as OpenGL draws it; arrays of float32 and int32.
+    """One mesh of a batch, as arrays of float32 and int32.
 
     Args:
         vertices: ``(V, 3)``, world frame.
         faces: ``(F, 3)``.
         normals: ``(V, 3)`` unit normals, world frame.
         colors: ``(V, 3)`` in [0, 1], or None.
-        uvs: ``(V, 2)``, (0, 0) at the texture's top left, or None.
+        uvs: ``(V, 2)``, (0, 0) at the texture's top left; required with a texture.
         texture: ``(H, W, 3)`` bytes, or None.
     """
 
@@ -35,13 +35,17 @@ class Surface:
     uvs: np.ndarray | None = None
     texture: np.ndarray | None = None
 
+    @property
+    def colored(self) -> bool:
+        return self.colors is not None or self.texture is not None
+
 
 @dataclass(frozen=True)
 class GBuffer:
-    """What OpenGL draws of surfaces, before any light: all ``(B, ., S, S)`` on the CPU.
+    """Unlit output of OpenGL: tensors ``(B, ., S, S)`` on the CPU.
 
-    ``color`` is multiplied by ``alpha``; ``normals`` are unit vectors in the camera frame, 0 where nothing is seen;
-    ``depth`` is inf there. Both are None where only the image was asked for, ``color`` for surfaces without one.
+    ``color`` is premultiplied by ``alpha``; it is None for surfaces without colours. ``normals`` are unit vectors in the
+    camera frame, 0 on the background; ``depth`` is inf there. Both are None if geometry was not requested.
     """
 
     alpha: Float[Tensor, "B 1 S S"]
@@ -51,89 +55,103 @@ class GBuffer:
 
     @classmethod
     def cat(cls, parts: list[GBuffer]) -> GBuffer:
-        """The batch that these parts make up."""
-        names = "alpha", "normals", "depth", "color"
+        """Concatenate parts of a batch."""
+
+        def join(tensors: list[Tensor | None]) -> Tensor | None:
+            present = [tensor for tensor in tensors if tensor is not None]
+            return torch.cat(present) if present else None
+
         return cls(
-            *(None if getattr(parts[0], n) is None else torch.cat([getattr(p, n) for p in parts]) for n in names)
+            torch.cat([part.alpha for part in parts]),
+            join([part.normals for part in parts]),
+            join([part.depth for part in parts]),
+            join([part.color for part in parts]),
         )
 
     @classmethod
-    def nothing(cls, count: int, size: int, colored: bool, geometry: bool = True) -> GBuffer:
-        """Images of empty scenes."""
+    def empty(cls, count: int, size: int, colored: bool, geometry: bool = True) -> GBuffer:
+        """Return the G-buffer of empty scenes."""
         zero = torch.zeros(count, 1, size, size)
-        three = torch.zeros(count, 3, size, size)
-        normals, depth = (three, torch.full_like(zero, math.inf)) if geometry else (None, None)
-        return cls(zero, normals, depth, three if colored else None)
+        vectors = torch.zeros(count, 3, size, size)
+        normals, depth = (vectors, torch.full_like(zero, math.inf)) if geometry else (None, None)
+        return cls(zero, normals, depth, vectors if colored else None)
 
 
 @dataclass(frozen=True)
 class Layout:
-    """``rows`` x ``columns`` tiles of ``size`` pixels, filled row by row from the top left."""
+    """Tiles of an atlas: ``rows`` x ``columns`` tiles of ``size`` pixels, filled row by row from the top left."""
 
     count: int
     size: int
 
     @property
     def columns(self) -> int:
-        return min(max(1, MAX_SHEET // self.size), math.ceil(math.sqrt(self.count)))
+        return min(max(1, MAX_ATLAS // self.size), math.ceil(math.sqrt(self.count)))
 
     @property
     def rows(self) -> int:
         return math.ceil(self.count / self.columns)
 
-    def split(self, sheet: Num[np.ndarray, "H W C"]) -> Num[Tensor, "B C S S"]:
-        """Tiles of a sheet ``(rows S, columns S, C)`` whose first row is the top one."""
-        channels, size = sheet.shape[-1], self.size
-        tiles = torch.from_numpy(sheet).view(self.rows, size, self.columns, size, channels).permute(0, 2, 4, 1, 3)
+    def split(self, atlas: Num[np.ndarray, "H W C"]) -> Num[Tensor, "B C S S"]:
+        """Split an atlas ``(rows S, columns S, C)``, top row first, into its tiles."""
+        channels, size = atlas.shape[-1], self.size
+        tiles = torch.from_numpy(atlas).view(self.rows, size, self.columns, size, channels).permute(0, 2, 4, 1, 3)
         return tiles.reshape(self.rows * self.columns, channels, size, size)[: self.count]
 
 
+def atlas_capacity(size: int) -> int:
+    """Return the number of tiles of ``size`` pixels that fit one atlas; at least 1."""
+    return max(1, MAX_ATLAS // size) ** 2
+
+
 def atlas_slices(surfaces: list[Surface], camera: Camera, size: int) -> list[slice]:
-    """The batch in parts that fit a sheet each. An item that sticks out of its frame would spill over: it stands alone."""
-    most = max(1, MAX_SHEET // size) ** 2
-    parts, start = [], 0
+    """Split a batch into slices that fit one atlas each, for a backend that cannot clip at tiles.
+
+    An item that extends beyond its frame would cover other tiles, so it gets an atlas of its own.
+    """
+    slices, start = [], 0
     for i, surface in enumerate(surfaces):
-        spills = not _fits(surface, camera[i : i + 1])
-        if i > start and (spills or i - start == most):
-            parts.append(slice(start, i))
+        oversized = not _in_frame(surface, camera[i : i + 1])
+        if i > start and (oversized or i - start == atlas_capacity(size)):
+            slices.append(slice(start, i))
             start = i
-        if spills:
-            parts.append(slice(i, i + 1))
+        if oversized:
+            slices.append(slice(i, i + 1))
             start = i + 1
     if start < len(surfaces):
-        parts.append(slice(start, len(surfaces)))
-    return parts
+        slices.append(slice(start, len(surfaces)))
+    return slices
 
 
-def _fits(surface: Surface, camera: Camera) -> bool:
+def _in_frame(surface: Surface, camera: Camera) -> bool:
     if len(surface.vertices) == 0:
         return True
-    seen = camera.project(torch.from_numpy(surface.vertices)[None])[0]
-    return bool(((seen[:, :2].abs() <= 1).all(-1) & (seen[:, 2] > 0)).all())
+    points = camera.project(torch.from_numpy(surface.vertices)[None])[0]
+    return bool(((points[:, :2].abs() <= 1).all(-1) & (points[:, 2] > 0)).all())
 
 
 def project_to_atlas(
     surfaces: list[Surface], camera: Camera, layout: Layout
 ) -> tuple[list[Float[np.ndarray, "V 3"]], list[Float[np.ndarray, "V 3"]]]:
-    """Positions of each surface under the sheet's one camera, and normals in the camera frame.
+    """Return each surface's vertices in the frame of the atlas' camera, and its normals in its own camera's frame.
 
-    Every vertex is projected here, exactly as :meth:`Camera.project` says, and moved to its tile. A perspective vertex
-    (x, y, depth) of a tile shifted by s becomes ``((x + s) depth, (y + s) depth, -depth)``: OpenGL's own division by depth
-    then makes the interpolation exact. The frame of the sheet is [-columns, columns] x [-rows, rows].
+    Vertices are projected by :meth:`Camera.project` and moved to their tile. A perspective vertex (x, y, depth) in a tile
+    shifted by s becomes ``((x + s) depth, (y + s) depth, -depth)``: OpenGL's division by depth then interpolates
+    perspective-correctly. The frame of the atlas is [-columns, columns] x [-rows, rows].
     """
     positions, normals = [], []
     for i, surface in enumerate(surfaces):
-        one = camera[i : i + 1]
+        view = camera[i : i + 1]
         row, column = divmod(i, layout.columns)
-        x, y, depth = one.project(torch.from_numpy(surface.vertices)[None])[0].unbind(-1)
+        x, y, depth = view.project(torch.from_numpy(surface.vertices)[None])[0].unbind(-1)
         x = x + 2 * column + 1 - layout.columns
         y = y + layout.rows - 2 * row - 1
         w = depth if camera.fov is not None else torch.ones_like(depth)
         positions.append(torch.stack([x * w, y * w, -depth], -1).numpy())
-        normals.append(surface.normals @ one.rotation[0].numpy().T)
+        normals.append(surface.normals @ view.rotation[0].numpy().T)
     return positions, normals
 
 
 def depth_range(camera: Camera) -> tuple[float, float]:
-    """Depths between which things are drawn: the ball of radius 2, in front of the camera."""
+    """Return the near and far clipping depths: the ball of radius 2, as far as it is in front of the camera."""
     return max(camera.distance - 2, 0.01), camera.distance + 2

@@ -1,4 +1,4 @@
-"""What both OpenGL backends need of the process: a device, one log line, and no fork."""
+"""Process-wide setup of both OpenGL backends: EGL device, log line, fork check."""
 
 from __future__ import annotations
 
@@ -13,46 +13,49 @@ from utils.errors import InputError
 log = logging.getLogger(__name__)
 
 NO_OPENGL = (
-    "OpenGL does not work on this machine ({reason}). On Debian or Ubuntu: "
+    "OpenGL does not work on this machine ({reason}). On Debian or Ubuntu run "
     "apt-get install -y libegl1 libgl1-mesa-dri; elsewhere install a driver with EGL"
 )
 EGL_EXTENSIONS, EGL_CUDA_DEVICE_NV = 0x3055, 0x323A
 
 
 def no_opengl(error: Exception) -> InputError:
-    """The error to raise where a context could not be made; every library has its own."""
+    """Return the error to raise if a library could not create a context."""
     reason = f"{type(error).__name__}: {error}".splitlines()[0]
     return InputError(NO_OPENGL.format(reason=reason))
 
 
 def refuse_fork(pid: int) -> None:
-    """Raise RuntimeError where OpenGL was first used by another process, whose fork this one is."""
+    """Raise RuntimeError if this process is a fork of ``pid``, which created the OpenGL context."""
     if pid != os.getpid():
         raise RuntimeError(
-            "this process was forked after OpenGL was first used, and OpenGL would hang in it; start workers before the "
-            "first image or with multiprocessing_context='spawn'"
+            "this process was forked after OpenGL was first used, and OpenGL would hang in it; start workers before "
+            "rendering the first image, or with multiprocessing_context='spawn'"
         )
 
 
 @lru_cache(maxsize=8)
 def log_renderer(backend: str, name: str) -> None:
-    """Say once a process what draws: EGL falls back to software without a word."""
-    log.info("OpenGL (%s) draws with %s", backend, name)
+    """Log the driver once per process, since EGL silently falls back to software rendering."""
+    log.info("OpenGL (%s) renders with %s", backend, name)
 
 
 @lru_cache(maxsize=1)
 def choose_device() -> int | None:
-    """Index of the EGL device for this process, or None for the default one.
+    """Return the index of the EGL device for this process, or None for the default device.
 
-    ``EGL_DEVICE_ID`` decides where it is set. Else, with ``LOCAL_RANK`` (torchrun, Lightning) or ``SLURM_LOCALID`` (srun)
-    set, the ranks share the NVIDIA devices out in the order of their CUDA indices, which is not EGL's. The choice is
-    written to ``EGL_DEVICE_ID``, where pyrender looks for it. Machines without NVIDIA's EGL keep the default.
+    ``EGL_DEVICE_ID`` takes precedence. Otherwise, if ``LOCAL_RANK`` (torchrun, Lightning) or ``SLURM_LOCALID`` (srun) is
+    set, ranks are assigned to the NVIDIA devices in the order of their CUDA indices, which differs from EGL's. The choice
+    is written to ``EGL_DEVICE_ID``, which pyrender reads. Without NVIDIA's EGL the default device is used.
+
+    Raises:
+        InputError: if ``EGL_DEVICE_ID`` is not a non-negative integer.
     """
     chosen = os.environ.get("EGL_DEVICE_ID")
     rank = os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID"))
     if chosen is not None:
         if not chosen.isdecimal():
-            raise InputError(f"EGL_DEVICE_ID must be a device's index, got {chosen!r}")
+            raise InputError(f"EGL_DEVICE_ID must be the index of a device, got {chosen!r}")
         return int(chosen)
     if rank is None or not rank.isdecimal():
         return None
@@ -65,7 +68,7 @@ def choose_device() -> int | None:
 
 
 def cuda_egl_devices() -> list[int]:
-    """EGL's indices of the devices that are CUDA devices, in CUDA's order; empty without NVIDIA's driver."""
+    """Return the EGL indices of the CUDA devices, in CUDA's order; an empty list without NVIDIA's driver."""
     try:
         egl = ctypes.CDLL(ctypes.util.find_library("EGL") or "libEGL.so.1")
         address = egl.eglGetProcAddress
@@ -77,20 +80,21 @@ def cuda_egl_devices() -> list[int]:
     ]
     if not all(pointers):
         return []
-    device_list, count = ctypes.POINTER(ctypes.c_void_p), ctypes.POINTER(ctypes.c_int)
-    query = ctypes.CFUNCTYPE(ctypes.c_uint, ctypes.c_int, device_list, count)(pointers[0])
+    device_list, int_pointer = ctypes.POINTER(ctypes.c_void_p), ctypes.POINTER(ctypes.c_int)
+    query = ctypes.CFUNCTYPE(ctypes.c_uint, ctypes.c_int, device_list, int_pointer)(pointers[0])
     text = ctypes.CFUNCTYPE(ctypes.c_char_p, ctypes.c_void_p, ctypes.c_int)(pointers[1])
     attribute = ctypes.CFUNCTYPE(ctypes.c_uint, ctypes.c_void_p, ctypes.c_int, ctypes.POINTER(ctypes.c_ssize_t))(
         pointers[2]
     )
-    devices, found = (ctypes.c_void_p * 64)(), ctypes.c_int(0)
-    if not query(64, devices, ctypes.byref(found)):
+    devices, device_count = (ctypes.c_void_p * 64)(), ctypes.c_int(0)
+    if not query(64, devices, ctypes.byref(device_count)):
         return []
-    by_cuda = []
-    for i in range(found.value):
-        number = ctypes.c_ssize_t(-1)
-        if b"EGL_NV_device_cuda" in (text(devices[i], EGL_EXTENSIONS) or b"") and attribute(
-            devices[i], EGL_CUDA_DEVICE_NV, ctypes.byref(number)
+    indices = []
+    for egl_index in range(device_count.value):
+        cuda_index = ctypes.c_ssize_t(-1)
+        extensions = text(devices[egl_index], EGL_EXTENSIONS) or b""
+        if b"EGL_NV_device_cuda" in extensions and attribute(
+            devices[egl_index], EGL_CUDA_DEVICE_NV, ctypes.byref(cuda_index)
         ):
-            by_cuda.append((number.value, i))
-    return [i for _, i in sorted(by_cuda)]
+            indices.append((cuda_index.value, egl_index))
+    return [egl_index for _, egl_index in sorted(indices)]

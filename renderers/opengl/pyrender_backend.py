@@ -1,4 +1,4 @@
-"""OpenGL through pyrender: coverage, normals and depth of a batch in one pass, its colours in another."""
+"""OpenGL through pyrender: coverage, normals and depth of a batch in one pass, colours in another."""
 
 from __future__ import annotations
 
@@ -17,60 +17,65 @@ from renderers.opengl.atlas import GBuffer, Layout, Surface, atlas_slices, depth
 from renderers.opengl.egl import choose_device, log_renderer, no_opengl, refuse_fork
 
 
-def draw_surfaces(surfaces: list[Surface], camera: Camera, size: int) -> GBuffer:
-    """Draw surfaces, one a camera, ``size`` pixels wide; both sides of every face."""
-    parts = [_draw_sheet(surfaces[s], camera[s], size) for s in atlas_slices(surfaces, camera, size)]
-    return GBuffer.cat(parts)
+def render_surfaces(surfaces: list[Surface], camera: Camera, size: int) -> GBuffer:
+    """Render surfaces, one per camera, ``size`` pixels wide, both sides of every face."""
+    parts = atlas_slices(surfaces, camera, size)
+    return GBuffer.cat([_render_atlas(surfaces[part], camera[part], size) for part in parts])
 
 
-def _draw_sheet(surfaces: list[Surface], camera: Camera, size: int) -> GBuffer:
+def _render_atlas(surfaces: list[Surface], camera: Camera, size: int) -> GBuffer:
     layout = Layout(len(surfaces), size)
-    colored = surfaces[0].colors is not None or surfaces[0].texture is not None
+    colored = surfaces[0].colored
+    nonempty = [i for i, surface in enumerate(surfaces) if len(surface.faces)]
+    if not nonempty:
+        return GBuffer.empty(len(surfaces), size, colored)
     positions, normals = project_to_atlas(surfaces, camera, layout)
-    full = [i for i, surface in enumerate(surfaces) if len(surface.faces)]
-    if not full:
-        return GBuffer.nothing(len(surfaces), size, colored)
-    context = _context()
-    offsets = np.cumsum([0] + [len(positions[i]) for i in full])
-    joined = context.primitive(
-        positions=np.concatenate([positions[i] for i in full]),
-        color_0=(np.concatenate([normals[i] for i in full]) + 1) / 2,
-        indices=np.concatenate([surfaces[i].faces + o for i, o in zip(full, offsets, strict=False)]),
+    shared = context()
+    offsets = np.cumsum([0] + [len(positions[i]) for i in nonempty])
+    joined = shared.primitive(
+        positions=np.concatenate([positions[i] for i in nonempty]),
+        color_0=(np.concatenate([normals[i] for i in nonempty]) + 1) / 2,
+        indices=np.concatenate([surfaces[i].faces + o for i, o in zip(nonempty, offsets, strict=False)]),
     )
-    sheet, z = context.draw([joined], layout, camera)
-    tiles, depth = layout.split(sheet).float() / 255, layout.split(z[..., None])
+    atlas, atlas_depth = shared.render([joined], layout, camera)
+    tiles, depth = layout.split(atlas).float() / 255, layout.split(atlas_depth[..., None])
     alpha = tiles[:, 3:]
-    seen = alpha > 0
-    # Colours are (n + 1) / 2 averaged over the covered samples, the empty ones being black.
+    covered = alpha > 0
+    # Colours are (n + 1) / 2, averaged over the covered samples and black ones.
     direction = tiles[:, :3] * 2 - alpha
     length = (direction * direction).sum(1, keepdim=True).sqrt()  # torch.norm over a short dimension is slow
-    direction = direction / length.clamp(min=1e-6) * seen
-    depth = _centred(depth, direction, camera, context.depth_sample)
-    # That sample may be empty where others of the pixel are not: then the nearest of the neighbours' will do.
-    near = -max_pool2d(-depth, 3, 1, 1)
-    depth = torch.where(depth.isinf(), near, depth)
+    direction = direction / length.clamp(min=1e-6) * covered
+    depth = _depth_at_centre(depth, direction, camera, shared.depth_sample)
+    # The sample with the depth may be empty where others of the pixel are not: use the nearest depth of the neighbours.
+    neighbours = -max_pool2d(-depth, 3, 1, 1)
+    depth = torch.where(depth.isinf(), neighbours, depth)
     color = None
     if colored:
-        parts = [context.colored(surfaces[i], positions[i]) for i in full]
-        color = layout.split(context.draw(parts, layout, camera)[0]).float()[:, :3] / 255
-    return GBuffer(alpha, direction, torch.where(seen, depth, math.inf), color)
+        parts = [shared.colored_primitive(surfaces[i], positions[i]) for i in nonempty]
+        color = layout.split(shared.render(parts, layout, camera)[0]).float()[:, :3] / 255
+    return GBuffer(alpha, direction, torch.where(covered, depth, math.inf), color)
 
 
-def _centred(depth: Tensor, normals: Tensor, camera: Camera, offset: tuple[float, float]) -> Tensor:
-    """Depth at the pixel's centre from depth at a sample ``offset`` pixels (right, up) of it, along the surface."""
-    pixel = 2 / depth.shape[-1] * camera.half_extent
+def _depth_at_centre(depth: Tensor, normals: Tensor, camera: Camera, offset: tuple[float, float]) -> Tensor:
+    """Extrapolate depth along the surface to the pixel's centre from a sample ``offset`` pixels (right, up) of it."""
+    pixel_size: Tensor | float = 2 / depth.shape[-1] * camera.half_extent
     facing = normals[:, 2:]
     if camera.fov is not None:
-        # The plane n·(x, y, 1) depth = const through a pixel's ray (x, y, -1).
-        axis = (torch.arange(depth.shape[-1]) + 0.5) * pixel - camera.half_extent
+        # The plane n·(x, y, -1) depth = const along a pixel's ray (x, y, -1).
+        axis = (torch.arange(depth.shape[-1]) + 0.5) * pixel_size - camera.half_extent
         facing = facing - normals[:, :1] * axis - normals[:, 1:2] * -axis[:, None]
-        pixel = pixel * torch.where(depth.isinf(), 1, depth)  # where that sample is empty, inf has to stay inf
+        pixel_size = pixel_size * torch.where(depth.isinf(), 1, depth)  # avoid inf - inf; an infinite depth stays so
     slope = (normals[:, :1] * offset[0] + normals[:, 1:2] * offset[1]) / facing.abs().clamp(min=0.1) * facing.sign()
-    return depth - slope * pixel
+    return depth - slope * pixel_size
 
 
 class _Context:
-    """The process's pyrender context. A process has one: pyrender fails when a second one is closed."""
+    """The process's pyrender context. There is only one, since closing a second one breaks the first.
+
+    Attributes:
+        offscreen: :class:`pyrender.OffscreenRenderer`.
+        depth_sample: offset (right, up) in pixels from a pixel's centre to the sample that pyrender's depth is of.
+    """
 
     def __init__(self) -> None:
         self.pid = os.getpid()
@@ -81,39 +86,43 @@ class _Context:
             from OpenGL.GL import GL_RENDERER, glGetString
 
             log_renderer("pyrender", glGetString(GL_RENDERER).decode())
-        except Exception as error:  # pyrender, PyOpenGL and EGL each raise their own
+        except Exception as error:  # pyrender, PyOpenGL and EGL raise various types
             raise no_opengl(error) from error
         self.depth_is_hyperbolic = False
         self.depth_is_hyperbolic = abs(self._plane_depth(0, 0, 4, 4) - 1.5) > 0.01
-        # Depth is that of one sample of the pixel, not of its centre; which one is the driver's choice.
-        self.depth_sample = tuple(
+        # pyrender's depth is that of one of a pixel's samples, which depends on the driver: find it by rendering planes.
+        x_offset, y_offset = (
             round((self._plane_depth(x, y, 4, 3) - 1.5 - 0.125 * (x + y)) / 0.25, 4) for x, y in ((1, 0), (0, 1))
         )
+        self.depth_sample = x_offset, y_offset
 
     def primitive(self, **arrays: np.ndarray) -> Any:
-        """A pyrender primitive; positions, color_0 and indices as in :class:`pyrender.Primitive`."""
+        """Create a primitive from ``positions``, ``color_0`` and ``indices``, see :class:`pyrender.Primitive`."""
         return self.pyrender.Primitive(
             **{k: v if k == "indices" else np.asarray(v, np.float32) for k, v in arrays.items()},
             material=self.pyrender.MetallicRoughnessMaterial(alphaMode="OPAQUE"),
         )
 
-    def colored(self, surface: Surface, positions: np.ndarray) -> Any:
-        """A primitive in the surface's own colours."""
+    def colored_primitive(self, surface: Surface, positions: np.ndarray) -> Any:
+        """Create a primitive with the surface's colours or texture."""
         pyrender = self.pyrender
-        if surface.texture is None:
+        if surface.texture is None or surface.uvs is None:
+            assert surface.colors is not None
             return self.primitive(positions=positions, color_0=surface.colors, indices=surface.faces)
         gl_linear, gl_clamp = 9729, 33071
         sampler = pyrender.Sampler(magFilter=gl_linear, minFilter=gl_linear, wrapS=gl_clamp, wrapT=gl_clamp)
         texture = pyrender.Texture(source=surface.texture, source_channels="RGB", sampler=sampler)
         return pyrender.Primitive(
             positions=positions.astype(np.float32),
-            texcoord_0=np.stack([surface.uvs[:, 0], 1 - surface.uvs[:, 1]], 1).astype(np.float32),  # pyrender's v is up
+            texcoord_0=np.stack([surface.uvs[:, 0], 1 - surface.uvs[:, 1]], 1).astype(
+                np.float32
+            ),  # pyrender's v points up
             indices=surface.faces,
             material=pyrender.MetallicRoughnessMaterial(baseColorTexture=texture, alphaMode="OPAQUE"),
         )
 
-    def draw(self, primitives: list[Any], layout: Layout, camera: Camera) -> tuple[np.ndarray, np.ndarray]:
-        """RGBA bytes ``(H, W, 4)`` without light, and depth ``(H, W)`` in world units, inf where empty."""
+    def render(self, primitives: list[Any], layout: Layout, camera: Camera) -> tuple[np.ndarray, np.ndarray]:
+        """Return unlit RGBA bytes ``(H, W, 4)`` and depth ``(H, W)`` in world units, inf on the background."""
         pyrender, (near, far) = self.pyrender, depth_range(camera)
         if camera.fov is None:
             lens = pyrender.OrthographicCamera(xmag=layout.columns, ymag=layout.rows, znear=near, zfar=far)
@@ -133,34 +142,40 @@ class _Context:
         return color.copy(), depth
 
     def _plane_depth(self, x_slope: float, y_slope: float, column: int, row: int) -> float:
-        """Depth in an 8² image of the plane ``1.5 + (x_slope x + y_slope y)``, x and y in [-1, 1]."""
+        """Return a pixel's depth in an 8² image of the plane ``1.5 + x_slope x + y_slope y``, x and y in [-1, 1]."""
         corners = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]], np.float32)
         positions = np.concatenate([corners, -(1.5 + corners @ [[x_slope], [y_slope]])], 1)
         square = self.primitive(
             positions=positions, color_0=np.ones((4, 3)), indices=np.array([[0, 1, 2], [0, 2, 3]], np.int32)
         )
-        _, depth = self.draw([square], Layout(1, 8), Camera.orbit(0.0, 0.0))
+        _, depth = self.render([square], Layout(1, 8), Camera.orbit(0.0, 0.0))
         return float(depth[row, column])
 
 
 @lru_cache(maxsize=1)
-def _make_context() -> _Context:
+def _create_context() -> _Context:
     return _Context()
 
 
-def _context() -> _Context:
-    context = _make_context()
-    refuse_fork(context.pid)
-    return context
+def context() -> _Context:
+    """Return the process's context.
+
+    Raises:
+        InputError: if OpenGL does not work on this machine.
+        RuntimeError: in a fork of the process that created the context.
+    """
+    shared = _create_context()
+    refuse_fork(shared.pid)
+    return shared
 
 
 def _import_pyrender() -> Any:
-    """Import pyrender (0.1.45, pyrender-maintained or pyrender2) for drawing without a window."""
+    """Import pyrender (0.1.45, pyrender-maintained or pyrender2) for offscreen rendering."""
     os.environ.setdefault("PYOPENGL_PLATFORM", "egl")
     if not hasattr(np, "infty"):
-        np.infty = np.inf  # noqa: NPY201 (pyrender 0.1.45 still says np.infty, which numpy 2 took away)
+        setattr(np, "infty", np.inf)  # noqa: B010 (pyrender 0.1.45 uses np.infty, which numpy 2 removed)
     try:
         import pyrender
-    except Exception as error:  # a missing libEGL shows as ImportError, AttributeError or OSError
+    except Exception as error:  # a missing libEGL raises ImportError, AttributeError or OSError
         raise no_opengl(error) from error
     return pyrender

@@ -1,4 +1,4 @@
-"""The ordinary renderer: OpenGL. No gradient passes."""
+"""The OpenGL renderer. It is not differentiable."""
 
 from __future__ import annotations
 
@@ -15,36 +15,33 @@ from renderers.meshes.marching_cubes import cubes, marching_cubes
 from renderers.meshes.vertex_normals import vertex_normals
 from renderers.opengl import moderngl_backend, pyrender_backend
 from renderers.opengl.atlas import Surface
-from renderers.opengl.egl import NO_OPENGL
 from renderers.scenes import TriangleMesh, VoxelGrid
-
-__all__ = ["NO_OPENGL", "OpenGLRenderer"]
 
 SURFACES = {"marching_cubes": marching_cubes, "cubes": cubes}
 
 
 class OpenGLRenderer(Renderer):
-    """Draws the surface of thresholded voxels, or meshes, with two beam lights (IG-GAN, supplement B.1 and B.2).
+    """Renders the surface of thresholded voxels, or meshes, with two beam lights (IG-GAN, supplement B.1 and B.2).
 
-    OpenGL draws coverage, normals, depth and, of meshes, colour; the light is then analytic (:class:`Lighting`), which
-    makes every renderer of this package comparable with it. A whole batch goes through in one pass and is read back once.
-    Edges are smoothed by 4x multisampling, so ``alpha`` is a multiple of 1/4. Both sides of a face are drawn and lit.
+    OpenGL renders coverage, normals, depth and the colour of meshes. Shading is then analytic (:class:`Lighting`), which
+    makes all renderers of this package comparable. A batch is rendered in one pass and read back once. Edges are
+    antialiased by 4x multisampling, so ``alpha`` is a multiple of 1/4. Both sides of a face are rendered and lit.
 
-    Colour is the mesh's texture (sampled bilinearly), else its vertices' ``colors``, else white, whose image has one
-    channel; the surface's grey is in the light's intensities. Voxels are white.
+    The colour of a mesh is its texture (sampled bilinearly), else its vertices' ``colors``, else white. The image of white
+    surfaces, voxels included, has one channel; the lights' intensities include the albedo.
 
-    Each process has one OpenGL context a backend, made at the first image and kept. It draws on the EGL device that
-    ``EGL_DEVICE_ID`` or the rank names. It must be used by the thread that made it, and not after a fork.
+    Each process has one OpenGL context per backend, created at the first image and kept, on the EGL device that
+    ``EGL_DEVICE_ID`` or the rank selects. Use it only in the thread that created it, and not after a fork.
 
     Args:
         image_size: height and width of the image in pixels.
-        threshold: what counts as occupied.
-        lighting: the lights; None for the default :class:`Lighting`, ``"unlit"`` for colour alone.
-        backend: ``"pyrender"`` rasterizes voxels' triangles; ``"moderngl"`` walks rays through the grid in a shader, without
-            triangles, and is some fifteen times faster. They agree to 2/255 on average.
-        surface: what voxels look like: ``"marching_cubes"`` through the midpoints between solid and empty voxels, with
-            smooth normals, or ``"cubes"``, their faces.
-        geometry: also give depth and normals; an image alone is faster (moderngl: voxels, and meshes that are unlit).
+        threshold: voxels are solid above it.
+        lighting: the lights; None for the default :class:`Lighting`, ``"unlit"`` for plain colour.
+        backend: ``"pyrender"`` rasterizes the triangles of voxels; ``"moderngl"`` casts rays through the grid in a shader,
+            without triangles, and is about fifteen times as fast. Their images differ by 2/255 on average.
+        surface: surface of voxels: ``"marching_cubes"`` through the midpoints between solid and empty voxels, with smooth
+            normals, or ``"cubes"``, the voxels' faces.
+        geometry: whether to return depth and normals. Without them moderngl renders voxels and unlit meshes faster.
 
     Raises:
         InputError: at the first image, if OpenGL does not work on this machine.
@@ -76,8 +73,8 @@ class OpenGLRenderer(Renderer):
         self.geometry = geometry
 
     def check(self, scene: Scene) -> None:
-        if isinstance(scene, VoxelGrid) and self.backend == "moderngl" and scene.color is None and _on_hand(scene):
-            scene.check(values=False)  # they are looked at while they are packed
+        if isinstance(scene, VoxelGrid) and self.backend == "moderngl" and scene.color is None and _packable(scene):
+            scene.check(values=False)  # the ray-caster checks the values while it packs them
         else:
             super().check(scene)
 
@@ -85,20 +82,21 @@ class OpenGLRenderer(Renderer):
     def render(self, scene: Scene, camera: Camera, background: Tensor | None) -> Rendering:
         device, camera = scene.device, camera.to("cpu")
         if len(scene) == 0:
-            raise ValueError("an empty batch has no images")
+            raise ValueError("the scene must have at least one item, got batch size 0")
         if isinstance(scene, VoxelGrid) and self.backend == "moderngl":
             occupancy = scene.occupancy.detach()
-            if not _on_hand(scene):
-                occupancy = occupancy > self.threshold  # here, so that a quarter of the bytes is brought over
-            image, alpha, normals, depth = moderngl_backend.draw_voxels(
-                occupancy.cpu(),
-                self.threshold,
-                camera,
-                self.image_size,
-                self.lighting,
-                self.surface == "cubes",
-                self.geometry,
-            )
+            if not _packable(scene):
+                occupancy = occupancy > self.threshold  # on the scene's device: booleans are smaller to transfer
+            with moderngl_backend.context() as context:
+                image, alpha, normals, depth = context.raycaster.render(
+                    occupancy.cpu(),
+                    self.threshold,
+                    camera,
+                    self.image_size,
+                    self.lighting,
+                    self.surface == "cubes",
+                    self.geometry,
+                )
         else:
             if isinstance(scene, VoxelGrid):
                 solids = (scene.occupancy[:, 0] > self.threshold).cpu().numpy()
@@ -106,79 +104,78 @@ class OpenGLRenderer(Renderer):
             else:
                 surfaces = _mesh_surfaces(scene)
             if self.backend == "moderngl":
-                geometry = self.geometry or self.lighting is not None  # light needs normals
-                drawn = moderngl_backend.draw_surfaces(surfaces, camera, self.image_size, geometry)
+                geometry = self.geometry or self.lighting is not None  # shading needs normals
+                with moderngl_backend.context() as context:
+                    gbuffer = context.render_surfaces(surfaces, camera, self.image_size, geometry)
             else:
-                drawn = pyrender_backend.draw_surfaces(surfaces, camera, self.image_size)
-            alpha, depth, normals = drawn.alpha, drawn.depth, drawn.normals
+                gbuffer = pyrender_backend.render_surfaces(surfaces, camera, self.image_size)
+            alpha, depth, normals = gbuffer.alpha, gbuffer.depth, gbuffer.normals
             if isinstance(scene, TriangleMesh) and normals is not None:
                 normals = _facing(normals, camera)
-            image = alpha if drawn.color is None else drawn.color
-            if self.lighting is not None:
+            image = alpha if gbuffer.color is None else gbuffer.color
+            if self.lighting is not None and normals is not None:
                 image = image * self.lighting.shade(normals)
         image, alpha = image.to(device), alpha.to(device)
-        if not self.geometry:
-            return Rendering(composite(image, alpha, background), alpha)
-        return Rendering(composite(image, alpha, background), alpha, depth.to(device), normals.to(device))
+        image = composite(image, alpha, background)
+        if not self.geometry or depth is None or normals is None:
+            return Rendering(image, alpha)
+        return Rendering(image, alpha, depth.to(device), normals.to(device))
 
 
-def _on_hand(scene: VoxelGrid) -> bool:
-    """Whether the grids can be packed as they are."""
+def _packable(scene: VoxelGrid) -> bool:
+    """Return whether the ray-caster can read the grids without conversion."""
     return scene.occupancy.dtype in (torch.float32, torch.bool) and scene.device.type == "cpu"
 
 
 def _mesh_surfaces(mesh: TriangleMesh) -> list[Surface]:
-    """The batch item by item, for OpenGL.
+    """Split a batch of meshes into items.
 
     Raises:
-        ValueError: non-finite vertices, faces out of range, a texture without uvs, or colours that are not grey or RGB.
+        ValueError: non-finite vertices, faces out of range, a texture without UVs, or colours that are not grey or RGB.
     """
     count = mesh.vertices.shape[1]
     if len(mesh.faces) and not 0 <= int(mesh.faces.min()) <= int(mesh.faces.max()) < count:
         raise ValueError(f"faces must index {count} vertices, got {int(mesh.faces.min())} to {int(mesh.faces.max())}")
     if not torch.isfinite(mesh.vertices).all():
         raise ValueError(f"vertices {tuple(mesh.vertices.shape)} must be finite")
-    if mesh.texture is not None and mesh.uvs is None:
-        raise ValueError("a mesh with a texture needs uvs")
-    normals = (
-        (vertex_normals(mesh.vertices, mesh.faces) if mesh.normals is None else mesh.normals)
-        .detach()
-        .cpu()
-        .float()
-        .numpy()
-    )
-    vertices = mesh.vertices.detach().cpu().float().numpy()
+    normals = vertex_normals(mesh.vertices, mesh.faces) if mesh.normals is None else mesh.normals
     faces = mesh.faces.cpu().numpy().astype(np.int32)
     textures = uvs = colors = None
     if mesh.texture is not None:
+        if mesh.uvs is None:
+            raise ValueError("a mesh with a texture must have uvs")
         textures = _rgb(mesh.texture, 1).mul(255).round().byte().permute(0, 2, 3, 1).contiguous().numpy()
-        uvs = mesh.uvs.detach().cpu().float().numpy()
+        uvs = _array(mesh.uvs)
     elif mesh.colors is not None:
         colors = _rgb(mesh.colors, 2).numpy()
     return [
         Surface(
-            vertices[i],
+            item_vertices,
             faces,
-            normals[i],
+            item_normals,
             None if colors is None else colors[i],
             uvs,
             None if textures is None else textures[i],
         )
-        for i in range(len(mesh))
+        for i, (item_vertices, item_normals) in enumerate(zip(_array(mesh.vertices), _array(normals), strict=True))
     ]
 
 
+def _array(values: Tensor) -> np.ndarray:
+    return values.detach().cpu().float().numpy()
+
+
 def _rgb(color: Tensor, dim: int) -> Tensor:
-    """Colours in [0, 1] with three channels along ``dim``, on the CPU."""
+    """Return colours clamped to [0, 1] with three channels along ``dim``, on the CPU."""
     channels = color.shape[dim]
     if channels not in (1, 3):
-        raise ValueError(f"OpenGL draws colours of 1 or 3 channels, got {channels} in {tuple(color.shape)}")
+        raise ValueError(f"OpenGL renders colours of 1 or 3 channels, got {channels} in {tuple(color.shape)}")
     shape = [3 if i == dim else n for i, n in enumerate(color.shape)]
     return color.detach().cpu().float().clamp(0, 1).expand(shape)
 
 
 def _facing(normals: Tensor, camera: Camera) -> Tensor:
-    """Normals turned to the viewer: a back face shows its other side."""
+    """Flip the normals of back faces toward the viewer."""
     toward = normals[:, 2:]
     if camera.fov is not None:
         size = normals.shape[-1]

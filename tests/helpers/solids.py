@@ -1,4 +1,4 @@
-"""Solids, meshes and comparisons for the renderers' tests."""
+"""Solids, meshes and comparisons for tests of the renderers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from renderers import Rendering, TriangleMesh, VoxelGrid
 
 
 def chair(size: int = 64, leg: int = 1) -> torch.Tensor:
-    """``(D, D, D)`` solid without any symmetry: thin legs, one arm rest, a ball on one corner of the back."""
+    """Return a solid ``(D, D, D)`` without symmetry: thin legs, one arm rest, a ball on one corner of the back."""
     solid = torch.zeros(size, size, size)
     s = size / 64
 
@@ -30,7 +30,7 @@ def chair(size: int = 64, leg: int = 1) -> torch.Tensor:
 
 
 def blob(size: int = 64, seed: int = 0) -> torch.Tensor:
-    """``(D, D, D)`` lumpy solid with slanted surfaces everywhere."""
+    """Return a lumpy solid ``(D, D, D)`` with slanted surfaces."""
     generator = torch.Generator().manual_seed(seed)
     noise = torch.randn(1, 1, 5, 5, 5, generator=generator)
     noise = torch.nn.functional.interpolate(noise, size=(size,) * 3, mode="trilinear", align_corners=True)[0, 0]
@@ -46,7 +46,7 @@ def grids(*solids: torch.Tensor) -> VoxelGrid:
 def ball_mesh(
     batch: int = 1, rings: int = 48, radius: float = 0.6, centre: tuple[float, ...] = (0.2, 0.1, -0.15)
 ) -> TriangleMesh:
-    """Off-centre sphere; u runs with the azimuth, v from the north pole down; the texture is a smooth function of both."""
+    """Return an off-centre sphere. u follows the azimuth, v runs from the north pole down; the texture is smooth in both."""
     theta, phi = torch.meshgrid(
         torch.linspace(0, math.pi, rings + 1), torch.linspace(0, 2 * math.pi, 2 * rings + 1), indexing="ij"
     )
@@ -68,25 +68,25 @@ def ball_mesh(
 
 
 def ball_colour(u: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-    """``(3, ...)``; continuous where u wraps around."""
+    """Return the texture's colours ``(3, ...)``; periodic in u."""
     return torch.stack([0.5 + 0.4 * (2 * math.pi * u).sin(), v, 0.5 + 0.4 * (2 * math.pi * u).cos()])
 
 
-def overlap(a: torch.Tensor, b: torch.Tensor) -> float:
-    """Intersection over union of coverages, over the whole batch; no threshold, since half a pixel is a common coverage."""
+def coverage_iou(a: torch.Tensor, b: torch.Tensor) -> float:
+    """Return the IoU of coverages over the whole batch, without a threshold, since coverages of 1/2 are common."""
     return float(torch.minimum(a, b).sum() / torch.maximum(a, b).sum())
 
 
 def mean_difference(a: torch.Tensor, b: torch.Tensor) -> float:
-    """Mean absolute difference in steps of 1/255."""
+    """Return the mean absolute difference in units of 1/255."""
     return float((a - b).abs().mean() * 255)
 
 
 def both_opaque(a: Rendering, b: Rendering) -> torch.Tensor:
-    """``(B, 1, H, W)``: where both cover the whole pixel."""
+    """Return a mask ``(B, 1, H, W)`` of the pixels that both cover entirely."""
     return (a.alpha == 1) & (b.alpha == 1)
 
 
 def angles(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """``(B, 1, H, W)`` degrees between unit vectors."""
+    """Return the angles ``(B, 1, H, W)`` between unit vectors, in degrees."""
     return torch.rad2deg((a * b).sum(1, keepdim=True).clamp(-1, 1).acos())

@@ -1,8 +1,8 @@
-"""All renderers see the same world: one solid, one mesh, and each camera the same silhouette, depth and normals."""
+"""All renderers agree on silhouettes, depth and normals of the same scenes."""
 
 import pytest
 import torch
-from solids import angles, ball_mesh, blob, chair, grids, mean_difference, overlap
+from solids import angles, ball_mesh, blob, chair, coverage_iou, grids, mean_difference
 
 from renderers import (
     AbsorptionRenderer,
@@ -26,19 +26,19 @@ def views(n: int, fov: float | None, seed: int = 1) -> Camera:
 @pytest.mark.parametrize("fov", [None, 30.0])
 @pytest.mark.parametrize("backend", ["pyrender", "moderngl"])
 @pytest.mark.parametrize("volume", [AbsorptionRenderer, EmissionAbsorptionRenderer, VisualHullRenderer])
-def test_volumes_and_opengl_agree_about_a_solid(volume, backend, fov):
-    """As coverage, where every part is some voxels thick.
+def test_volume_renderers_agree_with_opengl(volume, backend, fov):
+    """Compare coverage, for solids that are several voxels thick everywhere.
 
-    Trilinear samples reach half a voxel beyond OpenGL's surface, and more samples or more density only find more of them:
-    a denser law draws a wider silhouette, not a sharper one.
+    Trilinear samples extend half a voxel beyond OpenGL's surface. More samples or a higher density therefore make the
+    silhouette wider, not sharper.
     """
     scene, camera = grids(chair(leg=3), blob(), blob(seed=5)), views(3, fov)
-    drawn = OpenGLRenderer(SIZE, backend=backend)(scene, camera)
-    assert overlap(drawn.alpha, volume(SIZE)(scene, camera).alpha) >= 0.97
+    opengl = OpenGLRenderer(SIZE, backend=backend)(scene, camera)
+    assert coverage_iou(opengl.alpha, volume(SIZE)(scene, camera).alpha) >= 0.97
 
 
-def bumpy(batch: int) -> TriangleMesh:
-    """A sheet with hills before hills (self-occlusion), seen from the front by most views."""
+def wavy_mesh(batch: int) -> TriangleMesh:
+    """Return a wavy grid mesh with self-occlusion, whose front most views see."""
     faces, uvs = grid_mesh(40)
     x, y = 2 * uvs[:, 0] - 1, 1 - 2 * uvs[:, 1]
     z = 0.15 * (4 * x + 1).sin() * (5 * y).cos()
@@ -50,13 +50,13 @@ def bumpy(batch: int) -> TriangleMesh:
 @pytest.mark.parametrize("fov", [None, 10.0, 40.0])
 @pytest.mark.parametrize("backend", ["pyrender", "moderngl"])
 @pytest.mark.parametrize("mesh", ["ball", "grid_mesh"])
-def test_the_soft_rasterizers_crisp_layer_is_opengls_image(mesh, backend, fov):
-    scene = ball_mesh(4) if mesh == "ball" else bumpy(4)
+def test_crisp_layer_of_the_soft_rasterizer_agrees_with_opengl(mesh, backend, fov):
+    scene = ball_mesh(4) if mesh == "ball" else wavy_mesh(4)
     camera = views(4, fov) if mesh == "ball" else Camera.orbit([2.0, 25.0, -35.0, 10.0], [1.0, 15.0, -20.0, 30.0], fov)
     gl = OpenGLRenderer(SIZE, backend=backend, lighting="unlit")(scene, camera)
     crisp = SoftRasterizer(SIZE, margin=0)(scene, camera)
-    decided = (gl.alpha - 0.5).abs() > 0.01  # two of OpenGL's four samples say nothing about the pixel's centre
-    assert overlap((gl.alpha > 0.5) * decided, crisp.alpha * decided) >= 0.99
+    decided = (gl.alpha - 0.5).abs() > 0.01  # two of OpenGL's four samples do not determine the pixel's centre
+    assert coverage_iou((gl.alpha > 0.5) * decided, crisp.alpha * decided) >= 0.99
     inner = (gl.alpha == 1) & (crisp.alpha == 1)
     assert (gl.depth - crisp.depth)[inner].abs().median() < 1e-3
     assert angles(gl.normals, crisp.normals)[inner].median() < 2
@@ -64,8 +64,8 @@ def test_the_soft_rasterizers_crisp_layer_is_opengls_image(mesh, backend, fov):
 
 
 @pytest.mark.parametrize("fov", [None, 30.0])
-def test_the_soft_layer_keeps_to_the_silhouette(fov):
-    """It fades over a margin of one pixel outside of the triangles, no farther."""
+def test_soft_layer_stays_within_the_margin_of_the_silhouette(fov):
+    """It fades out within a margin of one pixel outside the triangles."""
     scene, camera = ball_mesh(3), views(3, fov)
     crisp = SoftRasterizer(SIZE, margin=0)(scene, camera).alpha
     soft = SoftRasterizer(SIZE, margin=1)(scene, camera).alpha

@@ -1,4 +1,4 @@
-"""What any OpenGL backend must draw: closed forms, the rotated grid's silhouettes, an analytic ball."""
+"""Both OpenGL backends against closed forms, silhouettes of resampled grids, and an analytic ball."""
 
 import multiprocessing
 import os
@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from solids import angles, ball_colour, ball_mesh, blob, chair, grids, overlap
+from solids import angles, ball_colour, ball_mesh, blob, chair, coverage_iou, grids
 
 from renderers import Camera, InputError, Lighting, OpenGLRenderer, TriangleMesh, ViewDistribution, VoxelGrid
 from renderers.grid_sampling import resample
@@ -32,17 +32,17 @@ def views(n, fov=None, seed=0):
 
 @pytest.mark.parametrize("fov", [None, 40.0])
 @pytest.mark.parametrize("surface", ["marching_cubes", "cubes"])
-def test_silhouettes_are_those_of_the_rotated_grid(backend, fov, surface):
+def test_silhouettes_match_the_resampled_grid(backend, fov, surface):
     scene, camera = grids(chair(leg=4), blob(seed=1), blob(seed=2), chair(leg=3)), views(4, fov)
-    drawn = OpenGLRenderer(128, backend=backend, surface=surface)(scene, camera)
+    rendering = OpenGLRenderer(128, backend=backend, surface=surface)(scene, camera)
     rotated = (resample(scene.occupancy, camera, 256) > 0.5).float().amax(2)
     rotated = torch.nn.functional.avg_pool2d(rotated, 2)
-    # Cubes stick out of the surface that the grid's interpolation has.
-    assert overlap(drawn.alpha, rotated) > (0.97 if surface == "marching_cubes" else 0.93)
+    # Cubes extend beyond the surface of the interpolated grid.
+    assert coverage_iou(rendering.alpha, rotated) > (0.97 if surface == "marching_cubes" else 0.93)
 
 
-# A voxel in the lower left front of the grid, and where it goes: (azimuth, elevation) to (row, column, depth from 2).
-QUARTERS = [
+# (azimuth, elevation) and the position (x, y, z) in the camera frame of a voxel in the grid's lower left front corner.
+QUARTER_TURNS = [
     ((0, 0), (-0.4375, -0.4375, 0.4375)),
     ((90, 0), (-0.4375, -0.4375, -0.4375)),
     ((180, 0), (0.4375, -0.4375, -0.4375)),
@@ -52,23 +52,23 @@ QUARTERS = [
 ]
 
 
-@pytest.mark.parametrize(("angle", "place"), QUARTERS)
+@pytest.mark.parametrize(("angle", "position"), QUARTER_TURNS)
 @pytest.mark.parametrize("surface", ["marching_cubes", "cubes"])
-def test_quarter_turns_send_a_voxel_where_it_should_go(backend, surface, angle, place):
+def test_quarter_turns_move_a_voxel_to_the_expected_position(backend, surface, angle, position):
     solid = torch.zeros(8, 8, 8)
     solid[7, 0, 0] = 1  # z front, y low, x left
     out = OpenGLRenderer(64, backend=backend, surface=surface)(grids(solid), Camera.orbit(*angle))
     weight = out.alpha[0, 0] / out.alpha.sum()
     axis = (torch.arange(64) + 0.5) / 32 - 1
-    assert (weight * axis).sum() == pytest.approx(place[0], abs=0.01)
-    assert -(weight * axis[:, None]).sum() == pytest.approx(place[1], abs=0.01)
-    tip = 2 - place[2] - 1 / 16
+    assert (weight * axis).sum() == pytest.approx(position[0], abs=0.01)
+    assert -(weight * axis[:, None]).sum() == pytest.approx(position[1], abs=0.01)
+    tip = 2 - position[2] - 1 / 16
     assert tip - 1e-3 <= out.depth.min() <= tip + (0.04 if surface == "marching_cubes" else 1e-3)
-    # Seen straight on: a square of 1/8, or the octahedron's square standing on a corner.
+    # Seen along an axis: a square of side 1/8, or the octahedron's square on its corner.
     assert out.alpha.sum() == pytest.approx(16 if surface == "cubes" else 8, abs=1)
 
 
-def test_empty_and_full_volumes_are_ordinary(backend):
+def test_empty_and_full_volumes(backend):
     scene = grids(torch.zeros(16, 16, 16), torch.ones(16, 16, 16), torch.zeros(16, 16, 16))
     out = OpenGLRenderer(32, backend=backend)(scene, Camera.orbit([0.0, 0.0, 30.0], 0.0))
     assert out.alpha[[0, 2]].sum() == 0
@@ -77,13 +77,12 @@ def test_empty_and_full_volumes_are_ordinary(backend):
     inner = out.normals[1, :, 12:20, 12:20]
     assert torch.allclose(inner, torch.tensor([0.0, 0.0, 1.0])[:, None, None], atol=0.01)
     assert out.depth[1, 0, 16, 16] == pytest.approx(1.5, abs=1e-3)
-    nothing = OpenGLRenderer(32, backend=backend)(scene.__class__(scene.occupancy[:1]), Camera.orbit(0.0, 0.0))
-    assert nothing.image.abs().max() == 0
+    empty = OpenGLRenderer(32, backend=backend)(scene.__class__(scene.occupancy[:1]), Camera.orbit(0.0, 0.0))
+    assert empty.image.abs().max() == 0
 
 
-def test_alone_as_in_a_batch_bigger_than_a_sheet(backend, monkeypatch):
-    monkeypatch.setattr("renderers.opengl.atlas.MAX_SHEET", 64)
-    monkeypatch.setattr("renderers.opengl.moderngl_backend.MAX_SHEET", 64)
+def test_items_of_a_batch_larger_than_an_atlas_equal_single_renders(backend, monkeypatch):
+    monkeypatch.setattr("renderers.opengl.atlas.MAX_ATLAS", 64)
     solids = [chair(32, leg=2), blob(32), torch.zeros(32, 32, 32), blob(32, 3), chair(32, leg=3)]
     camera, renderer = views(5), OpenGLRenderer(32, backend=backend)
     together = renderer(grids(*solids), camera)
@@ -93,8 +92,8 @@ def test_alone_as_in_a_batch_bigger_than_a_sheet(backend, monkeypatch):
         assert torch.allclose(alone.alpha[0], together.alpha[i])
 
 
-def test_many_grids(backend):
-    solids = [blob(32, seed) for seed in range(70)]  # more than fit one 3D texture
+def test_batches_larger_than_a_3d_texture(backend):
+    solids = [blob(32, seed) for seed in range(70)]
     camera, renderer = views(70), OpenGLRenderer(32, backend=backend, geometry=False)
     together = renderer(grids(*solids), camera)
     last = renderer(grids(solids[-1]), camera[69:])
@@ -102,7 +101,7 @@ def test_many_grids(backend):
     assert torch.allclose(together.image[-1], last.image[0], atol=1e-5)
 
 
-def test_threshold_background_and_unlit(backend):
+def test_threshold_background_and_unlit_color(backend):
     solid = blob(32) * 0.3
     camera, background = Camera.orbit(20.0, 10.0), torch.rand(1, 1, 32, 32)
     assert OpenGLRenderer(32, backend=backend)(grids(solid), camera).alpha.sum() == 0
@@ -113,7 +112,7 @@ def test_threshold_background_and_unlit(backend):
     )
 
 
-def test_light_comes_from_where_it_should(backend):
+def test_light_direction(backend):
     solid = torch.zeros(16, 16, 16)
     solid[4:12, 4:12, 4:12] = 1
     lit = Lighting(ambient=0.0, directions=((1.0, 0.0, 0.0),), intensities=(1.0,))
@@ -123,8 +122,8 @@ def test_light_comes_from_where_it_should(backend):
     assert right == pytest.approx(2**-0.5, abs=0.01)
 
 
-def ball_seen(camera, size, radius=0.6, centre=(0.2, 0.1, -0.15)):
-    """Alpha, normals, depth and colour of the ball of ``ball_mesh`` by solving for each pixel's ray."""
+def analytic_ball(camera, size, radius=0.6, centre=(0.2, 0.1, -0.15)):
+    """Return the mask, normals, depth and colour of the ball of ``ball_mesh``, by intersecting each pixel's ray."""
     axis = (torch.arange(size) + 0.5) / size * 2 - 1
     x, y = axis.expand(size, size), -axis[:, None].expand(size, size)
     e = camera.half_extent
@@ -147,20 +146,20 @@ def ball_seen(camera, size, radius=0.6, centre=(0.2, 0.1, -0.15)):
 
 
 @pytest.mark.parametrize("fov", [None, 10.0, 60.0])
-def test_a_textured_ball_is_that_of_its_equation(backend, fov):
+def test_textured_ball_matches_its_equation(backend, fov):
     camera = Camera.orbit([30.0, 200.0], [20.0, -35.0], fov=fov)
     out = OpenGLRenderer(128, lighting="unlit", backend=backend)(ball_mesh(2), camera)
     for i in range(2):
-        hit, normal, depth, colour = ball_seen(camera[i : i + 1], 128)
+        hit, normal, depth, colour = analytic_ball(camera[i : i + 1], 128)
         inner = (out.alpha[i, 0] == 1) & hit & (normal[2] > 0.3)
-        fine = ball_seen(camera[i : i + 1], 512)[0].float()
-        assert overlap(out.alpha[i, 0], torch.nn.functional.avg_pool2d(fine[None], 4)[0]) > 0.99
+        fine = analytic_ball(camera[i : i + 1], 512)[0].float()
+        assert coverage_iou(out.alpha[i, 0], torch.nn.functional.avg_pool2d(fine[None], 4)[0]) > 0.99
         assert (out.depth[i, 0] - depth)[inner].abs().median() < 1e-3
         assert angles(out.normals[i : i + 1], normal[None])[0, 0][inner].median() < 0.5
         assert (out.image[i] - colour).abs().mean(0)[inner].median() < 0.01
 
 
-def test_a_mesh_is_seen_from_both_sides_and_lit_toward_the_viewer(backend):
+def test_both_sides_of_a_mesh_are_rendered_and_lit(backend):
     square = torch.tensor([[[-0.4, -0.3, 0.0], [0.6, -0.3, 0.0], [0.6, 0.1, 0.0], [-0.4, 0.1, 0.0]]])
     mesh = TriangleMesh(square.expand(2, -1, -1), torch.tensor([[0, 1, 2], [0, 2, 3]]))
     out = OpenGLRenderer(64, backend=backend)(mesh, Camera.orbit([0.0, 180.0], 0.0))
@@ -173,7 +172,7 @@ def test_a_mesh_is_seen_from_both_sides_and_lit_toward_the_viewer(backend):
     assert (rows.min(), rows.max()) == (29, 40)  # y from 0.1 down to -0.3
 
 
-def test_vertex_colours_and_grey_textures(backend):
+def test_vertex_colors_and_grey_textures(backend):
     ball = ball_mesh(1)
     camera = Camera.orbit(30.0, 20.0)
     colored = TriangleMesh(ball.vertices, ball.faces, colors=ball.vertices.clamp(-1, 1) / 2 + 0.5)
@@ -186,12 +185,13 @@ def test_vertex_colours_and_grey_textures(backend):
 
 
 def _frame_points(depth):
+    """Return (x, y, depth) of the pixels of a 64² depth image."""
     axis = (torch.arange(64) + 0.5) / 32 - 1
     points = torch.stack([axis.expand(64, 64), -axis[:, None].expand(64, 64), depth], -1)
     return points.reshape(-1, 3).nan_to_num(posinf=0.0)
 
 
-def test_what_sticks_out_of_a_frame_stays_out_of_the_next(backend):
+def test_oversized_items_do_not_cover_their_neighbours(backend):
     ball = ball_mesh(3, radius=0.9, centre=(0.7, 0.0, 0.0))
     out = OpenGLRenderer(32, backend=backend)(ball, Camera.orbit([0.0, 90.0, 180.0], 0.0))
     assert out.alpha[0, 0, :, 0].max() == 0
@@ -200,15 +200,15 @@ def test_what_sticks_out_of_a_frame_stays_out_of_the_next(backend):
 
 
 @pytest.mark.parametrize(
-    ("options", "word"),
+    ("options", "name"),
     [({"backend": "metal"}, "backend"), ({"surface": "smooth"}, "surface"), ({"lighting": "dark"}, "lighting")],
 )
-def test_options_are_checked(options, word):
-    with pytest.raises(Exception, match=word):
+def test_invalid_options_raise(options, name):
+    with pytest.raises(Exception, match=name):
         OpenGLRenderer(16, **options)
 
 
-def test_bad_meshes_are_refused(backend):
+def test_invalid_meshes_raise(backend):
     renderer, camera = OpenGLRenderer(16, backend=backend), Camera.orbit(0.0, 0.0)
     points, face = torch.zeros(1, 3, 3), torch.tensor([[0, 1, 2]])
     with pytest.raises(ValueError, match="index 3 vertices, got 0 to 3"):
@@ -219,18 +219,18 @@ def test_bad_meshes_are_refused(backend):
         renderer(TriangleMesh(points, face, texture=torch.zeros(1, 3, 4, 4)), camera)
     with pytest.raises(ValueError, match="1 or 3 channels"):
         renderer(TriangleMesh(points, face, torch.zeros(3, 2), torch.zeros(1, 4, 4, 4)), camera)
-    assert renderer(TriangleMesh(points, face), camera).alpha.sum() == 0  # a degenerate triangle is nothing
+    assert renderer(TriangleMesh(points, face), camera).alpha.sum() == 0  # a degenerate triangle is not visible
 
 
 def test_golden_image():
-    """pyrender's image of a chair. To renew it: delete the file, run the test, look at the new one."""
+    """pyrender's image of a chair. To update it, delete the file, run the test and inspect the new file."""
     scene, camera = grids(chair(), chair(leg=3)), Camera.orbit([35.0, 250.0], [25.0, -20.0])
     image = OpenGLRenderer(128)(scene, camera).image
     pixels = (torch.cat(list(image[:, 0]), 1) * 255).round().byte().numpy()
     if not GOLDEN.exists():
         GOLDEN.parent.mkdir(exist_ok=True)
         Image.fromarray(pixels).save(GOLDEN)
-        pytest.fail(f"wrote {GOLDEN}: look at it, then run again")
+        pytest.fail(f"wrote {GOLDEN}: inspect it, then run the test again")
     golden = np.asarray(Image.open(GOLDEN))
     different = int((np.abs(pixels.astype(int) - golden) > 1).sum())
     assert different <= 30, f"{different} pixels differ"
@@ -238,7 +238,7 @@ def test_golden_image():
 
 @pytest.mark.skipif(not hasattr(multiprocessing, "get_context"), reason="no fork")
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*")
-def test_a_fork_after_use_is_refused(backend):
+def test_rendering_in_a_fork_after_use_raises(backend):
     scene, camera = grids(blob(16)), Camera.orbit(0.0, 0.0)
     renderer = OpenGLRenderer(16, backend=backend)
     renderer(scene, camera)
@@ -248,7 +248,7 @@ def test_a_fork_after_use_is_refused(backend):
     def child():
         try:
             renderer(scene, camera)
-            answer.put("drew")
+            answer.put("rendered")
         except RuntimeError as error:
             answer.put(str(error))
 
@@ -259,16 +259,16 @@ def test_a_fork_after_use_is_refused(backend):
     assert "forked after OpenGL" in answer.get()
 
 
-def test_no_driver_is_told_in_a_sentence(backend, tmp_path):
+def test_missing_driver_is_an_input_error(backend, tmp_path):
     code = f"""
 import torch
 from renderers import *
 try:
     OpenGLRenderer(8, backend={backend!r})(VoxelGrid(torch.ones(1, 1, 8, 8, 8)), Camera.orbit(0., 0.))
 except InputError as error:
-    print("told:", error)
+    print("error:", error)
 """
-    # A loader that knows no vendor has no device.
+    # Without vendor files, EGL's loader finds no device.
     run = subprocess.run(
         [sys.executable, "-c", code],
         capture_output=True,
@@ -281,7 +281,7 @@ except InputError as error:
         cwd=Path(__file__).parents[2],
         timeout=120,
     )
-    assert "told: OpenGL does not work on this machine" in run.stdout, run.stderr
+    assert "error: OpenGL does not work on this machine" in run.stdout, run.stderr
     assert "apt-get install" in run.stdout
 
 
@@ -307,19 +307,19 @@ def test_device_choice(monkeypatch):
         ({"SLURM_LOCALID": "0"}, 2),
         ({"SLURM_LOCALID": "1"}, 3),
         ({"SLURM_LOCALID": "5"}, 3),  # more ranks than devices share them
-        ({"LOCAL_RANK": "1", "SLURM_LOCALID": "0"}, 3),  # started within a job, not by srun
+        ({"LOCAL_RANK": "1", "SLURM_LOCALID": "0"}, 3),  # torchrun inside a job: LOCAL_RANK wins
         ({"SLURM_LOCALID": ""}, None),
     ],
 )
-def test_ranks_draw_on_the_devices_in_cudas_order(monkeypatch, environment, index):
+def test_ranks_use_devices_in_cudas_order(monkeypatch, environment, index):
     monkeypatch.setattr("os.environ", dict(environment))
-    # EGL lists CUDA's second device as 3, its first as 2; 0 and 1 are no NVIDIA devices.
+    # CUDA's devices 0 and 1 are EGL's 2 and 3; EGL's 0 and 1 are not NVIDIA devices.
     monkeypatch.setattr("renderers.opengl.egl.cuda_egl_devices", lambda: [2, 3])
     assert choose_device.__wrapped__() == index
-    assert os.environ.get("EGL_DEVICE_ID") == (None if index is None else str(index))  # where pyrender looks
+    assert os.environ.get("EGL_DEVICE_ID") == (None if index is None else str(index))  # pyrender reads it
 
 
-def test_other_scenes_are_refused(backend):
+def test_other_scenes_raise(backend):
     with pytest.raises(Exception, match="VoxelGrid"):
         OpenGLRenderer(16, backend=backend)(torch.zeros(1), Camera.orbit(0.0, 0.0))
     assert VoxelGrid in OpenGLRenderer.accepts

@@ -1,1 +1,1 @@
-"""Draws voxel grids in a fragment shader by casting rays through them, without triangles."""
+"""Renders voxel grids by casting rays through them in a fragment shader, without triangles."""

@@ -1,8 +1,8 @@
-"""Marching cubes without triangles: a cell of a binary grid as an AND or OR of at most three half-spaces.
+"""Marching cubes without triangles: each cell of a binary grid as an AND or OR of at most three half-spaces.
 
-A cell joins eight voxel centres. Where they disagree, marching cubes at level 0.5 cuts the cell by polygons through the
-midpoints of its edges, and for a binary grid nearly all 254 cases are exactly such a combination of planes. A ray then
-meets the surface after three dot products, which a shader does some five times faster than it can test the triangles.
+A cell joins eight voxel centres. If they differ, marching cubes at level 0.5 cuts the cell by polygons through the midpoints
+of its edges. For a binary grid nearly all of the 254 cases are exactly such a combination of planes. A shader intersects a
+ray with three planes about five times as fast as with the triangles.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from jaxtyping import Float32, UInt32
 Plane = tuple[int, int, int, int]  # (nx, ny, nz, d): 2 n·p <= d for p in the unit cell
 
 # One case of each class under the cube's 24 rotations. Bit b of a case is the corner (b & 1, b >> 1 & 1, b >> 2 & 1) in
-# (x, y, z). 25 and 61 (an edge and a corner across an ambiguous face) and the twisted hexagons 27, 29, 30 and 105 are the
-# closest of their kind, not exact; tests state how close.
+# (x, y, z). The cases of INEXACT are only approximated: 25 and 61 (an edge and a corner across an ambiguous face) and the
+# twisted hexagons 27, 29, 30 and 105. Tests bound the error.
 CASES: dict[int, tuple[str, tuple[Plane, ...]]] = {
     1: ("and", ((1, 1, 1, 1),)),
     3: ("and", ((0, 1, 1, 1),)),
@@ -48,63 +48,63 @@ EVERYWHERE: Plane = (0, 0, 0, 1)
 
 @lru_cache(maxsize=1)
 def cell_planes() -> dict[int, tuple[str, tuple[Plane, ...]]]:
-    """The solid part of each of the 256 cells: ``"and"`` or ``"or"`` of half-spaces ``2 n·p <= d`` of the unit cell."""
-    return {code: (how, planes) for code, (_, how, planes) in _turned_cases().items()}
+    """Return the solid part of each of the 256 codes: ``"and"`` or ``"or"`` of half-spaces ``2 n·p <= d``."""
+    return {code: (operator, planes) for code, (_, operator, planes) in _rotated_cases().items()}
 
 
 @lru_cache(maxsize=1)
-def _turned_cases() -> dict[int, tuple[int, str, tuple[Plane, ...]]]:
-    """Of each of the 256 cells the case that it is a rotation of, and what that is then."""
+def _rotated_cases() -> dict[int, tuple[int, str, tuple[Plane, ...]]]:
+    """Return, for each of the 256 codes, the case that it is a rotation of, the operator, and the rotated planes."""
     corners = np.array([[b & 1, b >> 1 & 1, b >> 2 & 1] for b in range(8)])
     cells: dict[int, tuple[int, str, tuple[Plane, ...]]] = {0: (0, "and", (NOWHERE,)), 255: (255, "and", (EVERYWHERE,))}
     for order, signs in product(permutations(range(3)), product((1, -1), repeat=3)):
-        turn = np.eye(3, dtype=int)[list(order)] * np.array(signs)[:, None]
-        if round(np.linalg.det(turn)) != 1:
+        rotation = np.eye(3, dtype=int)[list(order)] * np.array(signs)[:, None]
+        if round(np.linalg.det(rotation)) != 1:
             continue
-        moved = ((2 * corners - 1) @ turn.T + 1) // 2
-        bits = moved @ (1, 2, 4)
-        for case, (how, planes) in CASES.items():
+        rotated = ((2 * corners - 1) @ rotation.T + 1) // 2
+        bits = rotated @ (1, 2, 4)
+        for case, (operator, planes) in CASES.items():
             code = sum(1 << int(bits[b]) for b in range(8) if case >> b & 1)
             if code not in cells:
-                cells[code] = case, how, tuple(_turned(plane, turn) for plane in planes)
+                cells[code] = case, operator, tuple(_rotate(plane, rotation) for plane in planes)
     return cells
 
 
-def _turned(plane: Plane, turn: np.ndarray) -> Plane:
-    """The plane after a rotation about the cell's centre."""
-    normal = turn @ plane[:3]
+def _rotate(plane: Plane, rotation: np.ndarray) -> Plane:
+    """Rotate a plane about the cell's centre."""
+    normal = rotation @ plane[:3]
     d = plane[3] + int(normal.sum()) - sum(plane[:3])
     return int(normal[0]), int(normal[1]), int(normal[2]), d
 
 
 @lru_cache(maxsize=1)
 def packed_cells() -> UInt32[np.ndarray, "256 4"]:
-    """:func:`cell_planes` for the shader: three planes and 1 for an OR.
+    """Return :func:`cell_planes` packed for the shader: three planes, and 1 for an OR.
 
-    An OR is stored as the AND of the half-spaces' complements, its empty part, so the shader always intersects. A plane is
-    ``nx + 2 | (ny + 2) << 3 | (nz + 2) << 6 | (d + 16) << 9 | n² << 14``.
+    An OR is stored as the AND of the complements of its half-spaces, which is its empty part, so that the shader always
+    intersects. A plane is ``nx + 2 | (ny + 2) << 3 | (nz + 2) << 6 | (d + 16) << 9 | n² << 14``.
     """
     table = np.zeros((256, 4), np.uint32)
-    for code, (how, planes) in cell_planes().items():
-        sign = -1 if how == "or" else 1
+    for code, (operator, planes) in cell_planes().items():
+        sign = -1 if operator == "or" else 1
         for i in range(3):
             nx, ny, nz, d = (sign * v for v in planes[i]) if i < len(planes) else EVERYWHERE
             squared = nx * nx + ny * ny + nz * nz
             table[code, i] = nx + 2 | (ny + 2) << 3 | (nz + 2) << 6 | (d + 16) << 9 | squared << 14
-        table[code, 3] = how == "or"
+        table[code, 3] = operator == "or"
     return table
 
 
 @lru_cache(maxsize=2)
 def outward_normals(cubes: bool) -> Float32[np.ndarray, "256 6 3"]:
-    """Unit normals that the surface in a cell of each code can have; zeros are none.
+    """Return the unit normals of the surface in a cell of each code, padded with zeros.
 
-    Those of marching cubes' planes, or of ``cubes``, whose faces cut a cell through its middle. A cell that is not exactly
-    its planes may be open toward a neighbour, so it has all directions.
+    The normals are those of the planes, or with ``cubes`` of the faces that cut a cell through its middle. The surface of
+    an approximated cell need not be closed toward its neighbours, so it gets all axis directions.
     """
     table = np.zeros((256, 6, 3), np.float32)
     axes = np.concatenate([np.eye(3), -np.eye(3)])
-    for code, (case, _, planes) in _turned_cases().items():
+    for code, (case, _, planes) in _rotated_cases().items():
         if code in (0, 255):
             continue
         bits = np.array([code >> b & 1 for b in range(8)]).reshape(2, 2, 2)  # z, y, x
@@ -121,21 +121,24 @@ def outward_normals(cubes: bool) -> Float32[np.ndarray, "256 6 3"]:
 
 @lru_cache(maxsize=2)
 def surface_points(cubes: bool) -> tuple[Float32[np.ndarray, "20 3"], Float32[np.ndarray, "20 256"]]:
-    """Corners and midpoints of the unit cell's edges; and 0 where one is among those around a code's surface, inf elsewhere.
+    """Return points whose convex hull contains the surface of each code.
 
-    Surface lies within the convex hull of the midpoints of the edges that it cuts. Of ``cubes``, and of cells that are not
-    exactly their planes, it is anywhere.
+    They are the midpoints of the edges that the surface cuts; with ``cubes``, and for approximated cells, also all
+    corners.
+
+    Returns:
+        The corners and edge midpoints of the unit cell, and an array with 0 for points of a code and inf for others.
     """
     corners = np.array([[b & 1, b >> 1 & 1, b >> 2 & 1] for b in range(8)])
     edges = [(a, b) for a in range(8) for b in range(a) if (a ^ b).bit_count() == 1]
     points = np.concatenate([corners, [(corners[a] + corners[b]) / 2 for a, b in edges]]).astype(np.float32)
-    apart = np.full((len(points), 256), np.inf, np.float32)
-    for code, (case, _, _) in _turned_cases().items():
+    distances = np.full((len(points), 256), np.inf, np.float32)
+    for code, (case, _, _) in _rotated_cases().items():
         if code in (0, 255):
             continue
         if cubes or case in INEXACT:
-            apart[:8, code] = 0
+            distances[:8, code] = 0
         for e, (a, b) in enumerate(edges):
             if (code >> a & 1) != (code >> b & 1):
-                apart[8 + e, code] = 0
-    return points, apart
+                distances[8 + e, code] = 0
+    return points, distances
