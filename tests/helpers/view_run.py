@@ -1,4 +1,4 @@
-"""``view`` in a process of its own, on runs too small to have learnt anything."""
+"""Start ``view`` in a subprocess, on small untrained runs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from lightning_modules import MeshGANModule
 from networks import MeshGenerator, StyleGANDiscriminator
 from renderers import SoftRasterizer, ViewDistribution
 
-MESHGAN = {  # of meshgan() in a config.yaml
+MESHGAN = {  # config of meshgan()
     "class_path": "lightning_modules.MeshGANModule",
     "init_args": {
         "generator": {
@@ -55,7 +55,7 @@ def meshgan() -> MeshGANModule:
 
 
 def write_run(folder: Path, module: LightningModule, model: dict) -> Path:
-    """A run that was stopped before its first step."""
+    """Write a run directory with a checkpoint of the untrained module."""
     folder.mkdir(parents=True)
     (folder / "config.yaml").write_text(yaml.safe_dump({"seed_everything": 3, "model": model}))
     (folder / "run.json").write_text(json.dumps({"status": "finished"}))
@@ -67,7 +67,7 @@ def write_run(folder: Path, module: LightningModule, model: dict) -> Path:
 
 @contextmanager
 def viewing(run: Path, environment: dict[str, str], *options: str) -> Iterator[tuple[str, subprocess.Popen]]:
-    """The page's address, and the process."""
+    """Start ``view``; yield the URL of the page and the process."""
     command = [sys.executable, "-m", "trainer", "view", "--run_dir", str(run), "--port", "0", *options]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     with subprocess.Popen(command, env=environment, cwd=run, **pipes) as process:

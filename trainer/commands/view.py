@@ -1,11 +1,8 @@
-"""``view``: a page on this machine that shows and turns what a checkpoint generates."""
-
-from __future__ import annotations
+"""``view``: serve a local page with an interactive 3D viewer of a checkpoint's samples."""
 
 import threading
 
 from trainer.cli import arguments
-from trainer.cli.command_parser import parse
 from trainer.runs.loading import load_generator
 from trainer.viewer.handlers import RunViewer
 from trainer.viewer.server import ViewServer
@@ -13,22 +10,25 @@ from utils.signals import Signals, Stopped
 
 
 def main(argv: list[str]) -> int:
-    """Serve the page until a signal comes; returns its exit status, 130 for Ctrl-C.
+    """Serve the page until a signal; return its exit status, 130 for Ctrl-C.
 
     Raises:
-        InputError: options or a run that cannot be used, or an address that cannot be had.
+        InputError: Invalid options, a run that cannot be loaded, or an address that is not available.
     """
-    options = parse(arguments.view(), argv)
-    if options is None:
-        return 0
+    options = arguments.view().parse_args(argv)
     with Signals() as signals:
         try:
-            with ViewServer(options.host, options.port) as server:  # first, since a taken port is told at once
+            with ViewServer(
+                options.host, options.port
+            ) as server:  # before loading the run, so that a used port fails fast
                 viewer = RunViewer(load_generator(options.run_dir, options.ckpt_path))
-                server.answers = viewer.answers
+                server.handlers = viewer.handlers
                 threading.Thread(target=server.serve_forever, daemon=True).start()
                 try:
-                    print(f"{viewer.run.name}, {viewer.module.kimg:g} kimg: {server.url}  (Ctrl-C ends it)", flush=True)
+                    print(
+                        f"{viewer.run.name}, {viewer.run.module.kimg:g} kimg: {server.url}  (Ctrl-C to stop)",
+                        flush=True,
+                    )
                     server.work()
                 finally:
                     server.shutdown()

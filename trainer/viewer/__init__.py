@@ -1,1 +1,1 @@
-"""The local page of ``view``: what it asks (``query``), what answers (``shapes``), how it gets there (``server``)."""
+"""The local page of ``view``: query parameters (``params``), request handlers (``handlers``), HTTP server (``server``)."""

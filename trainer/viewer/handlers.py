@@ -1,4 +1,4 @@
-"""A run's shapes as the page of ``view`` asks for them: as GLB, and as images by any renderer."""
+"""Request handlers of ``view``: a run's shapes as GLB, and images of them by any renderer."""
 
 from __future__ import annotations
 
@@ -33,27 +33,28 @@ from renderers import (
 )
 from trainer.export.samples import Sample
 from trainer.runs.loading import LoadedRun
-from trainer.viewer.params import Query
+from trainer.viewer.params import QueryParameters
 from visualization.mesh_io import write_surface
 from visualization.paper_figures.options import slerp
 
-SMALLEST, LARGEST = 16, 512  # images that are asked for, in pixels
-KEPT = 32  # scenes in memory
+MIN_SIZE, MAX_SIZE = 16, 512  # of requested images, in pixels
+CACHED_SHAPES = 32
 KINDS = ("image", "normals", "texture", "background")
 
-Answer = Callable[[dict[str, str]], bytes]
+RequestHandler = Callable[[dict[str, str]], bytes]
 
 
 @dataclass(frozen=True)
-class Choice:
-    """Which shape.
+class ShapeSelection:
+    """A sample, or an interpolation between two samples.
 
     Args:
-        seed: of the samples.
-        a: number of a sample.
-        b: number of another.
-        mix: 0 is a, 1 is b; between them voxels' latents go along a great circle, MeshGAN's along a line, as in ``figures``.
-        truncation: psi of MeshGAN's styles; other latents are multiplied by it.
+        seed: Seed of the samples.
+        a: Number of the first sample.
+        b: Number of the second sample.
+        mix: Position between them, 0 is ``a`` and 1 is ``b``. Latents of voxels are interpolated along a great circle,
+            those of MeshGAN along a line, as in ``figures``.
+        truncation: Psi of MeshGAN's styles; other latents are multiplied by it.
     """
 
     seed: int
@@ -63,195 +64,196 @@ class Choice:
     truncation: float
 
 
-class Shown(NamedTuple):
-    """A shape, a batch of one; of MeshGAN what stands behind it and what that is cropped from."""
+class GeneratedShape(NamedTuple):
+    """A generated shape (a batch of one); for MeshGAN also its background and the image that it is cropped from."""
 
     scene: VoxelGrid | TriangleMesh
     background: Float[Tensor, "1 3 N N"] | None = None
     full_background: Float[Tensor, "1 3 M M"] | None = None
 
 
-class Way(NamedTuple):
-    """A way to draw.
+class RendererChoice(NamedTuple):
+    """A renderer that the page offers.
 
     Args:
-        label: what it is called.
-        renderer: draws.
-        fixed: whether its size is its own, as a network's is.
-        plain: without texture.
+        label: Its name on the page.
+        renderer: The renderer.
+        fixed_size: Whether it has a fixed image size, as a network does.
+        untextured: Whether to render the shape without its texture.
     """
 
     label: str
     renderer: Renderer
-    fixed: bool = False
-    plain: bool = False
+    fixed_size: bool = False
+    untextured: bool = False
 
     @property
-    def normals(self) -> bool:
-        """Whether it gives normals too."""
+    def has_normals(self) -> bool:
         return isinstance(self.renderer, OpenGLRenderer | SoftRasterizer)
 
 
 class RunViewer:
-    """Answers for one run. It may draw by OpenGL, so it is for one thread alone.
+    """Handle requests for one run. Handlers may use OpenGL, so all must be called in the same thread.
 
     Args:
-        run: whose generator makes voxels or meshes.
+        run: A run whose generator makes voxels or meshes.
 
     Raises:
-        InputError: a run without shapes.
+        InputError: The run generates images.
     """
 
     def __init__(self, run: LoadedRun) -> None:
         module = run.module
         if not isinstance(module, VoxelGenerativeModule | MeshGANModule):
             raise InputError(
-                f"{run.folder.path} is a run of {type(module).__name__}, which generates images, and view turns shapes; "
-                "predict and figures show its images"
+                f"{run.folder.path} is a run of {type(module).__name__}, which generates images, and view shows shapes; use "
+                "predict or figures"
             )
         self.run, self.module, self.seed = run, module, module.sample_seed
-        self.voxels = isinstance(module, VoxelGenerativeModule)
-        self.ways = _voxel_ways(module) if self.voxels else _mesh_ways(module)
-        self._shown = lru_cache(maxsize=KEPT)(self._generate)
+        self.renderers = _renderers(module)
+        self._shape = lru_cache(maxsize=CACHED_SHAPES)(self._generate)
 
     @property
-    def answers(self) -> dict[str, tuple[str, Answer]]:
-        """By address the type of content and what gives it; each raises InputError for parameters that do not fit."""
+    def handlers(self) -> dict[str, tuple[str, RequestHandler]]:
+        """Content type and handler by path. Handlers raise InputError for invalid parameters."""
         return {
             "/about.json": ("application/json", self.about),
             "/shape.glb": ("model/gltf-binary", self.shape),
             "/image.png": ("image/png", self.image),
         }
 
-    def about(self, given: dict[str, str]) -> bytes:
-        """What the page has to know of the run, as JSON."""
-        Query(given).end()
+    def about(self, values: dict[str, str]) -> bytes:
+        """Return the facts about the run that the page needs, as JSON."""
+        QueryParameters(values).finish()
+        renderers = {name: {"label": r.label, "normals": r.has_normals} for name, r in self.renderers.items()}
         facts = {
             "name": self.run.name,
             "method": type(self.module).__name__.removesuffix("Module"),
             "checkpoint": self.run.checkpoint.name,
             "kimg": self.module.kimg,
-            "shape": "voxels" if self.voxels else "mesh",
+            "shape": "mesh" if isinstance(self.module, MeshGANModule) else "voxels",
             "seed": self.seed,
-            "truncation": self._usual_truncation,
-            "threshold": self._usual_threshold,
+            "truncation": self._default_truncation,
+            "threshold": None if isinstance(self.module, MeshGANModule) else self.module.threshold,
             "fov": self.module.views.fov,
-            "renderers": {name: {"label": way.label, "normals": way.normals} for name, way in self.ways.items()},
+            "renderers": renderers,
         }
         return json.dumps(facts).encode()
 
-    def shape(self, given: dict[str, str]) -> bytes:
-        """The surface as GLB, the file that ``export`` writes; ``surface=plain`` leaves out a mesh's texture."""
-        query = Query(given)
-        choice, threshold = self._choice(query)
-        plain = query.word("surface", ("whole", "plain")) == "plain"
-        query.end()
-        scene = self._shown(choice).scene
+    def shape(self, values: dict[str, str]) -> bytes:
+        """Return the surface as GLB, as ``export`` writes it; ``texture=off`` removes a mesh's texture."""
+        query = QueryParameters(values)
+        selection, threshold = self._selection(query)
+        textured = query.choice("texture", ("on", "off")) == "on"
+        query.finish()
+        scene = self._shape(selection).scene
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "shape.glb"
-            if plain and isinstance(scene, TriangleMesh):
+            if isinstance(scene, TriangleMesh) and not textured:
                 write_surface(path, scene.vertices[0].cpu().numpy(), scene.faces.cpu().numpy())
             else:
-                sample = Sample(choice.a, scene, self.module.renderer, self.module.views.fov, threshold)
+                sample = Sample(selection.a, scene, self.module.renderer, self.module.views.fov, threshold)
                 sample.write(path, ("glb",))
             return path.read_bytes()
 
-    def image(self, given: dict[str, str]) -> bytes:
-        """PNG: the shape from one view (``azimuth``, ``elevation`` in degrees), its normal map, texture or background."""
-        query = Query(given)
-        choice, threshold = self._choice(query)
-        kind = query.word("kind", KINDS)
-        way = self.ways[query.word("renderer", tuple(self.ways))]
-        size = query.whole("size", 256, SMALLEST, LARGEST)
+    def image(self, values: dict[str, str]) -> bytes:
+        """Return a PNG: a render of the shape, its normal map, its texture or its background.
+
+        ``azimuth`` and ``elevation`` are in degrees. ``background=generated`` renders MeshGAN's background.
+        """
+        query = QueryParameters(values)
+        selection, threshold = self._selection(query)
+        kind = query.choice("kind", KINDS)
+        renderer = self.renderers[query.choice("renderer", tuple(self.renderers))]
+        size = query.integer("size", 256, MIN_SIZE, MAX_SIZE)
         azimuth, elevation = query.number("azimuth", 0, -1e6, 1e6), query.number("elevation", 0, -90, 90)
-        behind = query.word("behind", ("black", "background")) == "background"
-        query.end()
-        shown = self._shown(choice)
+        with_background = query.choice("background", ("black", "generated")) == "generated"
+        query.finish()
+        shape = self._shape(selection)
         if kind in ("texture", "background"):
-            return _png(
-                _present(kind, getattr(shown.scene, "texture", None) if kind == "texture" else shown.full_background)
-            )
-        camera = Camera.orbit(azimuth % 360, elevation, self.module.views.fov, shown.scene.device)
-        return _png(_draw(way, size, shown if behind else Shown(shown.scene), camera, threshold, kind == "normals"))
+            image = getattr(shape.scene, "texture", None) if kind == "texture" else shape.full_background
+            if image is None:
+                raise InputError(f"shapes of this run have no {kind}")
+            return _png(image[0])
+        if not with_background:
+            shape = GeneratedShape(shape.scene)
+        camera = Camera.orbit(azimuth % 360, elevation, self.module.views.fov, shape.scene.device)
+        return _png(_render(renderer, size, shape, camera, threshold, kind == "normals"))
 
     @property
-    def _usual_threshold(self) -> float | None:
-        return self.module.threshold if self.voxels else None
-
-    @property
-    def _usual_truncation(self) -> float:
-        psi = None if self.voxels else self.module.truncation
+    def _default_truncation(self) -> float:
+        psi = self.module.truncation if isinstance(self.module, MeshGANModule) else None
         return 1.0 if psi is None else psi
 
-    def _choice(self, query: Query) -> tuple[Choice, float]:
-        """Which shape, and what counts as occupied of it."""
-        seed, a = query.whole("seed", self.seed), query.whole("a", 0)
-        b, mix = query.whole("b", a), query.number("mix", 0, 0, 1)
-        truncation = query.number("truncation", self._usual_truncation, 0, 1)
-        threshold = query.number("threshold", self._usual_threshold, 0, 1) if self.voxels else 0.5
-        if mix in (0, 1) or a == b:  # one sample, which has one place in memory
+    def _selection(self, query: QueryParameters) -> tuple[ShapeSelection, float]:
+        """Return the selected shape and the occupancy threshold."""
+        seed, a = query.integer("seed", self.seed), query.integer("a", 0)
+        b, mix = query.integer("b", a), query.number("mix", 0, 0, 1)
+        truncation = query.number("truncation", self._default_truncation, 0, 1)
+        threshold = 0.5
+        if not isinstance(self.module, MeshGANModule):
+            threshold = query.number("threshold", self.module.threshold, 0, 1)
+        if mix in (0, 1) or a == b:  # a single sample, which needs only one cache entry
             a = b = b if mix == 1 else a
             mix = 0.0
-        return Choice(seed, a, b, mix, truncation), threshold
+        return ShapeSelection(seed, a, b, mix, truncation), threshold
 
     @torch.no_grad()
-    def _generate(self, choice: Choice) -> Shown:
-        self.module.sample_seed = choice.seed
-        a, b = self.module.sample_latents(torch.tensor([choice.a, choice.b]))
-        if self.voxels:
-            z = slerp(a, b, torch.tensor([choice.mix], device=a.device))[0]
-            return Shown(self.module.shapes(choice.truncation * z[None]))
-        scene = self.module.truncated_scenes(torch.lerp(a, b, choice.mix)[None], choice.truncation)
-        return Shown(scene.mesh, scene.background, scene.full_background)
+    def _generate(self, selection: ShapeSelection) -> GeneratedShape:
+        self.module.sample_seed = selection.seed
+        a, b = self.module.sample_latents(torch.tensor([selection.a, selection.b]))
+        if isinstance(self.module, MeshGANModule):
+            scene = self.module.truncated_scenes(torch.lerp(a, b, selection.mix)[None], selection.truncation)
+            return GeneratedShape(scene.mesh, scene.background, scene.full_background)
+        z = slerp(a, b, torch.tensor([selection.mix], device=a.device))[0]
+        return GeneratedShape(self.module.shapes(selection.truncation * z[None]))
 
 
-def _voxel_ways(module: VoxelGenerativeModule) -> dict[str, Way]:
-    """The run's renderers, then others; the first is what images are of where nothing else is said."""
-    ways = {"run": Way("as evaluated (OpenGL)", module.renderer)}
+def _renderers(module: VoxelGenerativeModule | MeshGANModule) -> dict[str, RendererChoice]:
+    """Return the run's renderers, then others. The first is the default."""
+    if isinstance(module, MeshGANModule):
+        return {
+            "run": RendererChoice("soft rasterizer", module.renderer),
+            "crisp": RendererChoice("soft rasterizer, crisp", SoftRasterizer(MIN_SIZE, margin=0)),
+            "opengl": RendererChoice("OpenGL", OpenGLRenderer(MIN_SIZE, lighting="unlit", backend="moderngl")),
+            "plain": RendererChoice(
+                "OpenGL, untextured", OpenGLRenderer(MIN_SIZE, backend="moderngl"), untextured=True
+            ),
+        }
+    renderers = {"run": RendererChoice("as evaluated (OpenGL)", module.renderer)}
     if isinstance(module, IGGANModule):
-        ways["training"] = Way("the neural renderer", module.neural_renderer, fixed=True)
+        renderers["training"] = RendererChoice("neural renderer", module.neural_renderer, fixed_size=True)
     if isinstance(module, VoxelGANModule):
-        ways["training"] = Way("as in training", module.differentiable_renderer, fixed=True)
-    ways["cubes"] = Way("OpenGL, cubes", OpenGLRenderer(SMALLEST, backend="moderngl", surface="cubes"))
-    ways["absorption"] = Way("absorption", AbsorptionRenderer(SMALLEST))
-    ways["visual_hull"] = Way("visual hull", VisualHullRenderer(SMALLEST))
-    return ways
-
-
-def _mesh_ways(module: MeshGANModule) -> dict[str, Way]:
-    return {
-        "run": Way("soft rasterizer", module.renderer),
-        "crisp": Way("soft rasterizer, crisp", SoftRasterizer(SMALLEST, margin=0)),
-        "opengl": Way("OpenGL", OpenGLRenderer(SMALLEST, lighting="unlit", backend="moderngl")),
-        "plain": Way("OpenGL, shape alone", OpenGLRenderer(SMALLEST, backend="moderngl"), plain=True),
+        renderers["training"] = RendererChoice("as in training", module.differentiable_renderer, fixed_size=True)
+    cubes = OpenGLRenderer(MIN_SIZE, backend="moderngl", surface="cubes")
+    return renderers | {
+        "cubes": RendererChoice("OpenGL, cubes", cubes),
+        "absorption": RendererChoice("absorption", AbsorptionRenderer(MIN_SIZE)),
+        "visual_hull": RendererChoice("visual hull", VisualHullRenderer(MIN_SIZE)),
     }
 
 
 @torch.no_grad()
-def _draw(way: Way, size: int, shown: Shown, camera: Camera, threshold: float, normals: bool) -> Float[Tensor, "C H W"]:
-    """The image or the normal map. OpenGL draws the thresholded solid, others the continuous grid, as in training."""
-    scene, renderer = shown.scene, copy.copy(way.renderer)
-    if not way.fixed:
+def _render(
+    choice: RendererChoice, size: int, shape: GeneratedShape, camera: Camera, threshold: float, normals: bool
+) -> Float[Tensor, "C H W"]:
+    """Render an image or a normal map. OpenGL renders the thresholded grid, others the continuous one, as in training."""
+    scene, renderer = shape.scene, copy.copy(choice.renderer)
+    if not choice.fixed_size:
         renderer.image_size = size
     if isinstance(scene, VoxelGrid) and isinstance(renderer, OpenGLRenderer):
         scene = scene.binarize(threshold)
-    if way.plain:
+    if isinstance(scene, TriangleMesh) and choice.untextured:
         scene = replace(scene, texture=None)
-    background = shown.background
+    background = shape.background
     if background is not None:
         background = None if normals else F.interpolate(background, size=(renderer.image_size,) * 2, mode="bilinear")
-    drawn = renderer(scene, camera, background)
+    rendering = renderer(scene, camera, background)
     if not normals:
-        return drawn.image[0]
-    if drawn.normals is None:
-        raise InputError(f"{way.label} gives no normals; choose OpenGL or the soft rasterizer")
-    return drawn.normal_map()[0]
-
-
-def _present(kind: str, images: Tensor | None) -> Float[Tensor, "C H W"]:
-    if images is None:
-        raise InputError(f"shapes of this run have no {kind}")
-    return images[0]
+        return rendering.image[0]
+    if rendering.normals is None:
+        raise InputError(f"{choice.label} has no normals; select OpenGL or the soft rasterizer")
+    return rendering.normal_map()[0]
 
 
 def _png(image: Float[Tensor, "C H W"]) -> bytes:

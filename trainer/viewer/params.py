@@ -1,47 +1,63 @@
-"""The parameters of one request."""
+"""Query parameters of a request."""
 
 from __future__ import annotations
 
 from utils.errors import InputError
 
-LARGEST = 1_000_000  # of whole numbers
+MAX_INTEGER = 1_000_000
 
 
-class Query:
-    """Parameters, each of which must be known and in range; what is left out has a default.
+class QueryParameters:
+    """Parse and validate query parameters. Each method consumes one parameter and returns its default if it is missing.
 
     Args:
-        given: by name.
+        values: Strings by name.
     """
 
-    def __init__(self, given: dict[str, str]) -> None:
-        self._left = dict(given)
+    def __init__(self, values: dict[str, str]) -> None:
+        self._unused = dict(values)
 
-    def whole(self, name: str, default: int, low: int = 0, high: int = LARGEST) -> int:
-        """Raises InputError unless it is a whole number from ``low`` to ``high``."""
-        text = self._left.pop(name, str(default))
+    def integer(self, name: str, default: int, low: int = 0, high: int = MAX_INTEGER) -> int:
+        """Return an integer.
+
+        Raises:
+            InputError: It is not an integer from ``low`` to ``high``.
+        """
+        text = self._unused.pop(name, str(default))
         if not (text.isascii() and text.isdecimal() and len(text) <= 9 and low <= int(text) <= high):
-            raise InputError(f"{name} must be a whole number from {low} to {high}")
+            raise InputError(f"{name} must be an integer from {low} to {high}")
         return int(text)
 
     def number(self, name: str, default: float, low: float, high: float) -> float:
-        """Raises InputError unless it is a number from ``low`` to ``high``."""
+        """Return a number.
+
+        Raises:
+            InputError: It is not a number from ``low`` to ``high``.
+        """
         try:
-            number = float(self._left.pop(name, default))
+            number = float(self._unused.pop(name, default))
         except ValueError:
             number = float("nan")
-        if not low <= number <= high:  # so written, NaN is refused too
+        if not low <= number <= high:  # also true for NaN
             raise InputError(f"{name} must be a number from {low:g} to {high:g}")
         return number
 
-    def word(self, name: str, words: tuple[str, ...]) -> str:
-        """One of ``words``, the first if it is left out; raises InputError for another."""
-        word = self._left.pop(name, words[0])
-        if word not in words:
-            raise InputError(f"{name} must be one of {', '.join(words)}")
-        return word
+    def choice(self, name: str, choices: tuple[str, ...]) -> str:
+        """Return one of ``choices``; the first is the default.
 
-    def end(self) -> None:
-        """Raise InputError if something was given that nobody asked for."""
-        if self._left:
-            raise InputError(f"there is no parameter {sorted(self._left)[0][:40]!r} here")
+        Raises:
+            InputError: It is not one of them.
+        """
+        value = self._unused.pop(name, choices[0])
+        if value not in choices:
+            raise InputError(f"{name} must be one of {', '.join(choices)}")
+        return value
+
+    def finish(self) -> None:
+        """Check that all parameters have been consumed.
+
+        Raises:
+            InputError: There is an unknown parameter.
+        """
+        if self._unused:
+            raise InputError(f"unknown parameter {sorted(self._unused)[0][:40]!r}")

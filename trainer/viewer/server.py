@@ -1,7 +1,7 @@
-"""A small web server for one page: it knows its addresses and nothing else, and no address becomes a file's path.
+"""A small web server for one page. It serves a fixed list of paths, none of which is mapped to the file system.
 
-Requests are read by threads; what they ask is worked out by the thread that calls :meth:`ViewServer.work`, since OpenGL
-and the network are for one thread alone.
+Threads read the requests. The thread that calls :meth:`ViewServer.work` runs their handlers, since OpenGL and the network
+must be used in a single thread.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from concurrent.futures import Future
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, NoReturn, TypeAlias
+from typing import Any, NoReturn
 from urllib.parse import parse_qsl, urlsplit
 
-from trainer.viewer.handlers import Answer
+from trainer.viewer.handlers import RequestHandler
 from utils.errors import InputError
 
 PAGE = Path(__file__).parent / "page"
@@ -30,13 +30,13 @@ FILES = {
     "/model-viewer.min.js": ("model-viewer.min.js", "text/javascript; charset=utf-8"),
     "/icon.svg": ("icon.svg", "image/svg+xml"),
 }
-LONGEST_ADDRESS = 2000  # characters
-MOST_PARAMETERS = 32
-MOST_WAITING = 64  # requests
-PATIENCE = 120  # seconds that a request waits for its turn and its work
+MAX_PATH_LENGTH = 2000  # characters, with the query
+MAX_PARAMETERS = 32
+MAX_QUEUED_REQUESTS = 64
+REQUEST_TIMEOUT = 120  # seconds, including the time in the queue
 LOOPBACK_NAMES = {"localhost", "127.0.0.1", "[::1]"}
 HEADERS = {
-    # The browser itself refuses whatever is not from here; model-viewer has a decoder in WebAssembly, blobs and styles.
+    # The browser blocks all other origins. model-viewer needs WebAssembly (a decoder), blobs and inline styles.
     "Content-Security-Policy": "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; style-src 'self' 'unsafe-inline'; "
     "img-src 'self' blob: data:; connect-src 'self' blob: data:; worker-src 'self' blob:; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
@@ -46,120 +46,128 @@ HEADERS = {
     "Cache-Control": "no-store",
 }
 
-Answers: TypeAlias = dict[str, tuple[str, Answer]]
-
 
 class ViewServer(ThreadingHTTPServer):
-    """Listens from construction on; answers once there are ``answers``.
+    """HTTP server that listens from construction on and answers the requests in ``handlers``, by path.
 
     Args:
-        host: name or address to listen on.
-        port: 0 takes a free one.
+        host: Host name or address to listen on.
+        port: Port; 0 selects a free one.
 
     Raises:
-        InputError: an address that cannot be had.
+        InputError: The address or the port is not available.
     """
 
     daemon_threads = True
 
     def __init__(self, host: str, port: int) -> None:
-        self.answers: Answers = {}
-        self.files = {address: (kind, (PAGE / name).read_bytes()) for address, (name, kind) in FILES.items()}
-        self._jobs: queue.Queue[tuple[Future, Answer, dict[str, str]]] = queue.Queue(MOST_WAITING)
+        self.handlers: dict[str, tuple[str, RequestHandler]] = {}
+        self.files = {path: (kind, (PAGE / name).read_bytes()) for path, (name, kind) in FILES.items()}
+        self._jobs: queue.Queue[tuple[Future, RequestHandler, dict[str, str]]] = queue.Queue(MAX_QUEUED_REQUESTS)
         try:
-            self.address_family, *_, place = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-            super().__init__(place[:2], Handler)
+            self.address_family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+            super().__init__((str(address[0]), int(address[1])), HTTPHandler)
         except OSError as error:
-            raise InputError(_refusal(host, port, error)) from error
-        # A page elsewhere may point a name of its own at this machine; only a host that was asked for may have any name.
-        self.names = LOOPBACK_NAMES if ipaddress.ip_address(self.server_address[0]).is_loopback else None
+            raise InputError(_listen_error(host, port, error)) from error
+        # Against DNS rebinding: on a loopback address, only the usual host names are allowed.
+        loopback = ipaddress.ip_address(str(self.server_address[0])).is_loopback
+        self.allowed_names = LOOPBACK_NAMES if loopback else None
 
     def server_bind(self) -> None:
-        """Without looking its own name up, as the base class would."""
+        """Bind without the base class's DNS lookup of the host name."""
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self.socket.bind(self.server_address)
         self.server_address = self.socket.getsockname()
 
     @property
     def url(self) -> str:
-        host, port = self.server_address[:2]
+        host, port = str(self.server_address[0]), self.server_address[1]
         return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
 
-    def ask(self, answer: Answer, given: dict[str, str]) -> bytes:
-        """Have :meth:`work` call ``answer``; raises what that raises, ``queue.Full`` or ``TimeoutError``."""
+    def call(self, handler: RequestHandler, parameters: dict[str, str]) -> bytes:
+        """Call ``handler`` in the thread of :meth:`work`.
+
+        Raises:
+            queue.Full: Too many requests are queued.
+            TimeoutError: The result took too long.
+            Exception: Any exception of the handler.
+        """
         future: Future[bytes] = Future()
-        self._jobs.put_nowait((future, answer, given))
+        self._jobs.put_nowait((future, handler, parameters))
         try:
-            return future.result(PATIENCE)
+            return future.result(REQUEST_TIMEOUT)
         finally:
-            future.cancel()  # nobody waits for it any more
+            future.cancel()  # after a timeout
 
     def work(self) -> NoReturn:
-        """Answer for ever, in this thread."""
+        """Run the handlers of queued requests in the calling thread, until an exception such as a signal's."""
         while True:
-            future, answer, given = self._jobs.get()
+            future, handler, parameters = self._jobs.get()
             if not future.set_running_or_notify_cancel():
                 continue
             try:
-                future.set_result(answer(given))
+                future.set_result(handler(parameters))
             except Exception as error:
                 future.set_exception(error)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Quiet about browsers that leave before they have their answer."""
+        """Ignore browsers that disconnect before the response is complete."""
         if not isinstance(sys.exception(), ConnectionError | TimeoutError):
             super().handle_error(request, client_address)
 
 
-class Handler(BaseHTTPRequestHandler):
+class HTTPHandler(BaseHTTPRequestHandler):
     """One connection."""
 
     server: ViewServer
     protocol_version = "HTTP/1.1"
     server_version, sys_version = "unrender", ""
-    timeout = 60  # seconds without a word
+    timeout = 60  # seconds, of an idle connection
 
     def do_GET(self) -> None:
-        if refusal := self._refusal():
+        if rejection := self._rejection():
             self.close_connection = True
-            self._send(*refusal)
+            self._send(*rejection)
             return
         parts = urlsplit(self.path)
         if parts.path in self.server.files:
             kind, content = self.server.files[parts.path]
             self._send(HTTPStatus.OK, content, kind)
-        elif parts.path in self.server.answers:
-            self._answer(*self.server.answers[parts.path], parts.query)
+        elif parts.path in self.server.handlers:
+            self._handle(*self.server.handlers[parts.path], parts.query)
         else:
-            self._send(HTTPStatus.NOT_FOUND, "there is nothing here")
+            self._send(HTTPStatus.NOT_FOUND, "not found")
 
-    def _refusal(self) -> tuple[HTTPStatus, str] | None:
-        names = self.server.names
+    def _rejection(self) -> tuple[HTTPStatus, str] | None:
+        names = self.server.allowed_names
         if names is not None and self.headers.get("Host", "").rsplit(":", 1)[0].lower() not in names:
-            return HTTPStatus.FORBIDDEN, f"this page is for {', '.join(sorted(names))}; --host allows more"
+            return (
+                HTTPStatus.FORBIDDEN,
+                f"the host name must be {', '.join(sorted(names))}; start view with --host to allow others",
+            )
         if self.path != "/" and self.headers.get("Sec-Fetch-Site", "none") not in ("none", "same-origin"):
-            return HTTPStatus.FORBIDDEN, "pages from elsewhere may not ask"
-        if len(self.path) > LONGEST_ADDRESS:
-            return HTTPStatus.REQUEST_URI_TOO_LONG, f"the address is longer than {LONGEST_ADDRESS} characters"
+            return HTTPStatus.FORBIDDEN, "requests from other sites are not allowed"
+        if len(self.path) > MAX_PATH_LENGTH:
+            return HTTPStatus.REQUEST_URI_TOO_LONG, f"the path is longer than {MAX_PATH_LENGTH} characters"
         if self.headers.get("Content-Length", "0") != "0" or "Transfer-Encoding" in self.headers:
-            return HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "requests have no content here"
+            return HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "requests must not have a body"
         return None
 
-    def _answer(self, kind: str, answer: Answer, query: str) -> None:
+    def _handle(self, kind: str, handler: RequestHandler, query: str) -> None:
         try:
-            given = dict(parse_qsl(query, keep_blank_values=True, max_num_fields=MOST_PARAMETERS))
+            parameters = dict(parse_qsl(query, keep_blank_values=True, max_num_fields=MAX_PARAMETERS))
         except ValueError:
-            self._send(HTTPStatus.BAD_REQUEST, f"there are more than {MOST_PARAMETERS} parameters")
+            self._send(HTTPStatus.BAD_REQUEST, f"there are more than {MAX_PARAMETERS} parameters")
             return
         try:
-            content = self.server.ask(answer, given)
+            content = self.server.call(handler, parameters)
         except InputError as error:
             self._send(HTTPStatus.BAD_REQUEST, error.message)
         except (queue.Full, TimeoutError):
-            self._send(HTTPStatus.SERVICE_UNAVAILABLE, "too much is asked at once")
+            self._send(HTTPStatus.SERVICE_UNAVAILABLE, "too many requests; try again")
         except Exception:
             traceback.print_exc()
-            self._send(HTTPStatus.INTERNAL_SERVER_ERROR, "this went wrong; the terminal says more")
+            self._send(HTTPStatus.INTERNAL_SERVER_ERROR, "internal error; see the terminal")
         else:
             self._send(HTTPStatus.OK, content, kind)
 
@@ -172,14 +180,16 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Nothing: the terminal is for what goes wrong."""
+        """Log nothing; only errors are printed."""
 
 
-def _refusal(host: str, port: int, error: OSError) -> str:
+def _listen_error(host: str, port: int, error: OSError) -> str:
     if isinstance(error, socket.gaierror):
-        return f"--host {host} is no address: {error.strerror}; leave it out for 127.0.0.1"
+        return f"--host {host} is not a valid address: {error.strerror}; omit it for 127.0.0.1"
     if error.errno == errno.EADDRINUSE:
-        return f"--port {port} of {host} is taken; choose another, or 0 for a free one"
+        return f"--port {port} of {host} is in use; pass another, or 0 for a free port"
     if error.errno == errno.EADDRNOTAVAIL:
-        return f"--host {host} is no address of this machine; leave it out for 127.0.0.1, or 0.0.0.0 for all"
-    return f"cannot listen on {host}, port {port}: {error.strerror}; choose another by --host and --port"
+        return (
+            f"--host {host} is not an address of this machine; omit it for 127.0.0.1, or pass 0.0.0.0 for all addresses"
+        )
+    return f"cannot listen on {host}, port {port}: {error.strerror}; pass another --host or --port"

@@ -1,31 +1,31 @@
-// The page of `view`: what is chosen stands in `state`; shape and images are asked for as it changes.
+// The page of `view`. `state` contains all settings; the shape and the images are requested again when it changes.
 const byId = (id) => document.getElementById(id);
 const viewer = byId('viewer');
 const state = { seed: 0, a: 0, b: 1, mix: 0, truncation: 1, threshold: 0.5, renderer: 'run', azimuth: 30, elevation: 20 };
-const SAMPLES = 12; // in the strip
-const NOTHING = 100; // bytes: a GLB without a surface is shorter
+const THUMBNAILS = 12;
+const EMPTY_BYTES = 100; // a GLB without a surface is smaller
 let about;
-let first = 0;
-let settled; // a timer, after the last turn
+let first = 0; // sample number of the first thumbnail
+let saveTimer; // runs after the last camera change
 
-const say = (sentence) => { byId('said').textContent = sentence; };
+const showMessage = (text) => { byId('message').textContent = text; };
 
-/** What names a shape in a request. */
-function shape(changes = {}) {
+/** The request parameters that select a shape. */
+function shapeParameters(changes = {}) {
   const { seed, a, b, mix, truncation, threshold } = { ...state, ...changes };
   return { seed, a, b, mix, truncation, ...(about.shape === 'voxels' ? { threshold } : {}) };
 }
 
-const address = (path, parameters) => `${path}?${new URLSearchParams(parameters)}`;
+const requestUrl = (path, parameters) => `${path}?${new URLSearchParams(parameters)}`;
 
-async function fetched(path, parameters) {
-  const answer = await fetch(address(path, parameters));
-  if (!answer.ok) throw new Error(await answer.text());
-  return answer;
+async function request(path, parameters) {
+  const response = await fetch(requestUrl(path, parameters));
+  if (!response.ok) throw new Error(await response.text());
+  return response;
 }
 
-/** One call at a time, and after it one more for all those that were asked for meanwhile. */
-function latest(work) {
+/** Run one call of `work` at a time. Calls during it are merged into one call after it. */
+function coalesce(work) {
   let running = false, again = false;
   return async () => {
     again = true;
@@ -35,153 +35,155 @@ function latest(work) {
       again = false;
       try {
         await work();
-        say('');
+        showMessage('');
       } catch (error) {
-        say(error instanceof TypeError ? 'view has ended: start it again, then reload this page' : error.message);
+        showMessage(error instanceof TypeError ? 'the server has stopped: start view again and reload this page' : error.message);
       }
     }
     running = false;
   };
 }
 
-/** A blob's address for as long as `use` takes. */
-async function lent(blob, use) {
+/** Call `use` with a temporary URL of a blob. */
+async function withBlobUrl(blob, use) {
   const url = URL.createObjectURL(blob);
   try { await use(url); } finally { URL.revokeObjectURL(url); }
 }
 
-const loaded = (element, url) => new Promise((resolve, reject) => {
+const loadSource = (element, url) => new Promise((resolve, reject) => {
   element.addEventListener('load', resolve, { once: true });
   element.addEventListener('error', () => reject(new Error('the browser cannot show this')), { once: true });
   element.src = url;
 });
 
-const drawShape = latest(async () => {
-  const parameters = { ...shape(), surface: byId('plain').checked ? 'plain' : 'whole' };
-  byId('download').href = address('shape.glb', parameters);
-  byId('download').download = `${about.name.replace(/\W+/g, '_')}_${state.seed}_${named()}.glb`;
+const updateShape = coalesce(async () => {
+  const parameters = { ...shapeParameters(), texture: byId('untextured').checked ? 'off' : 'on' };
+  byId('download').href = requestUrl('shape.glb', parameters);
+  byId('download').download = `${about.name.replace(/\W+/g, '_')}_${state.seed}_${sampleLabel()}.glb`;
   byId('stage').toggleAttribute('data-busy', true);
-  const blob = await (await fetched('shape.glb', parameters)).blob();
-  const empty = blob.size < NOTHING;
-  byId('nothing').hidden = !empty;
+  const blob = await (await request('shape.glb', parameters)).blob();
+  const empty = blob.size < EMPTY_BYTES;
+  byId('empty').hidden = !empty;
   viewer.style.visibility = empty ? 'hidden' : '';
-  if (!empty) await lent(blob, (url) => loaded(viewer, url));
+  if (!empty) await withBlobUrl(blob, (url) => loadSource(viewer, url));
   byId('stage').toggleAttribute('data-busy', false);
-  viewer.dataset.shown = JSON.stringify(parameters);
+  viewer.dataset.loaded = JSON.stringify(parameters);
 });
 
-function named() {
+function sampleLabel() {
   return state.mix === 0 || state.a === state.b ? `${state.a}` : state.mix === 1 ? `${state.b}` : `${state.a}to${state.b}_${state.mix}`;
 }
 
-const drawImages = latest(async () => {
-  const from = { ...shape(), azimuth: state.azimuth, elevation: state.elevation, renderer: state.renderer };
-  const wanted = { image: { ...from, kind: 'image', behind: byId('behind').checked ? 'background' : 'black' }, normals: { ...from, kind: 'normals' } };
-  if (about.shape === 'mesh') for (const kind of ['texture', 'background']) wanted[kind] = { ...shape(), kind };
-  const without = about.renderers[state.renderer].normals ? [] : ['normals'];
-  for (const [kind, parameters] of Object.entries(wanted)) {
-    byId(kind).parentElement.hidden = without.includes(kind);
-    if (without.includes(kind)) continue;
-    await lent(await (await fetched('image.png', parameters)).blob(), (url) => loaded(byId(kind), url));
+const updateImages = coalesce(async () => {
+  const view = { ...shapeParameters(), azimuth: state.azimuth, elevation: state.elevation, renderer: state.renderer };
+  const background = byId('with-background').checked ? 'generated' : 'black';
+  const images = { image: { ...view, kind: 'image', background } };
+  const hasNormals = about.renderers[state.renderer].normals;
+  byId('normals').parentElement.hidden = !hasNormals;
+  if (hasNormals) images.normals = { ...view, kind: 'normals' };
+  if (about.shape === 'mesh') for (const kind of ['texture', 'background']) images[kind] = { ...shapeParameters(), kind };
+  for (const [kind, parameters] of Object.entries(images)) {
+    await withBlobUrl(await (await request('image.png', parameters)).blob(), (url) => loadSource(byId(kind), url));
   }
-  byId('image').dataset.shown = JSON.stringify(wanted.image);
+  byId('image').dataset.loaded = JSON.stringify(images.image);
 });
 
-function drawStrip() {
-  const strip = byId('strip');
-  const view = about.shape === 'voxels' ? { azimuth: 30, elevation: 20 } : { azimuth: 0, elevation: 0, behind: 'background' };
-  strip.replaceChildren(...Array.from({ length: SAMPLES }, (_, i) => {
+function updateThumbnails() {
+  const thumbnails = byId('thumbnails');
+  const view = about.shape === 'voxels' ? { azimuth: 30, elevation: 20 } : { azimuth: 0, elevation: 0, background: 'generated' };
+  thumbnails.replaceChildren(...Array.from({ length: THUMBNAILS }, (_, i) => {
     const number = first + i, button = document.createElement('button'), image = new Image(), label = document.createElement('span');
     button.type = 'button';
     button.title = `sample ${number}`;
     button.dataset.number = number;
     image.alt = '';
-    image.src = address('image.png', { ...shape({ a: number, b: number, mix: 0 }), ...view, size: 96 });
+    image.src = requestUrl('image.png', { ...shapeParameters({ a: number, b: number, mix: 0 }), ...view, size: 96 });
     label.textContent = number;
     button.append(image, label);
-    button.onclick = () => choose(number);
+    button.onclick = () => selectSample(number);
     return button;
   }));
-  mark();
+  markEnds();
 }
 
-function mark() {
-  for (const button of byId('strip').children) {
+function markEnds() {
+  for (const button of byId('thumbnails').children) {
     const number = Number(button.dataset.number);
     const ends = (number === state.a ? 'A' : '') + (number === state.b ? 'B' : '');
     if (ends) button.dataset.end = ends; else delete button.dataset.end;
   }
 }
 
-function choose(number) {
+function selectSample(number) {
   const end = document.querySelector('input[name=end]:checked').value;
-  set({ [end]: number, mix: end === 'a' ? 0 : 1 });
+  setState({ [end]: number, mix: end === 'a' ? 0 : 1 });
 }
 
-/** Take changes over into the state and show what they change. */
-function set(changes, strip = false) {
+/** Apply changes to the state and update the page. */
+function setState(changes, thumbnails = false) {
   Object.assign(state, changes);
   for (const name of ['seed', 'a', 'b', 'mix', 'truncation', 'threshold', 'renderer']) byId(name).value = state[name];
   for (const name of ['truncation', 'threshold']) byId(`${name}-value`).value = Number(state[name]).toFixed(2);
-  remember();
-  drawShape();
-  drawImages();
-  if (strip) drawStrip(); else mark(); // last: the shape should not wait for twelve images
+  saveState();
+  updateShape();
+  updateImages();
+  if (thumbnails) updateThumbnails(); else markEnds(); // last, so that the shape does not wait for twelve images
 }
 
-/** The address keeps the state. */
-function remember() {
+/** Save the state in the page's address. */
+function saveState() {
   history.replaceState(null, '', `#${new URLSearchParams(state)}`);
 }
 
-function remembered() {
-  const found = {};
+/** The state in the page's address. */
+function savedState() {
+  const saved = {};
   for (const [name, text] of new URLSearchParams(location.hash.slice(1))) {
-    if (name === 'renderer' && text in about.renderers) found[name] = text;
-    else if (name !== 'renderer' && name in state && text && Number.isFinite(Number(text))) found[name] = Number(text);
+    if (name === 'renderer' && text in about.renderers) saved[name] = text;
+    else if (name !== 'renderer' && name in state && text && Number.isFinite(Number(text))) saved[name] = Number(text);
   }
-  return found;
+  return saved;
 }
 
-function look(azimuth, elevation) {
-  const near = about.shape === 'voxels' ? 0.65 : 1; // voxels fill the cube [-1/2, 1/2]³, meshes the unit ball
-  viewer.cameraOrbit = `${azimuth}deg ${90 - elevation}deg ${near / Math.sin(fov() * Math.PI / 360)}m`;
+function setCamera(azimuth, elevation) {
+  const radius = about.shape === 'voxels' ? 0.65 : 1; // of the visible sphere: voxels fill the cube [-1/2, 1/2]³, meshes the unit ball
+  viewer.cameraOrbit = `${azimuth}deg ${90 - elevation}deg ${radius / Math.sin(fov() * Math.PI / 360)}m`;
   viewer.jumpCameraToGoal();
 }
 
 const fov = () => about.fov ?? 30;
 
-/** A whole number of a field, or undefined while there is none. */
-const whole = (id) => (byId(id).validity.valid && byId(id).value !== '' ? Number(byId(id).value) : undefined);
+/** The integer in a field, or undefined if it is invalid or empty. */
+const integerValue = (id) => (byId(id).validity.valid && byId(id).value !== '' ? Number(byId(id).value) : undefined);
 
-function listen() {
-  for (const name of ['mix', 'truncation', 'threshold']) byId(name).oninput = () => set({ [name]: Number(byId(name).value) });
-  for (const name of ['truncation', 'threshold']) byId(name).onchange = drawStrip;
+function addListeners() {
+  for (const name of ['mix', 'truncation', 'threshold']) byId(name).oninput = () => setState({ [name]: Number(byId(name).value) });
+  for (const name of ['truncation', 'threshold']) byId(name).onchange = updateThumbnails;
   for (const name of ['a', 'b', 'seed']) byId(name).onchange = () => {
-    const value = whole(name);
-    set(value === undefined ? {} : { [name]: value, ...(name === 'a' ? { mix: 0 } : name === 'b' ? { mix: 1 } : {}) }, name === 'seed');
+    const value = integerValue(name);
+    setState(value === undefined ? {} : { [name]: value, ...(name === 'a' ? { mix: 0 } : name === 'b' ? { mix: 1 } : {}) }, name === 'seed');
   };
-  byId('renderer').onchange = () => { state.renderer = byId('renderer').value; set({}); };
-  byId('plain').onchange = drawShape;
-  byId('behind').onchange = drawImages;
-  byId('draw').onclick = () => set({ seed: Math.floor(Math.random() * 1e6), a: first, b: first + 1, mix: 0 }, true);
-  byId('previous').onclick = () => { first = Math.max(0, first - SAMPLES); drawStrip(); };
-  byId('next').onclick = () => { first = Math.min(1e6 - SAMPLES, first + SAMPLES); drawStrip(); };
-  byId('front').onclick = () => look(0, 0);
-  byId('turn').onchange = () => viewer.toggleAttribute('auto-rotate', byId('turn').checked);
+  byId('renderer').onchange = () => { state.renderer = byId('renderer').value; setState({}); };
+  byId('untextured').onchange = updateShape;
+  byId('with-background').onchange = updateImages;
+  byId('resample').onclick = () => setState({ seed: Math.floor(Math.random() * 1e6), a: first, b: first + 1, mix: 0 }, true);
+  byId('previous').onclick = () => { first = Math.max(0, first - THUMBNAILS); updateThumbnails(); };
+  byId('next').onclick = () => { first = Math.min(1e6 - THUMBNAILS, first + THUMBNAILS); updateThumbnails(); };
+  byId('front').onclick = () => setCamera(0, 0);
+  byId('rotate').onchange = () => viewer.toggleAttribute('auto-rotate', byId('rotate').checked);
   viewer.addEventListener('camera-change', () => {
     const { theta, phi } = viewer.getCameraOrbit();
-    const turned = viewer.turntableRotation ?? 0;
+    const rotation = viewer.turntableRotation ?? 0;
     const degrees = (x) => Math.round(x * 1800 / Math.PI) / 10;
-    const azimuth = degrees(theta - turned), elevation = Math.max(-90, Math.min(90, degrees(Math.PI / 2 - phi)));
+    const azimuth = degrees(theta - rotation), elevation = Math.max(-90, Math.min(90, degrees(Math.PI / 2 - phi)));
     if (azimuth === state.azimuth && elevation === state.elevation) return;
     Object.assign(state, { azimuth, elevation });
-    clearTimeout(settled);
-    settled = setTimeout(remember, 300); // browsers refuse many changes a second
-    drawImages();
+    clearTimeout(saveTimer);
+    saveTimer = setTimeout(saveState, 300); // browsers limit the rate of address changes
+    updateImages();
   });
   viewer.addEventListener('load', () => {
-    const textured = about.shape === 'mesh' && !byId('plain').checked;
+    const textured = about.shape === 'mesh' && !byId('untextured').checked;
     for (const material of viewer.model.materials) {
       material.setDoubleSided(true);
       material.pbrMetallicRoughness.setMetallicFactor(0);
@@ -191,7 +193,7 @@ function listen() {
 }
 
 async function start() {
-  about = await (await fetched('about.json', {})).json();
+  about = await (await request('about.json', {})).json();
   document.title = `${about.name} · unrender`;
   byId('name').textContent = about.name;
   byId('facts').textContent = `${about.method}, ${about.checkpoint} after ${about.kimg.toLocaleString('en', { maximumFractionDigits: 1 })} kimg`;
@@ -200,11 +202,11 @@ async function start() {
   await customElements.whenDefined('model-viewer');
   const { seed, truncation, threshold } = about;
   const view = about.shape === 'voxels' ? { azimuth: 30, elevation: 20 } : { azimuth: 15, elevation: 5 };
-  Object.assign(state, { seed, truncation, ...(threshold === null ? {} : { threshold }), ...view }, remembered());
-  listen();
+  Object.assign(state, { seed, truncation, ...(threshold === null ? {} : { threshold }), ...view }, savedState());
+  addListeners();
   viewer.fieldOfView = `${fov()}deg`;
-  look(state.azimuth, state.elevation);
-  set({}, true);
+  setCamera(state.azimuth, state.elevation);
+  setState({}, true);
 }
 
-start().catch((error) => say(error.message));
+start().catch((error) => showMessage(error.message));
