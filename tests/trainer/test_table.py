@@ -22,16 +22,16 @@ SMALL = ["--scale", "small"]
 TABLE3 = ["table", "table3", *SMALL]
 
 
-def lines_of(capsys, *argv: str) -> list[str]:
+def command_lines(capsys, *argv: str) -> list[str]:
     capsys.readouterr()
     assert main(["table", *argv, "--commands"]) == 0
     return capsys.readouterr().out.splitlines()
 
 
-def fake(
+def write_run(
     cell: str, fid: float | None, *, table: str = "table3", note: str = NOTE, status: str = "finished", **more
 ) -> Path:
-    """A run folder as ``fit`` leaves it: finished with a FID, or stopped on its way."""
+    """Write a run directory as ``fit`` does: finished with a FID, or unfinished."""
     folder = Path(f"runs/tables/{table}_small") / cell
     (folder / "checkpoints").mkdir(parents=True)
     more = {"kimg": 8, "size": 32, "pid": os.getpid(), "checkpoint": True, "command": None} | more
@@ -41,8 +41,8 @@ def fake(
     (folder / "config.yaml").write_text(yaml.dump({"data": {"init_args": data}, "model": {"init_args": model}}))
     run_metadata = {"status": status, "pid": more["pid"], "host": process_identity()["host"]}
     (folder / "run.json").write_text(json.dumps(run_metadata))
-    seen = [(0, 300.0)] + ([(more["kimg"], fid)] if fid is not None else [(2, 200.0)])
-    rows = [{"kimg": kimg, "step": 10 * kimg, "fid": value, "note": note} for kimg, value in seen]
+    evaluations = [(0, 300.0)] + ([(more["kimg"], fid)] if fid is not None else [(2, 200.0)])
+    rows = [{"kimg": kimg, "step": 10 * kimg, "fid": value, "note": note} for kimg, value in evaluations]
     (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     if more["checkpoint"]:
         (folder / "checkpoints/last.ckpt").write_text("")
@@ -51,12 +51,12 @@ def fake(
     return folder
 
 
-def table_of(path: str) -> list[list[str]]:
+def read_table(path: str) -> list[list[str]]:
     rows = [line for line in Path(path).read_text().splitlines() if line.startswith("|")]
     return [[cell.strip() for cell in row.strip("|").split("|")] for row in rows if "---" not in row]
 
 
-def test_the_supplements_figures():
+def test_paper_results_are_those_of_the_supplement():
     assert table_names() == [f"table{i}" for i in range(1, 7)]
     scale = load_scale("full", "ShapeNetCore.v2", None)
     paper = {n: {cell.name: cell.paper for cell in load_table(n).cells(scale)} for n in table_names()}
@@ -85,12 +85,12 @@ def test_the_supplements_figures():
 
 @pytest.mark.parametrize("scale", ["full", "small", "archive"])
 @pytest.mark.parametrize("name", ["table1", "table2", "table3"])
-def test_every_cell_is_a_command_that_composes(name, scale):
-    chosen = load_scale(
+def test_every_cell_composes_a_config(name, scale):
+    loaded = load_scale(
         "full" if scale == "full" else "small", "a folder", "a file.npz" if scale == "archive" else None
     )
     names = set()
-    for cell in load_table(name).cells(chosen):
+    for cell in load_table(name).cells(loaded):
         session = Session("fit", list(cell.words))
         values = session.composed.values
         assert {"model", "data", "trainer"} <= set(values)
@@ -113,8 +113,8 @@ def test_every_cell_is_a_command_that_composes(name, scale):
         ("table3", "fixed-cubes", {"proxy": "fixed", "proxy_checkpoint": "proxy_cubes_32.yaml"}),
     ],
 )
-def test_commands_parse(table, cell, expected, capsys):
-    (line,) = lines_of(capsys, table, *SMALL, "--only", cell, "--seeds=3", "--kimg=0.5")
+def test_printed_commands_parse(table, cell, expected, capsys):
+    (line,) = command_lines(capsys, table, *SMALL, "--only", cell, "--seeds=3", "--kimg=0.5")
     words = shlex.split(line)
     assert words[:4] == ["python", "-m", "trainer", "fit"] and words[-1].endswith(f"{table}_small/{cell}-seed3")
     assert main([*words[3:], "--print_config"]) == 0
@@ -130,12 +130,12 @@ def test_commands_parse(table, cell, expected, capsys):
     assert not Path("runs").exists()
 
 
-def test_commands_are_what_is_missing(capsys):
-    fake("fixed-cubes", 12.0)
-    fake("fixed-tables", None, status="interrupted")
-    fake("fixed-chairs", None, status="running", checkpoint=False, pid=2**22 + 1)
-    fake("retrained-chairs", None, status="running")
-    lines = lines_of(capsys, "table3", *SMALL)
+def test_only_missing_commands_are_printed(capsys):
+    write_run("fixed-cubes", 12.0)
+    write_run("fixed-tables", None, status="interrupted")
+    write_run("fixed-chairs", None, status="running", checkpoint=False, pid=2**22 + 1)
+    write_run("retrained-chairs", None, status="running")
+    lines = command_lines(capsys, "table3", *SMALL)
     assert len(lines) == 4
     assert lines[0].startswith(
         "rm -r runs/tables/table3_small/fixed-chairs && python -m trainer fit --config=demo.yaml"
@@ -145,10 +145,10 @@ def test_commands_are_what_is_missing(capsys):
     assert "retrained-cubes" in lines[3]
     assert main([*TABLE3, "--commands"]) == 0
     assert (
-        "once, or each would train its own: python -m trainer fit --config proxy_cubes_32.yaml"
+        "run this first, or each run trains its own proxy: python -m trainer fit --config proxy_cubes_32.yaml"
         in capsys.readouterr().err
     )
-    again = lines_of(capsys, "table3", *SMALL, "--extractor_weights", str(small_weights()))
+    again = command_lines(capsys, "table3", *SMALL, "--extractor_weights", str(small_weights()))
     assert [line.split(" && ")[-1].split()[3] for line in again] == ["validate"] * 5
     assert again[-1].startswith(
         "python -m trainer validate --run_dir runs/tables/table3_small/fixed-cubes --model.extractor="
@@ -156,26 +156,26 @@ def test_commands_are_what_is_missing(capsys):
 
 
 def small_weights() -> Path:
-    """The classifier's weights as a file of the user's own."""
+    """The classifier's weights, passed as a file."""
     from metrics.extractors import WEIGHTS
 
     return WEIGHTS / "renders_small.pt"
 
 
-def test_gathering(capsys):
-    fake("fixed-cubes", 61.25)
-    fake("retrained-cubes", 41.5)
-    fake("fixed-tables", None, status="interrupted")
-    fake("fixed-chairs", None, status="running")
-    fake("iggan-chairs_one", 40.0, table="table1")
+def test_gather_writes_finished_and_unfinished_cells(capsys):
+    write_run("fixed-cubes", 61.25)
+    write_run("retrained-cubes", 41.5)
+    write_run("fixed-tables", None, status="interrupted")
+    write_run("fixed-chairs", None, status="running")
+    write_run("iggan-chairs_one", 40.0, table="table1")
     assert main([*TABLE3, "--gather"]) == 0
-    rows = table_of("runs/tables/table3_small/table3.md")
+    rows = read_table("runs/tables/table3_small/table3.md")
     assert rows[0][1:] == ["Pre-trained on, Chairs", "Pre-trained on, Tables", "Pre-trained on, Random cubes"]
     assert rows[1] == ["Retrained (ours)", "not run (22.6)", "40.0 (20.7)", "**41.5** (20.4)"]
     assert rows[2] == ["Fixed", "running, 2 of 8 kimg (37.8)", "interrupted, 2 of 8 kimg (105.8)", "61.2 (141.9)"]
     text = capsys.readouterr().out
     assert f"(small scale): 32³ voxels, 64² images, 8 kimg, procedural shapes, seed 0, {NOTE}." in text
-    assert "by order, not by size" in text
+    assert "Compare the ranking" in text
     text = Path("runs/tables/table3_small/table3.csv").read_text()
     lines = {row["cell"]: row for row in csv.DictReader(text.splitlines())}
     assert lines["retrained-tables"]["run"] == "table1_small/iggan-chairs_one"
@@ -183,95 +183,95 @@ def test_gathering(capsys):
     assert (lines["fixed-tables"]["fid"], lines["fixed-tables"]["state"]) == ("", "interrupted, 2 of 8 kimg")
     assert Path("runs/tables/table3_small/table3.png").read_bytes()[:4] == b"\x89PNG"
     assert main([*TABLE3, "--gather", "--only", "retrained-c", "--only=fixed-cubes"]) == 0
-    assert table_of("runs/tables/table3_small/table3.md")[1][1:] == ["not run (22.6)", "**41.5** (20.4)"]
+    assert read_table("runs/tables/table3_small/table3.md")[1][1:] == ["not run (22.6)", "**41.5** (20.4)"]
 
 
-def test_seeds_are_averaged_once_all_are_there(capsys):
-    fake("fixed-cubes", 60.0)
-    fake("fixed-cubes-seed1", 64.0)
-    fake("retrained-cubes", 40.0)
+def test_seeds_are_averaged_if_all_are_finished(capsys):
+    write_run("fixed-cubes", 60.0)
+    write_run("fixed-cubes-seed1", 64.0)
+    write_run("retrained-cubes", 40.0)
     assert main([*TABLE3, "--gather", "--only=cubes", "--seeds=0,1"]) == 0
-    rows = table_of("runs/tables/table3_small/table3.md")
+    rows = read_table("runs/tables/table3_small/table3.md")
     assert [row[1] for row in rows[1:]] == ["seed 1: not run (20.4)", "62.0 ± 2.8 (141.9)"]
     assert "seeds 0 and 1" in capsys.readouterr().out
 
 
-def test_another_extractor_measures_finished_runs(capsys):
+def test_validation_with_another_extractor_is_gathered(capsys):
     imagenet = NOTE.replace("renders_small", "imagenet")
-    folder = fake("fixed-cubes", 60.0)
-    fake("retrained-cubes", 40.0)
+    folder = write_run("fixed-cubes", 60.0)
+    write_run("retrained-cubes", 40.0)
     (folder / "validate").mkdir()
     late = {"kimg": 8, "step": 80, "fid": 33.0, "note": imagenet}
-    early = late | {"step": 70, "fid": 99.0}  # of the run before it was continued
+    early = late | {"step": 70, "fid": 99.0}  # from before the run was resumed
     (folder / "validate/metrics.jsonl").write_text(f"{json.dumps(late)}\n{json.dumps(early)}\n")
     assert main(["table", "table6", *SMALL, "--gather", "--only=cubes"]) == 0
-    rows = table_of("runs/tables/table3_small/table6.md")
+    rows = read_table("runs/tables/table3_small/table6.md")
     assert [row[1] for row in rows[1:]] == ["finished, not measured by imagenet (31.4)", "33.0 (84.4)"]
     assert f"seed 0, {imagenet}" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
-    ("other", "says"),
+    ("other", "message"),
     [
-        ({"note": NOTE.replace("1,000 real", "500 real")}, "measured differently and cannot stand in one table"),
+        ({"note": NOTE.replace("1,000 real", "500 real")}, "measured differently and cannot be combined in one table"),
         ({"note": NOTE.replace("renders_small", "renders_small (0f0f0f0f)")}, "renders_small (0f0f0f0f), 1,000"),
-        ({"size": 64}, "trained differently and cannot stand in one table: 64³ voxels"),
-        ({"kimg": 4}, "trained differently and cannot stand in one table: 64² images, 4 kimg"),
+        ({"size": 64}, "trained differently and cannot be combined in one table: 64³ voxels"),
+        ({"kimg": 4}, "trained differently and cannot be combined in one table: 64² images, 4 kimg"),
     ],
 )
-def test_what_cannot_stand_in_one_table(refused, other, says, monkeypatch):
-    fake("fixed-cubes", 60.0)
-    fake("retrained-cubes", 60.0)
-    fake("fixed-tables", 60.0, **other)
+def test_runs_with_different_settings_are_not_combined(refused, other, message, monkeypatch):
+    write_run("fixed-cubes", 60.0)
+    write_run("retrained-cubes", 60.0)
+    write_run("fixed-tables", 60.0, **other)
     if "(" in other.get("note", ""):  # any weights of the name, as at full scale
-        monkeypatch.setattr("trainer.tables.command._measure", lambda extractor, _: runner.Measure(extractor))
-    told = refused(*TABLE3, "--gather")
-    assert says in told and "fixed-tables" in told and "and 1 more" in told
+        monkeypatch.setattr("trainer.tables.command._measurement", lambda extractor, _: runner.Measurement(extractor))
+    error = refused(*TABLE3, "--gather")
+    assert message in error and "fixed-tables" in error and "and 1 more" in error
     assert not list(Path("runs/tables/table3_small").glob("table3.*"))
 
 
-def test_an_unfinished_run_is_never_a_number():
+def test_unfinished_runs_have_no_result():
     for i, status in enumerate(("interrupted", "failed", "starting", "odd")):
-        folder = fake(f"cell{i}", 10.0, status=status)
+        folder = write_run(f"cell{i}", 10.0, status=status)
         cell = load_table("table3").cells(load_scale("small", "", None))[0]
         run = runner.CellRun(cell, 0, folder, ())
-        assert run.status != "finished" and run.figure(runner.Measure("renders_small")) is None
+        assert run.status != "finished" and run.result(runner.Measurement("renders_small")) is None
     (folder / "run.json").write_text("{")
     assert run.status == "interrupted"
     (folder / "metrics.jsonl").write_text("{")
-    with pytest.raises(InputError, match="is damaged"):
+    with pytest.raises(InputError, match="is corrupt"):
         run.progress()
 
 
 @pytest.mark.parametrize(
-    ("argv", "says"),
+    ("argv", "message"),
     [
-        (["tabel2"], "there is no table 'tabel2'; did you mean table2?"),
-        (["mine.yaml"], "there is no config 'mine.yaml'"),
-        (["toy.yaml"], "toy.yaml is no table: it has no rows"),
-        (["odd.yaml", *SMALL], "odd.yaml a-b: {sise} stands for nothing in tables/scales.yaml"),
-        (["unknown.yaml"], "unknown.yaml: rows.a has no key 'word'; it takes name, note, same, words"),
-        (["table1"], "there is no folder ShapeNetCore.v2; say where ShapeNet is by --root, or choose --scale small"),
+        (["tabel2"], "no such table: 'tabel2'; did you mean table2?"),
+        (["mine.yaml"], "no such config 'mine.yaml'"),
+        (["toy.yaml"], "toy.yaml is not a table: it has no rows"),
+        (["odd.yaml", *SMALL], "odd.yaml a-b: the placeholder {sise} is not defined in tables/scales.yaml"),
+        (["unknown.yaml"], "unknown.yaml: rows.a has an unknown key 'word'; the keys are name, note, same, words"),
+        (["table1"], "no such directory: ShapeNetCore.v2; pass the ShapeNet directory by --root, or use --scale small"),
         (["table1", "--root", "model"], "'renders' needs a file of weights"),
-        (["table1", "--archive", "x.npz"], "--archive is for --scale small"),
-        (["table1", *SMALL, "--root", "x"], "--root is for --scale full"),
-        (["table1", *SMALL, "--archive", "x.npz"], "there is no archive of voxels at x.npz"),
+        (["table1", "--archive", "x.npz"], "--archive requires --scale small"),
+        (["table1", *SMALL, "--root", "x"], "--root requires --scale full"),
+        (["table1", *SMALL, "--archive", "x.npz"], "no such archive of voxels: x.npz"),
         (
             ["table3", *SMALL, "--only", "cups"],
-            "no cell of table3 is called cups; they are retrained-chairs, fixed-chairs",
+            "no cell of table3 matches cups; the cells are retrained-chairs, fixed-chairs",
         ),
-        (["table3", *SMALL, "--seeds", "0,0"], "'0,0' are no different whole numbers"),
-        (["table3", *SMALL, "--kimg", "0"], "'0' is no number above 0"),
+        (["table3", *SMALL, "--seeds", "0,0"], "'0,0' is not a list of distinct integers"),
+        (["table3", *SMALL, "--kimg", "0"], "'0' is not a positive number"),
         (["table3", "--extractor", "imagnet"], "invalid choice: 'imagnet'"),
         (["table3", "--extractor_weights=gone.pt", "--extractor=renders", "--root=model"], "are not at gone.pt"),
         (["table3", "--gather", "--commands"], "not allowed with argument"),
     ],
 )
-def test_mistakes(refused, workplace, argv, says):
+def test_invalid_options_and_definitions_are_rejected(refused, workplace, argv, message):
     start = "title: T\npaper: P\ncolumns: {b: {heads: [B], words: '--config=demo.yaml'}}\nrows: {a: {name: A, "
     (workplace / "odd.yaml").write_text(start + "words: '--model=model/x{sise}.yaml'}}\n")
     (workplace / "unknown.yaml").write_text(start + "word: ''}}\n")
-    assert says in refused("table", *argv)
+    assert message in refused("table", *argv)
     assert not Path("runs").exists()
 
 
@@ -284,23 +284,23 @@ TINY = [
 
 @pytest.fixture
 def called(monkeypatch) -> list[list[str]]:
-    """The commands that are run, in this process, because a new one loads the libraries again."""
+    """Run commands in this process, because a new process imports the libraries again; return the commands."""
     commands: list[list[str]] = []
     monkeypatch.setattr(runner, "_call", lambda command: commands.append(command) or main(command))
     return commands
 
 
-def test_two_cells_are_trained_measured_again_and_not_twice(called, refused, monkeypatch, capsys):
+def test_cells_are_trained_once_and_measured_again_for_other_weights(called, refused, monkeypatch, capsys):
     argv = ["table", "table1", *SMALL, "--kimg=0.008", "--only=dcgan-chairs_one", "--only=visual_hull-chairs_one"]
     assert main([*argv, "--", *TINY]) == 0
     assert [command[0] for command in called] == ["fit", "fit"]
-    rows = table_of("runs/tables/table1_small/table1.md")
+    rows = read_table("runs/tables/table1_small/table1.md")
     assert all(float(row[1].strip("*").split("*")[0].split(" ")[0]) > 0 for row in rows[1:])
     assert "extractor renders_small, 8 generated against 8 real images" in capsys.readouterr().out
     assert main([*argv, "--", *TINY]) == 0
     assert len(called) == 2
-    told = refused(*argv, "--kimg=0.012", "--", *TINY)
-    assert "holds a run of another command: it has --data.total_kimg=0.008 for --data.total_kimg=0.012" in told
+    error = refused(*argv, "--kimg=0.012", "--", *TINY)
+    assert "contains a run with other options: --data.total_kimg=0.008 instead of --data.total_kimg=0.012" in error
 
     run_metadata = Path("runs/tables/table1_small/dcgan-chairs_one/run.json")
     run_metadata.write_text(run_metadata.read_text().replace("finished", "interrupted"))
@@ -315,23 +315,23 @@ def test_two_cells_are_trained_measured_again_and_not_twice(called, refused, mon
     Path("runs/tables/table1_small/dcgan-chairs_one/checkpoints/last.ckpt").unlink()
     run_metadata.write_text(run_metadata.read_text().replace("finished", "failed"))
     monkeypatch.setattr(runner, "_call", lambda command: called.append(command) or 1)
-    assert "1 of 2 runs failed: dcgan-chairs_one; the same command" in refused(*argv, "--", *TINY)
-    assert not run_metadata.exists() and called[-1][0] == "fit"  # begun again
+    assert "1 of 2 runs failed: dcgan-chairs_one; run the same command" in refused(*argv, "--", *TINY)
+    assert not run_metadata.exists() and called[-1][0] == "fit"  # started over
     monkeypatch.setattr(runner, "_call", lambda command: 2)
-    assert "the cell dcgan-chairs_one was refused" in refused(*argv, "--", *TINY)
+    assert "the cell dcgan-chairs_one was rejected" in refused(*argv, "--", *TINY)
     monkeypatch.setattr(runner, "_call", lambda command: os.kill(os.getpid(), signal.SIGTERM))
     assert main([*argv, "--", *TINY]) == 143
-    assert "stopped; the same command goes on" in capsys.readouterr().err
+    assert "stopped; run the same command to resume" in capsys.readouterr().err
 
 
-def test_a_running_cell_is_left_alone(called, capsys):
-    fake("retrained-cubes", None, status="running")
+def test_running_cells_are_skipped(called, capsys):
+    write_run("retrained-cubes", None, status="running")
     assert main([*TABLE3, "--only=retrained-cubes"]) == 0
     out = capsys.readouterr().out
-    assert not called and "left alone, it runs already" in out and "running, 2 of 8 kimg (20.4)" in out
+    assert not called and "skipped: already running" in out and "running, 2 of 8 kimg (20.4)" in out
 
 
-def test_a_command_in_a_process_of_its_own(environment, monkeypatch, capfd):
+def test_commands_run_in_a_subprocess(environment, monkeypatch, capfd):
     monkeypatch.setenv("PYTHONPATH", environment["PYTHONPATH"])
     assert runner._call(["fti"]) == 2
     assert "did you mean fit" in capfd.readouterr().err

@@ -1,1 +1,1 @@
-"""The papers' tables: their definitions, the runs they need, and the report."""
+"""The papers' tables: their definitions, the runs of their cells, and the report."""

@@ -1,4 +1,4 @@
-"""The runs behind a table's cells: what has become of each, what is still to do, and doing it."""
+"""The training runs behind a table's cells: their state, the commands that are missing, and running them."""
 
 import csv
 import fcntl
@@ -22,9 +22,8 @@ from utils.errors import InputError
 from utils.signals import STATUS, Stopped
 
 TRAINER = ("python", "-m", "trainer")
-TRAINS_WITH = "renders_small"  # the extractor of a training's own evaluations: cheap, and always there
-# Words that say how a run is carried out, not what is run.
-HOW = (
+TRAINING_EXTRACTOR = "renders_small"  # of the evaluations during training: fast, and its weights are always available
+EXECUTION_OPTIONS = (  # how a run is executed; runs that differ only in these are the same
     "--run_dir",
     "--ckpt_path",
     "--checkpoint_minutes",
@@ -35,28 +34,28 @@ HOW = (
 
 
 @dataclass(frozen=True)
-class Measure:
-    """How figures are measured.
+class Measurement:
+    """How FID is measured.
 
     Args:
-        extractor: by name.
-        weights: a file of weights for it.
-        label: as figures state it; None takes any weights of that name.
+        extractor: Name of the extractor.
+        weights: File of weights for it.
+        label: The extractor as named in results; None accepts any weights of that extractor.
     """
 
     extractor: str
     weights: str | None = None
     label: str | None = None
 
-    def fits(self, note: str) -> bool:
-        """Whether a figure with this note was measured so."""
+    def matches(self, note: str) -> bool:
+        """Return whether a result with this note was measured this way."""
         label = re.escape(self.label) if self.label else rf"{self.extractor}( \([0-9a-f]+\))?"
         return re.match(rf"extractor {label},", note) is not None
 
 
 @dataclass(frozen=True)
-class Figure:
-    """What a finished run reached: FID, and the extractor and counts that it was measured with."""
+class Result:
+    """The FID of a finished run, and the extractor and image counts that it was measured with."""
 
     fid: float
     note: str
@@ -64,13 +63,13 @@ class Figure:
 
 @dataclass(frozen=True)
 class CellRun:
-    """One cell with one seed.
+    """The run of one cell with one seed.
 
     Args:
-        cell: of the table.
-        seed: of the training.
-        path: the run's folder.
-        words: of its ``fit`` command, all but the folder.
+        cell: The cell.
+        seed: Seed of the training.
+        path: The run directory.
+        words: Options of the ``fit`` command, without the run directory.
     """
 
     cell: Cell
@@ -88,162 +87,150 @@ class CellRun:
 
     @property
     def status(self) -> str:
-        """``not run``, ``running``, ``finished``, or how it ended before that."""
+        """``not run``, ``running``, ``finished``, or how an unfinished run ended."""
         return self.folder.status
 
-    @property
-    def settings(self) -> dict[str, Any]:
-        """``config.yaml``: what was run."""
-        return self.folder.settings
-
-    def figure(self, measure: Measure) -> Figure | None:
-        """The figure at the end of a finished run: of its own last evaluation, or of the last ``validate`` after that."""
+    def result(self, measurement: Measurement) -> Result | None:
+        """Return the result at the end of a finished run, from its last evaluation or a later ``validate``."""
         if self.status != "finished":
             return None
-        own = _metrics(self.path)[-1:]
-        step = own[0].get("step", 0) if own else 0
-        later = [line for line in _metrics(self.path / "validate") if line.get("step", 0) >= step]
-        for line in [*own, *reversed(later)]:
-            if measure.fits(line.get("note", "")) and math.isfinite(line.get("fid", math.nan)):
-                return Figure(line["fid"], line["note"])
+        last = _metrics(self.path)[-1:]
+        step = last[0].get("step", 0) if last else 0
+        validations = [line for line in _metrics(self.path / "validate") if line.get("step", 0) >= step]
+        for line in [*last, *reversed(validations)]:
+            if measurement.matches(line.get("note", "")) and math.isfinite(line.get("fid", math.nan)):
+                return Result(line["fid"], line["note"])
         return None
 
     def progress(self) -> str:
-        """How far an unfinished run is, such as ``12 of 60 kimg``; empty where nothing is known."""
-        total = self.settings.get("data", {}).get("init_args", {}).get("total_kimg")
-        if total is None:
-            return ""
-        return f"{self.kimg:.3g} of {total:g} kimg"
+        """Return the progress of an unfinished run, such as ``12 of 60 kimg``; empty if unknown."""
+        total = self.folder.settings.get("data", {}).get("init_args", {}).get("total_kimg")
+        return "" if total is None else f"{self.kimg:.3g} of {total:g} kimg"
 
     @property
     def kimg(self) -> float:
-        """Thousand images seen, as far as is logged."""
-        seen = [line.get("kimg", 0) for line in _metrics(self.path)]
+        """Thousand images seen according to the logs."""
+        values = [line.get("kimg", 0) for line in _metrics(self.path)]
         try:
             with (self.path / "metrics.csv").open(encoding="utf-8", newline="") as file:
-                seen += [float(row["kimg"]) for row in csv.DictReader(file) if row.get("kimg")]
+                values += [float(row["kimg"]) for row in csv.DictReader(file) if row.get("kimg")]
         except (OSError, ValueError, csv.Error):
             pass
-        return max(seen, default=0.0)
+        return max(values, default=0.0)
 
     def check(self) -> None:
-        """Refuse a folder that holds a run of another command.
+        """Check that an existing run was started with the same options.
 
         Raises:
-            InputError: naming what differs.
+            InputError: The run directory contains a run with other options.
         """
         command = self.path / "command.txt"
         if not command.is_file():
             return
-        ran = shlex.split(command.read_text(encoding="utf-8").partition("\n")[0])
-        there, here = _what(ran[len(TRAINER) + 1 :]), _what(self.words)
-        if there != here:
-            differs = (
-                f"has {' '.join(sorted(there - here)) or 'nothing'} for {' '.join(sorted(here - there)) or 'nothing'}"
-            )
+        first = shlex.split(command.read_text(encoding="utf-8").partition("\n")[0])
+        existing, requested = _training_options(first[len(TRAINER) + 1 :]), _training_options(self.words)
+        if existing != requested:
+            old, new = (" ".join(sorted(words)) or "nothing" for words in (existing - requested, requested - existing))
             raise InputError(
-                f"{self.path} holds a run of another command: it {differs}; give the same options, remove it, or name "
-                "another folder by --runs"
+                f"{self.path} contains a run with other options: {old} instead of {new}; pass the same options, remove it, "
+                "or pass another directory by --runs"
             )
 
-    def todo(self, measure: Measure, extra: Iterable[str] = ()) -> list[list[str]]:
-        """The commands that are still to be run, one after the other, for a figure measured so; none if it is there."""
-        where = ["--run_dir", str(self.path)]
+    def missing_commands(self, measurement: Measurement, extra: Iterable[str] = ()) -> list[list[str]]:
+        """Return the commands that are still needed for a result measured this way, in order; empty if it exists."""
+        run_dir = ["--run_dir", str(self.path)]
         commands = []
         if self.status != "finished":
-            again = self.folder.last_checkpoint.is_file()
-            commands.append(
-                ["fit", *where, *extra] if again else ["fit", *self.words, *where],
-            )
-        own_figure = measure.extractor == TRAINS_WITH and measure.weights is None
-        if self.figure(measure) is None and not (commands and own_figure):
-            commands.append(["validate", *where, f"--model.extractor={measure.extractor}"])
-            commands[-1] += [f"--model.extractor_weights={measure.weights}"] if measure.weights else []
+            resumes = self.folder.last_checkpoint.is_file()
+            commands.append(["fit", *run_dir, *extra] if resumes else ["fit", *self.words, *run_dir])
+        measured_by_fit = measurement.extractor == TRAINING_EXTRACTOR and measurement.weights is None
+        if self.result(measurement) is None and not (commands and measured_by_fit):
+            weights = [f"--model.extractor_weights={measurement.weights}"] if measurement.weights else []
+            commands.append(["validate", *run_dir, f"--model.extractor={measurement.extractor}", *weights])
         return commands
 
-    def begun_in_vain(self) -> bool:
-        """Whether the folder holds a run that left nothing to continue."""
+    def must_restart(self) -> bool:
+        """Return whether the run directory contains an unfinished run without a checkpoint."""
         return self.folder.holds_run() and self.status != "finished" and not self.folder.last_checkpoint.is_file()
 
 
-def run_missing(runs: list[CellRun], measure: Measure, extra: list[str]) -> list[str]:
-    """Run what is missing, one command after the other; returns the names of the runs that failed.
+def run_missing(runs: list[CellRun], measurement: Measurement, extra: list[str]) -> list[str]:
+    """Run the missing commands one after the other; return the names of the runs that failed.
 
     Raises:
-        InputError: a command refused its input: the others would as well.
-        Stopped: a signal stopped one.
+        InputError: A command rejected its input, which the others would as well.
+        Stopped: A command was stopped by a signal.
     """
     failed = []
     for number, run in enumerate(runs, 1):
-        head = f"[{number}/{len(runs)}] {run.name}"
-        with _claimed(run) as free:
-            if not free:
-                host = run.folder.run_metadata.get("host", socket.gethostname()).partition(" ")[0]
-                print(f"{head}: left alone, it runs already (on {host})", flush=True)
+        prefix = f"[{number}/{len(runs)}] {run.name}"
+        with _try_lock(run) as locked:
+            if not locked or run.status == "running":
+                host = run.folder.metadata.get("host", socket.gethostname()).partition(" ")[0]
+                print(f"{prefix}: skipped: already running (on {host})", flush=True)
                 continue
-            commands = run.todo(measure, extra)
-            if run.begun_in_vain():
+            commands = run.missing_commands(measurement, extra)
+            if run.must_restart():
                 shutil.rmtree(run.path)
             for command in commands:
-                print(f"{head}: {shlex.join([*TRAINER, *command])}", flush=True)
+                print(f"{prefix}: {shlex.join([*TRAINER, *command])}", flush=True)
                 status = _call(command)
                 if status in STATUS.values():
                     raise Stopped
                 if status == 2:
-                    raise InputError(f"the cell {run.name} was refused; its message stands above")
+                    raise InputError(f"the cell {run.name} was rejected; see the error above")
                 if status:
                     failed.append(run.name)
                     break
     return failed
 
 
-def command_line(run: CellRun, measure: Measure, extra: list[str]) -> str:
-    """All that is still to be done for a run, as one line for a shell; empty if nothing is."""
-    parts = [shlex.join([*TRAINER, *command]) for command in run.todo(measure, extra)]
-    if parts and run.begun_in_vain():
+def command_line(run: CellRun, measurement: Measurement, extra: list[str]) -> str:
+    """Return the missing commands of a run as one shell line; empty if there are none."""
+    parts = [shlex.join([*TRAINER, *command]) for command in run.missing_commands(measurement, extra)]
+    if parts and run.must_restart():
         parts.insert(0, shlex.join(["rm", "-r", str(run.path)]))
     return " && ".join(parts)
 
 
 def _call(command: list[str]) -> int:
-    """One command in a process of its own, which gives back all memory; at a signal the child saves before both leave."""
+    """Run a command in a subprocess, which frees all its memory. On a signal, terminate it and wait until it has saved."""
     with subprocess.Popen([sys.executable, *TRAINER[1:], *command]) as child:
         try:
             return child.wait()
         except BaseException:
-            child.terminate()
+            child.terminate()  # subprocess.run would kill it before it has saved
             child.wait()
             raise
 
 
 @contextmanager
-def _claimed(run: CellRun) -> Iterator[bool]:
-    """Whether the run is ours to work on; several of these commands may share one table."""
+def _try_lock(run: CellRun) -> Iterator[bool]:
+    """Lock a run, since several of these commands may share one table; yield whether the lock was free."""
     run.path.parent.mkdir(parents=True, exist_ok=True)
-    lock = run.path.with_name(f".{run.path.name}.lock")
-    with lock.open("w") as file:
+    with run.path.with_name(f".{run.path.name}.lock").open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             yield False
         else:
-            yield run.status != "running"
+            yield True
 
 
 def _metrics(folder: Path) -> list[dict[str, Any]]:
     try:
         return read_metrics(folder)
     except ValueError as error:
-        raise InputError(f"{folder / 'metrics.jsonl'} is damaged: {error}") from error
+        raise InputError(f"{folder / 'metrics.jsonl'} is corrupt ({error}); fix or remove it") from error
 
 
-def _what(words: Iterable[str]) -> set[str]:
-    """The words that say what is run."""
-    kept, words = set(), iter(words)
+def _training_options(words: Iterable[str]) -> set[str]:
+    """Return the options that define what is trained, without those of :data:`EXECUTION_OPTIONS`."""
+    options, words = set(), iter(words)
     for word in words:
-        if word.startswith(HOW):
+        if word.startswith(EXECUTION_OPTIONS):
             if "=" not in word:
                 next(words, None)
             continue
-        kept.add(word)
-    return kept
+        options.add(word)
+    return options

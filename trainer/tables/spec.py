@@ -1,7 +1,8 @@
-"""The cells of the papers' tables and the command that trains each; the definitions are ``configs/tables/*.yaml``.
+"""Definitions of the papers' tables (``configs/tables/*.yaml``): their cells and the command that trains each cell.
 
-A cell's command is the words of its column and its row, in which ``{…}`` stands for words of ``scales.yaml`` beside
-the tables. A table may be another's runs seen by another extractor (``base: table1.yaml``), a cell another's (``same``).
+A cell's command consists of the words of its column and its row; ``{…}`` are placeholders defined in ``scales.yaml`` next
+to the tables. A table may measure another table's runs with another extractor (``base: table1.yaml``), and a cell may
+reuse another cell's run (``same``).
 """
 
 import difflib
@@ -20,9 +21,13 @@ SCALES = f"{FOLDER}/scales.yaml"
 
 @dataclass(frozen=True)
 class Row:
-    """What the cells of a row share; ``same`` names, by column, the cell of another table whose run a cell is.
+    """A row of a table.
 
-    ``note`` is a sentence of the caption wherever the row is shown.
+    Args:
+        name: Its label.
+        words: Options of its cells.
+        same: By column, the ``table/cell`` whose run the cell reuses.
+        note: A sentence for the caption if the row is shown.
     """
 
     name: str
@@ -33,9 +38,13 @@ class Row:
 
 @dataclass(frozen=True)
 class Column:
-    """What the cells of a column share; ``paper`` holds the figures by row, and a row that it leaves out has no cell.
+    """A column of a table.
 
-    ``note`` is one of the caption, likewise.
+    Args:
+        heads: Its header, one or more levels.
+        words: Options of its cells.
+        paper: The paper's FID by row. Rows that are not listed have no cell.
+        note: A sentence for the caption if the column is shown.
     """
 
     heads: list[str]
@@ -46,45 +55,49 @@ class Column:
 
 @dataclass(frozen=True)
 class Scale:
-    """What the words of a table stand for.
+    """A scale at which tables are run.
 
     Args:
-        says: its name in captions.
-        extractor: that tables are measured by unless they say otherwise.
-        stands: the words behind each placeholder.
-        every: words that every cell is given.
+        title: Its name in captions.
+        extractor: The default extractor.
+        placeholders: The value of each placeholder.
+        every: Options of every cell.
     """
 
-    says: str
+    title: str
     extractor: str
-    stands: dict[str, str]
+    placeholders: dict[str, str]
     every: str
 
     def words(self, text: str, where: str) -> list[str]:
-        """The words of ``text`` with every placeholder replaced.
+        """Replace the placeholders in ``text`` and split it into words.
+
+        Args:
+            text: Options with placeholders.
+            where: File and cell, for error messages.
 
         Raises:
-            InputError: a placeholder stands for nothing, or a quote is not closed.
+            InputError: A placeholder is undefined, or a quote is not closed.
         """
         try:
-            return shlex.split(text.format(**self.stands))
+            return shlex.split(text.format(**self.placeholders))
         except KeyError as error:
-            raise InputError(f"{where}: {{{error.args[0]}}} stands for nothing in {SCALES}") from None
+            raise InputError(f"{where}: the placeholder {{{error.args[0]}}} is not defined in {SCALES}") from None
         except (ValueError, IndexError, AttributeError) as error:
-            raise InputError(f"{where}: {text!r} is no command line ({error})") from None
+            raise InputError(f"{where}: {text!r} is not a valid command line ({error})") from None
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One figure of a table.
+    """One cell of a table.
 
     Args:
         name: ``<row>-<column>``.
-        row: key of its row.
-        column: key of its column.
-        run: table and cell whose run it is; the two are the folders of its path.
-        words: of the ``fit`` command, without seed and length.
-        paper: the paper's figure.
+        row: Key of its row.
+        column: Key of its column.
+        run: Table and cell of its run, which are also the last two directories of the run's path.
+        words: Options of the ``fit`` command, without seed and length.
+        paper: The paper's FID.
     """
 
     name: str
@@ -97,17 +110,17 @@ class Cell:
 
 @dataclass(frozen=True)
 class Table:
-    """A definition as it is read.
+    """The definition of a table.
 
     Args:
-        name: of its file.
-        title: first line of the caption.
-        paper: what the paper's figures were measured with, and where they stand.
-        runs: the table whose folder holds the runs.
-        rows: by key.
-        columns: by key.
-        extractor: that it is measured by; the scale's if None.
-        note: another sentence of the caption.
+        name: Name of its file.
+        title: First line of the caption.
+        paper: Extractor and source of the paper's results.
+        runs: The table whose directory contains the runs.
+        rows: Rows by key.
+        columns: Columns by key.
+        extractor: Extractor of its results; None for the scale's.
+        note: Another sentence of the caption.
     """
 
     name: str
@@ -120,29 +133,31 @@ class Table:
     note: str = ""
 
     def cells(self, scale: Scale, only: list[str] | None = None) -> list[Cell]:
-        """The cells, column by column.
+        """Return the cells, column by column.
 
         Args:
-            scale: what placeholders stand for.
-            only: patterns, of which a cell's name must hold one.
+            scale: Values of the placeholders.
+            only: Patterns; a cell is selected if its name contains one of them.
 
         Raises:
-            InputError: no cell does.
+            InputError: No cell matches.
         """
         pairs = {f"{r}-{c}": (r, c) for c, column in self.columns.items() for r in self.rows if r in column.paper}
-        chosen = [name for name in pairs if not only or any(fnmatch.fnmatch(name, f"*{one}*") for one in only)]
-        if not chosen:
-            raise InputError(f"no cell of {self.name} is called {' or '.join(only or [])}; they are {', '.join(pairs)}")
-        return [self._cell(name, *pairs[name], scale) for name in chosen]
+        names = [name for name in pairs if not only or any(fnmatch.fnmatch(name, f"*{part}*") for part in only)]
+        if not names:
+            raise InputError(
+                f"no cell of {self.name} matches {' or '.join(only or [])}; the cells are {', '.join(pairs)}"
+            )
+        return [self._cell(name, *pairs[name], scale) for name in names]
 
     def _cell(self, name: str, r: str, c: str, scale: Scale) -> Cell:
         row, column = self.rows[r], self.columns[c]
         if c in row.same:
             table, _, other = row.same[c].partition("/")
-            twin = next((cell for cell in load_table(table).cells(scale) if cell.name == other), None)
-            if twin is None:
-                raise InputError(f"rows.{r}.same of {self.name}.yaml names {row.same[c]}, which is no cell")
-            return Cell(name, r, c, twin.run, twin.words, column.paper[r])
+            shared = next((cell for cell in load_table(table).cells(scale) if cell.name == other), None)
+            if shared is None:
+                raise InputError(f"rows.{r}.same of {self.name}.yaml refers to {row.same[c]}, which is not a cell")
+            return Cell(name, r, c, shared.run, shared.words, column.paper[r])
         words = [
             word
             for text in (column.words, row.words, scale.every)
@@ -152,20 +167,20 @@ class Table:
 
 
 def table_names() -> list[str]:
-    """The tables that come with the project."""
+    """Return the names of the tables in the project."""
     return sorted(p.stem for p in (PROJECT_CONFIGS / FOLDER).glob("*.yaml") if p.name != Path(SCALES).name)
 
 
 def load_table(name: str) -> Table:
-    """The table called ``name``, or that of a file ``*.yaml``.
+    """Load a table of the project by name, or a file ``*.yaml``.
 
     Raises:
-        InputError: there is none, or it is no definition of a table.
+        InputError: No such table, or its definition is invalid.
     """
     if not names_yaml(name) and name not in table_names():
         near = difflib.get_close_matches(name, table_names(), n=1)
-        cure = f"did you mean {near[0]}?" if near else f"the tables are {', '.join(table_names())}"
-        raise InputError(f"there is no table {name!r}; {cure}")
+        fix = f"did you mean {near[0]}?" if near else f"the tables are {', '.join(table_names())}"
+        raise InputError(f"no such table: {name!r}; {fix}")
     file = name if names_yaml(name) else f"{FOLDER}/{name}.yaml"
     values = compose([file]).values
     stem = Path(file).stem
@@ -175,31 +190,32 @@ def load_table(name: str) -> Table:
         column = {"paper": dict.fromkeys(rows)} | column if isinstance(column, dict) else column
         columns[key] = _build(Column, column, f"{file}: columns.{key}")
         if unknown := set(columns[key].paper) - set(rows):
-            raise InputError(f"{file}: columns.{key}.paper names {sorted(unknown)[0]!r}, which is no row")
+            raise InputError(f"{file}: columns.{key}.paper refers to {sorted(unknown)[0]!r}, which is not a row")
     return _build(Table, {"runs": stem, **values, "name": stem, "rows": rows, "columns": columns}, file)
 
 
 def load_scale(name: str, root: str, archive: str | None) -> Scale:
-    """A scale of ``scales.yaml``; ``small`` without an archive is that of procedural shapes."""
+    """Load a scale of ``scales.yaml``; ``small`` without an archive uses procedural shapes."""
     name = "small_procedural" if name == "small" and archive is None else name
     values = dict(compose([SCALES]).values[name])
-    says, extractor, every = (values.pop(key) for key in ("says", "extractor", "every"))
-    places = {"root": shlex.quote(root), "archive": shlex.quote(archive or "")}
-    return Scale(says, extractor, {key: str(value) for key, value in values.items()} | places, every)
+    title, extractor, every = (values.pop(key) for key in ("says", "extractor", "every"))
+    paths = {"root": shlex.quote(root), "archive": shlex.quote(archive or "")}
+    return Scale(title, extractor, {key: str(value) for key, value in values.items()} | paths, every)
 
 
 def _mapping(values: dict[str, Any], key: str, file: str) -> dict[str, Any]:
     if not isinstance(values.get(key), dict) or not values[key]:
-        raise InputError(f"{file} is no table: it has no {key}")
+        raise InputError(f"{file} is not a table: it has no {key}")
     return values[key]
 
 
 def _build(kind: type, values: Any, where: str) -> Any:
     names = {f.name for f in fields(kind)}
     if not isinstance(values, dict) or (unknown := set(values) - names):
-        what = f"has no key {sorted(unknown)[0]!r}" if isinstance(values, dict) else "holds no keys"
-        raise InputError(f"{where} {what}; it takes {', '.join(sorted(names - {'name'} if kind is Table else names))}")
+        problem = f"has an unknown key {sorted(unknown)[0]!r}" if isinstance(values, dict) else "is not a mapping"
+        keys = ", ".join(sorted(names - {"name"} if kind is Table else names))
+        raise InputError(f"{where} {problem}; the keys are {keys}")
     try:
         return kind(**values)
     except TypeError as error:
-        raise InputError(f"{where} is not whole: {str(error).partition('missing ')[2]}") from None
+        raise InputError(f"{where} lacks {str(error).partition('missing ')[2]}") from None
