@@ -1,11 +1,10 @@
-"""The batch scripts, with a stand-in for SLURM: a job that reaches its time limit goes on as if it had not."""
+"""The batch scripts with a fake SLURM: a job that reaches its time limit is requeued and resumes bit-identically."""
 
 import json
 import os
 import random
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -13,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from lightning_fabric.plugins.environments.lightning import find_free_network_port
 
 ROOT = Path(__file__).parents[2]
 SCRIPTS = ROOT / "configs" / "cluster"
@@ -40,7 +40,7 @@ trainer:
   use_distributed_sampler: false
   enable_progress_bar: false
 """
-# What srun does: as many tasks as asked for, signals to all of them, the highest status of all.
+# Like srun: start the requested number of tasks, forward signals to all of them, return the highest status.
 SRUN = """#!{python}
 import os, signal, subprocess, sys
 words = [word for word in sys.argv[1:] if not word.startswith("--kill-on-bad-exit")]
@@ -57,7 +57,7 @@ sys.exit(max(step.wait() % 256 for step in steps))
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory) -> tuple[Path, dict[str, str]]:
-    """A working folder, and a job's environment in it."""
+    """Return a working directory and the environment of a job in it."""
     folder = tmp_path_factory.mktemp("cluster")
     tools = folder / "tools"
     tools.mkdir()
@@ -72,9 +72,9 @@ def cluster(tmp_path_factory) -> tuple[Path, dict[str, str]]:
         "PYTHONPATH": str(ROOT),
         "UNRENDER_CACHE": str(folder / "cache"),
         "OMP_NUM_THREADS": "1",
-        "PORT": str(free_port()),
+        "PORT": str(find_free_network_port()),
         "PROCESSES": "2",
-        # of SLURM; Lightning makes the port out of the job's number
+        # SLURM's variables. Lightning derives the port from the job id.
         "SLURM_JOB_ID": str(random.randrange(10**6, 10**7)),
         "SLURM_JOB_NAME": "unrender",
         "SLURM_NODELIST": "127.0.0.1",
@@ -84,35 +84,29 @@ def cluster(tmp_path_factory) -> tuple[Path, dict[str, str]]:
     return folder, environment
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 def weights(run: Path) -> dict[str, torch.Tensor]:
     return torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
 
 
 @pytest.mark.parametrize("script", sorted(SCRIPTS.glob("*.sh")), ids=lambda path: path.name)
-def test_scripts_are_bash(script):
+def test_scripts_are_valid_and_executable(script):
     assert subprocess.run(["bash", "-n", script], check=False).returncode == 0
     assert os.access(script, os.X_OK)
 
 
 @pytest.mark.slow
-def test_a_job_goes_on_after_its_time_limit_as_if_there_were_none(cluster):
+def test_slurm_requeue_resumes_after_time_limit(cluster):
     folder, environment = cluster
     run = folder / "runs" / "small" / f"slurm-{environment['SLURM_JOB_ID']}"
     command = ["bash", str(SCRIPTS / "slurm.sh"), "small.yaml", "--checkpoint_minutes=0.005"]
 
     job = subprocess.Popen(command, cwd=folder, env=environment, stderr=subprocess.PIPE, text=True)
-    until = time.monotonic() + 120
-    while not (run / "checkpoints" / "last.ckpt").exists() and time.monotonic() < until and job.poll() is None:
+    deadline = time.monotonic() + 120
+    while not (run / "checkpoints" / "last.ckpt").exists() and time.monotonic() < deadline and job.poll() is None:
         time.sleep(0.05)
     job.send_signal(signal.SIGUSR1)
     assert job.wait(60) == 143, job.stderr.read()
-    assert job.stderr.read().count("stopped and saved") == 1  # of two ranks one speaks
+    assert job.stderr.read().count("stopped and saved") == 1  # only rank 0 prints
     assert (folder / "scontrol.txt").read_text().split() == ["requeue", environment["SLURM_JOB_ID"]]
     stopped = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["clock"]["step"]
     assert 0 < stopped < 150
@@ -122,22 +116,22 @@ def test_a_job_goes_on_after_its_time_limit_as_if_there_were_none(cluster):
     assert (folder / "scontrol.txt").read_text().count("requeue") == 1
     assert json.loads((run / "run.json").read_text())["status"] == "finished"
 
-    whole = folder / "runs" / "whole"
-    torchrun = ["bash", str(SCRIPTS / "torchrun.sh"), "small.yaml", "--run_dir", str(whole)]
+    uninterrupted = folder / "runs" / "uninterrupted"
+    torchrun = ["bash", str(SCRIPTS / "torchrun.sh"), "small.yaml", "--run_dir", str(uninterrupted)]
     plain = {k: v for k, v in environment.items() if not k.startswith("SLURM")}
-    done = subprocess.run(torchrun, cwd=folder, env=plain, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    expected = weights(whole)
+    process = subprocess.run(torchrun, cwd=folder, env=plain, capture_output=True, text=True, check=False)
+    assert process.returncode == 0, process.stderr
+    expected = weights(uninterrupted)
     for key, value in weights(run).items():
         assert torch.equal(value, expected[key]), key
 
 
-def test_an_array_job_draws_its_shard(cluster):
+def test_array_job_renders_its_shard(cluster):
     folder, environment = cluster
     environment = environment | {"SLURM_ARRAY_TASK_ID": "2", "SLURM_ARRAY_TASK_COUNT": "2"}
     environment["UNRENDER_CACHE"] = str(folder / "shards")
     shutil.rmtree(folder / "shards", ignore_errors=True)
     command = ["bash", str(SCRIPTS / "slurm_prepare.sh"), "small.yaml", "--data.init_args.images=300"]
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "training images: 44 drawn, 256 of 300 still missing" in done.stdout
+    process = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    assert process.returncode == 0, process.stderr
+    assert "training images: 44 rendered, 256 of 300 still missing" in process.stdout

@@ -1,4 +1,4 @@
-"""``export``, ``render`` and ``compare`` on runs as ``fit`` leaves them, too small to have learnt anything."""
+"""``export``, ``render`` and ``compare`` on small untrained runs."""
 
 import json
 import struct
@@ -20,7 +20,7 @@ from visualization.mesh_io import mesh_statistics, write_surface
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory) -> Path:
-    """A run of the small IG-GAN, stopped before its first step."""
+    """A run of the small IG-GAN, saved before its first step."""
     folder = tmp_path_factory.mktemp("runs") / "small" / "001"
     folder.mkdir(parents=True)
     (folder / "config.yaml").write_text(yaml.safe_dump({"seed_everything": 3, "model": small_iggan.CONFIG}))
@@ -34,7 +34,7 @@ def run(tmp_path_factory) -> Path:
 
 
 def glb_tree(path: Path) -> dict:
-    """glTF's JSON of a GLB whose lengths and chunks are as the format says."""
+    """Check the header and chunks of a GLB and return its JSON."""
     content = path.read_bytes()
     magic, version, length = struct.unpack_from("<4sII", content)
     assert (magic, version, length) == (b"glTF", 2, len(content))
@@ -46,20 +46,22 @@ def glb_tree(path: Path) -> dict:
     return json.loads(content[20 : 20 + size])
 
 
-def test_every_format_holds_the_same_surface(run, tmp_path, capsys):
+def test_all_formats_contain_the_same_surface(run, tmp_path, capsys):
     formats = "glb,obj,ply,stl,binvox,npz"
     assert main(["export", "--run_dir", str(run), "--seeds", "0,5", "--formats", formats, "--output", "out"]) == 0
-    said = capsys.readouterr()
-    assert "of 2 shapes are watertight" in said.out and said.err == ""
+    printed = capsys.readouterr()
+    assert "of 2 shapes are watertight" in printed.out and printed.err == ""
     report = json.loads((tmp_path / "out/report.json").read_text())
     assert [shape["sample"] for shape in report["shapes"]] == [0, 5]
     assert "y up" in report["frame"] and "metres" in report["frame"]
     for shape in report["shapes"]:
         for name in shape["files"][:4]:
             mesh = trimesh.load(tmp_path / "out" / name, force="mesh")
-            found = mesh_statistics(mesh.vertices, mesh.faces)
-            assert found["faces"] == shape["faces"] and found["boundary_edges"] == shape["boundary_edges"] == 0, name
-            assert found["area"] == pytest.approx(shape["area"], rel=1e-4)
+            statistics = mesh_statistics(mesh.vertices, mesh.faces)
+            assert (
+                statistics["faces"] == shape["faces"] and statistics["boundary_edges"] == shape["boundary_edges"] == 0
+            ), name
+            assert statistics["area"] == pytest.approx(shape["area"], rel=1e-4)
             assert mesh.bounds == pytest.approx(np.array(shape["bounds"]), abs=1e-6)
             assert np.abs(mesh.bounds).max() <= 0.5 + 0.5 / 8
     assert "asset" in glb_tree(tmp_path / "out/0000.glb")
@@ -68,19 +70,19 @@ def test_every_format_holds_the_same_surface(run, tmp_path, capsys):
     assert grid.translate == (-0.5, -0.5, -0.5) and grid.scale == 1
 
 
-def test_a_solid_leaves_closed(tmp_path):
+def test_solid_voxels_give_watertight_meshes(tmp_path):
     chair = ProceduralShapes("chair", count=1, voxel_size=32)[0].voxels
     sample = Sample(0, chair, OpenGLRenderer(16), None)
     report = sample.report()
     assert report["watertight"] and report["crowded_edges"] == 0
     cells = float(chair.occupancy.sum()) / 32**3
-    assert 0.5 * cells < report["volume"] < cells  # marching cubes cut corners off
+    assert 0.5 * cells < report["volume"] < cells  # marching cubes cuts corners
     for path in sample.write(tmp_path / "chair", ("glb", "obj", "ply", "stl")):
         mesh = trimesh.load(path, force="mesh")
         assert mesh.is_watertight and mesh.volume == pytest.approx(report["volume"], rel=1e-4), path.name
 
 
-def test_the_sample_is_that_of_predict_and_options_change_it(run, tmp_path):
+def test_samples_equal_those_of_predict_and_options_change_them(run, tmp_path):
     def exported(*options: str) -> np.ndarray:
         assert (
             main(["export", "--run_dir", str(run), "--seeds", "2", "--formats", "npz", "--output", "o", *options]) == 0
@@ -98,7 +100,7 @@ def test_the_sample_is_that_of_predict_and_options_change_it(run, tmp_path):
     assert (mean == exported("--truncation", "0", "--sample_seed", "1")).all()
 
 
-def test_turntable_has_its_frames_and_plays(run, tmp_path):
+def test_turntable_videos_have_all_frames(run, tmp_path):
     argv = ["export", "--run_dir", str(run), "--seeds", "0", "--output", "out", "--frames", "20", "--film_size", "64"]
     assert main([*argv, "--turntable", "gif"]) == 0
     with Image.open(tmp_path / "out/0000.gif") as film:
@@ -113,24 +115,24 @@ def test_turntable_has_its_frames_and_plays(run, tmp_path):
     assert ffmpeg.count_frames_and_secs(str(tmp_path / "out/0000.mp4"))[0] == 20
 
 
-def test_decimation_keeps_to_the_number(run, tmp_path):
+def test_decimation_limits_the_number_of_faces(run, tmp_path):
     assert main(["export", "--run_dir", str(run), "--seeds", "0", "--decimate", "60", "--output", "out"]) == 0
     (shape,) = json.loads((tmp_path / "out/report.json").read_text())["shapes"]
     assert 0 < shape["faces"] <= 60
 
 
-def test_what_cannot_be_exported_is_refused(run, refused, tmp_path):
+def test_invalid_export_options_are_rejected(run, refused, tmp_path):
     assert "--run_dir RUN" in refused("export")
-    assert "nowhere is no run" in refused("export", "--run_dir", "nowhere")
-    assert "there is no format 'fbx'" in refused("export", "--run_dir", str(run), "--formats", "fbx")
-    assert "no list such as 0-7" in refused("export", "--run_dir", str(run), "--seeds", "7-0")
-    assert "even size" in refused(
+    assert "nowhere is not a run directory" in refused("export", "--run_dir", "nowhere")
+    assert "unknown format 'fbx'" in refused("export", "--run_dir", str(run), "--formats", "fbx")
+    assert "not a list such as 0-7" in refused("export", "--run_dir", str(run), "--seeds", "7-0")
+    assert "MP4 requires an even size" in refused(
         "export", "--run_dir", str(run), "--turntable", "mp4", "--film_size", "63", "--output", "out"
     )
     assert not Path("out").exists()
 
 
-def test_holes_are_counted():
+def test_mesh_statistics_of_closed_and_open_boxes():
     box = trimesh.creation.box()
     assert mesh_statistics(box.vertices, box.faces) | {"bounds": None} == {
         "vertices": 8,
@@ -149,7 +151,7 @@ def test_holes_are_counted():
 
 
 @pytest.mark.parametrize("kind", ["glb", "obj", "ply", "stl"])
-def test_an_empty_surface_is_a_valid_file(tmp_path, kind):
+def test_empty_surfaces_are_valid_files(tmp_path, kind):
     path = tmp_path / f"empty.{kind}"
     write_surface(path, np.zeros((0, 3)), np.zeros((0, 3), int))
     if kind == "glb":
@@ -158,20 +160,20 @@ def test_an_empty_surface_is_a_valid_file(tmp_path, kind):
         assert path.stat().st_size == 84
 
 
-def test_normals_that_vanish_are_those_of_a_face(tmp_path):
+def test_vanishing_vertex_normals_are_replaced_by_face_normals(tmp_path):
     box = trimesh.creation.box()
     write_surface(tmp_path / "box.glb", box.vertices, box.faces, np.zeros((8, 3)))
     normals = trimesh.load(tmp_path / "box.glb", force="mesh").vertex_normals
     assert np.linalg.norm(normals, axis=1) == pytest.approx(np.ones(8))
 
 
-def test_render_draws_what_is_exported(run, tmp_path, capsys):
+def test_render_reads_exported_files(run, tmp_path, capsys):
     assert main(["export", "--run_dir", str(run), "--seeds", "0", "--formats", "glb,binvox,npz", "--output", "o"]) == 0
     small = ["--image_size", "32", "--azimuth", "0,90"]
     assert main(["render", "o/0000.glb", "o/0000.binvox", *small, "--normals", "--depth", "--output", "gl"]) == 0
     assert "18 images of 2 shapes in gl" in capsys.readouterr().out
     first, second = (np.asarray(Image.open(f"gl/{name}_000.png"), float) for name in ("0000", "0000_1"))
-    assert first.max() > 50 and np.abs(first - second).mean() < 12  # one surface, by triangles and by rays
+    assert first.max() > 50 and np.abs(first - second).mean() < 12  # the same surface, rasterized and ray-cast
     depth = np.load("gl/0000_000_depth.npy")
     assert depth.shape == (32, 32) and np.isinf(depth[0, 0]) and 1 < depth.min() < 2.5
     for renderer in ("soft", "absorption", "visual_hull", "emission_absorption"):
@@ -180,20 +182,20 @@ def test_render_draws_what_is_exported(run, tmp_path, capsys):
     assert main(["render", "o/0000.glb", *small, "--renderer", "absorption", "--voxel_size", "8", "--output", "v"]) == 0
 
 
-def test_render_refuses_in_one_sentence(refused, tmp_path):
+def test_unreadable_scenes_are_rejected_in_one_sentence(refused, tmp_path):
     trimesh.creation.box((50, 1, 1)).export("long.stl")
     Path("broken.glb").write_bytes(b"glTF and no more")
-    assert "reaches 25 from the origin" in refused("render", "long.stl")
+    assert "extends to 25 from the origin" in refused("render", "long.stl")
     assert main(["render", "long.stl", "--fit", "--image_size", "16"]) == 0
-    assert "broken.glb is no mesh" in refused("render", "broken.glb")
-    assert "there is no file gone.obj" in refused("render", "gone.obj")
-    assert "no normals and no depth" in refused("render", "long.stl", "--renderer", "absorption", "--depth")
-    assert "--backend of soft is one of" in refused("render", "long.stl", "--renderer", "soft", "--backend", "x")
+    assert "broken.glb is not a readable mesh" in refused("render", "broken.glb")
+    assert "no such file: gone.obj" in refused("render", "gone.obj")
+    assert "has no normals and no depth" in refused("render", "long.stl", "--renderer", "absorption", "--depth")
+    assert "--backend of soft must be one of" in refused("render", "long.stl", "--renderer", "soft", "--backend", "x")
     np.savez("flat.npz", a=np.zeros((2, 3)))
-    assert "neither an export's mesh nor one array" in refused("render", "flat.npz")
+    assert "neither a mesh of export nor a single array" in refused("render", "flat.npz")
 
 
-def test_compare_puts_runs_on_one_page(run, tmp_path, capsys):
+def test_compare_writes_one_page_for_all_runs(run, tmp_path, capsys):
     import shutil
 
     other = tmp_path / "other" / "002"
@@ -210,8 +212,8 @@ def test_compare_puts_runs_on_one_page(run, tmp_path, capsys):
     assert "cannot be compared" in found["warning"]
     page = Path("compare.html").read_text().replace("<wbr>", "")
     assert "model.generator.latent_size" in page and "extractor y &lt;b&gt;" in page
-    assert 'src="http' not in page and page.count("<img") == 2  # a curve for each way of measuring
+    assert 'src="http' not in page and page.count("<img") == 2  # one plot per measurement
 
 
-def test_compare_refuses_what_is_no_run(refused, tmp_path):
+def test_compare_rejects_other_directories(refused, tmp_path):
     assert "is not a run directory" in refused("compare", str(tmp_path))

@@ -1,4 +1,4 @@
-"""``python -m trainer fid`` on what may lie in a folder."""
+"""``python -m trainer fid`` on directories and caches, complete and corrupt."""
 
 import json
 from pathlib import Path
@@ -27,7 +27,7 @@ def write(folder: Path, images: np.ndarray, suffix: str = ".png") -> Path:
 
 
 def cache(folder: Path, images: np.ndarray) -> RenderCache:
-    renders = RenderCache(folder, len(images), images.shape[1:], lambda indices: images[indices], "drawing")
+    renders = RenderCache(folder, len(images), images.shape[1:], lambda indices: images[indices], "rendering")
     renders.prepare()
     return renders
 
@@ -39,7 +39,7 @@ def folders(workplace) -> list[str]:
     return ["fid", "--real", "real", "--fake", "fake"]
 
 
-def test_figures_of_two_folders(folders, capsys):
+def test_fid_and_kid_of_two_directories(folders, capsys):
     assert main([*folders, "--kid_subset", "10"]) == 0
     out = capsys.readouterr().out.splitlines()
     extractor = load_extractor("renders_small")
@@ -54,7 +54,7 @@ def test_figures_of_two_folders(folders, capsys):
     assert "kid" not in line and len(line["checksum"]) == 16
 
 
-def test_caches_and_folders_hold_the_same(workplace, capsys):
+def test_cache_and_directory_of_the_same_images_have_distance_0(workplace, capsys):
     images = pixels(300, 0)
     cache(workplace / "cache", images)
     write(workplace / "real", images)
@@ -64,34 +64,34 @@ def test_caches_and_folders_hold_the_same(workplace, capsys):
     assert abs(line["fid"]) < 1e-4 and line["fake"] == 300
 
 
-def test_colours_transparency_and_depths(workplace):
+def test_gray_16_bit_transparent_and_palette_images_are_converted(workplace):
     folder = workplace / "some"
     folder.mkdir()
     Image.fromarray(np.full((4, 4), 65535, np.uint16)).save(folder / "deep.png")
-    Image.fromarray(np.full((4, 4), 200, np.uint8)).save(folder / "grey.JPG")
+    Image.fromarray(np.full((4, 4), 200, np.uint8)).save(folder / "gray.JPG")
     assert open_images("some").shape == (1, 4, 4)
     rgba = np.full((4, 4, 4), 255, np.uint8)
     rgba[:2, :, 3] = 0
-    Image.fromarray(rgba).save(folder / "see.png")
+    Image.fromarray(rgba).save(folder / "alpha.png")
     palette = Image.new("P", (4, 4), 3)
     palette.putpalette([255] * 768)
     palette.save(folder / "white.png", transparency=3)
     (folder / ".hidden.png").write_text("")
     (batch,) = open_images("some").batches(9)
-    deep, grey, see, white = batch
+    alpha, deep, gray, white = batch
     assert batch.shape == (4, 3, 4, 4)
-    assert (deep == 255).all() and (grey == 200).all() and (white == 0).all()
-    assert (see[:, :2] == 0).all() and (see[:, 2:] == 255).all()
+    assert (deep == 255).all() and (gray == 200).all() and (white == 0).all()
+    assert (alpha[:, :2] == 0).all() and (alpha[:, 2:] == 255).all()
 
 
-def test_folders_that_cannot_be_compared(folders, refused, workplace):
-    assert refused("fid", "--real", "nowhere", "--fake", "fake") == "there is no folder nowhere"
+def test_incomparable_directories_are_rejected(folders, refused, workplace):
+    assert refused("fid", "--real", "nowhere", "--fake", "fake") == "no such folder: nowhere"
     (workplace / "empty").mkdir()
-    assert refused("fid", "--real", "real", "--fake", "empty").startswith("empty holds no images (png, jpg)")
+    assert refused("fid", "--real", "real", "--fake", "empty").startswith("empty has no images (png, jpg)")
     write(workplace / "large", pixels(3, 0, size=32))
-    assert "real are 16×16 and those in large 32×32; make them one size" in refused(*folders[:4], "large")
+    assert "real are 16×16 and those in large 32×32; make them the same size" in refused(*folders[:4], "large")
     write(workplace / "one", pixels(1, 0))
-    assert refused(*folders[:4], "one") == "FID needs at least two images of either kind, and one holds 1"
+    assert refused(*folders[:4], "one") == "FID needs at least two images per set, and one contains 1"
 
 
 def test_mixed_sizes_are_counted_and_named(folders, refused, workplace):
@@ -107,35 +107,35 @@ def test_unreadable_images_are_counted_and_named(folders, refused, workplace):
     assert refused(*folders) == ("2 of 17 images in fake cannot be read: text.png, void.jpg; remove or replace them")
 
 
-def test_images_cut_short_are_all_named(folders, refused, workplace):
+def test_truncated_images_are_all_named(folders, refused, workplace):
     for name in ("part0/004.png", "part1/011.png"):
         file = workplace / "fake" / name
         file.write_bytes(file.read_bytes()[:-60])
     assert "2 of 15 images in fake cannot be read: part0/004.png, part1/011.png;" in refused(*folders, "--kid_subset=0")
 
 
-def test_a_cache_that_is_not_whole(folders, refused, workplace):
+def test_incomplete_caches_are_rejected(folders, refused, workplace):
     cache(workplace / "cache", pixels(300, 0))
     second = workplace / "cache" / "00001-of-300.npy"
     second.unlink()
-    assert "the renders in cache are not whole: cache/00001-of-300.npy is missing" in refused(*folders[:4], "cache")
+    assert "the renders in cache are incomplete: cache/00001-of-300.npy is missing" in refused(*folders[:4], "cache")
     (workplace / "cache" / "00000-of-300.npy").unlink()
     second.write_bytes(b"")
-    assert "cache is no whole cache of renders" in refused(*folders[:4], "cache")
+    assert "cache is not a complete cache of renders" in refused(*folders[:4], "cache")
 
 
-def test_fewer_images_than_a_subset(folders, refused):
+def test_too_few_images_for_a_kid_subset_are_rejected(folders, refused):
     assert refused(*folders) == (
         "KID draws subsets of 1,000 images and there are 20 real ones; set kid_subset to at most 20, or to 0 for FID alone"
     )
 
 
-def test_options_that_are_wrong(folders, refused, workplace):
+def test_invalid_options_are_rejected(folders, refused, workplace):
     assert "required: --fake" in refused("fid", "--real", "real")
     assert "unrecognized arguments: --reel" in refused(*folders, "--reel")
-    assert "'one' is neither 0 nor a whole number" in refused(*folders, "--kid_subset", "one")
+    assert "'one' is neither 0 nor an integer of at least 2" in refused(*folders, "--kid_subset", "one")
     assert "no feature extractor is called 'imagnet'" in refused(*folders, "--kid_subset=0", "--extractor", "imagnet")
     assert "'renders' needs a file of weights" in refused(*folders, "--kid_subset=0", "--extractor", "renders")
     (workplace / "other.pth").write_text("other")
-    told = refused(*folders, "--kid_subset=0", "--extractor=imagenet", "--extractor_weights=other.pth")
-    assert "other.pth has SHA-256 d9298a10d1b0735" in told and "remove it and fetch them from https://" in told
+    message = refused(*folders, "--kid_subset=0", "--extractor=imagenet", "--extractor_weights=other.pth")
+    assert "other.pth has SHA-256 d9298a10d1b0735" in message and "remove it and fetch them from https://" in message

@@ -1,4 +1,4 @@
-"""The figures command on a small run."""
+"""The ``figures`` command on a small run."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ RUN = "runs/faces/001"
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory) -> Path:
-    """A run of one step of MeshGAN, two sizes of networks grown to the first."""
+    """A MeshGAN run of one step, with progressive growing at its first resolution."""
     folder = tmp_path_factory.mktemp("figures")
     narrow = {"channel_base": 64, "channel_max": 8}
     module = {
@@ -52,17 +52,17 @@ def test_figures_of_a_run(run, tmp_path, capsys):
     few = ["--run_dir", str(run), "--rows", "2", "--columns", "3", "--size", "32"]
     assert main(["figures", *few]) == 0
     out = capsys.readouterr().out
-    assert "data_normals: left out, the data are images" in out
-    drawn = files(run / "figures")
+    assert "data_normals: skipped, the data are images" in out
+    rendered = files(run / "figures")
     names = {"samples.png", "random.png", "interpolation.png", "truncation.png", "data.png"}
-    assert drawn.keys() == names | {"captions.md"}
+    assert rendered.keys() == names | {"captions.md"}
     captions = (run / "figures/captions.md").read_text()
     assert captions.count("\n") == 5 and "Run faces 001, last.ckpt at 0.004 kimg, sample seed 0." in captions
-    with Image.open(run / "figures/data.png") as sheet:
-        assert sheet.size == (3 * 32 + 2 * 2, 2 * 32 + 2)
+    with Image.open(run / "figures/data.png") as grid:
+        assert grid.size == (3 * 32 + 2 * 2, 2 * 32 + 2)
 
     assert main(["figures", *few, "--output", str(tmp_path / "again")]) == 0
-    assert files(tmp_path / "again") == drawn  # the same, byte for byte
+    assert files(tmp_path / "again") == rendered  # byte for byte
     other = [*few, "--output", str(tmp_path / "other"), "--only", "truncation,samples", "--numbers", "0,5"]
     more = ["--truncation", "none", "--truncation_cutoff", "none", "--psi=-1,0", "--sample_seed", "3"]
     assert main(["figures", *other, *more]) == 0
@@ -78,41 +78,41 @@ def test_figures_of_data_alone(run, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("options", "says"),
+    ("options", "message"),
     [
-        (["--only", "sample"], "there is no figure 'sample'; MeshGANModule has samples, random, interpolation"),
-        (["--only", "data_normals"], "there is nothing to draw"),
-        (["--only", "interpolation", "--numbers", "3"], "there is nothing to draw"),
-        (["--numbers", "a"], "'a' is no list such as 0-7 or 1,5"),
-        (["--psi", "1,x"], "'1,x' is no list of numbers"),
-        (["--rows", "0"], "'0' is no whole number from 1"),
-        (["--rows", "100", "--columns", "100"], "more than 4096 images"),
-        (["--zoom", "0.5"], "'0.5' is less than 1"),
-        (["--ckpt_path", "best"], "holds no best checkpoint"),
-        (["--ckpt_path", "gone.ckpt"], "there is no checkpoint gone.ckpt"),
-        (["--config", "demo.yaml"], "either which run, by --run_dir, or by --config"),
+        (["--only", "sample"], "no such figure: 'sample'; MeshGANModule has samples, random, interpolation"),
+        (["--only", "data_normals"], "no figure could be rendered"),
+        (["--only", "interpolation", "--numbers", "3"], "no figure could be rendered"),
+        (["--numbers", "a"], "'a' is not a list such as 0-7 or 1,5"),
+        (["--psi", "1,x"], "'1,x' is not a list of numbers"),
+        (["--rows", "0"], "'0' is not an integer from 1"),
+        (["--rows", "100", "--columns", "100"], "exceed 4096 images per figure"),
+        (["--zoom", "0.5"], "'0.5' is not a number of at least 1"),
+        (["--ckpt_path", "best"], "has no best checkpoint"),
+        (["--ckpt_path", "gone.ckpt"], "checkpoint gone.ckpt does not exist"),
+        (["--config", "demo.yaml"], "pass either --run_dir of a run, or --config"),
         (["--model.truncation=1"], "unrecognized arguments: --model.truncation=1"),
         (["--data.size=3"], "datamodules.HeadsDataModule has no argument 'size'"),
         (["--data.image_size=4", "--only", "data"], "heads need image_size of at least 8"),
-        (["--data.image_size=4"], "0; --only samples,random,interpolation,truncation leaves the data out"),
+        (["--data.image_size=4"], "0; --only samples,random,interpolation,truncation excludes the data"),
     ],
 )
-def test_mistaken_options(run, refused, tmp_path, options, says):
-    assert says in refused("figures", "--run_dir", str(run), "--output", str(tmp_path / "out"), *options)
+def test_invalid_options_are_rejected(run, refused, tmp_path, options, message):
+    assert message in refused("figures", "--run_dir", str(run), "--output", str(tmp_path / "out"), *options)
     assert not (tmp_path / "out").exists()
 
 
-def test_runs_that_cannot_be_drawn(run, refused, tmp_path):
-    assert "is no run: it has no config.yaml" in refused("figures", "--run_dir", str(tmp_path))
-    assert "either which run" in refused("figures")
+def test_invalid_runs_are_rejected(run, refused, tmp_path):
+    assert "is not a run directory: it has no config.yaml" in refused("figures", "--run_dir", str(tmp_path))
+    assert "pass either --run_dir" in refused("figures")
     assert "a config without a run has data, data_normals" in refused("figures", "--config=demo.yaml", "--only=samples")
     (tmp_path / "config.yaml").write_bytes((run / "config.yaml").read_bytes())
-    assert "holds no last checkpoint" in refused("figures", "--run_dir", str(tmp_path))
+    assert "has no last checkpoint" in refused("figures", "--run_dir", str(tmp_path))
     (tmp_path / "checkpoints").mkdir()
     content = torch.load(run / "checkpoints/last.ckpt", weights_only=True)
     del content["state_dict"]["generator.object.synthesis.constant"]
     torch.save(content, tmp_path / "checkpoints/last.ckpt")
-    assert "generator.object.synthesis.constant is not there" in refused("figures", "--run_dir", str(tmp_path))
+    assert "generator.object.synthesis.constant is missing there" in refused("figures", "--run_dir", str(tmp_path))
     (tmp_path / "file").write_text("")
-    sentence = refused("figures", "--run_dir", str(run), "--output", str(tmp_path / "file"))
-    assert "file cannot be made: File exists" in sentence
+    message = refused("figures", "--run_dir", str(run), "--output", str(tmp_path / "file"))
+    assert "file cannot be created: File exists" in message

@@ -1,4 +1,4 @@
-"""``prepare``: what fit would draw first, drawn before it, in parts."""
+"""``prepare``: render the caches of a config in shards."""
 
 import pytest
 
@@ -23,24 +23,24 @@ def small_files(monkeypatch):
     monkeypatch.setattr("datamodules.renders.cache.SHARD", 4)
 
 
-def test_shards_make_the_cache_that_fit_finds(workplace, capsys, monkeypatch):
+def test_shards_create_the_cache_that_fit_uses(workplace, capsys, monkeypatch):
     (workplace / "small.yaml").write_text(CONFIG)
     monkeypatch.setenv("UNRENDER_CACHE", str(workplace / "cache"))
     assert main(["prepare", "--config", "small.yaml", "--shard", "2/3"]) == 0
     first, second = capsys.readouterr().out.splitlines()
-    assert "training images: 4 drawn, 8 of 12 still missing" in first
-    assert "reference images: 2 drawn, 4 of 6 still missing" in second
+    assert "training images: 4 rendered, 8 of 12 still missing" in first
+    assert "reference images: 2 rendered, 4 of 6 still missing" in second
     for shard in ("1/3", "3/3"):
         assert main(["prepare", "--config", "small.yaml", "--shard", shard]) == 0
-    assert capsys.readouterr().out.count("all 12 are there") == 1
-    monkeypatch.setattr(RenderCache, "_write", None)  # nothing is left to be drawn
+    assert capsys.readouterr().out.count("all 12 are complete") == 1
+    monkeypatch.setattr(RenderCache, "_write", None)  # nothing is left to render
     assert main(["prepare", "--config", "small.yaml"]) == 0
-    assert "0 drawn, all 12 are there" in capsys.readouterr().out
+    assert "0 rendered, all 12 are complete" in capsys.readouterr().out
     assert len(list((workplace / "cache" / "renders").glob("*/manifest.json"))) == 2
 
 
-def test_what_draws_nothing_before_is_refused(workplace, refused):
+def test_data_without_cached_renders_are_refused(workplace, refused):
     (workplace / "small.yaml").write_text(CONFIG)
     assert "is not I/N" in refused("prepare", "--config", "small.yaml", "--shard", "4/3")
-    assert "ToyData draws no images before training" in refused("prepare", "--config", "toy.yaml")
+    assert "ToyData has no cached renders to prepare" in refused("prepare", "--config", "toy.yaml")
     assert "--config" in refused("prepare")

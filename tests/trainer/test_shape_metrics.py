@@ -1,4 +1,4 @@
-"""The shapes command: what a run's voxels are measured by."""
+"""The ``shapes`` command on a small run."""
 
 import json
 
@@ -32,7 +32,7 @@ def run(tmp_path_factory) -> str:
     return folder
 
 
-def test_prints_figures_beside_the_yardstick(run, capsys):
+def test_metrics_of_run_and_training_shapes_are_printed(run, capsys):
     assert main(["shapes", "--run_dir", run, "--count", "4", "--points", "64", "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
     assert report["generated"] == 4 and report["points"] == 64
@@ -41,37 +41,35 @@ def test_prints_figures_beside_the_yardstick(run, capsys):
     assert "4 generated shapes (" in capsys.readouterr().out
 
 
-def test_is_what_the_metrics_say_of_these_shapes(run, monkeypatch):
+def test_rotated_training_shapes_give_the_metrics_of_the_training_set(run, monkeypatch):
     chairs = ProceduralShapes("chair", count=6, voxel_size=32, seed=3)
     solids = torch.stack([chairs[i].voxels.occupancy[0, 0] > 0.5 for i in range(6)])
     loaded = load_generator(run, device="cpu")
     turned = solids.rot90(1, (1, 3)).flip(0)
-    monkeypatch.setattr("trainer.commands.shape_metrics._generated", lambda module, count: turned[:count])
+    monkeypatch.setattr("trainer.commands.shape_metrics._generate", lambda module, count: turned[:count])
     report = measure(loaded, chairs, chairs, 6, 256)
-    assert report["turned_degrees"] == 270  # back to where they came from
+    assert report["turned_degrees"] == 270  # the inverse of the rotation above
     expected = compare_clouds(surface_clouds(solids.flip(0), 256), surface_clouds(solids, 256))
     assert report["run"] == pytest.approx(expected | {"nearest_training_iou": 1.0})
 
 
-def test_empty_shapes_are_counted_and_left_out(run, monkeypatch):
+def test_empty_shapes_are_counted_and_excluded(run, monkeypatch):
     chairs = ProceduralShapes("chair", count=4, voxel_size=32, seed=3)
     loaded = load_generator(run, device="cpu")
-    monkeypatch.setattr(
-        "trainer.commands.shape_metrics._generated", lambda module, n: torch.zeros(n, 32, 32, 32).bool()
-    )
+    monkeypatch.setattr("trainer.commands.shape_metrics._generate", lambda module, n: torch.zeros(n, 32, 32, 32).bool())
     report = measure(loaded, chairs, chairs, 4, 64)
     assert report["empty"] == 4 and "run" not in report
 
 
-def test_finds_the_turn():
+def test_front_inverts_quarter_turns():
     chairs = ProceduralShapes("chair", count=8, voxel_size=32, seed=0)
     solids = torch.stack([chairs[i].voxels.occupancy[0, 0] > 0.5 for i in range(8)])
     reference = surface_clouds(solids, 512)
     assert [_front(solids.rot90(k, (1, 3)), reference) for k in range(4)] == [0, 3, 2, 1]
 
 
-def test_refuses_what_has_no_shapes(run, tmp_path, capsys):
+def test_invalid_runs_and_counts_are_rejected(run, tmp_path, capsys):
     assert main(["shapes", "--run_dir", str(tmp_path)]) == 2
     assert main(["shapes", "--run_dir", run, "--count", "9999"]) == 2
     error = capsys.readouterr().err
-    assert "there are" in error and "held-out shapes" in error and "Traceback" not in error
+    assert "is more than the" in error and "held-out shapes" in error and "Traceback" not in error

@@ -1,6 +1,6 @@
-"""``doctor``: what works on this machine, and the cure for what does not.
+"""``doctor``: check what works on this machine and suggest a fix for what does not.
 
-What may be broken is tried in a process of its own, since it may crash, hang or fail to import: torch, OpenGL, kernels.
+Checks that may crash, hang or fail to import (torch, OpenGL, kernels) run in separate processes.
 """
 
 from __future__ import annotations
@@ -23,14 +23,13 @@ from pathlib import Path
 from typing import Literal
 
 from trainer.cli import arguments
-from trainer.cli.command_parser import parse
 
 ROOT = Path(__file__).parents[2]
 GIB = 2**30
 SETUP = "make setup, or pip install -c constraints.txt -e . in the checkout"
 OPENGL = (
-    "Debian or Ubuntu: apt-get install -y libegl1 libgl1-mesa-dri; with NVIDIA's driver its EGL will do (libnvidia-gl-*); "
-    "in a container start it with NVIDIA_DRIVER_CAPABILITIES=all"
+    "Debian or Ubuntu: apt-get install -y libegl1 libgl1-mesa-dri; NVIDIA driver: install its EGL (libnvidia-gl-*); "
+    "container: start it with NVIDIA_DRIVER_CAPABILITIES=all"
 )
 IMAGENET = "pt_inception-2015-12-05-6726825d.pth"
 
@@ -40,8 +39,8 @@ x = torch.ones(64, 64) @ torch.ones(64, 64)
 assert float(x[0, 0]) == 64
 count = torch.cuda.device_count() if torch.cuda.is_available() else 0
 devices = [torch.cuda.get_device_properties(i) for i in range(count)]
-named = ", ".join(f"{d.name} ({d.total_memory / 2**30:.0f} GiB)" for d in devices)
-print(torch.__version__, torch.get_num_threads(), torch.version.cuda or "-", named, sep="|")
+names = ", ".join(f"{d.name} ({d.total_memory / 2**30:.0f} GiB)" for d in devices)
+print(torch.__version__, torch.get_num_threads(), torch.version.cuda or "-", names, sep="|")
 """
 LIBRARIES = """
 import pytorch_lightning, torchmetrics, jsonargparse, omegaconf, skimage, scipy, trimesh, PIL, matplotlib
@@ -50,194 +49,195 @@ print(pytorch_lightning.__version__, torchmetrics.__version__, sep="|")
 CUBE = """
 import logging, sys, torch
 from renderers import *
-class Keep(logging.Handler):
-    def emit(self, record): sys.stdout.write(record.getMessage().partition(" draws with ")[2])
-log = logging.getLogger("renderers.opengl.egl"); log.setLevel(logging.INFO); log.addHandler(Keep())
+class PrintDevice(logging.Handler):
+    def emit(self, record): sys.stdout.write(record.args[-1])
+log = logging.getLogger("renderers.opengl.egl"); log.setLevel(logging.INFO); log.addHandler(PrintDevice())
 grid = torch.zeros(1, 1, 8, 8, 8); grid[..., 2:6, 2:6, 2:6] = 1
 image = RENDERER(VoxelGrid(grid.to(DEVICE)), Camera.orbit(0, 0, device=DEVICE)).image
-assert 0.01 < float(image.mean()) < 0.5, f"a cube's image has mean {float(image.mean()):.3f}"
+assert 0.01 < float(image.mean()) < 0.5, f"the image of a cube has mean {float(image.mean()):.3f}"
 """
 DATA = """
 from pathlib import Path
 from renderers import InputError
-from trainer.runs.data_loading import DataOf
-data = DataOf(CONFIG, []).load()
+from trainer.runs.loading import ExperimentConfig
+data = ExperimentConfig(CONFIG, []).load_data()
 for part in (data, getattr(data, "shapes", None)):
     for name in ("root", "path"):
-        place = getattr(part, name, None)
-        if isinstance(place, (str, Path)) and not Path(place).exists():
-            raise InputError(f"there is nothing at {place} ({name})")
+        path = getattr(part, name, None)
+        if isinstance(path, (str, Path)) and not Path(path).exists():
+            raise InputError(f"{path} does not exist ({name})")
 print(type(data).__name__)
 """
+
+State = Literal["ok", "note", "fail"]
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at.
+    """The result of one check.
 
     Args:
-        name: what.
-        state: ``ok``; ``note``, something is missing that a training can do without; ``fail``, no training can run.
-        fact: what was found.
-        cure: what to do about it.
+        name: What was checked.
+        state: ``ok``; ``note`` if something optional is missing; ``fail`` if training cannot run.
+        fact: What was found.
+        fix: What to do about it.
     """
 
     name: str
-    state: Literal["ok", "note", "fail"]
+    state: State
     fact: str
-    cure: str = ""
+    fix: str = ""
 
     def __str__(self) -> str:
         line = f"{self.state:<5} {self.name:<12} {self.fact}"
-        return f"{line}\n{'':18} cure: {self.cure}" if self.cure else line
+        return f"{line}\n{'':18} fix: {self.fix}" if self.fix else line
 
 
 def main(argv: list[str]) -> int:
-    """Print the findings; returns 0 if a training can run here, else 1."""
-    options = parse(arguments.doctor(), argv)
-    if options is None:
-        return 0
+    """Print the findings; return 0 if training can run here, else 1."""
+    options = arguments.doctor().parse_args(argv)
     findings = []
     for finding in examine(options.config):
         findings.append(finding)
         if not options.json:
             print(finding, flush=True)
-    well = all(finding.state != "fail" for finding in findings)
+    can_train = all(finding.state != "fail" for finding in findings)
     if options.json:
-        print(json.dumps({"can_train": well, "findings": [asdict(finding) for finding in findings]}))
-    elif well:
-        print("A training can run here.")
+        print(json.dumps({"can_train": can_train, "findings": [asdict(finding) for finding in findings]}))
     else:
-        print("What fails stands in the way of a training.")
-    return 0 if well else 1
+        print("Training can run here." if can_train else "Training cannot run until these are fixed.")
+    return 0 if can_train else 1
 
 
 def examine(configs: list[str]) -> Iterator[Finding]:
-    """Every finding, one after the other.
+    """Run all checks and yield their findings in order.
 
     Args:
-        configs: experiments whose data are looked for as well.
+        configs: Experiments whose data are checked as well.
     """
     checks: list[Callable[[], Iterator[Finding]]] = [python, torch, libraries, opengl, kernels, extractors, disk, wandb]
     checks += [partial(data, name) for name in configs]
-    with ThreadPoolExecutor(max(2, (os.cpu_count() or 2) // 2)) as pool:  # they wait for processes
-        for found in pool.map(lambda check: list(check()), checks):
-            yield from found
+    with ThreadPoolExecutor(max(2, (os.cpu_count() or 2) // 2)) as pool:  # threads only wait for subprocesses
+        for findings in pool.map(lambda check: list(check()), checks):
+            yield from findings
 
 
 def python() -> Iterator[Finding]:
-    found = f"{platform.python_version()}, {platform.system()} {platform.machine()}, {os.cpu_count()} cores"
-    if sys.version_info < (3, 11):  # noqa: UP036 - pip is not the only way to come here
-        yield Finding("python", "fail", found, "unrender needs Python 3.11 or newer; PYTHON=python3.x make setup")
+    """Check the version of Python."""
+    fact = f"{platform.python_version()}, {platform.system()} {platform.machine()}, {os.cpu_count()} cores"
+    if sys.version_info < (3, 11):  # noqa: UP036 - a checkout can be run without installing it with pip
+        yield Finding("python", "fail", fact, "install Python 3.11 or newer; PYTHON=python3.x make setup")
     else:
-        yield Finding("python", "ok", found)
+        yield Finding("python", "ok", fact)
 
 
 def torch() -> Iterator[Finding]:
-    """PyTorch, and whether it sees a GPU."""
-    well, said = attempt(TORCH)
-    if not well:
-        yield Finding("torch", "fail", said, f"{SETUP}; pytorch.org/get-started has builds for other machines")
+    """Check PyTorch and whether it sees a GPU."""
+    ok, output = run_python(TORCH)
+    if not ok:
+        yield Finding("torch", "fail", output, f"{SETUP}; pytorch.org/get-started has builds for other machines")
         return
-    version, threads, cuda, devices = said.split("|")
+    version, threads, cuda, devices = output.split("|")
     yield Finding("torch", "ok", f"{version}, {threads} thread{'' if threads == '1' else 's'}")
     if devices:
         yield Finding("cuda", "ok", f"CUDA {cuda}: {devices}")
     elif shutil.which("nvidia-smi") is None:
-        yield Finding("cuda", "note", "no NVIDIA driver here; trainings run on the CPU")
+        yield Finding("cuda", "note", "no NVIDIA driver found; training runs on the CPU")
     elif cuda == "-":
-        cure = "install a build of torch with CUDA, see pytorch.org/get-started"
-        yield Finding("cuda", "note", "there is an NVIDIA driver, but this torch is built without CUDA", cure)
+        fix = "install a build of torch with CUDA, see pytorch.org/get-started"
+        yield Finding("cuda", "note", "an NVIDIA driver is installed, but this torch is built without CUDA", fix)
     else:
-        cure = "see what nvidia-smi says; the driver may be older than this torch's CUDA, or CUDA_VISIBLE_DEVICES empty"
-        yield Finding("cuda", "note", f"torch is built for CUDA {cuda} and sees no device", cure)
+        fix = "run nvidia-smi; the driver may be older than torch's CUDA version, or CUDA_VISIBLE_DEVICES may be empty"
+        yield Finding("cuda", "note", f"torch is built for CUDA {cuda} but sees no device", fix)
 
 
 def libraries() -> Iterator[Finding]:
-    well, said = attempt(LIBRARIES)
-    if well:
-        lightning, metrics = said.split("|")
+    """Check that the required libraries can be imported."""
+    ok, output = run_python(LIBRARIES)
+    if ok:
+        lightning, metrics = output.split("|")
         yield Finding("libraries", "ok", f"pytorch-lightning {lightning}, torchmetrics {metrics}")
-    elif "torchvision" in said:
-        cure = "torchvision does not fit this torch, and nothing here needs it: pip uninstall torchvision"
-        yield Finding("libraries", "fail", said, cure)
+    elif "torchvision" in output:
+        fix = "torchvision does not match this torch and is not needed here: pip uninstall torchvision"
+        yield Finding("libraries", "fail", output, fix)
     else:
-        yield Finding("libraries", "fail", said, SETUP)
+        yield Finding("libraries", "fail", output, SETUP)
 
 
 def opengl() -> Iterator[Finding]:
-    """Both ways to OpenGL, each in a process of its own, by what they draw with. One of them is enough."""
-    tried = {name: attempt(_cube(f"OpenGLRenderer(16, backend={name!r})")) for name in ("moderngl", "pyrender")}
-    state = "note" if any(well for well, _ in tried.values()) else "fail"
-    for name, (well, said) in tried.items():
-        if well:
-            yield Finding(name, "ok", said + (", which is software" if re.search("llvmpipe|softpipe", said) else ""))
+    """Check both OpenGL backends and report their devices. One working backend is enough."""
+    results = {name: run_python(_cube(f"OpenGLRenderer(16, backend={name!r})")) for name in ("moderngl", "pyrender")}
+    state: State = "note" if any(ok for ok, _ in results.values()) else "fail"
+    for name, (ok, output) in results.items():
+        if ok:
+            software = re.search("llvmpipe|softpipe", output)
+            yield Finding(name, "ok", f"{output}, a software renderer" if software else output)
             continue
-        reason = re.sub(r"^.*does not work on this machine \((.*?)\)\. On Debian.*$", r"\1", said)
-        missing = re.search(r"No module named '(\w+)'", said)
-        cure = SETUP if missing else OPENGL
-        other = f"--data.renderer.backend and --model.renderer.backend choose the other; or {cure}"
-        yield Finding(name, state, f"no OpenGL: {reason}", other if state == "note" else cure)
+        reason = re.sub(r"^OpenGL .*?\((.*?)\)\. .*$", r"\1", output)
+        missing = re.search(r"No module named '(\w+)'", output)
+        fix = SETUP if missing else OPENGL
+        other = f"use the other one by --data.renderer.backend and --model.renderer.backend; or {fix}"
+        yield Finding(name, state, f"no OpenGL: {reason}", other if state == "note" else fix)
 
 
 def kernels() -> Iterator[Finding]:
-    """The volume renderer and the soft rasterizer beside their plain versions in torch."""
-    well, said = attempt(_cube('AbsorptionRenderer(16, backend="numba")'))
-    if well:
-        yield Finding("numba", "ok", f"{_version('numba')}, draws on the CPU")
+    """Check the numba and Triton kernels of the volume renderers and the soft rasterizer."""
+    ok, output = run_python(_cube('AbsorptionRenderer(16, backend="numba")'))
+    if ok:
+        yield Finding("numba", "ok", f"{_version('numba')}, renders on the CPU")
     else:
-        yield Finding("numba", "fail", said, f"pip install -c constraints.txt numba; or backend=torch, slowly. {SETUP}")
+        fix = f"pip install -c constraints.txt numba; or use backend=torch, which is slower. {SETUP}"
+        yield Finding("numba", "fail", output, fix)
     if importlib.util.find_spec("triton") is None:
-        cure = "pip install triton" if shutil.which("nvidia-smi") else ""
-        yield Finding("triton", "note", "not installed; on a GPU torch draws instead, more slowly", cure)
+        fix = "pip install triton" if shutil.which("nvidia-smi") else ""
+        yield Finding("triton", "note", "not installed; on a GPU the slower torch backend is used", fix)
         return
-    well, said = attempt(_cube('AbsorptionRenderer(16, backend="triton")', "cuda"))
-    if well:
-        yield Finding("triton", "ok", f"{_version('triton')}, draws on the GPU")
-    elif "NVIDIA driver" in said or "not compiled with CUDA" in said or "No CUDA" in said:
-        yield Finding("triton", "note", f"{_version('triton')}, to no use without a CUDA device")
+    ok, output = run_python(_cube('AbsorptionRenderer(16, backend="triton")', "cuda"))
+    if ok:
+        yield Finding("triton", "ok", f"{_version('triton')}, renders on the GPU")
+    elif "NVIDIA driver" in output or "not compiled with CUDA" in output or "No CUDA" in output:
+        yield Finding("triton", "note", f"{_version('triton')}, unused without a CUDA device")
     else:
-        yield Finding(
-            "triton", "note", said, "backend=torch draws as well; triton needs a C compiler: apt-get install gcc"
-        )
+        fix = "use backend=torch, or install the C compiler that triton needs: apt-get install gcc"
+        yield Finding("triton", "note", output, fix)
 
 
 def extractors() -> Iterator[Finding]:
-    """The weights behind FID."""
+    """Check the weights of the FID feature extractors."""
     if (ROOT / "metrics" / "weights" / "renders_small.pt").is_file():
-        yield Finding("FID", "ok", "renders_small comes with the project")
+        yield Finding("FID", "ok", "renders_small is included in the project")
     else:
-        yield Finding("FID", "fail", "the weights of renders_small are not there", "make extractor, or check out again")
+        yield Finding("FID", "fail", "the weights of renders_small are missing", "make extractor, or check out again")
     file = _cache() / "extractors" / IMAGENET
     if file.is_file():
         yield Finding("imagenet", "ok", f"weights in {file}")
     else:
-        cure = f"it fetches them when it is first asked for; without a network put {IMAGENET} into {file.parent}"
-        yield Finding("imagenet", "note", "the weights of extractor imagenet are not in the cache", cure)
+        fix = f"they are downloaded on first use; without a network put {IMAGENET} into {file.parent}"
+        yield Finding("imagenet", "note", "the weights of extractor imagenet are not in the cache", fix)
 
 
 def disk() -> Iterator[Finding]:
-    """Whether caches and runs can be written, and how much."""
-    for name, folder, cure in (
-        ("cache", _cache(), "set UNRENDER_CACHE to a folder on a larger disk"),
-        ("runs", Path("runs").absolute(), "start where there is room, or name another folder by --run_dir"),
+    """Check that caches and runs can be written, and the free space."""
+    for name, folder, fix in (
+        ("cache", _cache(), "set UNRENDER_CACHE to a directory on a larger disk"),
+        ("runs", Path("runs").absolute(), "start in a directory with more space, or pass another --run_dir"),
     ):
-        place = next(parent for parent in (folder, *folder.parents) if parent.exists())
-        free = shutil.disk_usage(place).free / GIB
+        existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
+        free = shutil.disk_usage(existing).free / GIB
         try:
-            with tempfile.TemporaryFile(dir=place):
+            with tempfile.TemporaryFile(dir=existing):
                 pass
         except OSError as error:
-            yield Finding(name, "fail", f"{folder} cannot be written ({error.strerror})", cure)
+            yield Finding(name, "fail", f"{folder} cannot be written ({error.strerror})", fix)
             continue
-        few = free < 2
-        yield Finding(name, "note" if few else "ok", f"{free:,.1f} GiB free for {folder}", cure if few else "")
+        low = free < 2
+        yield Finding(name, "note" if low else "ok", f"{free:,.1f} GiB free for {folder}", fix if low else "")
 
 
 def wandb() -> Iterator[Finding]:
-    """The dashboard, which no training needs."""
+    """Check Weights & Biases, which is optional."""
     if importlib.util.find_spec("wandb") is None:
-        yield Finding("wandb", "note", "not installed; trainings keep metrics.csv all the same", "pip install wandb")
+        yield Finding("wandb", "note", "not installed; metrics are still written to metrics.csv", "pip install wandb")
         return
     mode, version = os.environ.get("WANDB_MODE", ""), _version("wandb")
     if mode in ("offline", "disabled", "dryrun"):
@@ -245,37 +245,41 @@ def wandb() -> Iterator[Finding]:
     elif os.environ.get("WANDB_API_KEY") or _in_netrc(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")):
         yield Finding("wandb", "ok", f"{version}, logged in")
     else:
-        cure = "wandb login; or WANDB_MODE=offline, and wandb sync later"
-        yield Finding("wandb", "note", f"{version}, nobody is logged in; trainings keep metrics.csv all the same", cure)
+        fix = "wandb login; or set WANDB_MODE=offline and run wandb sync later"
+        yield Finding("wandb", "note", f"{version}, not logged in; metrics are still written to metrics.csv", fix)
 
 
 def data(config: str) -> Iterator[Finding]:
-    """Whether the data of an experiment are there."""
-    well, said = attempt(DATA.replace("CONFIG", repr(config)))
-    if well:
-        yield Finding("data", "ok", f"{config}: {said} finds what it reads")
-    elif "there is no config" in said:
-        yield Finding("data", "fail", said, "python -m trainer fit --help says where configs are looked up")
+    """Check that the data of an experiment exist."""
+    ok, output = run_python(DATA.replace("CONFIG", repr(config)))
+    if ok:
+        yield Finding("data", "ok", f"{config}: {output} finds its files")
+    elif re.search("no (such )?config", output):
+        yield Finding("data", "fail", output, "python -m trainer fit --help lists where configs are looked up")
     else:
-        cure = f"say where they are: python -m trainer fit --config {config} --data.ARGUMENT=PATH"
-        yield Finding("data", "fail", f"{config}: {said}", cure)
+        fix = f"pass their path: python -m trainer fit --config {config} --data.ARGUMENT=PATH"
+        yield Finding("data", "fail", f"{config}: {output}", fix)
 
 
-def attempt(code: str, seconds: float = 120) -> tuple[bool, str]:
-    """Run Python in a process of its own; whether it went well, and its last line or its error in one line."""
+def run_python(code: str, seconds: float = 120) -> tuple[bool, str]:
+    """Run Python code in a separate process.
+
+    Returns:
+        Whether it succeeded, and the last line of its output or its error in one line.
+    """
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
-    command = [sys.executable, "-P", "-W", "ignore", "-c", code]  # -P: not the current directory
+    command = [sys.executable, "-P", "-W", "ignore", "-c", code]  # -P: without the current directory in sys.path
     try:
         done = subprocess.run(
             command, env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True, timeout=seconds, check=False
         )
     except subprocess.TimeoutExpired:
-        return False, f"nothing came within {seconds:.0f} seconds"
+        return False, f"no result within {seconds:g} seconds"
     if done.returncode == 0:
         return True, (done.stdout.strip().splitlines() or [""])[-1]
     if done.returncode < 0:
-        return False, f"the process died of signal {-done.returncode}"
-    last = next((line for line in reversed(done.stderr.splitlines()) if line.strip()), "it failed without a word")
+        return False, f"the process was killed by signal {-done.returncode}"
+    last = next((line for line in reversed(done.stderr.splitlines()) if line.strip()), "it failed without a message")
     return False, re.sub(r"^(?:[\w.]+\.)?InputError: ", "", last)[:300]
 
 
@@ -287,16 +291,16 @@ def _version(package: str) -> str:
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
-        return "of no version"
+        return "unknown version"
 
 
 def _cache() -> Path:
-    """As ``utils.files.cache_root``, which cannot be asked where torch is missing."""
+    """Equal to ``utils.files.cache_root``, which cannot be imported if torch is missing."""
     return Path(os.environ.get("UNRENDER_CACHE") or Path.home() / ".cache" / "unrender").expanduser()
 
 
 def _in_netrc(url: str) -> bool:
-    """Whether ``wandb login`` was here: its host stands in ~/.netrc. The key itself is not read."""
+    """Return whether ``wandb login`` has added its host to ~/.netrc. The key itself is not read."""
     host = re.sub(r"^https?://", "", url).split("/")[0]
     names = [Path(os.environ["NETRC"])] if "NETRC" in os.environ else [Path.home() / n for n in (".netrc", "_netrc")]
     for file in names:

@@ -1,4 +1,4 @@
-"""``export``: samples of a run as 3D files and films, with a word on each about holes."""
+"""``export``: write samples of a run as 3D files and turntable videos, and report whether each mesh is watertight."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from trainer.cli import arguments
-from trainer.cli.command_parser import parse
-from trainer.export.samples import draw_samples
-from trainer.export.video import check_film, write_film
+from trainer.export.samples import generate_samples
+from trainer.export.video import check_video_options, write_video
 from trainer.runs.loading import LoadedRun, load_generator
 from utils.errors import InputError
 from utils.files import write_atomically
@@ -20,20 +19,18 @@ FRAME = "y up, z toward the viewer, metres; voxels fill the cube [-1/2, 1/2]³"
 
 
 def main(argv: list[str]) -> int:
-    """Write the files and ``report.json``, and print the report; returns the exit status.
+    """Write the files and ``report.json``, and print the report; return the exit status.
 
     Raises:
-        InputError: options or runs that cannot be used.
+        InputError: Invalid options, or a run that cannot be loaded or exported.
     """
-    options = parse(arguments.export(), argv)
-    if options is None:
-        return 0
+    options = arguments.export().parse_args(argv)
     if options.decimate is not None and options.decimate < 4:
-        raise InputError(f"--decimate {options.decimate}: a closed surface has at least 4 faces")
+        raise InputError(f"--decimate {options.decimate} must be at least 4, the fewest faces of a closed surface")
     if options.turntable:
         if not options.frames or not options.film_size:
             raise InputError("--frames and --film_size must be at least 1")
-        check_film(options.turntable, options.film_size)
+        check_video_options(options.turntable, options.film_size)
     run = load_generator(options.run_dir, options.ckpt_path)
     folder = options.output or run.folder.path / "export"
     report = _report(run, options, _write(run, options, folder))
@@ -41,20 +38,22 @@ def main(argv: list[str]) -> int:
     if options.json:
         print(json.dumps(report))
         return 0
-    print(_table(report["shapes"]))
+    print(_format_table(report["shapes"]))
     closed = sum(shape["watertight"] for shape in report["shapes"])
     print(f"{closed} of {len(report['shapes'])} shapes are watertight. Frame: {FRAME}.")
     if options.decimate and closed < len(report["shapes"]):
-        print("Decimation may press thin parts together, whose edges are then crowded; more faces help, or none of it.")
+        print(
+            "Decimation may merge thin parts, which leaves edges of more than two faces; raise --decimate or omit it."
+        )
     print(f"written to {folder}")
     return 0
 
 
 def _write(run: LoadedRun, options: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
-    """Write each sample; returns a report a sample."""
+    """Write each sample; return one report per sample."""
     if options.sample_seed is not None:
         run.module.sample_seed = options.sample_seed
-    samples = draw_samples(
+    samples = generate_samples(
         run.module,
         list(options.seeds),
         truncation=options.truncation,
@@ -68,7 +67,7 @@ def _write(run: LoadedRun, options: argparse.Namespace, folder: Path) -> list[di
             files = sample.write(stem, options.formats)
             if options.turntable:
                 files.append(stem.with_suffix(f".{options.turntable}"))
-                write_film(files[-1], sample.turntable(options.frames, options.film_size, options.elevation))
+                write_video(files[-1], sample.turntable(options.frames, options.film_size, options.elevation))
             shapes.append({**sample.report(), "files": [file.name for file in files]})
             bar.update()
     return shapes
@@ -87,8 +86,8 @@ def _report(run: LoadedRun, options: argparse.Namespace, shapes: list[dict[str, 
     }
 
 
-def _table(shapes: list[dict[str, Any]]) -> str:
-    """The report as text, a line a shape."""
+def _format_table(shapes: list[dict[str, Any]]) -> str:
+    """Format the report as text, one line per shape."""
     heads = ("sample", "faces", "closed", "boundary edges", "crowded edges", "components", "area m²", "volume m³")
     rows = [
         (

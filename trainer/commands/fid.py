@@ -1,4 +1,4 @@
-"""``fid``: the Fréchet and Kernel Inception Distances of any two folders of images or caches of renders."""
+"""``fid``: Fréchet and Kernel Inception Distance between two directories of images or render caches."""
 
 import json
 
@@ -8,7 +8,6 @@ from datamodules.images.image_set import ImageSet, open_images
 from metrics import ImageFID, load_extractor
 from metrics.kid import check_subset
 from trainer.cli import arguments
-from trainer.cli.command_parser import parse
 from utils.errors import InputError
 from utils.progress import Progress
 
@@ -16,14 +15,12 @@ BATCH = 32
 
 
 def main(argv: list[str]) -> int:
-    """Print FID, KID, the extractor and the counts; returns the exit status.
+    """Print FID, KID, the extractor and the image counts; return the exit status.
 
     Raises:
-        InputError: options, folders or weights that cannot be used.
+        InputError: Invalid options, images or weights that cannot be read, or images that cannot be compared.
     """
-    options = parse(arguments.fid(), argv)
-    if options is None:
-        return 0
+    options = arguments.fid().parse_args(argv)
     sets = {kind: open_images(getattr(options, kind), options.on_corrupt) for kind in ("real", "fake")}
     _check(sets, options.kid_subset)
     extractor = load_extractor(options.extractor, options.extractor_weights)
@@ -51,12 +48,12 @@ def _check(sets: dict[str, ImageSet], kid_subset: int) -> None:
     if real.shape[1:] != fake.shape[1:]:
         (a, b), (c, d) = real.shape[1:], fake.shape[1:]
         raise InputError(
-            f"the images in {real.folder} are {b}×{a} and those in {fake.folder} {d}×{c}; make them one size, because "
-            "resizing is part of what FID sees"
+            f"the images in {real.folder} are {b}×{a} and those in {fake.folder} {d}×{c}; make them the same size (FID is "
+            "sensitive to resizing)"
         )
     for images in (real, fake):
         if len(images) < 2:
-            raise InputError(f"FID needs at least two images of either kind, and {images.folder} holds {len(images)}")
+            raise InputError(f"FID needs at least two images per set, and {images.folder} contains {len(images)}")
     if kid_subset:
         check_subset(kid_subset, len(real), "real")
         check_subset(kid_subset, len(fake), "generated")

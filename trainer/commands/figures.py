@@ -1,4 +1,4 @@
-"""``figures``: the papers' figures of a trained model, of any method, and of its data in the same format."""
+"""``figures``: render the papers' figures of a trained model and of its data."""
 
 import argparse
 from collections.abc import Callable
@@ -7,116 +7,129 @@ from functools import partial
 from pathlib import Path
 
 from trainer.cli import arguments
-from trainer.cli.command_parser import parse
 from trainer.cli.log_filters import quiet
-from trainer.runs.data_loading import DataOf
-from trainer.runs.loading import LoadedRun, load_generator
-from trainer.runs.run_directory import RunDirectory, write
+from trainer.runs.loading import ExperimentConfig, LoadedRun, load_generator
+from trainer.runs.run_directory import RunDirectory, write_text
 from utils.errors import InputError
-from visualization.paper_figures import DATA_FIGURES, Choice, Draw, Figure, UndrawableError, figures_of, write_figure
+from visualization.paper_figures import (
+    DATA_FIGURES,
+    Figure,
+    FigureFunction,
+    FigureOptions,
+    FigureUnavailableError,
+    figures_of,
+    write_figure,
+)
 
-MOST = 4096  # images a figure
+MAX_IMAGES = 4096  # per figure
 
 
 def main(argv: list[str]) -> int:
-    """Draw the figures; returns the exit status.
+    """Write the figures; return the exit status.
 
     Raises:
-        InputError: options, a run, a checkpoint or data that cannot be used.
+        InputError: Invalid options, or a run, checkpoint or data that cannot be loaded.
     """
     overrides = [word for word in argv if word.startswith("--data.") and "=" in word]
-    options = parse(arguments.figures(), [word for word in argv if word not in overrides])
-    if options is None:
-        return 0
+    options = arguments.figures().parse_args([word for word in argv if word not in overrides])
     if (options.run_dir is None) == (options.config is None):
-        raise InputError("say either which run, by --run_dir, or by --config whose data to draw")
+        raise InputError("pass either --run_dir of a run, or --config for figures of its data alone")
     if options.run_dir and not RunDirectory(options.run_dir).config.is_file():
-        raise InputError(f"--run_dir {options.run_dir} is no run: it has no config.yaml")
-    if options.rows * options.columns > MOST:
-        raise InputError(f"--rows {options.rows} and --columns {options.columns} are more than {MOST} images a figure")
+        raise InputError(f"--run_dir {options.run_dir} is not a run directory: it has no config.yaml")
+    if options.rows * options.columns > MAX_IMAGES:
+        raise InputError(
+            f"--rows {options.rows} and --columns {options.columns} exceed {MAX_IMAGES} images per figure; reduce them"
+        )
     config = RunDirectory(options.run_dir).config if options.run_dir else options.config
     with quiet():
-        drawn = _draw(_to_draw(options, DataOf(config, overrides)), options)
-    if not drawn:
-        raise InputError("there is nothing to draw, for the reasons above")
+        written = _write(_select(options, ExperimentConfig(config, overrides)), options)
+    if not written:
+        raise InputError("no figure could be rendered, for the reasons above")
     return 0
 
 
-def _draw(to_draw: dict[str, Callable[[], Figure]], options: argparse.Namespace) -> int:
-    """Write each figure, and captions of all that stand there; returns how many could be drawn."""
+def _write(figures: dict[str, Callable[[], Figure]], options: argparse.Namespace) -> int:
+    """Write each figure and the captions; return how many figures were available."""
     folder = options.output or Path(options.run_dir or ".") / "figures"
-    drawn = 0
-    for name, draw in to_draw.items():
+    written = 0
+    for name, render in figures.items():
         try:
-            figure = draw()
-        except UndrawableError as error:
-            print(f"{name}: left out, {error}", flush=True)
+            figure = render()
+        except FigureUnavailableError as error:
+            print(f"{name}: skipped, {error}", flush=True)
             continue
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise InputError(f"the folder {folder} cannot be made: {error.strerror}") from error
+            raise InputError(f"the directory {folder} cannot be created: {error.strerror}") from error
         print(write_figure(figure, options.size, folder), flush=True)
         _add_caption(folder / "captions.md", figure)
-        drawn += 1
-    return drawn
+        written += 1
+    return written
 
 
 def _add_caption(path: Path, figure: Figure) -> None:
-    """A line a figure, in order of name; the figure's old one is replaced."""
+    """Add or replace the figure's line; the lines are sorted by name."""
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     start = f"- `{figure.name}.png`: "
-    kept = [line for line in lines if not line.startswith(start)]
-    write(path, "\n".join(sorted([*kept, start + figure.caption])) + "\n")
+    others = [line for line in lines if not line.startswith(start)]
+    write_text(path, "\n".join(sorted([*others, start + figure.caption])) + "\n")
 
 
-def _to_draw(options: argparse.Namespace, data: DataOf) -> dict[str, Callable[[], Figure]]:
-    """The figures to draw, by name. What is missing for one of them is told of before the first is drawn."""
-    asked = options.only
-    choice = Choice(
+def _select(options: argparse.Namespace, config: ExperimentConfig) -> dict[str, Callable[[], Figure]]:
+    """Return the requested figures by name. Errors that concern any of them are raised before the first is rendered."""
+    figure_options = FigureOptions(
         rows=options.rows,
         columns=options.columns,
         numbers=None if options.numbers is None else tuple(options.numbers),
-        views=data.reference_views,
+        views=config.reference_views,
         zoom=options.zoom,
         psis=options.psi,
         seed=options.sample_seed,
     )
-    samples, whose = {}, "a config without a run"
-    if options.run_dir and (asked is None or set(asked) - DATA_FIGURES.keys()):
+    of_samples: dict[str, Callable[[], Figure]] = {}
+    source = "a config without a run"
+    if options.run_dir and (options.only is None or set(options.only) - DATA_FIGURES.keys()):
         run = load_generator(options.run_dir, options.ckpt_path)
-        module = run.module
-        whose = type(module).__name__
-        samples = {name: partial(_draw_of, run, draw, choice) for name, draw in figures_of(module).items()}
-        module.sample_seed = options.sample_seed
-        _truncate(module, options)
-    known = [*samples, *DATA_FIGURES]
-    if missing := [name for name in asked or () if name not in known]:
-        raise InputError(f"there is no figure {missing[0]!r}; {whose} has {', '.join(known)}")
-    wanted = [name for name in known if asked is None or name in asked]
-    of_data = [name for name in wanted if name in DATA_FIGURES]
+        source = type(run.module).__name__
+        of_samples = {
+            name: partial(_render_samples, run, render, figure_options)
+            for name, render in figures_of(run.module).items()
+        }
+        run.module.sample_seed = options.sample_seed
+        _set_truncation(run.module, options)
+    names = [*of_samples, *DATA_FIGURES]
+    if unknown := [name for name in options.only or () if name not in names]:
+        raise InputError(f"no such figure: {unknown[0]!r}; {source} has {', '.join(names)}")
+    selected = [name for name in names if options.only is None or name in options.only]
+    figures = {name: of_samples[name] for name in selected if name in of_samples}
+    if len(figures) == len(selected):
+        return figures
     try:
-        loaded = data.load() if of_data else None
+        data = config.load_data()
     except InputError as error:
-        if asked or not samples:
+        if options.only or not of_samples:
             raise
-        raise InputError(f"{error}; --only {','.join(samples)} leaves the data out") from error
-    return {name: samples[name] if name in samples else partial(DATA_FIGURES[name], loaded, choice) for name in wanted}
+        raise InputError(f"{error}; --only {','.join(of_samples)} excludes the data") from error
+    for name in selected:
+        if name not in figures:
+            figures[name] = partial(DATA_FIGURES[name], data, figure_options)
+    return figures
 
 
-def _draw_of(run: LoadedRun, draw: Draw, choice: Choice) -> Figure:
-    """A figure of a run's samples whose caption says of which."""
-    figure = draw(run.module, choice)
+def _render_samples(run: LoadedRun, render: FigureFunction, figure_options: FigureOptions) -> Figure:
+    """Render a figure of a run's samples and add run, checkpoint and seed to its caption."""
+    figure = render(run.module, figure_options)
     note = f"Run {run.name}, {run.checkpoint.name} at {run.module.kimg:g} kimg, sample seed {run.module.sample_seed}."
     return replace(figure, caption=f"{figure.caption} {note}")
 
 
-def _truncate(module: object, options: argparse.Namespace) -> None:
-    """The truncation that is asked for; the run's if none is."""
+def _set_truncation(module: object, options: argparse.Namespace) -> None:
+    """Override the run's truncation if options set it."""
     for name in ("truncation", "truncation_cutoff"):
         value = getattr(options, name)
         if value is None:
             continue
         if not hasattr(module, name):
-            raise InputError(f"--{name} is for MeshGAN; {type(module).__name__} truncates nothing")
+            raise InputError(f"--{name} is for MeshGAN; {type(module).__name__} has no truncation; omit it")
         setattr(module, name, None if value == "none" else value)

@@ -1,9 +1,10 @@
-"""``render``: meshes, voxels and the shapes of a config, drawn by any renderer."""
+"""``render``: render meshes, voxels and the shapes of a config with any renderer."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,13 +26,12 @@ from renderers import (
     VoxelGrid,
 )
 from trainer.cli import arguments
-from trainer.cli.command_parser import parse
-from trainer.export.scene_io import Scene, as_mesh, as_voxels, scenes_of
+from trainer.export.scene_io import Scene, as_mesh, as_voxels, load_scenes
 from utils.files import write_atomically
 from utils.progress import Progress
 from visualization.images import save_png, tile
 
-VOLUMES = {
+VOLUME_RENDERERS = {
     "absorption": AbsorptionRenderer,
     "visual_hull": VisualHullRenderer,
     "emission_absorption": EmissionAbsorptionRenderer,
@@ -39,31 +39,32 @@ VOLUMES = {
 
 
 def main(argv: list[str]) -> int:
-    """Write the images; returns the exit status.
+    """Write the images; return the exit status.
 
     Raises:
-        InputError: options or files that cannot be used, or a renderer that does not work here.
+        InputError: Invalid options, files that cannot be read, or a renderer that does not work on this machine.
     """
     overrides = [word for word in argv if word.startswith("--data.")]
-    options = parse(arguments.render(), [word for word in argv if not word.startswith("--data.")])
-    if options is None:
-        return 0
+    options = arguments.render().parse_args([word for word in argv if not word.startswith("--data.")])
     renderer, camera = _renderer(options), _camera(options)
-    written, taken = 0, set()
-    with Progress(len(options.inputs), desc="drawing", unit="input") as bar:
+    images = 0
+    stems: set[str] = set()
+    with Progress(len(options.inputs), desc="rendering", unit="input") as bar:
         for name in options.inputs:
-            found = scenes_of(name, up=options.up, fit=options.fit, numbers=list(options.shapes), overrides=overrides)
-            for stem, scene in found:
-                unique = stem if stem not in taken else f"{stem}_{len(taken)}"
-                taken.add(unique)
-                written += _write(options, unique, draw(renderer, scene, camera, options))
+            scenes = load_scenes(
+                name, up=options.up, fit=options.fit, numbers=list(options.shapes), overrides=overrides
+            )
+            for stem, scene in scenes:
+                unique = stem if stem not in stems else f"{stem}_{len(stems)}"
+                stems.add(unique)
+                images += _write(options, unique, render(renderer, scene, camera, options))
             bar.update()
-    print(f"{written} images of {len(taken)} shapes in {options.output}")
+    print(f"{images} images of {len(stems)} shapes in {options.output}")
     return 0
 
 
-def draw(renderer: Renderer, scene: Scene, camera: Camera, options: argparse.Namespace) -> Rendering:
-    """One scene from every camera, made to a kind that the renderer takes."""
+def render(renderer: Renderer, scene: Scene, camera: Camera, options: argparse.Namespace) -> Rendering:
+    """Render one scene from every camera, after converting it to a type that the renderer accepts."""
     if isinstance(scene, TriangleMesh) and TriangleMesh not in renderer.accepts:
         scene = as_voxels(scene, options.voxel_size)
     if isinstance(scene, VoxelGrid) and VoxelGrid not in renderer.accepts:
@@ -76,40 +77,41 @@ def draw(renderer: Renderer, scene: Scene, camera: Camera, options: argparse.Nam
         parts = [getattr(view, name) for view in views]
         return None if parts[0] is None else torch.cat(parts).cpu()
 
-    return Rendering(join("image"), join("alpha"), join("depth"), join("normals"))
+    image, alpha = (torch.cat([getattr(view, name) for view in views]).cpu() for name in ("image", "alpha"))
+    return Rendering(image, alpha, join("depth"), join("normals"))
 
 
-def _write(options: argparse.Namespace, stem: str, drawn: Rendering) -> int:
-    """The images of one scene, and all views on one sheet; returns their number."""
-    kinds = {"": drawn.image}
+def _write(options: argparse.Namespace, stem: str, rendering: Rendering) -> int:
+    """Write the images of one scene, and a grid of all views; return their number."""
+    kinds = {"": rendering.image}
     if options.normals:
-        kinds["_normals"] = drawn.normal_map()
-    if options.depth:
-        kinds["_depth"] = near_is_bright(drawn.depth)
-    count = len(drawn.image)
+        kinds["_normals"] = rendering.normal_map()
+    if options.depth and rendering.depth is not None:
+        kinds["_depth"] = depth_image(rendering.depth)
+    count = len(rendering.image)
     for suffix, images in kinds.items():
         for i, image in enumerate(images):
             view = f"_{i:03d}" if count > 1 else ""
             save_png(options.output / f"{stem}{view}{suffix}.png", image, 1)
-            if suffix == "_depth":
-                _save_array(options.output / f"{stem}{view}_depth.npy", drawn.depth[i, 0].numpy())
+            if suffix == "_depth" and rendering.depth is not None:
+                _save_array(options.output / f"{stem}{view}_depth.npy", rendering.depth[i, 0].numpy())
         if count > 1:
             save_png(options.output / f"{stem}_views{suffix}.png", tile(images, min(count, 8)), 1)
     return len(kinds) * (count + (count > 1))
 
 
-def near_is_bright(depth: Float[Tensor, "B 1 H W"]) -> Float[Tensor, "B 1 H W"]:
-    """Depth as an image: 1 where the nearest point of all is, 0.2 at the farthest, 0 where nothing is seen."""
-    seen = depth.isfinite()
-    if not seen.any():
+def depth_image(depth: Float[Tensor, "B 1 H W"]) -> Float[Tensor, "B 1 H W"]:
+    """Map depth to gray levels: 1 at the nearest point of the batch, 0.2 at the farthest, 0 in the background."""
+    foreground = depth.isfinite()
+    if not foreground.any():
         return torch.zeros_like(depth)
-    near, far = depth[seen].min(), depth[seen].max()
-    return torch.where(seen, 1 - 0.8 * (depth - near) / (far - near).clamp(min=1e-6), torch.zeros_like(depth))
+    near, far = depth[foreground].min(), depth[foreground].max()
+    return torch.where(foreground, 1 - 0.8 * (depth - near) / (far - near).clamp(min=1e-6), torch.zeros_like(depth))
 
 
 def _camera(options: argparse.Namespace) -> Camera:
     if options.azimuth and options.views:
-        raise InputError("--views and --azimuth exclude each other; give one")
+        raise InputError("--views and --azimuth exclude each other; pass one of them")
     if options.views == 0:
         raise InputError("--views must be at least 1")
     azimuth = options.azimuth or [360 * i / (options.views or 1) for i in range(options.views or 1)]
@@ -121,30 +123,29 @@ def _renderer(options: argparse.Namespace) -> Renderer:
     if size < 1 or options.voxel_size < 1:
         raise InputError("--image_size and --voxel_size must be at least 1")
     backends = ("moderngl", "pyrender") if name == "opengl" else ("auto", "torch", "numba", "triton")
-    backend = options.backend or backends[0]
+    backend: Any = options.backend or backends[0]
     if backend not in backends:
-        raise InputError(f"--backend of {name} is one of {', '.join(backends)}, not {backend}")
+        raise InputError(f"--backend of {name} must be one of {', '.join(backends)}, not {backend}")
     if backend == "triton" and not torch.cuda.is_available():
-        raise InputError("--backend triton needs a CUDA device, and there is none; auto takes what there is")
+        raise InputError("--backend triton requires a CUDA device and none is available; use --backend auto")
     if name == "opengl":
-        lighting = "unlit" if options.unlit else None
-        return OpenGLRenderer(size, options.threshold, lighting, backend)
+        return OpenGLRenderer(size, options.threshold, "unlit" if options.unlit else None, backend)
     if name == "soft":
         return SoftRasterizer(size, lighting=None if options.unlit else Lighting(), backend=backend)
     if options.normals or options.depth:
-        raise InputError(f"{name} gives no normals and no depth; opengl and soft do")
-    return VOLUMES[name](size, backend=backend)
+        raise InputError(f"--renderer {name} has no normals and no depth; use opengl or soft")
+    return VOLUME_RENDERERS[name](size, backend=backend)
 
 
 def _device(options: argparse.Namespace) -> str:
-    """OpenGL takes scenes from the CPU, and numba draws there."""
-    anywhere = options.renderer != "opengl" and options.backend != "numba"
-    return "cuda" if anywhere and torch.cuda.is_available() else "cpu"
+    """Return the device of the scenes: the CPU for OpenGL and numba, else the GPU if there is one."""
+    on_cpu = options.renderer == "opengl" or options.backend == "numba"
+    return "cuda" if not on_cpu and torch.cuda.is_available() else "cpu"
 
 
 def _save_array(path: Path, values: np.ndarray) -> None:
     def save(file: Path) -> None:
-        with file.open("wb") as stream:  # numpy would add a suffix to a path
+        with file.open("wb") as stream:  # numpy would append a suffix to a path
             np.save(stream, values)
 
     write_atomically(path, save)

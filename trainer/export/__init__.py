@@ -1,1 +1,1 @@
-"""Writing samples as 3D files and videos, and reading scenes from files."""
+"""Export of scenes: samples as 3D files, turntable videos, and scenes read from files."""

@@ -1,4 +1,4 @@
-"""Samples of a run, one by one, as shapes that can be written, looked at or turned."""
+"""Samples of a run as shapes that can be written, measured or rendered as a turntable."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -25,8 +26,8 @@ from renderers.meshes.marching_cubes import marching_cubes
 from utils.files import write_atomically
 from visualization.mesh_io import mesh_statistics, write_surface
 
-FRAME_MILLISECONDS = 40
-BATCH = 16  # frames drawn at a time
+BATCH = 16  # frames rendered at a time
+Format = Literal["glb", "obj", "ply", "stl", "binvox", "npz"]
 
 
 @dataclass(frozen=True)
@@ -34,12 +35,12 @@ class Sample:
     """One generated shape.
 
     Args:
-        number: of the sample.
-        scene: a batch of one: voxels with continuous occupancy, or a textured mesh.
-        renderer: what the run draws it with.
-        fov: degrees, of the run's cameras; None for orthographic ones.
-        threshold: what counts as occupied.
-        max_faces: of a surface of voxels; None keeps all.
+        number: The sample's number.
+        scene: A batch of one: voxels with continuous occupancy, or a textured mesh.
+        renderer: The run's renderer.
+        fov: Field of view of the run's cameras in degrees; None for orthographic cameras.
+        threshold: Occupancy above which a voxel is solid.
+        max_faces: Maximum number of faces of a surface of voxels; None for no limit.
     """
 
     number: int
@@ -53,14 +54,14 @@ class Sample:
     def surface(
         self,
     ) -> tuple[Float[np.ndarray, "V 3"], Int[np.ndarray, "F 3"], Float[np.ndarray, "V 3"] | None]:
-        """Vertices in the world frame, faces, and vertex normals where they are known better than from the faces.
+        """Vertices in the world frame, faces, and vertex normals if marching cubes has computed them.
 
         Raises:
-            InputError: a textured mesh that is to have fewer faces.
+            InputError: ``max_faces`` is set for a textured mesh.
         """
         if isinstance(self.scene, TriangleMesh):
             if self.max_faces is not None:
-                raise InputError("--decimate is for voxels: it would tear a generated mesh's texture; leave it out")
+                raise InputError("--decimate is for voxels: it would break the texture of a generated mesh; omit it")
             return _array(self.scene.vertices[0]), _array(self.scene.faces), None
         solid = _array(self.scene.occupancy[0, 0] > self.threshold)
         vertices, faces, normals = marching_cubes(solid)
@@ -71,78 +72,88 @@ class Sample:
 
     @cached_property
     def colors(self) -> Float[np.ndarray, "V C"] | None:
-        """Of the surface's vertices, where voxels have colour: trilinear between their centres."""
+        """Colors of the surface's vertices by trilinear interpolation of the voxels' colors; None without colors."""
         if not isinstance(self.scene, VoxelGrid) or self.scene.color is None:
             return None
         color = _array(self.scene.color[0].float())
-        places = ((self.surface[0] + 0.5) * color.shape[-1] - 0.5)[:, ::-1].T
-        colors = np.stack([map_coordinates(c, places, order=1, mode="nearest") for c in color], 1)
+        coordinates = ((self.surface[0] + 0.5) * color.shape[-1] - 0.5)[:, ::-1].T
+        colors = np.stack([map_coordinates(c, coordinates, order=1, mode="nearest") for c in color], 1)
         return np.repeat(colors, 3, 1) if colors.shape[1] == 1 else colors
 
-    def report(self) -> dict:
-        """See :func:`visualization.mesh_io.mesh_statistics`."""
+    def report(self) -> dict[str, Any]:
+        """Return the sample's number and its :func:`visualization.mesh_io.mesh_statistics`."""
         return {"sample": self.number, **mesh_statistics(*self.surface[:2])}
 
-    def write(self, stem: Path, formats: tuple[str, ...]) -> list[Path]:
-        """The shape in each format at ``stem`` with its suffix; returns the files. World frame, y up.
+    def write(self, stem: Path, formats: tuple[Format, ...]) -> list[Path]:
+        """Write the shape in each format, in the world frame with y up; return the files.
+
+        Args:
+            stem: Path without suffix.
+            formats: File formats.
 
         Raises:
-            InputError: binvox of a mesh.
+            InputError: ``binvox`` for a mesh.
         """
         stem.parent.mkdir(parents=True, exist_ok=True)
         return [self._write(stem.with_suffix(f".{kind}"), kind) for kind in formats]
 
-    def _write(self, path: Path, kind: str) -> Path:
+    def _write(self, path: Path, kind: Format) -> Path:
         vertices, faces, normals = self.surface
-        textured = isinstance(self.scene, TriangleMesh)
         if kind == "npz":
             arrays = self._arrays()
             write_atomically(path, lambda file: _save_arrays(file, arrays))
         elif kind == "binvox":
-            if textured:
-                raise InputError("binvox is for voxels, and this run generates meshes; leave it out of --formats")
+            if isinstance(self.scene, TriangleMesh):
+                raise InputError("binvox is for voxels, and this run generates meshes; remove it from --formats")
             write_binvox(path, _array(self.scene.occupancy[0, 0] > self.threshold), translate=(-0.5, -0.5, -0.5))
-        elif textured and kind in ("glb", "obj"):
-            texture = _array(self.scene.texture[0])
-            write_mesh(vertices, faces, _array(self.scene.uvs), texture, path.with_suffix(""), (kind,))
+        elif isinstance(self.scene, TriangleMesh) and (kind == "glb" or kind == "obj"):
+            arrays = self._arrays()
+            write_mesh(vertices, faces, arrays["uvs"], arrays["texture"], path.with_suffix(""), (kind,))
         else:
             write_surface(path, vertices, faces, normals, self.colors)
         return path
 
     def _arrays(self) -> dict[str, np.ndarray]:
-        if isinstance(self.scene, VoxelGrid):
-            arrays = {"occupancy": self.scene.occupancy[0, 0], "threshold": torch.tensor(self.threshold)}
-            arrays |= {} if self.scene.color is None else {"color": self.scene.color[0]}
+        scene = self.scene
+        if isinstance(scene, VoxelGrid):
+            tensors = {"occupancy": scene.occupancy[0, 0], "threshold": torch.tensor(self.threshold)}
+            tensors |= {} if scene.color is None else {"color": scene.color[0]}
         else:
-            mesh = self.scene
-            arrays = {"vertices": mesh.vertices[0], "faces": mesh.faces, "uvs": mesh.uvs, "texture": mesh.texture[0]}
-        return {name: _array(value) for name, value in arrays.items()}
+            assert scene.uvs is not None and scene.texture is not None  # generated meshes are textured
+            tensors = {
+                "vertices": scene.vertices[0],
+                "faces": scene.faces,
+                "uvs": scene.uvs,
+                "texture": scene.texture[0],
+            }
+        return {name: _array(value) for name, value in tensors.items()}
 
     @torch.no_grad()
     def turntable(self, frames: int, size: int, elevation: float) -> Iterator[Image.Image]:
-        """Images from ``frames`` azimuths once around, before black.
+        """Render ``frames`` views at equal azimuth steps around the shape, on a black background.
 
         Args:
-            frames: how many.
-            size: height and width in pixels.
-            elevation: degrees.
+            frames: Number of views.
+            size: Height and width in pixels.
+            elevation: Elevation of the camera in degrees.
 
         Raises:
-            InputError: if OpenGL does not work here.
+            InputError: OpenGL does not work on this machine.
         """
         renderer = copy.copy(self.renderer)
         renderer.image_size = size
-        solid = isinstance(self.scene, VoxelGrid) and isinstance(renderer, OpenGLRenderer)
-        scene = self.scene.binarize(self.threshold) if solid else self.scene
+        scene = self.scene
+        if isinstance(scene, VoxelGrid) and isinstance(renderer, OpenGLRenderer):
+            scene = scene.binarize(self.threshold)
         for first in range(0, frames, BATCH):
             azimuth = [360 * i / frames for i in range(first, min(first + BATCH, frames))]
             camera = Camera.orbit(azimuth, elevation, self.fov, scene.device)
-            for image in renderer(_repeat(scene, len(azimuth)), camera).image:
+            for image in renderer(_expand(scene, len(azimuth)), camera).image:
                 pixels = _array((image.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0))
                 yield Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).convert("RGB")
 
 
-def draw_samples(
+def generate_samples(
     module: GenerativeModule,
     numbers: list[int],
     *,
@@ -150,27 +161,27 @@ def draw_samples(
     threshold: float | None = None,
     max_faces: int | None = None,
 ) -> Iterator[Sample]:
-    """The samples of these numbers, those that ``predict`` gives; one at a time, as they are asked for.
+    """Generate the samples with the given numbers, one at a time; they equal those of ``predict``.
 
     Args:
-        module: as :func:`trainer.runs.loading.load_run` gives it; its ``sample_seed`` counts.
-        numbers: of the samples.
-        truncation: psi of MeshGAN's styles, None for the module's own; other latents are multiplied by it, None for 1.
-        threshold: what counts as occupied; None for the module's.
-        max_faces: of a surface of voxels.
+        module: A generator from :func:`trainer.runs.loading.load_generator`. Its ``sample_seed`` is used.
+        numbers: Numbers of the samples.
+        truncation: Psi of MeshGAN's styles; None for the module's own. Latents of other modules are multiplied by it;
+            None for 1.
+        threshold: Occupancy above which a voxel is solid; None for the module's own.
+        max_faces: Maximum number of faces of a surface of voxels.
 
     Raises:
-        InputError: a module without shapes, or a threshold for one without voxels.
+        InputError: The module does not generate shapes, or a threshold is given for one that generates meshes.
     """
-    voxels, meshes = isinstance(module, VoxelGenerativeModule), isinstance(module, MeshGANModule)
-    if not voxels and not meshes:
-        raise InputError(f"{type(module).__name__} generates images, not shapes; predict writes them")
-    if meshes and threshold is not None:
-        raise InputError("--threshold is for voxels, and this run generates meshes; leave it out")
+    if not isinstance(module, VoxelGenerativeModule | MeshGANModule):
+        raise InputError(f"{type(module).__name__} generates images, not shapes; use predict to write them")
+    if isinstance(module, MeshGANModule) and threshold is not None:
+        raise InputError("--threshold is for voxels, and this run generates meshes; omit it")
     for number in numbers:
         with torch.no_grad():
             z = module.sample_latents(torch.tensor([number]))
-            if meshes:
+            if isinstance(module, MeshGANModule):
                 psi = module.truncation if truncation is None else truncation
                 mesh = module.truncated_scenes(z, psi).mesh
                 yield Sample(number, mesh, module.renderer, module.views.fov, max_faces=max_faces)
@@ -180,21 +191,22 @@ def draw_samples(
         yield Sample(number, shapes, module.renderer, module.views.fov, level, max_faces)
 
 
-def _repeat(scene: VoxelGrid | TriangleMesh, count: int) -> VoxelGrid | TriangleMesh:
-    """A batch of one as a batch of ``count``, without copying."""
+def _expand(scene: VoxelGrid | TriangleMesh, count: int) -> VoxelGrid | TriangleMesh:
+    """Expand a batch of one to a batch of ``count`` without copying."""
 
-    def repeat(x: Tensor | None) -> Tensor | None:
-        return None if x is None else x.expand(count, *x.shape[1:])
+    def expand(x: Tensor) -> Tensor:
+        return x.expand(count, *x.shape[1:])
 
     if isinstance(scene, VoxelGrid):
-        return VoxelGrid(repeat(scene.occupancy), repeat(scene.color))
-    return TriangleMesh(repeat(scene.vertices), scene.faces, scene.uvs, repeat(scene.texture))
+        return VoxelGrid(expand(scene.occupancy), None if scene.color is None else expand(scene.color))
+    texture = None if scene.texture is None else expand(scene.texture)
+    return TriangleMesh(expand(scene.vertices), scene.faces, scene.uvs, texture)
 
 
 def _array(tensor: Tensor) -> np.ndarray:
     return tensor.detach().cpu().numpy()
 
 
-def _save_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    with path.open("wb") as file:  # numpy would add a suffix to a path
+def _save_arrays(path: Path, arrays: dict[str, Any]) -> None:
+    with path.open("wb") as file:  # numpy would append a suffix to a path
         np.savez_compressed(file, **arrays)
