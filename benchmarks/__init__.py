@@ -1,1 +1,1 @@
-"""Speed and memory: python -m benchmarks. Ratios of two things are taken in one run, for machines are noisy."""
+"""Speed and memory: python -m benchmarks. Ratios compare measurements of one run, because machines are noisy."""

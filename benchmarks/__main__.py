@@ -1,7 +1,7 @@
-"""Run every benchmark: python -m benchmarks [NAME ...]. Prints tables and keeps them in runs/benchmarks/benchmarks.json.
+"""Run benchmarks: python -m benchmarks [NAME ...]. Prints tables and writes them to runs/benchmarks/benchmarks.json.
 
-There a row stands, with machine, date and version of torch, until the same is measured again.
-``python -m benchmarks plan --help``: a large run on paper.
+A row of that file, with machine, date and torch version, is kept until the same thing is measured again.
+``python -m benchmarks plan --help``: estimate a large run.
 """
 
 from __future__ import annotations
@@ -21,18 +21,16 @@ NAMES = ("step", "meshgan", "opengl", "volume", "soft_rasterizer", "fid", "scali
 
 
 def main(names: list[str]) -> int:
-    """Run the named benchmarks, or all; or ``plan`` with its options."""
+    """Run the named benchmarks or all of them, or ``plan`` with its options; return the exit status."""
     if names[:1] == ["plan"]:
         return plan.main(names[1:])
     unknown = set(names) - set(NAMES)
     if unknown:
-        print(
-            f"error: no benchmark is called {', '.join(sorted(unknown))}; there are {', '.join(NAMES)}", file=sys.stderr
-        )
+        print(f"error: no such benchmark: {', '.join(sorted(unknown))}; use {', '.join(NAMES)}", file=sys.stderr)
         return 2
     print(machine())
     try:
-        results.read()  # before hours of measuring
+        results.read()  # fail before hours of measuring
         for name in names or NAMES:
             rows = importlib.import_module(f"benchmarks.{name}").run()
             print(f"\n== {name}")
@@ -47,5 +45,5 @@ def main(names: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # else a training that was started would go on alone
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # also ends trainings in subprocesses
     sys.exit(main(sys.argv[1:]))

@@ -1,11 +1,12 @@
-"""What a training keeps in memory and tells other ranks, computed from its networks at their full size.
+"""Memory and communication of a training step, computed from the networks at full size.
 
-Each optimizer steps once a training step, and before that the gradients of its weights are averaged over ranks, once
-(:meth:`lightning_modules.base.ClockedModule.step_optimizer`). Batch norm and the minibatch deviation send sums beside.
+Each optimizer steps once per training step, after the gradients of its weights were averaged over ranks
+(:meth:`lightning_modules.base.ClockedModule.step_optimizer`). Batch norm and the minibatch deviation all-reduce sums.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,24 +14,26 @@ import torch
 from pytorch_lightning import LightningModule
 from torch import Tensor, nn
 
+from lightning_modules import IGGANModule
+from lightning_modules.generative import GenerativeModule
 from networks import StyleGANDiscriminator
 
-DEVIATION_PASSES = 16  # sums of a deviation in a MeshGAN step: D thrice forward and backward, R1's second derivatives
+DEVIATION_PASSES = 16  # all-reduces per deviation in a MeshGAN step: three forward and backward passes of D, and R1
 
 
 @dataclass(frozen=True)
 class Budget:
-    """Bytes of one rank; all but the last do not depend on the batch.
+    """Bytes on one rank. Only the communication of the minibatch deviation depends on the batch size.
 
     Args:
-        weights: that learn.
-        gradients: of all of them, and so what is all-reduced a step. MeshGAN's images of lower resolutions than that
-            in training get none, less than 1 % of it.
-        optimizer: what the optimizers keep, such as Adam's two moments.
-        average: weights of the generator's moving average.
+        weights: trainable weights.
+        gradients: gradients of all of them, all-reduced in each step. MeshGAN's image layers below the current resolution
+            have no gradients, less than 1 % of the total.
+        optimizer: state of the optimizers, such as Adam's two moments.
+        average: weights of the generator's EMA.
         other: batch-norm statistics, spectral-norm vectors, constants.
-        batch_norm: sums of batch norm that are all-reduced a step.
-        deviation: sums of the minibatch deviation that are all-reduced a step, for each image of the whole batch.
+        batch_norm: sums of batch norm, all-reduced in each step.
+        deviation: sums of the minibatch deviation, all-reduced in each step, per image of the global batch.
     """
 
     weights: int
@@ -43,22 +46,24 @@ class Budget:
 
     @property
     def state(self) -> int:
-        """What a rank keeps from step to step, gradients included."""
+        """Bytes that a rank holds between steps, including gradients."""
         return self.weights + self.gradients + self.optimizer + self.average + self.other
 
-    def reduced(self, batch: int) -> int:
-        """Bytes all-reduced in a step of so many images, all ranks together."""
+    def all_reduced(self, batch: int) -> int:
+        """Return the bytes that are all-reduced in a step with a global batch of ``batch`` images."""
         return self.gradients + self.batch_norm + self.deviation * batch
 
 
 def budget(module: LightningModule) -> Budget:
-    """The bytes of a module whose optimizers are as it makes them."""
-    optimizers = module.configure_optimizers()
-    optimizers = optimizers if isinstance(optimizers, list) else [optimizers]
-    resting = set(module.neural_renderer.parameters()) if getattr(module, "proxy", None) == "fixed" else set()
-    groups = [[p for group in o.param_groups for p in group["params"] if p not in resting] for o in optimizers]
+    """Compute the bytes of a module with the optimizers that it configures."""
+    configured: Any = module.configure_optimizers()
+    optimizers: list[torch.optim.Optimizer] = configured if isinstance(configured, list) else [configured]
+    fixed: set[nn.Parameter] = set()
+    if isinstance(module, IGGANModule) and module.proxy == "fixed":
+        fixed = set(module.neural_renderer.parameters())
+    groups = [[p for group in o.param_groups for p in group["params"] if p not in fixed] for o in optimizers]
     learning = [p for group in groups for p in group]
-    average = list(module.generator_ema.parameters()) if hasattr(module, "generator_ema") else []
+    average = list(module.generator_ema.parameters()) if isinstance(module, GenerativeModule) else []
     known = {id(p) for p in [*learning, *average]}
     other = [x for x in [*module.parameters(), *module.buffers()] if id(x) not in known]
     norms = [m for m in _trained(module) if isinstance(m, nn.modules.batchnorm._BatchNorm)]
@@ -74,30 +79,29 @@ def budget(module: LightningModule) -> Budget:
     )
 
 
-def size(tensors: list[Tensor]) -> int:
-    """Bytes."""
+def size(tensors: Iterable[Tensor]) -> int:
+    """Return the bytes of tensors."""
     return sum(x.numel() * x.element_size() for x in tensors)
 
 
 def slots(optimizer: torch.optim.Optimizer) -> int:
-    """How many numbers an optimizer keeps for each weight, seen at the smallest one; its gradient is 0."""
+    """Return how many numbers an optimizer stores per weight, by a step on the smallest parameter with gradient 0."""
     smallest = min((p for group in optimizer.param_groups for p in group["params"]), key=Tensor.numel)
     smallest.grad = torch.zeros_like(smallest)
     optimizer.step()
     smallest.grad = None
-    kept = [x for x in optimizer.state[smallest].values() if isinstance(x, Tensor) and x.shape == smallest.shape]
-    return len(kept)
+    return sum(isinstance(x, Tensor) and x.shape == smallest.shape for x in optimizer.state[smallest].values())
 
 
 def _trained(module: LightningModule) -> list[nn.Module]:
-    children = [child for name, child in module.named_children() if name not in getattr(module, "unshared", ())]
+    children = [child for name, child in module.named_children() if name not in getattr(module, "local_batch_norm", ())]
     return [m for child in children for m in child.modules()]
 
 
 def row(config: str, module: LightningModule, batch: int) -> dict[str, Any]:
-    """A line of the table: MB, 10^6 bytes."""
-    found = budget(module)
-    parts = {"weights": found.weights, "optimizer": found.optimizer, "average": found.average, "state": found.state}
-    parts |= {"all-reduced": found.reduced(batch), "of it gradients": found.gradients}
+    """Return a row of the table, in MB (10^6 bytes)."""
+    cost = budget(module)
+    parts = {"weights": cost.weights, "optimizer": cost.optimizer, "average": cost.average, "state": cost.state}
+    parts |= {"all-reduced": cost.all_reduced(batch), "of it gradients": cost.gradients}
     names = {f"{name}_MB": value / 1e6 for name, value in parts.items()}
     return {"benchmark": "bytes of a step, computed", "part": config, "batch": batch, **names}

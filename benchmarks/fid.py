@@ -1,11 +1,11 @@
-"""Cost of FID and of the images it compares, and how much of it is neither the network's forward nor the GL draw.
+"""Cost of FID and of rendering its images, and the share that is spent outside the network and outside OpenGL.
 
     python -m benchmarks.fid [--images 10000] [--size 64] [--extractor renders_small] [--json figures.json]
 
-Rendering: images of a voxel archive (chairs) and of procedural chairs, drawn into an empty cache, from the shapes' files
-or programs to the checksummed files of images. FID: from these files, half of the images against the other half, to the
-figure; KID, of the features that FID leaves, is a row of its own. Timed within are the renderer's call (upload, draw and
-read back) and the extractor's call. On a machine that others use as well, set OMP_NUM_THREADS=1.
+Rendering: images of a voxel archive (chairs) and of procedural chairs are rendered into an empty cache. This includes
+loading or generating the shapes and writing the checksummed image files. FID: one half of these files against the other;
+KID, computed from FID's features, is a separate row. The renderer's call (upload, draw and read back) and the extractor's
+call are timed separately; the rest is overhead. On a shared machine set OMP_NUM_THREADS=1.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ from renderers import OpenGLRenderer, ViewDistribution
 BATCH = 32
 
 
-class Clock:
-    """Adds up the seconds that one function takes."""
+class Timer:
+    """Wraps a function and adds up the seconds that its calls take."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self.function, self.seconds = function, 0.0
@@ -51,7 +51,7 @@ def now() -> float:
 
 
 def run(images: int = 10_000, size: int = 64, extractor: str = "renders_small") -> list[dict[str, Any]]:
-    """Rows of rendering (by source) and of FID: images a second, and the share of the time that is overhead."""
+    """Return rows of rendering (by source) and of FID: images per second and the share of overhead."""
     with tempfile.TemporaryDirectory() as folder:
         chairs = ProceduralShapes("chair", count=500, voxel_size=size // 2)
         rows = []
@@ -63,7 +63,7 @@ def run(images: int = 10_000, size: int = 64, extractor: str = "renders_small") 
 
 
 def archive(shapes: ShapeSource, path: Path) -> VoxelArchive:
-    """The shapes in a file as ModelNet's are."""
+    """Write shapes to a voxel archive like ModelNet's."""
     solids = np.stack([shape.voxels.occupancy[0, 0].numpy() > 0.5 for shape in shapes]).transpose(0, 3, 1, 2)
     labels = np.zeros(len(solids), np.int64)
     write_archive(path, {"train": solids, "test": solids}, {"train": labels, "test": labels}, ["chair"])
@@ -71,32 +71,32 @@ def archive(shapes: ShapeSource, path: Path) -> VoxelArchive:
 
 
 def rendering(shapes: ShapeSource, images: int, size: int, folder: Path) -> tuple[dict[str, Any], RenderCache]:
-    """Draw into an empty cache."""
+    """Render into an empty cache."""
     renderer = OpenGLRenderer(size, backend="moderngl")
     shape_renders(shapes, renderer, ViewDistribution(), 64, 1, str(folder / "warm"), "warming up").prepare()
     cache = shape_renders(shapes, renderer, ViewDistribution(), images, 0, str(folder), "rendering")
-    draw = Clock(renderer.forward)
-    object.__setattr__(renderer, "forward", draw)
+    render = Timer(renderer.forward)
+    object.__setattr__(renderer, "forward", render)
     start = now()
     cache.prepare()
-    return row(images, now() - start, draw.seconds), cache
+    return row(images, now() - start, render.seconds), cache
 
 
 def distances(cache: RenderCache, extractor: str) -> list[dict[str, Any]]:
-    """From the cache's files to the figures, half against half."""
+    """Measure FID and KID of one half of the cached images against the other."""
     network = load_extractor(extractor)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     half = cache.count // 2
     fid = ImageFID(network, kid_subset=min(1000, half)).to(device)
     network(torch.zeros(BATCH, *cache.shape, dtype=torch.uint8, device=device))
-    forward = Clock(network.forward)
+    forward = Timer(network.forward)
     object.__setattr__(network, "forward", forward)
     start = now()
     try:
         done = 0
         for batch in open_images(cache.folder).batches(BATCH):
-            cut = min(max(0, half - done), len(batch))
-            for real, part in ((True, batch[:cut]), (False, batch[cut:])):
+            reals = min(max(0, half - done), len(batch))
+            for real, part in ((True, batch[:reals]), (False, batch[reals:])):
                 if len(part):
                     fid.update(part.to(device), real=real)
             done += len(batch)
@@ -104,6 +104,7 @@ def distances(cache: RenderCache, extractor: str) -> list[dict[str, Any]]:
         object.__delattr__(network, "forward")
     value = fid.compute()
     middle = now()
+    assert fid.kid is not None
     kid, _ = fid.kid.compute()
     return [
         row(cache.count, middle - start, forward.seconds) | {"figure": f"FID {value:.3f}"},
@@ -111,8 +112,8 @@ def distances(cache: RenderCache, extractor: str) -> list[dict[str, Any]]:
     ]
 
 
-def row(images: int, whole: float, inside: float) -> dict[str, Any]:
-    return {"images": images, "seconds": whole, "images_per_s": images / whole, "overhead": 1 - inside / whole}
+def row(images: int, total: float, timed: float) -> dict[str, Any]:
+    return {"images": images, "seconds": total, "images_per_s": images / total, "overhead": 1 - timed / total}
 
 
 def main() -> None:
@@ -120,7 +121,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=10_000)
     parser.add_argument("--size", type=int, default=64)
     parser.add_argument("--extractor", default="renders_small")
-    parser.add_argument("--json", type=Path, help="write the figures here too")
+    parser.add_argument("--json", type=Path, help="also write the rows to this file")
     arguments = parser.parse_args()
     rows = run(arguments.images, arguments.size, arguments.extractor)
     if arguments.json:

@@ -1,13 +1,13 @@
-"""Where a training step of MeshGAN goes: seconds per 1,000 images for G, rasterizer, D, R1 and data.
+"""Time of the parts of a MeshGAN training step, in seconds per 1,000 images: G, rasterizer, D, R1 and data.
 
     python -m benchmarks.meshgan [--size 32] [--steps 16] [--batch 16]
 
-It trains on procedural heads by the project's own command, at one size without growth: at 32² with the networks of
-heads.yaml on the CPU; where there is CUDA also at 64² and 128² with the paper's. A callback looks at the clock where a part
-of the step ends, in the backward pass by hooks on what passes between G, the rasterizer and D.
+Trains on procedural heads with the ``fit`` command, at one size without growth: at 32² with the networks of heads.yaml on
+the CPU; with CUDA also at 64² and 128² with the networks of the paper. A callback reads the clock between the parts of a
+step; in the backward pass it uses hooks on the tensors between G, the rasterizer and D.
 
-R1's second derivatives are part of D's backward pass. So every other step is made without it, and R1 is what D takes longer
-in the steps with it. All other figures are of the steps with it, medians over steps.
+R1's second derivatives are part of D's backward pass. So every other step runs without R1, and the time of R1 is what D
+takes longer in the steps with it. All other times are medians over the steps with R1.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ import lightning_modules.meshgan
 from benchmarks.step import StepTimer
 
 PARTS = ("G", "rasterizer", "D", "R1", "data", "average, logging")
-SKIP = 2  # first steps, not counted
+SKIP = 2  # number of first steps that are not counted
 
 
 class MeshStepTimer(StepTimer):
-    """Splits each training step; times of a part add up within it.
+    """Times the parts of each training step; several intervals of one part are added.
 
     Args:
-        path: JSON file for one object of seconds a step.
+        path: output JSON file with one object of seconds per step.
     """
 
     def on_train_start(self, trainer: pl.Trainer, module: Any) -> None:
@@ -46,22 +46,22 @@ class MeshStepTimer(StepTimer):
         self._wrap(module.discriminator, "forward", None, "D")
         self._wrap(module, "step_optimizer", None, lambda: next(self._phases))
         self._wrap(lightning_modules.meshgan, "gradient_penalty", None, "R1")
-        draw = module.draw
+        render = module.render
 
-        def drawn(mesh: Any, camera: Any, background: torch.Tensor, **options: Any) -> Any:
+        def timed(mesh: Any, camera: Any, background: torch.Tensor, **options: Any) -> Any:
             self._take("G")
-            result = draw(mesh, camera, background, **options)
+            result = render(mesh, camera, background, **options)
             self._take("rasterizer")
             result.image.register_hook(lambda _: self._take("D"))
             for tensor in (mesh.vertices, mesh.texture, background):
                 tensor.register_hook(lambda _: self._take("rasterizer"))
             return result
 
-        object.__setattr__(module, "draw", drawn)
+        object.__setattr__(module, "render", timed)
 
     def on_train_batch_start(self, trainer: pl.Trainer, module: Any, batch: Any, batch_idx: int) -> None:
         self._take("data")
-        self._phases = iter(("D", "G"))
+        self._phases = iter(["D", "G"])
 
     def on_train_batch_end(self, trainer: pl.Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         self._take("average, logging")
@@ -81,7 +81,7 @@ class MeshStepTimer(StepTimer):
 
 
 def split(steps: list[dict[str, float]]) -> dict[str, float]:
-    """Seconds of each part of a step with R1, from steps with it and without."""
+    """Return the seconds of each part of a step with R1, from steps with and without R1."""
     counted = steps[SKIP:]
     plain = statistics.median(step["D"] for step in counted if "R1" not in step)
     penalized = [step for step in counted if "R1" in step]
@@ -91,7 +91,7 @@ def split(steps: list[dict[str, float]]) -> dict[str, float]:
 
 
 def run(sizes: tuple[int, ...] = (), steps: int = 16, batch: int = 16) -> list[dict[str, Any]]:
-    """One row a part of the step at each size, then the whole step."""
+    """Return one row per part of the step at each size, then the whole step."""
     rows = []
     for size in sizes or ((32, 64, 128) if torch.cuda.is_available() else (32,)):
         parts = split(train(size, steps, batch))
@@ -105,7 +105,7 @@ def run(sizes: tuple[int, ...] = (), steps: int = 16, batch: int = 16) -> list[d
 
 
 def train(size: int, steps: int, batch: int) -> list[dict[str, float]]:
-    """Seconds of each part in each step."""
+    """Return the seconds of each part in each step."""
     from trainer.__main__ import main
 
     with tempfile.TemporaryDirectory() as folder:

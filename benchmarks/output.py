@@ -1,4 +1,4 @@
-"""Tables of figures, and the machine they were measured on."""
+"""Tables of results, and a description of the machine."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 
 
 def machine() -> str:
-    """What the figures were measured on."""
+    """Describe the machine: CPU, GPU and versions."""
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
     model = next(
         (x.split(":")[1].strip() for x in Path("/proc/cpuinfo").read_text().splitlines() if x.startswith("model name")),
@@ -21,7 +21,7 @@ def machine() -> str:
 
 
 def show(rows: list[dict[str, Any]]) -> None:
-    """Rows as a table; columns in order of appearance."""
+    """Print rows as a table with columns in order of appearance."""
     columns = list(dict.fromkeys(key for row in rows for key in row))
     cells = [[_text(row.get(column)) for column in columns] for row in rows]
     widths = [max(len(x) for x in column) for column in zip(columns, *cells, strict=True)]

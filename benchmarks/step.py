@@ -1,9 +1,8 @@
-"""Where a training step of IG-GAN goes: seconds for G, D, R, OpenGL and data, and the peak of memory.
+"""Time of the parts of an IG-GAN training step (G, D, R, OpenGL and data), and peak memory.
 
 python -m benchmarks.step [--config demo.yaml] [--steps 30] [--compiled]
 
-It trains by the project's own command with a callback that looks at the clock where one part of the step ends and the
-next begins.
+Trains with the ``fit`` command and a callback that reads the clock between the parts of a step.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ import json
 import resource
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +22,11 @@ import yaml
 
 
 class StepTimer(pl.Callback):
-    """Splits each training step by wrapping what the step calls, in its order.
+    """Times the parts of each training step by wrapping the functions that the step calls.
 
     Args:
-        path: JSON file for the mean seconds of each part.
-        skip: first steps, not counted.
+        path: output JSON file for the mean seconds of each part.
+        skip: number of first steps that are not counted.
     """
 
     def __init__(self, path: str, skip: int = 3) -> None:
@@ -37,17 +36,17 @@ class StepTimer(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, module: Any) -> None:
         self._device = module.device
-        self._phases = iter(())
+        self._phases: Iterator[str] = iter(())
         self._wrap(module.renderer, "forward", "G forward", "OpenGL")
         self._wrap(module.neural_renderer, "rotate", None, "R rotation")
         network = module.neural_renderer.network
-        # What torch.compile made of a network is called in place of its forward, and would trace the clock with it.
+        # A compiled network calls this instead of forward; wrapping forward would trace the clock.
         self._wrap(network, "_compiled_call_impl" if network._compiled_call_impl else "forward", None, "R forward")
         self._wrap(module, "step_optimizer", None, lambda: next(self._phases))
 
     def on_train_batch_start(self, trainer: pl.Trainer, module: Any, batch: Any, batch_idx: int) -> None:
         self._take("data")
-        self._phases = iter(("D", "G through R", "R backward"))
+        self._phases = iter(["D", "G through R", "R backward"])
 
     def on_train_batch_end(self, trainer: pl.Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         self._take("average, logging")
@@ -78,12 +77,12 @@ class StepTimer(pl.Callback):
 
 
 def run(config: str = "demo.yaml", steps: int = 30, compiled: bool = False) -> list[dict[str, Any]]:
-    """One row a part of the step, then the whole step and the peak of memory.
+    """Return one row per part of the step, then the whole step and the peak memory.
 
     Args:
-        config: of IG-GAN.
-        steps: trained, the first three not counted.
-        compiled: with ``configs/speed/compiled.yaml``; compilation itself is in the first steps.
+        config: a config of IG-GAN.
+        steps: training steps; the first three are not counted.
+        compiled: compile the networks, as ``configs/speed/compiled.yaml`` does, in the first steps.
     """
     from trainer.__main__ import main
 
@@ -123,6 +122,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--config", default="demo.yaml")
     parser.add_argument("--steps", type=int, default=30)
-    parser.add_argument("--compiled", action="store_true", help="with torch.compile")
+    parser.add_argument("--compiled", action="store_true", help="use torch.compile")
     arguments = parser.parse_args()
     show(run(arguments.config, arguments.steps, arguments.compiled))

@@ -1,4 +1,4 @@
-"""Steps of a config as ``fit`` makes them, on one process or several: seconds, memory, bytes that ranks send each other."""
+"""Training steps of ``fit`` in one or several processes: seconds, memory, and bytes that the ranks all-reduce."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ import torch.distributed as dist
 import yaml
 from PIL import Image
 
-SKIP = 2  # first steps, not counted
-NUMBERS = 1 << 24  # sent at once to see how fast ranks send: 64 MiB
+SKIP = 2  # number of first steps that are not counted
+NUMBERS = 1 << 24  # float32 values to measure the speed of an all-reduce: 64 MiB
 
 
 class StepRecorder(pl.Callback):
-    """Looks at the clock after each step, and counts what is all-reduced within it.
+    """Times each step and counts the bytes that it all-reduces.
 
     Args:
-        path: JSON file for ``seconds`` and ``reduced`` (bytes) of each step, ``peak_bytes`` of this process, ``gpu_bytes``
-            on a GPU, and of several ranks ``bytes_per_second``.
+        path: output JSON file for ``seconds`` and ``reduced`` (bytes) of each step, ``peak_bytes`` of this process,
+            ``gpu_bytes`` on a GPU and, with several ranks, ``bytes_per_second``.
     """
 
     def __init__(self, path: str) -> None:
@@ -56,19 +56,19 @@ class StepRecorder(pl.Callback):
 
     def on_train_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         dist.all_reduce = self._all_reduce
-        # What follows a training, for networks that nobody will look at: minutes at full size on a CPU.
+        # Skip this end of a training: it takes minutes at full size on a CPU, and the networks are not used.
         object.__setattr__(module, "measure_batch_norm", lambda: None)
-        found: dict[str, Any] = {"seconds": self.seconds, "reduced": self.reduced}
-        found["peak_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        result: dict[str, Any] = {"seconds": self.seconds, "reduced": self.reduced}
+        result["peak_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         if module.device.type == "cuda":
-            found["gpu_bytes"] = torch.cuda.max_memory_allocated(module.device)
+            result["gpu_bytes"] = torch.cuda.max_memory_allocated(module.device)
         if trainer.world_size > 1:
-            found["bytes_per_second"] = self._bus_speed(trainer.world_size, module)
+            result["bytes_per_second"] = self._bus_speed(trainer.world_size, module)
         if trainer.is_global_zero:
-            Path(self.path).write_text(json.dumps(found))
+            Path(self.path).write_text(json.dumps(result))
 
     def _bus_speed(self, ranks: int, module: pl.LightningModule) -> float:
-        """2 (n-1)/n times the bytes by the least seconds: what nccl-tests call bus bandwidth."""
+        """Return 2 (n-1)/n times the bytes per second of the fastest all-reduce: the bus bandwidth of nccl-tests."""
         numbers, times = torch.zeros(NUMBERS, device=module.device), []
         for _ in range(4):
             dist.barrier()
@@ -87,15 +87,15 @@ class StepRecorder(pl.Callback):
 def train(
     config: str, overrides: dict[str, Any], steps: int, ranks: int = 1, accelerator: str = "cpu", threads: int = 1
 ) -> dict[str, Any]:
-    """What :class:`StepRecorder` wrote of a training in processes of their own, without evaluations and callbacks.
+    """Train in separate processes without evaluations and callbacks, and return what :class:`StepRecorder` wrote.
 
     Args:
-        config: an experiment.
-        overrides: laid over it.
-        steps: how many.
-        ranks: processes, by gloo on the CPU.
+        config: config of an experiment.
+        overrides: settings merged into it.
+        steps: number of training steps.
+        ranks: number of processes, with gloo on the CPU.
         accelerator: ``cpu`` or ``gpu``.
-        threads: of each process, OpenGL's on the CPU included.
+        threads: threads per process, also of OpenGL on the CPU.
     """
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder) / "steps.json"
@@ -115,7 +115,7 @@ def train(
         override.write_text(yaml.safe_dump({**overrides, "trainer": settings}))
         command = [sys.executable, "-m", "trainer", "fit", "--config", config, "--config", str(override)]
         environment = {"OMP_NUM_THREADS": str(threads), "LP_NUM_THREADS": str(threads), "UNRENDER_CACHE": folder}
-        done = subprocess.run(
+        process = subprocess.run(
             [*command, "--run_dir", str(Path(folder) / "run")],
             env=os.environ | environment,
             cwd=Path(__file__).parents[1],
@@ -123,15 +123,19 @@ def train(
             stderr=subprocess.STDOUT,
             text=True,
         )
-        if done.returncode:
-            raise SystemExit(f"fit --config {config} on {ranks} ranks ended with {done.returncode}:\n{done.stdout}")
+        if process.returncode:
+            raise SystemExit(
+                f"fit --config {config} on {ranks} ranks failed with status {process.returncode}:\n{process.stdout}"
+            )
         return json.loads(output.read_text())
 
 
 def compare(
     config: str, overrides: dict[str, Any], batch: int, counts: list[int], steps: int, repeats: int
 ) -> list[dict[str, Any]]:
-    """A row for each number of ranks, one thread each, at the same global batch; runs in turns, the least median counts."""
+    """Return a row for each number of ranks, one thread each, at the same global batch. Runs alternate; the lowest median
+    counts.
+    """
     runs: dict[int, list[dict[str, Any]]] = {n: [] for n in counts}
     for _ in range(repeats):
         for n in counts:
@@ -150,7 +154,7 @@ def compare(
 
 
 def photographs(folder: Path, size: int, count: int = 16) -> str:
-    """A folder of noise, for a config that reads photographs."""
+    """Write images of noise, for a config that reads photographs; return the directory."""
     for i in range(count):
         noise = torch.randint(0, 256, (size, size, 3), generator=torch.Generator().manual_seed(i)).to(torch.uint8)
         Image.fromarray(noise.numpy()).save(folder / f"{i}.png")

@@ -1,9 +1,9 @@
-"""What a FID on real chairs means: the floor, and what other shapes score.
+"""Reference values for FID on real chairs: the floor, and FID of other shapes.
 
 python -m benchmarks.yardsticks --archive modelnet10_voxels_32.npz [--fid FID_OF_A_RUN]
 
-Renders at 64², views of chairs_modelnet.yaml, against the test chairs that it compares with: training chairs (the floor),
-tables, random cubes.
+Compares renders of training chairs (the floor), tables and random cubes with renders of the test chairs, at 64² and from
+the viewpoints of chairs_modelnet.yaml.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from renderers import OpenGLRenderer, ViewDistribution
 
 
 def run(archive: str, count: int = 2000, fid_of_run: float | None = None) -> list[dict[str, Any]]:
-    """One row a yardstick, FID of ``count`` renders against ``count`` renders of the test chairs."""
+    """Return one row per kind of shapes: FID of ``count`` renders against ``count`` renders of the test chairs."""
     renderer = OpenGLRenderer(64, backend="moderngl")
     fid = ImageFID(load_extractor("renders_small"))
     sources: dict[str, ShapeSource] = {
@@ -49,7 +49,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--archive", required=True)
     parser.add_argument("--count", type=int, default=2000)
-    parser.add_argument("--fid", type=float, help="of a run, to stand beside the yardsticks")
+    parser.add_argument("--fid", type=float, help="FID of a run to add to the table")
     arguments = parser.parse_args()
     print(machine())
     show(run(arguments.archive, arguments.count, arguments.fid))

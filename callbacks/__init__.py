@@ -1,4 +1,4 @@
-"""What happens beside training: progress, grids, evaluations, shapes, a report."""
+"""Callbacks around training: progress, metrics, sample grids, meshes, throughput, an HTML report, torch.compile."""
 
 from callbacks.html_report import Report
 from callbacks.loggers.wandb import WandbRun

@@ -1,4 +1,4 @@
-"""Which checkpoints a run keeps: the last, the one before it, the best by FID, and, if asked for, some numbered ones."""
+"""Checkpoints of a run: the last one, the one before it, the best by FID and, optionally, numbered ones."""
 
 import os
 import shutil
@@ -18,18 +18,18 @@ NUMBERED = "step-*.ckpt"
 
 
 class RunCheckpoint(Callback):
-    """Writes ``last.ckpt`` every few minutes, after each evaluation, at the end and when a signal stops the training.
+    """Writes ``last.ckpt`` every few minutes, after each evaluation, at the end, and when a signal stops training.
 
-    ``previous.ckpt`` is the one before it, ``best.ckpt`` that of the lowest FID, or KID where there is no FID. To be the
-    last of the callbacks: what the others do at an evaluation then stands on the disk before the checkpoint says that it
-    is done.
+    ``previous.ckpt`` is the last checkpoint but one. ``best.ckpt`` has the lowest FID, or KID if FID is not measured. This
+    must be the last callback, so that the files of the other callbacks are on disk before the checkpoint marks an
+    evaluation as done.
 
     Args:
-        folder: Where they are; None keeps nothing.
-        minutes: Minutes between two writings.
-        numbered: How many ``step-N.ckpt`` to keep, one an evaluation, the newest.
-        signals: Told while a step should end first.
-        healthy: Called before each writing; raises if the weights are not worth it.
+        folder: Checkpoint directory; None writes no checkpoints.
+        minutes: Minutes between two checkpoints.
+        numbered: Number of ``step-N.ckpt`` to keep, the newest; one is written per evaluation.
+        signals: Signal handler; it waits for the end of a step during training.
+        check: Called before each checkpoint; raises if the weights must not be saved.
     """
 
     def __init__(
@@ -38,15 +38,15 @@ class RunCheckpoint(Callback):
         minutes: float,
         numbered: int,
         signals: Signals,
-        healthy: Callable[[Trainer, LightningModule], None],
+        check: Callable[[Trainer, LightningModule], None],
     ) -> None:
         self.folder, self.minutes, self.numbered = folder, minutes, numbered
-        self.signals, self.healthy = signals, healthy
-        self.saved = False  # whether the training's last state is on the disk
+        self.signals, self.check = signals, check
+        self.saved = False  # whether the last state of training is on disk
         self.best: dict[str, Any] = {}
         self._trained = False
         self._evaluating = False
-        self._written = time.monotonic()
+        self._last_save = time.monotonic()
 
     def state_dict(self) -> dict[str, Any]:
         return {"best": self.best}
@@ -57,7 +57,7 @@ class RunCheckpoint(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.signals.wait_for_step = True
         self._trained = True
-        self._written = time.monotonic()
+        self._last_save = time.monotonic()
 
     def on_train_batch_start(self, *_: Any) -> None:
         self.saved = False
@@ -65,11 +65,12 @@ class RunCheckpoint(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        due = time.monotonic() - self._written > 60 * self.minutes
-        if trainer.world_size > 1:  # saving is a meeting of all ranks, so all must agree
+        due = time.monotonic() - self._last_save > 60 * self.minutes
+        if trainer.world_size > 1:  # saving synchronizes the ranks, so all must agree
             due = trainer.strategy.reduce_boolean_decision(due, all=False)
-        # Between a step and its evaluation nothing is saved: Lightning would resume after the evaluation.
-        evaluates = trainer.enable_validation and (batch_idx + 1) % trainer.val_check_batch == 0
+        # Do not save between a step and its evaluation: Lightning would resume after the evaluation.
+        interval: Any = trainer.val_check_batch
+        evaluates = trainer.enable_validation and (batch_idx + 1) % interval == 0
         if due and not evaluates:
             self._save(trainer, pl_module)
 
@@ -80,9 +81,10 @@ class RunCheckpoint(Callback):
         self._evaluating = False
         if trainer.sanity_checking or not self._trained or trainer.state.fn != "fit":
             return
-        copies = [BEST] if self._improved(pl_module) else []
+        copies = [BEST] if self._update_best(pl_module) else []
         if self.numbered:
-            copies.insert(0, NUMBERED.replace("*", f"{_step(trainer, pl_module):09d}"))
+            step = getattr(pl_module, "step", trainer.global_step)  # Lightning counts optimizer steps
+            copies.insert(0, NUMBERED.replace("*", f"{step:09d}"))
         self._save(trainer, pl_module, copies)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -95,10 +97,10 @@ class RunCheckpoint(Callback):
             self._save(trainer, pl_module)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Let an evaluation that a signal cut off be done again as a whole.
+        """Make a resumed run repeat an evaluation that a signal interrupted, from its first batch.
 
-        Lightning tells by the loop's counts where a run resumes. Of these, one more batch begun than done means within
-        the evaluation; none in the current one, from its first batch on.
+        Lightning decides from the counters of the evaluation loop where a run resumes. One more batch started than
+        completed in total means inside the evaluation; no batch in the current one means from its beginning.
         """
         if self._evaluating:
             progress = checkpoint["loops"]["fit_loop"]["epoch_loop.val_loop.batch_progress"]
@@ -107,62 +109,57 @@ class RunCheckpoint(Callback):
             progress["current"] = dict.fromkeys(progress["current"], 0)
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Let a run that was finished go on where it has become longer: its one epoch is then not over."""
-        if trainer.state.fn != "fit" or "loops" not in checkpoint:  # weights alone
+        """Continue a finished run that was given more steps: mark its single epoch as unfinished."""
+        if trainer.state.fn != "fit" or "loops" not in checkpoint:  # weights only
             return
         progress = checkpoint["loops"]["fit_loop"]
         epoch, batches = progress["epoch_progress"], progress["epoch_loop.batch_progress"]
-        steps = getattr(trainer.datamodule, "steps", 0)
+        steps = getattr(getattr(trainer, "datamodule", None), "steps", 0)
         if epoch["current"]["processed"] and steps > batches["current"]["completed"]:
             for count in epoch.values():
                 count |= {"processed": 0, "completed": 0}
             batches["is_last_batch"] = False
 
-    def _improved(self, module: LightningModule) -> bool:
-        """Whether the evaluation just done is the best; figures that were measured otherwise are no rivals."""
-        found = getattr(module, "evaluation", {})
-        name = main_metric(found)
-        if not found.get(name, float("nan")) < float("inf"):
+    def _update_best(self, module: LightningModule) -> bool:
+        """Return whether the last evaluation is the best so far. Metrics with another note are not compared."""
+        evaluation: dict[str, Any] = getattr(module, "evaluation", {})
+        name = main_metric(evaluation)
+        if not evaluation.get(name, float("nan")) < float("inf"):
             return False
-        now = {"metric": name, "note": module.evaluation_note, "value": float(found[name])}
-        rival = all(self.best.get(key) == now[key] for key in ("metric", "note"))
-        if rival and self.best["value"] <= now["value"]:
+        current = {"metric": name, "note": module.evaluation_note, "value": float(evaluation[name])}
+        comparable = all(self.best.get(key) == current[key] for key in ("metric", "note"))
+        if comparable and self.best["value"] <= current["value"]:
             return False
-        self.best = now
+        self.best = current
         return True
 
     def _save(self, trainer: Trainer, module: LightningModule, copies: list[str] | None = None) -> None:
-        """One checkpoint under several names; ``last.ckpt`` comes last, because a resume believes what it says."""
+        """Write one checkpoint under several names; ``last.ckpt`` comes last, because a resumed run relies on it."""
         if self.folder is None:
             return
-        self.healthy(trainer, module)
-        written = self.folder / f".{LAST}.new"
+        self.check(trainer, module)
+        new = self.folder / f".{LAST}.new"
         try:
-            trainer.save_checkpoint(written)
+            trainer.save_checkpoint(new)
         except OSError as error:
             error.filename = str(self.folder / LAST)
             raise
         if trainer.is_global_zero:
             for name in copies or []:
-                _copy(written, self.folder / name)
+                _copy(new, self.folder / name)
             if (self.folder / LAST).exists():
                 _copy(self.folder / LAST, self.folder / PREVIOUS)
-            written.replace(self.folder / LAST)
+            new.replace(self.folder / LAST)
             _sync(self.folder)
             for path in sorted(self.folder.glob(NUMBERED))[: -self.numbered] if self.numbered else []:
                 path.unlink()
-        trainer.strategy.barrier("RunCheckpoint")  # no rank goes on, or leaves, before the file has its name
+        trainer.strategy.barrier("RunCheckpoint")  # no rank continues or exits before the file has its final name
         self.saved = True
-        self._written = time.monotonic()
-
-
-def _step(trainer: Trainer, module: LightningModule) -> int:
-    """Training steps done; Lightning's own count is of optimizer steps."""
-    return getattr(module, "step", trainer.global_step)
+        self._last_save = time.monotonic()
 
 
 def _copy(source: Path, target: Path) -> None:
-    """Another name for a file that is never changed in place; a copy where the file system knows no such thing."""
+    """Hard-link a file that is never modified in place, or copy it if the file system has no hard links."""
     temporary = target.with_name(f".{target.name}.new")
     temporary.unlink(missing_ok=True)
     try:
@@ -178,7 +175,7 @@ def _copy(source: Path, target: Path) -> None:
 
 
 def _sync(folder: Path) -> None:
-    """Let the names of a folder's files reach the disk."""
+    """Flush the directory entry of renamed files to disk."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)

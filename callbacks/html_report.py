@@ -8,6 +8,7 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
+from callbacks.evaluations import is_fit_evaluation
 from callbacks.html_pages import grids, write_page
 from callbacks.metrics_log import read_metrics
 
@@ -67,18 +68,17 @@ temporary. To see what is below the threshold, use --threshold of export or the 
 
 
 class Report(pl.Callback):
-    """Write ``report.html`` after each evaluation and at the end of a run.
+    """Writes ``report.html`` after each evaluation and at the end of a run.
 
     The page contains the metrics, sample grids over time, real images, shapes to download, and the config.
     """
 
-    @rank_zero_only
-    def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        if not trainer.fast_dev_run and trainer.state.fn == "fit":
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if is_fit_evaluation(trainer):
             write_report(Path(trainer.default_root_dir))
 
     @rank_zero_only
-    def on_fit_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+    def on_fit_end(self, trainer: Any, pl_module: pl.LightningModule) -> None:
         if trainer.fast_dev_run:
             return
         path = write_report(Path(trainer.default_root_dir))

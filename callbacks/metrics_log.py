@@ -1,4 +1,4 @@
-"""A JSON line an evaluation, the curve of FID or KID as an image, and the last word of a run."""
+"""``metrics.jsonl``: one JSON line per evaluation; and the curve of FID or KID as an image."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
-from callbacks.loggers.guarded import clock_of, guarded_loggers
+from callbacks.evaluations import is_fit_evaluation, kimg_and_step
+from callbacks.loggers.guarded import guarded_loggers
 from renderers import InputError
 from utils.files import write_atomically
 
@@ -19,78 +20,78 @@ METRICS = "metrics.jsonl"
 
 
 class EvaluationLog(pl.Callback):
-    """Appends to ``metrics.jsonl`` (keys such as ``kimg``, ``fid``) at each evaluation and redraws ``fid.png``.
+    """Appends each evaluation to ``metrics.jsonl`` (keys such as ``kimg``, ``fid``) and updates the plot ``fid.png``.
 
-    Where the images are too few for FID, ``kid`` stands in its place, and ``kid.png``.
+    With too few images for FID these are ``kid`` and ``kid.png``.
     """
 
     def __init__(self) -> None:
-        self._started = time.monotonic()
-        self._before = 0.0
+        self._start = time.monotonic()
+        self._seconds_before = 0.0  # of the run's earlier parts
 
-    def setup(self, trainer: pl.Trainer, module: pl.LightningModule, stage: str) -> None:
-        self._started = time.monotonic()
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        self._start = time.monotonic()
 
     def state_dict(self) -> dict[str, Any]:
-        return {"seconds": self._before + time.monotonic() - self._started}
+        return {"seconds": self._seconds_before + time.monotonic() - self._start}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._before = state["seconds"]
+        self._seconds_before = state["seconds"]
 
-    def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        if not trainer.fast_dev_run and trainer.state.fn == "fit":
-            self._write(trainer, module)
-
-    @rank_zero_only
-    def _write(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+    def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
+        if not is_fit_evaluation(trainer):
+            return
         folder = Path(trainer.default_root_dir)
-        line = {"kimg": module.kimg, "step": module.step, **module.evaluation}
+        line = {"kimg": pl_module.kimg, "step": pl_module.step, **pl_module.evaluation}
         if "occupancy" in line and (reference := getattr(trainer.datamodule, "reference_occupancy", None)) is not None:
             line["reference_occupancy"] = reference
-        line |= {"note": module.evaluation_note, "seconds": round(self.state_dict()["seconds"], 1)}
-        # A resumed run may evaluate again where the one before was cut off: the later line counts.
-        lines = [old for old in read_metrics(folder) if old["step"] < module.step] + [line]
-        text = "".join(json.dumps(one) + "\n" for one in lines)
-        write_atomically(folder / METRICS, lambda path: path.write_text(text) and None)
+        line |= {"note": pl_module.evaluation_note, "seconds": round(self.state_dict()["seconds"], 1)}
+        # A resumed run may repeat an evaluation that was interrupted; the later line replaces the earlier one.
+        lines = [old for old in read_metrics(folder) if old["step"] < pl_module.step] + [line]
+        _write_metrics(folder, lines)
         draw_curve(folder / f"{main_metric(line)}.png", lines)
 
-        if trainer.sanity_checking:  # Lightning keeps the first evaluation from the loggers
-            for board in guarded_loggers(trainer):
-                board.log_metrics({**module.evaluation, **clock_of(module)}, module.step)
+        if trainer.sanity_checking:  # Lightning does not pass the first evaluation to the loggers
+            for logger in guarded_loggers(trainer):
+                logger.log_metrics({**pl_module.evaluation, **kimg_and_step(pl_module)}, pl_module.step)
 
     @rank_zero_only
-    def on_fit_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+    def on_fit_end(self, trainer: Any, pl_module: pl.LightningModule) -> None:
         lines = read_metrics(Path(trainer.default_root_dir))
         if trainer.fast_dev_run or not lines:
             return
         name = main_metric(lines[-1])
-        figures = [f"{_shown(name, line)} at {line['kimg']:g} kimg" for line in (lines[0], lines[-1])]
-        print(f"{name.upper()} {', '.join(figures)} ({lines[-1]['note']})")
+        values = [f"{_format(name, line)} at {line['kimg']:g} kimg" for line in (lines[0], lines[-1])]
+        print(f"{name.upper()} {', '.join(values)} ({lines[-1]['note']})")
 
 
 class ValidationRecord(pl.Callback):
-    """Appends a line to ``metrics.jsonl`` in the folder that ``validate`` writes to, with the keys of the run's own.
+    """Appends the result of ``validate`` to ``metrics.jsonl`` in its output directory, with the keys of a run.
 
-    So one run may be measured by several extractors. The same measurement of the same step replaces the earlier.
+    So a run can be measured with several extractors. The same measurement of the same step replaces the earlier one.
     """
 
     @rank_zero_only
-    def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+    def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
         if trainer.fast_dev_run or trainer.state.fn != "validate":
             return
         folder = Path(trainer.default_root_dir)
-        line = {"kimg": module.kimg, "step": module.step, **module.evaluation, "note": module.evaluation_note}
-        before = [old for old in read_metrics(folder) if (old["step"], old["note"]) != (line["step"], line["note"])]
-        text = "".join(json.dumps(one) + "\n" for one in [*before, line])
-        write_atomically(folder / METRICS, lambda path: path.write_text(text) and None)
-        print(f"{line['note']}; kept in {folder / METRICS}")
+        line = {
+            "kimg": pl_module.kimg,
+            "step": pl_module.step,
+            **pl_module.evaluation,
+            "note": pl_module.evaluation_note,
+        }
+        others = [old for old in read_metrics(folder) if (old["step"], old["note"]) != (line["step"], line["note"])]
+        _write_metrics(folder, [*others, line])
+        print(f"{line['note']}; written to {folder / METRICS}")
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """The lines of a run's ``metrics.jsonl``; none if there is no such file.
+    """Read the lines of a run's ``metrics.jsonl``; an empty list if the file does not exist.
 
     Raises:
-        InputError: naming the line that is none.
+        InputError: naming the invalid line.
     """
     path = folder / METRICS
     try:
@@ -107,35 +108,39 @@ def _read_line(path: Path, number: int, text: str) -> dict[str, Any]:
             return line
     except (ValueError, RecursionError, TypeError, KeyError):
         pass
-    raise InputError(f"{path}, line {number}: no evaluation with step, kimg and note; remove the line")
+    raise InputError(f"{path}, line {number}: not an evaluation with step, kimg and note; remove the line")
+
+
+def _write_metrics(folder: Path, lines: list[dict[str, Any]]) -> None:
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    write_atomically(folder / METRICS, lambda path: path.write_text(text, encoding="utf-8"))
 
 
 def main_metric(line: dict[str, Any]) -> str:
-    """What an evaluation is judged by: ``fid``, or ``kid`` where there is no FID."""
+    """Return the metric that evaluations are compared by: ``fid``, or ``kid`` if FID was not measured."""
     return "fid" if "fid" in line else "kid"
 
 
-def _shown(name: str, line: dict[str, Any]) -> str:
-    """FID to a tenth; KID, which has no scale of its own, to three digits beside the scatter of its subsets."""
+def _format(name: str, line: dict[str, Any]) -> str:
+    """Format FID with one decimal; KID, whose scale varies, with three digits and its deviation over subsets."""
     value = line.get(name, float("nan"))
     return f"{value:.1f}" if name == "fid" else f"{value:.3g} ± {line.get('kid_std', float('nan')):.2g}"
 
 
 def draw_curve(path: Path, lines: list[dict[str, Any]]) -> None:
-    """FID, or KID with the scatter of its subsets, over thousand images seen."""
-    from matplotlib.figure import Figure  # without pyplot: no display, no global state
+    """Plot FID, or KID with its deviation over subsets, over kimg."""
+    from matplotlib.figure import Figure  # not pyplot, which needs a display and has global state
 
     figure = Figure(figsize=(6, 3.5), layout="constrained")
     axes = figure.add_subplot()
     name = main_metric(lines[-1])
-    lines = [line for line in lines if name in line]  # a resume may have changed what is measured
+    lines = [line for line in lines if name in line]  # a resumed run may measure another metric than before
     kimg, values = [line["kimg"] for line in lines], [line[name] for line in lines]
     axes.plot(kimg, values, marker="o", markersize=3)
     if name == "kid":
-        around = [[line["kid"] + sign * line["kid_std"] for line in lines] for sign in (-1, 1)]
-        axes.fill_between(kimg, *around, alpha=0.2)
-    # KID, unbiased, may fall below 0
-    bottom = min([0.0, *values]) if name == "kid" else 0
+        lower, upper = ([line["kid"] + sign * line["kid_std"] for line in lines] for sign in (-1, 1))
+        axes.fill_between(kimg, lower, upper, alpha=0.2)
+    bottom = min([0.0, *values]) if name == "kid" else 0  # KID is unbiased and may be negative
     axes.set(xlabel="kimg (thousand real images seen)", ylabel=name.upper(), ylim=(bottom, None))
     axes.set_title(textwrap.fill(lines[-1]["note"], 95), fontsize=8)
     axes.grid(alpha=0.3)

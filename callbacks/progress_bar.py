@@ -1,4 +1,4 @@
-"""How far a run is: losses, images a second, time left; a bar on a terminal, a plain line now and then in a log."""
+"""Progress of a run: losses, images per second, remaining time. A bar on a terminal, occasional lines in a log."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ BARS = ("_train_progress_bar", "_val_progress_bar", "_test_progress_bar", "_pred
 
 
 class RunProgress(TQDMProgressBar):
-    """Lightning's bar over the whole run (its epoch), with images a second and short numbers.
+    """Lightning's progress bar over the whole run (its only epoch), with images per second and short numbers.
 
-    Where stdout is no terminal there are plain lines instead, as seldom as :class:`utils.progress.Progress` has them,
-    and one for each evaluation of a training.
+    If stdout is not a terminal, prints plain lines instead, as often as :class:`utils.progress.LogThrottle` allows, and
+    one line per evaluation of a training run.
 
     Args:
         refresh_rate: training steps between updates.
@@ -26,111 +26,84 @@ class RunProgress(TQDMProgressBar):
 
     def __init__(self, refresh_rate: int = 1) -> None:
         super().__init__(refresh_rate=refresh_rate)
-        self._mark = (0.0, 0)
-        self._lines: dict[str, LogThrottle] = {}
+        self._speed_start = (0.0, 0)  # time, images seen
+        self._training = LogThrottle(0)
+        self._batches = LogThrottle(0)  # of an evaluation or a prediction
 
-    def setup(self, trainer: pl.Trainer, module: pl.LightningModule, stage: str) -> None:
-        super().setup(trainer, module, stage)
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        super().setup(trainer, pl_module, stage)
         if not on_terminal(sys.stdout):
             self.disable()
 
-    def on_exception(self, trainer: pl.Trainer, module: pl.LightningModule, exception: BaseException) -> None:
-        """End the bars' lines, so that what is said next begins a new one."""
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """Close the bars, so that the next message starts on a new line."""
         for name in BARS:
             if (bar := getattr(self, name, None)) is not None:
                 bar.close()
 
-    def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        super().on_train_start(trainer, module)
-        self._mark = (time.monotonic(), module.images_seen)
-        self._lines["training"] = LogThrottle(self.total_train_batches, getattr(module, "step", 0))
+    def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        super().on_train_start(trainer, pl_module)
+        self._speed_start = (time.monotonic(), pl_module.images_seen)
+        self._training = LogThrottle(self.total_train_batches, getattr(pl_module, "step", 0))
 
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        super().on_train_batch_end(trainer, module, outputs, batch, batch_idx)
-        if lines := self._due(trainer, "training", batch_idx + 1):
-            numbers = [f"{name} {value}" for name, value in self.get_metrics(trainer, module).items()]
-            print(f"training: {', '.join([lines.describe(f'{module.kimg:.3g} kimg'), *numbers])}", flush=True)
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+        self._training.done = batch_idx + 1
+        if self._due(trainer, self._training):
+            metrics = [f"{name} {value}" for name, value in self.get_metrics(trainer, pl_module).items()]
+            progress = self._training.describe(f"{pl_module.kimg:.3g} kimg")
+            print(f"training: {', '.join([progress, *metrics])}", flush=True)
 
-    def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        super().on_validation_end(trainer, module)
-        self._mark = (time.monotonic(), module.images_seen)  # evaluation is no training time
-        found = getattr(module, "evaluation", {})
-        if self.is_disabled and found and trainer.state.fn == "fit" and trainer.is_global_zero:
-            numbers = ", ".join(f"{name} {value:.4g}" for name, value in found.items())
-            print(f"evaluated at {module.kimg:.3g} kimg: {numbers}", flush=True)
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        super().on_validation_end(trainer, pl_module)
+        self._speed_start = (time.monotonic(), pl_module.images_seen)  # evaluation does not count as training time
+        evaluation = getattr(pl_module, "evaluation", {})
+        if self.is_disabled and evaluation and trainer.state.fn == "fit" and trainer.is_global_zero:
+            numbers = ", ".join(f"{name} {value:.4g}" for name, value in evaluation.items())
+            print(f"evaluated at {pl_module.kimg:.3g} kimg: {numbers}", flush=True)
 
-    def on_validation_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        super().on_validation_start(trainer, module)
-        self._lines["evaluating"] = LogThrottle(_total(trainer.num_val_batches))
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        super().on_validation_start(trainer, pl_module)
+        self._batches = LogThrottle(_total(trainer.num_val_batches))
 
-    def on_validation_batch_end(
-        self,
-        trainer: pl.Trainer,
-        module: pl.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        super().on_validation_batch_end(trainer, module, outputs, batch, batch_idx, dataloader_idx)
-        self._say_batches(trainer, "evaluating", batch_idx)
+    def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        super().on_test_start(trainer, pl_module)
+        self._batches = LogThrottle(_total(trainer.num_test_batches))
 
-    def on_test_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        super().on_test_start(trainer, module)
-        self._lines["evaluating"] = LogThrottle(_total(trainer.num_test_batches))
+    def on_predict_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        super().on_predict_start(trainer, pl_module)
+        self._batches = LogThrottle(_total(trainer.num_predict_batches))
 
-    def on_test_batch_end(
-        self,
-        trainer: pl.Trainer,
-        module: pl.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        super().on_test_batch_end(trainer, module, outputs, batch, batch_idx, dataloader_idx)
-        self._say_batches(trainer, "evaluating", batch_idx)
+    def on_validation_batch_end(self, trainer: pl.Trainer, *args: Any, **kwargs: Any) -> None:
+        super().on_validation_batch_end(trainer, *args, **kwargs)
+        self._count_batch(trainer, "evaluating")
 
-    def on_predict_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        super().on_predict_start(trainer, module)
-        self._lines["writing samples"] = LogThrottle(_total(trainer.num_predict_batches))
+    def on_test_batch_end(self, trainer: pl.Trainer, *args: Any, **kwargs: Any) -> None:
+        super().on_test_batch_end(trainer, *args, **kwargs)
+        self._count_batch(trainer, "evaluating")
 
-    def on_predict_batch_end(
-        self,
-        trainer: pl.Trainer,
-        module: pl.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        super().on_predict_batch_end(trainer, module, outputs, batch, batch_idx, dataloader_idx)
-        self._say_batches(trainer, "writing samples", batch_idx)
+    def on_predict_batch_end(self, trainer: pl.Trainer, *args: Any, **kwargs: Any) -> None:
+        super().on_predict_batch_end(trainer, *args, **kwargs)
+        self._count_batch(trainer, "writing samples")
 
-    def get_metrics(self, trainer: pl.Trainer, module: pl.LightningModule) -> dict[str, Any]:
-        metrics = {k: v for k, v in super().get_metrics(trainer, module).items() if k != "v_num"}
+    def get_metrics(self, trainer: pl.Trainer, pl_module: Any) -> dict[str, Any]:
+        metrics = {k: v for k, v in super().get_metrics(trainer, pl_module).items() if k != "v_num"}
         metrics = {k: f"{v:.3g}" if isinstance(v, float) else v for k, v in metrics.items()}
-        since, images = self._mark
-        if module.images_seen > images:
-            metrics["images/s"] = f"{(module.images_seen - images) / (time.monotonic() - since):.1f}"
+        start, images = self._speed_start
+        if pl_module.images_seen > images:
+            metrics["images/s"] = f"{(pl_module.images_seen - images) / (time.monotonic() - start):.1f}"
         return metrics
 
-    def _say_batches(self, trainer: pl.Trainer, doing: str, batch_idx: int) -> None:
-        if lines := self._due(trainer, doing, batch_idx + 1):
-            amount = f"batch {lines.done:,} of {lines.total:,}"
-            print(f"{doing}: {lines.describe(amount)}", flush=True)
+    def _count_batch(self, trainer: pl.Trainer, activity: str) -> None:
+        self._batches.done += 1
+        if self._due(trainer, self._batches):
+            progress = self._batches.describe(f"batch {self._batches.done:,} of {self._batches.total:,}")
+            print(f"{activity}: {progress}", flush=True)
 
-    def _due(self, trainer: pl.Trainer, doing: str, done: int) -> LogThrottle | None:
-        """So much is done; the lines of it if another is due."""
-        lines = self._lines.get(doing)
-        if self.is_enabled or lines is None or not trainer.is_global_zero:
-            return None
-        lines.done = done
-        return lines if lines.due() else None
+    def _due(self, trainer: pl.Trainer, throttle: LogThrottle) -> bool:
+        return self.is_disabled and trainer.is_global_zero and throttle.due()
 
 
 def _total(batches: list[int | float]) -> int:
-    """Batches of all loaders; those without end count as none."""
+    """Add the batches of all loaders; infinite loaders count as none."""
     return sum(int(n) for n in batches if n != float("inf"))

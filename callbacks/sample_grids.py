@@ -1,50 +1,44 @@
-"""Grids of samples over the course of a run: always the same latents from the same views."""
+"""Grids of samples during a run, always of the same latents and viewpoints."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytorch_lightning as pl
 from jaxtyping import Float
-from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from torch import Tensor
 
-from callbacks.loggers.guarded import clock_of, guarded_loggers
+from callbacks.evaluations import is_fit_evaluation, kimg_and_step
+from callbacks.loggers.guarded import guarded_loggers
 from visualization.images import save_png, tile
 
 
 class SampleGrids(pl.Callback):
-    """Writes ``samples/<kimg>.png`` at each evaluation, and ``reals.png`` once.
+    """Writes ``samples/<kimg>.png`` at each evaluation and ``reals.png`` once, and passes them to the loggers.
 
-    Also writes whatever else the module's ``sample_grids`` returns, such as ``normals/<kimg>.png`` of shapes, one viewpoint
-    per row. The grids also go to the loggers.
+    The module's ``sample_grids`` may return further kinds, such as ``normals/<kimg>.png`` for shapes.
 
     Args:
-        rows: viewpoints, if the generator makes shapes.
-        columns: samples a row.
-        seed: of latents and views.
+        rows: rows of a grid; each has one viewpoint if the generator generates shapes.
+        columns: samples per row.
+        seed: seed of latents and viewpoints.
     """
 
     def __init__(self, rows: int = 4, columns: int = 8, seed: int = 0) -> None:
         self.rows, self.columns, self.seed = rows, columns, seed
 
-    def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        if not trainer.fast_dev_run and trainer.state.fn == "fit":
-            self._write(trainer, module)
+    def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
+        if not is_fit_evaluation(trainer):
+            return
+        if not (Path(trainer.default_root_dir) / "reals.png").exists():
+            reals = trainer.datamodule.reference()[: self.rows * self.columns].float() / 255
+            self._save(trainer, pl_module, "reals", reals, "reals.png")
+        for kind, images in pl_module.sample_grids(self.rows, self.columns, self.seed).items():
+            self._save(trainer, pl_module, kind, images, f"{kind}/{pl_module.kimg:09.2f}kimg.png")
 
-    @rank_zero_only
-    def _write(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        folder = Path(trainer.default_root_dir)
-        if not (folder / "reals.png").exists():
-            count = self.rows * self.columns
-            self._keep(trainer, module, "reals", trainer.datamodule.reference()[:count].float() / 255, "reals.png")
-        for kind, images in module.sample_grids(self.rows, self.columns, self.seed).items():
-            self._keep(trainer, module, kind, images, f"{kind}/{module.kimg:09.2f}kimg.png")
-
-    def _keep(
-        self, trainer: pl.Trainer, module: pl.LightningModule, kind: str, images: Float[Tensor, "N C H W"], name: str
-    ) -> None:
-        sheet = tile(images, self.columns)
-        save_png(Path(trainer.default_root_dir) / name, sheet)
-        for board in guarded_loggers(trainer):
-            board.log_image(kind, sheet, clock_of(module))
+    def _save(self, trainer: pl.Trainer, module: Any, kind: str, images: Float[Tensor, "N C H W"], name: str) -> None:
+        grid = tile(images, self.columns)
+        save_png(Path(trainer.default_root_dir) / name, grid)
+        for logger in guarded_loggers(trainer):
+            logger.log_image(kind, grid, kimg_and_step(module))

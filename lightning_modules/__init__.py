@@ -1,4 +1,4 @@
-"""One LightningModule a method: its losses and the order of its updates."""
+"""One LightningModule per method: its losses and the order of its optimizer steps."""
 
 from lightning_modules.iggan import IGGANModule
 from lightning_modules.image_gan import ImageGANModule

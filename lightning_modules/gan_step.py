@@ -1,8 +1,8 @@
-"""The game of two that the baselines of IG-GAN play: discriminator, then generator, 1:1."""
+"""The training step of the baselines: one update of the discriminator, then one of the generator."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float
@@ -10,33 +10,35 @@ from torch import Tensor
 
 from lightning_modules.base import frozen
 from lightning_modules.generative import GenerativeModule
-from lightning_modules.losses import discriminator_loss, generator_loss
+from lightning_modules.losses import discriminator_accuracy, discriminator_loss, generator_loss
 from renderers import InputError
 
 
 def adam_gan(params: Any) -> torch.optim.Optimizer:
-    """Adam at 2e-4 (supplement B.1), betas (0.5, 0.999) of DCGAN."""
+    """Adam with learning rate 2e-4 (supplement B.1) and betas (0.5, 0.999) as in DCGAN."""
     return torch.optim.Adam(params, lr=2e-4, betas=(0.5, 0.999))
 
 
 def gan_step(module: GenerativeModule, real: Float[Tensor, "B C H W"], fake: Float[Tensor, "B c h w"]) -> None:
-    """One step: D on real against fake images, then G through the fake ones; the clock, the average and the log.
+    """Update D on real and fake images, then G through the fake images; update the EMA and log.
 
     Args:
-        module: has a ``discriminator`` and two optimizers, D's and G's.
-        real: images in [0, 1].
-        fake: the same of the generator, with its graph.
+        module: a module with a ``discriminator`` and two optimizers, of D and G.
+        real: real images in [0, 1].
+        fake: images of the generator in [0, 1], with their graph.
 
     Raises:
-        InputError: images of different shapes.
+        InputError: the images differ in shape.
     """
-    check_alike(real, fake)
-    d_optimizer, g_optimizer = module.optimizers()
+    check_same_shape(real, fake)
+    d_optimizer, g_optimizer = cast(list[Any], module.optimizers())
 
+    # D: real images against detached fakes.
     real_logits, fake_logits = module.discriminator(torch.cat([real, fake.detach()])).chunk(2)
     d_loss = discriminator_loss(real_logits, fake_logits)
     module.step_optimizer(d_optimizer, d_loss)
 
+    # G: through the updated D.
     with frozen(module.discriminator):
         g_loss = generator_loss(module.discriminator(fake))
     module.step_optimizer(g_optimizer, g_loss)
@@ -44,13 +46,14 @@ def gan_step(module: GenerativeModule, real: Float[Tensor, "B C H W"], fake: Flo
     module.advance_step(len(real))
     module.update_ema(len(real) * module.world_size)
     module.log_step(d=d_loss, g=g_loss)
-    module.log_more(d_real=(real_logits > 0).float().mean(), d_fake=(fake_logits < 0).float().mean())
+    module.log_extra(**discriminator_accuracy(real_logits, fake_logits))
 
 
-def check_alike(real: Tensor, fake: Tensor) -> None:
-    """Raises an :class:`InputError` if real and generated images differ in shape."""
+def check_same_shape(real: Tensor, fake: Tensor) -> None:
+    """Raise an :class:`InputError` if real and generated images differ in channels or size."""
     if real.shape != fake.shape:
         shapes = [" x ".join(map(str, images.shape[1:])) for images in (real, fake)]
         raise InputError(
-            f"real images are {shapes[0]}, generated ones {shapes[1]} (C x H x W); set the model to the data"
+            f"real images are {shapes[0]}, generated images are {shapes[1]} (C x H x W); set the model's image size and "
+            "channels to those of the data"
         )

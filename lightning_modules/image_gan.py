@@ -1,4 +1,4 @@
-"""2D-DCGAN: the baseline that learns images without shapes (IG-GAN, supplement B; DCGAN)."""
+"""2D-DCGAN: the baseline that generates images without shapes (IG-GAN, supplement B; DCGAN)."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from renderers import InputError
 
 
 class ImageGANModule(GenerativeModule):
-    """GAN of images: ``D: real against G(z)``, 1:1, with IG-GAN's discriminator, optimizers and FID.
+    """A GAN of images with the discriminator, optimizers and FID of IG-GAN: ``D: real against G(z)``, 1:1.
 
-    It has no shapes, so no normal maps, no viewpoints and nothing to export but images.
+    It has no shapes, so there are no normal maps, viewpoints or meshes to export.
 
     Args:
-        generator: G, latents ``(B, Z)`` to images ``(B, C, S, S)`` in [0, 1]; has ``latent_size``.
-        discriminator: D, images to logits.
-        generator_optimizer, discriminator_optimizer: learning rates 2e-4.
+        generator: G, maps latents ``(B, Z)`` to images ``(B, C, S, S)`` in [0, 1]; has ``latent_size``.
+        discriminator: D, maps images to logits.
+        generator_optimizer, discriminator_optimizer: default to a learning rate of 2e-4.
         **evaluation: see :class:`GenerativeModule`.
     """
 
@@ -40,20 +40,14 @@ class ImageGANModule(GenerativeModule):
             ours, theirs = getattr(generator, name, None), getattr(discriminator, name, None)
             if None not in (ours, theirs) and ours != theirs:
                 raise InputError(
-                    f"generator.{name} is {ours}, discriminator.{name} is {theirs}; set both to one number"
+                    f"generator.{name} is {ours}, discriminator.{name} is {theirs}; set both to the same number"
                 )
         self.discriminator = discriminator
-        self.optimizer_factories = (discriminator_optimizer, generator_optimizer)
-
-    def configure_optimizers(self) -> list[torch.optim.Optimizer]:
-        networks = (self.discriminator, self.generator)
-        return [make(net.parameters()) for make, net in zip(self.optimizer_factories, networks, strict=True)]
+        self.optimizer_factories = {"discriminator": discriminator_optimizer, "generator": generator_optimizer}
 
     def training_step(self, batch: list[Tensor], batch_idx: int) -> None:
         (real,) = batch
-        n, total = len(real), len(real) * self.world_size
-        z = torch.randn(total, self.generator.latent_size, generator=self.random("latents"))
-        gan_step(self, real, to_float32(self.generator(self.rank_slice(z, n))))
+        gan_step(self, real, to_float32(self.generator(self.training_latents(len(real)))))
 
     @torch.no_grad()
     def generate_for_metrics(
@@ -65,5 +59,5 @@ class ImageGANModule(GenerativeModule):
         return {"samples": self.generate_for_metrics(self.latents(rows * columns, "grid", seed))}
 
     def predict_step(self, batch: Tensor, batch_idx: int) -> dict[str, Tensor]:
-        """The batch's samples: ``image (B, C, S, S)``."""
+        """Return samples by number: ``image (B, C, S, S)``."""
         return {"image": self.generate_for_metrics(self.sample_latents(batch))}

@@ -1,9 +1,9 @@
-"""Pre-training of the neural renderer on shapes that are at hand: tables, chairs or random cubes (supplement B.5)."""
+"""Pre-training of the neural renderer on available shapes: tables, chairs or random cubes (supplement B.5)."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from pytorch_lightning.cli import OptimizerCallable
@@ -14,22 +14,24 @@ from lightning_modules.losses import image_loss, relative_error
 from renderers import InputError, NeuralRenderer, Renderer, ViewDistribution, VoxelGrid
 from utils.torch_io import load_state
 
+MAX_RELATIVE_ERROR = 0.9  # an all-black image has 1
+
 
 def adam(params: Any) -> torch.optim.Optimizer:
-    """Adam at 1e-3."""
+    """Adam with learning rate 1e-3."""
     return torch.optim.Adam(params, lr=1e-3)
 
 
 class NeuralRendererModule(ClockedModule):
-    """Teaches R to draw solid grids as the black box does: squared error, summed over pixels.
+    """Trains R to render solid grids like a non-differentiable renderer, with :func:`image_loss`.
 
     Args:
         neural_renderer: R.
-        renderer: the black box.
-        views: viewpoints, drawn anew for each grid.
-        optimizer: of R's weights.
-        decay_learning_rate: whether it falls to 0 along a cosine over the run.
-        seed: of all draws.
+        renderer: the renderer to imitate.
+        views: viewpoints, sampled independently for each grid.
+        optimizer: optimizer of R's weights.
+        decay_learning_rate: whether to decay the learning rate to 0 along a cosine over the run.
+        seed: seed of all random numbers of training.
     """
 
     def __init__(
@@ -51,34 +53,34 @@ class NeuralRendererModule(ClockedModule):
 
     def training_step(self, batch: list[Tensor], batch_idx: int) -> None:
         (occupancy,) = batch
-        n, total = len(occupancy), len(occupancy) * self.world_size
+        n = len(occupancy)
         grid = VoxelGrid(occupancy)
-        views = self.rank_slice(self.views.sample(total, self.random("views")), n)
+        views = self.rank_slice(self.views.sample(n * self.world_size, self.random("views")), n)
         target = self.renderer(grid, views).image
-        drawn = self.neural_renderer.network(self.neural_renderer.rotate(grid, views))
-        loss = image_loss(drawn, target)
+        rendered = self.neural_renderer.network(self.neural_renderer.rotate(grid, views))
+        loss = image_loss(rendered, target)
         optimizer = self.optimizers()
         if self.decay_learning_rate:
             self.cosine_lr(optimizer)
         self.step_optimizer(optimizer, loss)
         self.advance_step(n)
-        self.log_step(loss=loss, relative_error=relative_error(drawn.detach(), target))
+        self.log_step(loss=loss, relative_error=relative_error(rendered.detach(), target))
 
     def on_validation_epoch_start(self) -> None:
-        self._sums = torch.zeros(2, device=self.device)
+        self._sums = torch.zeros(2, device=self.device)  # squared error, squared target
 
     def validation_step(self, batch: list[Tensor], batch_idx: int) -> None:
         (occupancy,) = batch
         grid = VoxelGrid(occupancy)
-        whole, part = self.batch_slice(batch_idx, len(grid))
-        views = self.views.sample(whole, seeded_generator("validation views", batch_idx, 0))[part].to(self.device)
+        total, part = self.batch_slice(batch_idx, len(grid))
+        views = self.views.sample(total, seeded_generator("validation views", batch_idx, 0))[part].to(self.device)
         target = self.renderer(grid, views).image
-        drawn = self.neural_renderer(grid, views).image
-        self._sums += torch.stack([(drawn - target).square().sum(), target.square().sum()])
+        rendered = self.neural_renderer(grid, views).image
+        self._sums += torch.stack([(rendered - target).square().sum(), target.square().sum()])
 
     def on_validation_epoch_end(self) -> None:
-        sums = self.all_gather(self._sums).view(-1, 2).sum(0)
-        self.error = float(sums[0] / sums[1].clamp(min=1e-12))
+        error, power = cast(Tensor, self.all_gather(self._sums)).view(-1, 2).sum(0)
+        self.error = float(error / power.clamp(min=1e-12))
         self.log_dict({"val_relative_error": self.error}, prog_bar=True, sync_dist=True)
         self.log_clock()
 
@@ -88,35 +90,36 @@ class NeuralRendererModule(ClockedModule):
 
 
 def load_proxy(neural_renderer: NeuralRenderer, path: str | Path) -> float:
-    """Start R from a checkpoint of :class:`NeuralRendererModule`; returns its relative error on held-out shapes.
+    """Load R's weights from a checkpoint of :class:`NeuralRendererModule`; return its relative error on held-out shapes.
 
     Raises:
-        InputError: if it is not there, no such checkpoint, of another size, or draws no better than an all-black image.
+        InputError: the file does not exist, is not such a checkpoint, has other sizes, or renders no better than an
+            all-black image.
     """
     path = Path(path)
     if not path.is_file():
         raise InputError(
-            f"proxy_checkpoint {path} is not there; train one with: python -m trainer fit --config proxy_tables.yaml"
+            f"proxy_checkpoint {path} does not exist; train one with: python -m trainer fit --config proxy_tables.yaml"
         )
     try:
         checkpoint = load_state(path)
         prefix = "neural_renderer."
         state = {k.removeprefix(prefix): v for k, v in checkpoint["state_dict"].items() if k.startswith(prefix)}
-        error = float(checkpoint["relative_error"])
+        relative_error = float(checkpoint["relative_error"])
     except InputError as error:
-        raise InputError(f"proxy_checkpoint {error}; it must be of a NeuralRendererModule") from error
-    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as damage:
-        raise InputError(f"proxy_checkpoint {path} is no checkpoint of a NeuralRendererModule") from damage
+        raise InputError(f"proxy_checkpoint {error}; it must be a checkpoint of NeuralRendererModule") from error
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+        raise InputError(f"proxy_checkpoint {path} is not a checkpoint of NeuralRendererModule") from error
     try:
         neural_renderer.load_state_dict(state)
-    except RuntimeError as mismatch:
+    except RuntimeError as error:
         raise InputError(
-            f"proxy_checkpoint {path} is of another configuration: {str(mismatch).splitlines()[-1].strip()}; train one "
+            f"proxy_checkpoint {path} has a different configuration: {str(error).splitlines()[-1].strip()}; train one "
             "with this model's neural_renderer settings"
-        ) from mismatch
-    if not error < 0.9:
+        ) from error
+    if not relative_error < MAX_RELATIVE_ERROR:
         raise InputError(
-            f"proxy_checkpoint {path} draws no better than an all-black image (relative error {error:.2f}); train it "
-            "longer or with another seed"
+            f"proxy_checkpoint {path} renders no better than an all-black image (relative error {relative_error:.2f}); "
+            "train it longer or with another seed"
         )
-    return error
+    return relative_error

@@ -1,4 +1,4 @@
-"""The baselines of IG-GAN: voxels learnt through a differentiable renderer (PrGAN, PlatonicGAN; supplement B and C)."""
+"""The baselines of IG-GAN: voxels learned through a differentiable renderer (PrGAN, PlatonicGAN; supplement B and C)."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from renderers import Camera, InputError, Renderer, ViewDistribution, VoxelGrid
 
 
 class VoxelGANModule(VoxelGenerativeModule):
-    """GAN whose fakes are drawn from the continuous grid: ``D: real against R(G(z), view)``, G through R, 1:1.
+    """A GAN whose fakes are volume renders of the continuous grid: ``D: real against R(G(z), view)``, G through R, 1:1.
 
-    Generator, discriminator, real images and evaluation are IG-GAN's, so that only the renderer differs: it learns from
-    the same shaded images, though a volume renderer draws white silhouettes, and FID sees its thresholded shapes as
-    ``renderer`` draws them.
+    Generator, discriminator, real images and evaluation are those of IG-GAN, so that only the renderer differs. Training
+    uses the same shaded images, although a volume renderer renders white silhouettes; FID compares the thresholded
+    shapes, rendered by ``renderer``.
 
     Args:
-        generator: G, latents to occupancy, and to colour beside it if the differentiable renderer draws it: 1 channel more
+        generator: G, maps latents to occupancy, and to colour if the differentiable renderer renders it: 1 more channel
             for grey images, 3 for RGB.
-        discriminator: D, images to logits.
-        renderer: draws samples for evaluation, the one that drew the real images.
-        differentiable_renderer: R, such as :class:`renderers.AbsorptionRenderer`; it has nothing to learn.
+        discriminator: D, maps images to logits.
+        renderer: renders samples for evaluation; the same renderer as for the real images.
+        differentiable_renderer: R, such as :class:`renderers.AbsorptionRenderer`; without trainable weights.
         views: viewpoints of the real images.
-        generator_optimizer, discriminator_optimizer: learning rates 2e-4.
+        generator_optimizer, discriminator_optimizer: default to a learning rate of 2e-4.
         **evaluation: see :class:`VoxelGenerativeModule`.
     """
 
@@ -47,55 +47,50 @@ class VoxelGANModule(VoxelGenerativeModule):
         super().__init__(generator, renderer, views, **evaluation)
         check_parts(generator, discriminator, renderer, differentiable_renderer)
         self.discriminator, self.differentiable_renderer = discriminator, differentiable_renderer
-        self.optimizer_factories = (discriminator_optimizer, generator_optimizer)
-
-    def configure_optimizers(self) -> list[torch.optim.Optimizer]:
-        networks = (self.discriminator, self.generator)
-        return [make(net.parameters()) for make, net in zip(self.optimizer_factories, networks, strict=True)]
+        self.optimizer_factories = {"discriminator": discriminator_optimizer, "generator": generator_optimizer}
 
     def training_step(self, batch: list[Tensor], batch_idx: int) -> None:
         (real,) = batch
-        n, total = len(real), len(real) * self.world_size
-        z = torch.randn(total, self.generator.latent_size, generator=self.random("latents"))
-        views = self.rank_slice(self.views.sample(total, self.random("views")), n)
-        shapes = as_grid(to_float32(self.generator(self.rank_slice(z, n))))
+        n = len(real)
+        views = self.rank_slice(self.views.sample(n * self.world_size, self.random("views")), n)
+        shapes = as_grid(to_float32(self.generator(self.training_latents(n))))
         gan_step(self, real, self.differentiable_renderer(shapes, views).image)
-        self.log_more(occupancy_train=shapes.occupancy.detach().mean())
+        self.log_extra(occupancy_train=shapes.occupancy.detach().mean())
 
     @torch.no_grad()
-    def images(self, shapes: VoxelGrid, camera: Camera) -> dict[str, Float[Tensor, "n _ H W"]]:
-        """Beside samples and normals ``volumes``: the continuous grid as the discriminator sees it in training."""
+    def grid_images(self, shapes: VoxelGrid, camera: Camera) -> dict[str, Float[Tensor, "n _ H W"]]:
+        """Return samples, normals and ``volumes``: the continuous grid as the discriminator sees it in training."""
         volumes = self.differentiable_renderer(shapes, camera.to(self.device)).image
-        return {**super().images(shapes, camera), "volumes": volumes}
+        return {**super().grid_images(shapes, camera), "volumes": volumes}
 
 
 def check_parts(
     generator: nn.Module, discriminator: nn.Module, renderer: Renderer, differentiable_renderer: Renderer
 ) -> None:
-    """Refuse parts that do not fit together; parts that do not tell their size or channels are trusted.
+    """Check that the parts fit together. Parts without ``image_size`` or ``channels`` pass.
 
     Raises:
-        InputError: a renderer that passes no gradient, draws no voxels or has weights of its own; sizes or channels that
-            differ.
+        InputError: a renderer that is not differentiable, does not accept voxel grids or has trainable weights; sizes or
+            channels that differ.
     """
     name = type(differentiable_renderer).__name__
     if not differentiable_renderer.differentiable:
         raise InputError(
-            f"differentiable_renderer must pass gradients, which {name} does not; choose AbsorptionRenderer, "
-            "EmissionAbsorptionRenderer or VisualHullRenderer, or train it with IGGANModule"
+            f"differentiable_renderer must be differentiable, {name} is not; use AbsorptionRenderer, "
+            "EmissionAbsorptionRenderer or VisualHullRenderer, or train with IGGANModule"
         )
     if VoxelGrid not in differentiable_renderer.accepts:
-        raise InputError(f"differentiable_renderer must draw voxel grids, which {name} does not")
+        raise InputError(f"differentiable_renderer must render voxel grids, {name} does not; use AbsorptionRenderer")
     if any(p.requires_grad for p in differentiable_renderer.parameters()):
-        raise InputError(f"{name} has weights to learn, for which IGGANModule is; VoxelGANModule trains none")
+        raise InputError(f"{name} has trainable weights, which VoxelGANModule does not train; use IGGANModule")
     check_image_sizes(renderer, {"discriminator": discriminator, "differentiable_renderer": differentiable_renderer})
-    channels = getattr(generator, "out_channels", 1)
-    if channels > 1 and not getattr(differentiable_renderer, "colored", True):
-        raise InputError(f"{name} draws no colour, generator.out_channels says {channels}; set it to 1")
-    drawn = max(1, channels - 1)
-    takes = getattr(discriminator, "channels", drawn)
-    if takes != drawn:
+    out_channels = getattr(generator, "out_channels", 1)
+    if out_channels > 1 and not getattr(differentiable_renderer, "colored", True):
+        raise InputError(f"{name} does not render colour, but generator.out_channels is {out_channels}; set it to 1")
+    image_channels = max(1, out_channels - 1)
+    channels = getattr(discriminator, "channels", image_channels)
+    if channels != image_channels:
         raise InputError(
-            f"a generator of {channels} channels gives images of {drawn}, discriminator.channels says {takes}; set it "
-            f"to {drawn}"
+            f"generator.out_channels {out_channels} gives images of {image_channels} channels, but "
+            f"discriminator.channels is {channels}; set it to {image_channels}"
         )

@@ -1,9 +1,10 @@
-"""Kill trainings at random moments, let them go on, and compare them with trainings that were never killed.
+"""Kill trainings at random moments, resume them, and compare them with uninterrupted runs.
 
-``make chaos``, or ``python tests/chaos.py --kills 3 --terms 1 --modules iggan``. Each module is trained once in peace and
-once with its share of SIGKILLs: while it renders its images, trains, evaluates, writes a checkpoint, or at any moment from
-the start of the process on. At last the same command must end with the same weights and optimizer states, bit for bit,
-and with the same rows of figures, each once. Then the same with SIGTERM, which must end with status 143. On the CPU.
+``make chaos``, or ``python tests/kill_and_resume.py --kills 3 --terms 1 --modules iggan``. Each module is trained once
+without interruption and once with its share of SIGKILLs: while it renders its images, trains, evaluates, writes a
+checkpoint, or at any moment after the start of the process. In the end the same command must give the same weights and
+optimizer states, bit for bit, and the same rows of metrics, each once. Then the same with SIGTERM, which must end with
+status 143. Runs on the CPU.
 """
 
 import argparse
@@ -45,19 +46,16 @@ MODULES = {
     ],
     "proxy": ["--config=proxy_demo.yaml", *PROXY, "--trainer.callbacks=null", "--data.validation_count=40"],
 }
-UNCACHED = {"proxy"}  # draw as they train
+UNCACHED = {"proxy"}  # modules that render during training, not before
 PHASES = ("rendering", "training", "evaluating", "checkpointing", "any")
-LENGTH = {
-    "rendering": 0.3,
-    "training": 0.3,
-    "evaluating": 0.3,
-    "checkpointing": 0.06,
-}  # seconds within which death comes
-CALLS = {"rendering": 8, "training": 4, "evaluating": 20, "checkpointing": 5}  # of which one is hit
+# A signal comes up to so many seconds after one of the first calls of a phase.
+MAX_DELAY = {"rendering": 0.3, "training": 0.3, "evaluating": 0.3, "checkpointing": 0.06}
+CALLS = {"rendering": 8, "training": 4, "evaluating": 20, "checkpointing": 5}
+MAX_MISSES = 9  # runs that end before their signal
 
 
-def die(phase: str, call: int, delay: float, number: int) -> None:
-    """Let this process get a signal ``delay`` seconds after the ``call``-th time that it begins with a phase."""
+def signal_in_phase(phase: str, call: int, delay: float, number: int) -> None:
+    """Send this process a signal ``delay`` seconds after the ``call``-th start of a phase."""
     from pytorch_lightning.strategies import SingleDeviceStrategy
 
     from callbacks.checkpointing import RunCheckpoint
@@ -70,28 +68,33 @@ def die(phase: str, call: int, delay: float, number: int) -> None:
         "checkpointing": (RunCheckpoint, "_save"),
     }[phase]
     calls = 0
-    kept: Callable[..., Any] = getattr(owner, name)
+    original: Callable[..., Any] = getattr(owner, name)
 
-    def hooked(*args: Any, **options: Any) -> Any:
+    def wrapped(*args: Any, **options: Any) -> Any:
         nonlocal calls
         calls += 1
         if calls == call:
             threading.Timer(delay, os.kill, (os.getpid(), number)).start()
-        return kept(*args, **options)
+        return original(*args, **options)
 
-    setattr(owner, name, hooked)
+    setattr(owner, name, wrapped)
 
 
 class Module:
-    """One module's trainings in a folder of their own, each in a process forked from this one, which has all imported."""
+    """The trainings of one module in a directory, each in a process forked from this one, which has imported everything."""
 
-    def __init__(self, name: str, folder: Path, dice: random.Random) -> None:
-        self.name, self.folder, self.dice = name, folder, dice
+    def __init__(self, name: str, folder: Path, generator: random.Random) -> None:
+        self.name, self.folder, self.random = name, folder, generator
         self.seconds = 0.0
 
-    def start(self, run: str, hit: tuple[str, int, float, int] | None = None) -> int:
-        """The command, always the same one for a run, each run with a cache of its own; returns the process's number."""
-        words = ["fit", *MODULES[self.name], *TINY, "--run_dir", run, "--checkpoint_minutes=0"]
+    def start(self, run: str, stop: tuple[str, int, float, int] | None = None) -> int:
+        """Start the command of a run, always the same one, with the run's own cache; return the process id.
+
+        Args:
+            run: name of the run.
+            stop: arguments of :func:`signal_in_phase`, or None.
+        """
+        arguments = ["fit", *MODULES[self.name], *TINY, "--run_dir", run, "--checkpoint_minutes=0"]
         sys.stdout.flush()
         if pid := os.fork():
             return pid
@@ -102,11 +105,11 @@ class Module:
             log = os.open(f"{run}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
             os.dup2(log, 1)
             os.dup2(log, 2)
-            if hit:
-                die(*hit)
+            if stop:
+                signal_in_phase(*stop)
             from trainer.__main__ import main as command
 
-            status = command(words)
+            status = command(arguments)
         except BaseException:
             traceback.print_exc()
         finally:
@@ -114,31 +117,31 @@ class Module:
             os._exit(status)
 
     def finish(self, run: str) -> None:
-        """Let a run go on to its end."""
-        began = time.monotonic()
+        """Run the command to its end."""
+        start = time.monotonic()
         status = wait(self.start(run))
-        self.seconds = self.seconds or time.monotonic() - began
+        self.seconds = self.seconds or time.monotonic() - start
         if status:
             raise SystemExit(f"{self.name}: the run ended with status {status}\n{self.log(run)}")
 
-    def hit(self, run: str, phase: str, number: signal.Signals) -> str | None:
-        """Send a run a signal in a phase; says what happened, None if the run was faster."""
+    def interrupt(self, run: str, phase: str, number: signal.Signals) -> str | None:
+        """Send a run a signal in a phase. Return a description, or None if the run ended before."""
         if phase == "any":
-            delay = self.dice.uniform(0, self.seconds)
-            where = f"{delay:.1f} s after its start"
+            delay = self.random.uniform(0, self.seconds)
+            moment = f"{delay:.1f} s after its start"
             pid = self.start(run)
             time.sleep(delay)
-            os.kill(pid, number)  # one that has ended is still there, unless it has been waited for
+            os.kill(pid, number)  # safe if the process has ended, because it has not been waited for
         else:
-            call, delay = self.dice.randint(1, CALLS[phase]), self.dice.uniform(0, LENGTH[phase])
-            where = f"{1000 * delay:.0f} ms after call {call} of {phase}"
+            call, delay = self.random.randint(1, CALLS[phase]), self.random.uniform(0, MAX_DELAY[phase])
+            moment = f"{1000 * delay:.0f} ms after call {call} of {phase}"
             pid = self.start(run, (phase, call, delay, int(number)))
         status = wait(pid)
         if status == 0:
             return None
         if status != (143 if number == signal.SIGTERM else -number):
-            raise SystemExit(f"{self.name}: hit {where}, the run ended with status {status}\n{self.log(run)}")
-        return f"{number.name} {where}, at step {self.step(run)}"
+            raise SystemExit(f"{self.name}: {number.name} {moment}: unexpected status {status}\n{self.log(run)}")
+        return f"{number.name} {moment}, at step {self.step(run)}"
 
     def log(self, run: str) -> str:
         return (self.folder / f"{run}.log").read_text()[-2000:]
@@ -149,39 +152,42 @@ class Module:
 
 
 def wait(pid: int) -> int:
-    """The status of a process when it ends; that of one killed by a signal is the negative number of it."""
+    """Wait for a process and return its exit status, or the negative number of the signal that killed it."""
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
 def rows_of(run: Path) -> list[dict[str, str]]:
-    """The rows of ``metrics.csv``."""
+    """Return the rows of ``metrics.csv``."""
     path = run / "metrics.csv"
     return list(csv.DictReader(path.open(newline=""))) if path.exists() else []
 
 
-def differences(first: Path, second: Path, hits: int) -> list[str]:
-    """What two finished runs differ in; a row that a SIGKILL cut off right after its checkpoint may be missing."""
+def differences(first: Path, second: Path, interruptions: int) -> list[str]:
+    """Return what differs between two finished runs.
+
+    A SIGKILL right after a checkpoint may lose a row of metrics.csv, so up to ``interruptions`` rows may be missing.
+    """
     import torch
 
     states = [torch.load(run / "checkpoints" / "last.ckpt", weights_only=True) for run in (first, second)]
-    found = [key for key in ("state_dict", "optimizer_states", "clock") if not equal(*(s[key] for s in states))]
+    different = [key for key in ("state_dict", "optimizer_states", "clock") if not equal(*(s[key] for s in states))]
     rows = [[json.dumps(row, sort_keys=True) for row in rows_of(run)] for run in (first, second)]
-    if len(set(rows[1])) < len(rows[1]) or set(rows[1]) - set(rows[0]) or len(rows[0]) - len(rows[1]) > hits:
-        found.append("metrics.csv")
+    if len(set(rows[1])) < len(rows[1]) or set(rows[1]) - set(rows[0]) or len(rows[0]) - len(rows[1]) > interruptions:
+        different.append("metrics.csv")
     lines = []
     for run in (first, second):
         path = run / "metrics.jsonl"
         content = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
         lines.append([{key: value for key, value in line.items() if key != "seconds"} for line in content])
     if lines[0] != lines[1]:
-        found.append("metrics.jsonl")
+        different.append("metrics.jsonl")
     if (first / "checkpoints/best.ckpt").exists() != (second / "checkpoints/best.ckpt").exists():
-        found.append("best.ckpt")
-    return found
+        different.append("best.ckpt")
+    return different
 
 
 def equal(first: Any, second: Any) -> bool:
-    """Whether two checkpoints' parts are equal bit for bit."""
+    """Return whether two parts of checkpoints are equal bit for bit."""
     import torch
 
     if isinstance(first, torch.Tensor):
@@ -193,61 +199,63 @@ def equal(first: Any, second: Any) -> bool:
     return first == second
 
 
-def torment(name: str, folder: Path, phases: list[str], terms: int, seed: int) -> bool:
-    """All trainings of one module; whether those that were hit ended as the one in peace did."""
+def interrupt_module(name: str, folder: Path, phases: list[str], terms: int, seed: int) -> bool:
+    """Run all trainings of one module. Return whether the interrupted runs ended like the uninterrupted one."""
     folder.mkdir(parents=True)
     module = Module(name, folder, random.Random(f"{seed} {name}"))
-    module.finish("peace")
-    print(f"{name}: {module.seconds:.0f} s in peace", flush=True)
-    # Rendering comes before all else in a run.
+    module.finish("uninterrupted")
+    print(f"{name}: {module.seconds:.0f} s uninterrupted", flush=True)
+    # Rendering is the first phase of a run.
     kills = [(phase, signal.SIGKILL) for phase in sorted(phases, key=lambda phase: phase != "rendering")]
     ends = [(phase, signal.SIGTERM) for phase in ["training", "evaluating", "checkpointing"][:terms]]
-    good, number, missed = True, 0, 0
+    passed, number, missed = True, 0, 0
     for signals in filter(None, (kills, ends)):
-        number, hits, waiting = number + 1, 0, list(signals)
-        while waiting:
-            said = module.hit(f"run{number}", *waiting[0])
-            if said:
-                print(f"{name}: {said}", flush=True)
-                hits, missed = hits + 1, 0
-                waiting.pop(0)
-            elif (missed := missed + 1) > 9:
-                raise SystemExit(f"{name}: {waiting[0][0]} was never hit")
-            if not said or not waiting:  # ended before it was hit: compared, and another begun
+        number, interruptions, pending = number + 1, 0, list(signals)
+        while pending:
+            description = module.interrupt(f"run{number}", *pending[0])
+            if description:
+                print(f"{name}: {description}", flush=True)
+                interruptions, missed = interruptions + 1, 0
+                pending.pop(0)
+            elif (missed := missed + 1) > MAX_MISSES:
+                raise SystemExit(f"{name}: no run was interrupted in phase {pending[0][0]}")
+            if not description or not pending:  # the run ended before its signal, or there are no more signals
                 module.finish(f"run{number}")
-                wrong = differences(folder / "peace", folder / f"run{number}", hits)
-                result = f"differs in {', '.join(wrong)}" if wrong else "bit-identical"
-                print(f"{name}: resumed after {hits} signals, {result}", flush=True)
-                good, hits, number = good and not wrong, 0, number + 1
-    return good
+                different = differences(folder / "uninterrupted", folder / f"run{number}", interruptions)
+                result = f"differs in {', '.join(different)}" if different else "bit-identical"
+                print(f"{name}: resumed after {interruptions} signals, {result}", flush=True)
+                passed, interruptions, number = passed and not different, 0, number + 1
+    return passed
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--kills", type=int, default=20, help="SIGKILLs, over all modules (%(default)s)")
-    parser.add_argument("--terms", type=int, default=1, help="SIGTERMs a module, up to 3 (%(default)s)")
+    parser.add_argument("--kills", type=int, default=20, help="SIGKILLs over all modules (%(default)s)")
+    parser.add_argument("--terms", type=int, default=1, help="SIGTERMs per module, up to 3 (%(default)s)")
     parser.add_argument("--modules", default=",".join(MODULES), help="(%(default)s)")
-    parser.add_argument("--phases", default=",".join(PHASES), help="when the SIGKILLs come, in turn (%(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="of the moments (%(default)s)")
-    parser.add_argument("--folder", type=Path, help="keep the runs here")
+    parser.add_argument("--phases", default=",".join(PHASES), help="phases of the SIGKILLs, in turn (%(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the moments (%(default)s)")
+    parser.add_argument("--folder", type=Path, help="keep the runs in this directory")
     options = parser.parse_args()
     os.environ |= {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     sys.path.insert(0, str(ROOT))
-    import trainer.cli.lightning_cli  # noqa: F401  once for all
+    import trainer.cli.lightning_cli  # noqa: F401  imported once for all forks
 
-    names, phases, began = options.modules.split(","), options.phases.split(","), time.monotonic()
+    names, phases, start = options.modules.split(","), options.phases.split(","), time.monotonic()
     shares: dict[str, list[str]] = {name: [] for name in names}
     for i in range(options.kills):  # every module gets every phase in turn
         name = names[i % len(names)]
         phase = phases[(len(shares[name]) + names.index(name)) % len(phases)]
         shares[name].append("training" if phase == "rendering" and name in UNCACHED else phase)
-    with tempfile.TemporaryDirectory(prefix="unrender-chaos-") as temporary:
+    with tempfile.TemporaryDirectory(prefix="unrender-kill-and-resume-") as temporary:
         folder = options.folder or Path(temporary)
-        results = {name: torment(name, folder / name, shares[name], options.terms, options.seed) for name in names}
-    bad = [name for name, good in results.items() if not good]
-    minutes, result = (time.monotonic() - began) / 60, f"differ: {', '.join(bad)}" if bad else "all bit-identical"
+        results = {
+            name: interrupt_module(name, folder / name, shares[name], options.terms, options.seed) for name in names
+        }
+    failed = [name for name, passed in results.items() if not passed]
+    minutes, result = (time.monotonic() - start) / 60, f"differ: {', '.join(failed)}" if failed else "all bit-identical"
     print(f"{options.kills} SIGKILLs and {options.terms * len(names)} SIGTERMs in {minutes:.1f} min: {result}")
-    return 1 if bad else 0
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":

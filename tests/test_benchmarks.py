@@ -1,4 +1,4 @@
-"""What benchmarks compute beside looking at the clock."""
+"""What benchmarks compute, apart from measured times."""
 
 import re
 import sys
@@ -14,29 +14,29 @@ from benchmarks.__main__ import main
 from benchmarks.budget import Budget, budget
 from benchmarks.meshgan import PARTS, split, train
 from benchmarks.output import machine
-from benchmarks.plain_loop import InTurns, share
-from benchmarks.plan import Measured, rows
+from benchmarks.plain_loop import Alternate, share
+from benchmarks.plan import StepMeasurement, rows
 
 
-def test_r1_is_what_d_takes_longer_with_it():
+def test_r1_is_the_extra_time_of_d():
     plain = {"data": 1.0, "G": 4.0, "rasterizer": 0.5, "D": 2.0, "average, logging": 0.1}
     penalized = plain | {"D": 2.5, "R1": 1.0}
-    slow = dict.fromkeys(PARTS, 100.0)  # the first steps compile kernels
+    slow = dict.fromkeys(PARTS, 100.0)  # first steps, which compile kernels
     parts = split([slow, slow, *[penalized, plain] * 3])
     assert parts == pytest.approx(plain | {"R1": 1.5})
     assert set(parts) == set(PARTS)
 
 
-def test_each_part_of_a_meshgan_step_is_timed():
+def test_all_parts_of_a_meshgan_step_are_timed():
     steps = train(size=16, steps=4, batch=2)
     assert ["R1" in step for step in steps] == [True, False] * 2
     assert all(set(step) | {"R1"} == set(PARTS) and min(step.values()) > 0 for step in steps)
 
 
-def test_a_row_stands_until_the_same_is_measured_again(tmp_path, monkeypatch, capsys):
+def test_results_are_kept_until_measured_again(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     results.FILE.parent.mkdir(parents=True)
-    # Two rows of an earlier form of the file.
+    # Two rows in an earlier format of the file.
     old = '{"machine": "an old one", "fid": [{"way": "a"}], "step": [{"part": "data", "seconds": 1.0}]}'
     results.FILE.write_text(old)
     rows = [{"part": "data", "seconds": 2.0}, {"part": "G", "images": 8, "figure": "FID 1", "overhead": 0.1}]
@@ -57,46 +57,46 @@ def test_a_row_stands_until_the_same_is_measured_again(tmp_path, monkeypatch, ca
 
     results.FILE.write_text(results.FILE.read_text()[:50])
     assert main(["step"]) == 2
-    assert capsys.readouterr().err == f"error: {results.FILE} is damaged; move it away\n"
+    assert capsys.readouterr().err == f"error: {results.FILE} is corrupt; move it away\n"
 
 
-def test_the_plain_loop_makes_the_training_of_fit(tmp_path):
-    turns = InTurns(str(tmp_path / "times.json"))
+def test_plain_loop_trains_like_fit(tmp_path):
+    alternate = Alternate(str(tmp_path / "times.json"))
     module = iggan()
-    trainer(tmp_path, callbacks=[turns]).fit(module, renders(steps=3))
-    loop = turns.loop
+    trainer(tmp_path, callbacks=[alternate]).fit(module, renders(steps=3))
+    loop = alternate.loop
     pairs = ((loop.d, module.discriminator), (loop.g, module.generator), (loop.r, module.neural_renderer))
     for ours, theirs in pairs:
         copied, trained = ours.state_dict(), theirs.state_dict()
         assert all(torch.equal(copied[key], trained[key]) for key in trained)
     averages = (network.parameters() for network in (loop.average, module.generator_ema))
     assert all(torch.equal(*pair) for pair in zip(*averages, strict=True))
-    assert len(turns.times["fit"]) == len(turns.times["bare"]) == 3
+    assert len(alternate.times["fit"]) == len(alternate.times["bare"]) == 3
 
 
-def test_lightnings_share_is_the_median_over_blocks():
-    fit, bare = [[x for x in blocks for _ in range(10)] for blocks in ([9.0, 2.0, 2.0, 4.0], [1.0, 1.0, 1.5, 1.0])]
-    assert share(fit, bare) == pytest.approx(0.5)
+def test_share_is_the_median_over_blocks():
+    fit, plain = [[x for x in blocks for _ in range(10)] for blocks in ([9.0, 2.0, 2.0, 4.0], [1.0, 1.0, 1.5, 1.0])]
+    assert share(fit, plain) == pytest.approx(0.5)
 
 
-def test_bytes_are_those_of_the_networks_by_hand():
-    found = budget(iggan())
+def test_budget_counts_the_bytes_of_the_networks():
+    cost = budget(iggan())
     module = iggan()
     count = {name: sum(p.numel() for p in network.parameters()) for name, network in module.named_children()}
     learning = count["generator"] + count["discriminator"] + count["neural_renderer"]
-    assert found.weights == found.gradients == 4 * learning
-    assert found.optimizer == 8 * learning  # Adam's two moments
-    assert found.average == 4 * count["generator"]
+    assert cost.weights == cost.gradients == 4 * learning
+    assert cost.optimizer == 8 * learning  # Adam's two moments
+    assert cost.average == 4 * count["generator"]
     channels = sum(m.num_features for m in module.generator.modules() if isinstance(m, torch.nn.BatchNorm3d))
-    assert found.reduced(64) == 4 * learning + 16 * channels
+    assert cost.all_reduced(64) == 4 * learning + 16 * channels
     fixed = budget(iggan(proxy="fixed"))
     assert fixed.weights == 4 * (learning - count["neural_renderer"])
-    assert fixed.state - fixed.other == 16 * (learning - count["neural_renderer"]) + found.average
+    assert fixed.state - fixed.other == 16 * (learning - count["neural_renderer"]) + cost.average
 
 
-def test_a_plan_is_what_its_formulas_say():
-    found = Budget(weights=4, gradients=10**9, optimizer=8, average=2, other=1, batch_norm=10**6, deviation=1000)
-    one, eight = rows(found, Measured(batch=4, seconds=0.5, peak=3e9), [1, 8], bytes_per_second=1e10)
+def test_plan_follows_its_formulas():
+    cost = Budget(weights=4, gradients=10**9, optimizer=8, average=2, other=1, batch_norm=10**6, deviation=1000)
+    one, eight = rows(cost, StepMeasurement(batch=4, seconds=0.5, peak=3e9), [1, 8], bytes_per_second=1e10)
     assert (one["step_s"], one["of it all-reduce_s"], one["images_per_s"], one["speedup"]) == (0.5, 0.0, 8.0, 1.0)
     sending = 2 * 7 / 8 * (10**9 + 10**6 + 1000 * 32) / 1e10
     assert eight["of it all-reduce_s"] == pytest.approx(sending) and eight["batch_size"] == 32
@@ -105,27 +105,27 @@ def test_a_plan_is_what_its_formulas_say():
     assert eight["state_GB"] == pytest.approx(1.000000015) and eight["peak_GB"] == 3.0
 
 
-def test_a_plan_takes_a_step_measured_on_this_machine_alone(tmp_path, monkeypatch, capsys):
+def test_plan_only_uses_steps_measured_on_this_machine(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    words = ["plan", "--config", "heads.yaml", "--gigabytes_per_second", "10", "--gpus", "2"]
+    arguments = ["plan", "--config", "heads.yaml", "--gigabytes_per_second", "10", "--gpus", "2"]
     step = {"benchmark": "full size", "part": "a step of heads.yaml", "batch": 4, "seconds": 0.5, "peak_GB": 1.0}
     results.merge("scaling", [step], {"machine": "another"})
-    assert main(words) == 2
+    assert main(arguments) == 2
     assert (
         "no step of heads.yaml has been measured on this machine; run python -m benchmarks" in capsys.readouterr().err
     )
     results.merge("scaling", [step], {"machine": machine()})
-    assert main(words) == 0
+    assert main(arguments) == 0
     printed = capsys.readouterr().out
     assert "0.5 s a step of 4" in printed and "peak_GB" in printed
-    assert main([*words, "--seconds_per_step=0"]) == 2
-    assert capsys.readouterr().err == "error: all numbers must be above 0\n"
-    assert main([*words, "--seconds_per_step=1"]) == 2
-    assert "go together" in capsys.readouterr().err
+    assert main([*arguments, "--seconds_per_step=0"]) == 2
+    assert capsys.readouterr().err == "error: all numbers must be greater than 0\n"
+    assert main([*arguments, "--seconds_per_step=1"]) == 2
+    assert "must be passed together" in capsys.readouterr().err
 
 
-def test_the_docs_table_is_what_the_command_prints(capsys):
+def test_table_in_docs_is_current(capsys):
     page = (Path(__file__).parent.parent / "docs" / "clusters.md").read_text()
-    words, table = re.search(r"```\n\$ python -m benchmarks (plan .*)\n([^`]+)```", page).groups()
-    assert main(words.split()) == 0
+    arguments, table = re.search(r"```\n\$ python -m benchmarks (plan .*)\n([^`]+)```", page).groups()
+    assert main(arguments.split()) == 0
     assert capsys.readouterr().out == table

@@ -1,10 +1,9 @@
-"""Tensors to image files."""
+"""Image grids and PNG files of tensors."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from PIL import Image
@@ -14,20 +13,25 @@ from utils.files import write_atomically
 
 
 def tile(images: Float[Tensor, "N C H W"], columns: int, gap: int = 1) -> Float[Tensor, "C h w"]:
-    """Images in rows of ``columns``, with a dark grey gap between them."""
+    """Arrange images in rows of ``columns`` with a dark grey gap between them."""
     n, c, h, w = images.shape
     rows = -(-n // columns)
-    sheet = torch.full((c, rows * (h + gap) - gap, columns * (w + gap) - gap), 0.2)
+    grid = torch.full((c, rows * (h + gap) - gap, columns * (w + gap) - gap), 0.2)
     for i, image in enumerate(images.detach().float().cpu()):
         top, left = i // columns * (h + gap), i % columns * (w + gap)
-        sheet[:, top : top + h, left : left + w] = image
-    return sheet
+        grid[:, top : top + h, left : left + w] = image
+    return grid
 
 
-def save_png(path: Path, image: Float[Tensor, "C H W"], at_least: int = 512) -> None:
-    """Write a grey or RGB image, enlarged by a whole factor until it is about ``at_least`` wide."""
+def to_pil(image: Float[Tensor, "C H W"]) -> Image.Image:
+    """Convert a grey or RGB image in [0, 1] to Pillow's 8-bit image."""
     pixels = (image.detach().clamp(0, 1) * 255).round().to(torch.uint8).cpu().permute(1, 2, 0).numpy()
-    factor = max(1, round(at_least / pixels.shape[1]))
-    pixels = np.repeat(np.repeat(pixels, factor, 0), factor, 1)
-    enlarged = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
+    return Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
+
+
+def save_png(path: Path, image: Float[Tensor, "C H W"], min_width: int = 512) -> None:
+    """Write a grey or RGB image in [0, 1], enlarged by an integer factor to a width of about ``min_width``."""
+    pixels = to_pil(image)
+    factor = max(1, round(min_width / pixels.width))
+    enlarged = pixels.resize((pixels.width * factor, pixels.height * factor), Image.Resampling.NEAREST)
     write_atomically(path, lambda file: enlarged.save(file, format="PNG"))

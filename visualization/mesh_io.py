@@ -1,4 +1,4 @@
-"""Surfaces without texture as files, and what is to be said of them before anybody prints or simulates them."""
+"""Mesh files without texture, and mesh statistics that matter for printing and simulation."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from jaxtyping import Float, Integer
 
 from utils.files import write_atomically
 
-_NOTHING = b'{"asset":{"version":"2.0"}} '  # padded to a multiple of 4 bytes, as GLB asks
-EMPTY = {  # trimesh refuses to export nothing
-    "glb": struct.pack("<4sIIII", b"glTF", 2, 20 + len(_NOTHING), len(_NOTHING), 0x4E4F534A) + _NOTHING,
+_EMPTY_GLTF = b'{"asset":{"version":"2.0"}} '  # padded to a multiple of 4 bytes, as GLB requires
+EMPTY = {  # trimesh does not export empty meshes
+    "glb": struct.pack("<4sIIII", b"glTF", 2, 20 + len(_EMPTY_GLTF), len(_EMPTY_GLTF), 0x4E4F534A) + _EMPTY_GLTF,
     "obj": b"# an empty shape\n",
     "ply": b"ply\nformat ascii 1.0\nelement vertex 0\nproperty float x\nproperty float y\nproperty float z\n"
     b"element face 0\nproperty list uchar int vertex_indices\nend_header\n",
     "stl": bytes(80) + struct.pack("<I", 0),
 }
-NORMALS: dict[str, dict[str, Any]] = {  # trimesh's options, by format
+NORMALS: dict[str, dict[str, Any]] = {  # options of trimesh by format
     "glb": {"include_normals": True},
     "obj": {"include_normals": True},
     "ply": {"vertex_normal": True},
@@ -35,30 +35,30 @@ def write_surface(
     normals: Float[np.ndarray, "V 3"] | None = None,
     colors: Float[np.ndarray, "V 3"] | None = None,
 ) -> None:
-    """One mesh as GLB, OBJ, PLY or binary STL, by the path's suffix; without faces, a valid file that is empty.
+    """Write a mesh as GLB, OBJ, PLY or binary STL, depending on the suffix. Without faces, write a valid empty file.
 
     Args:
-        path: the file.
-        vertices: world frame.
-        faces: counter-clockwise seen from outside.
-        normals: of the vertices, unit, or None for means over the faces around them.
-        colors: of the vertices, in [0, 1], or None; STL has none.
+        path: output file.
+        vertices: vertices in the world frame.
+        faces: vertex indices, counter-clockwise seen from outside.
+        normals: unit vertex normals, or None to average the normals of adjacent faces.
+        colors: vertex colours in [0, 1], or None; STL has no colours.
     """
     kind = path.suffix.removeprefix(".")
     if not len(faces):
-        write_atomically(path, lambda file: file.write_bytes(EMPTY[kind]) and None)
+        write_atomically(path, lambda file: file.write_bytes(EMPTY[kind]))
         return
     pixels = None if colors is None else (np.clip(colors, 0, 1) * 255).round().astype(np.uint8)
-    normals = _unit(vertices, faces, normals)
+    normals = _unit_normals(vertices, faces, normals)
     mesh = trimesh.Trimesh(vertices, faces, vertex_normals=normals, vertex_colors=pixels, process=False)
-    content = mesh.export(file_type=kind, **NORMALS[kind])
+    content: Any = mesh.export(file_type=kind, **NORMALS[kind])
     content = content.encode() if isinstance(content, str) else content
-    write_atomically(path, lambda file: file.write_bytes(content) and None)
+    write_atomically(path, lambda file: file.write_bytes(content))
 
 
-def _unit(vertices: np.ndarray, faces: np.ndarray, normals: np.ndarray | None) -> Float[np.ndarray, "V 3"]:
-    """Vertex normals of length 1, which glTF demands: where they vanish, as in the saddle between two voxels that touch at
-    an edge, that of a face.
+def _unit_normals(vertices: np.ndarray, faces: np.ndarray, normals: np.ndarray | None) -> Float[np.ndarray, "V 3"]:
+    """Return vertex normals of length 1, as glTF requires. Vanishing normals, as between two voxels that touch at an edge,
+    are replaced by the normal of an adjacent face.
     """
     mesh = trimesh.Trimesh(vertices, faces, process=False)
     normals = np.array(mesh.vertex_normals if normals is None else normals, np.float64)
@@ -69,15 +69,16 @@ def _unit(vertices: np.ndarray, faces: np.ndarray, normals: np.ndarray | None) -
 
 
 def mesh_statistics(vertices: Float[np.ndarray, "V 3"], faces: Integer[np.ndarray, "F 3"]) -> dict[str, Any]:
-    """Whether a surface is closed, and where it is not; vertices at one place count as one.
+    """Report whether a surface is closed and where it is not. Vertices at the same position count as one.
 
-    Returns ``vertices`` and ``faces`` (counts), ``watertight`` (every edge has two faces, wound against each other),
-    ``boundary_edges`` (of one face), ``crowded_edges`` (of more than two), ``components``, ``area``, and ``volume`` (None
-    unless watertight), in the units of the vertices; ``bounds``, the lowest and the highest corner.
+    Returns:
+        ``vertices`` and ``faces`` (counts), ``watertight`` (every edge has two faces of consistent winding),
+        ``boundary_edges`` (edges of one face), ``crowded_edges`` (edges of more than two faces), ``components``, ``area``,
+        ``volume`` (None unless watertight) and ``bounds`` (lowest and highest corner), in the units of the vertices.
     """
     if not len(faces):
-        nothing = dict.fromkeys(("vertices", "faces", "boundary_edges", "crowded_edges", "components"), 0)
-        return {**nothing, "watertight": False, "area": 0.0, "volume": None, "bounds": None}
+        zeros = dict.fromkeys(("vertices", "faces", "boundary_edges", "crowded_edges", "components"), 0)
+        return {**zeros, "watertight": False, "area": 0.0, "volume": None, "bounds": None}
     mesh = trimesh.Trimesh(vertices, faces, process=False)
     mesh.merge_vertices(merge_tex=True, merge_norm=True)
     mesh.update_faces(mesh.nondegenerate_faces(height=0))

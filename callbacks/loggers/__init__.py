@@ -1,1 +1,1 @@
-"""Loggers: ``metrics.csv``, Weights & Biases, and a guard that keeps a failing logger from stopping a run."""
+"""Loggers: ``metrics.csv``, Weights & Biases, and a wrapper that keeps a failing logger from stopping training."""

@@ -1,4 +1,4 @@
-"""``metrics.csv``: a row a logged step, on the disk at once, and cut back where a run goes on from an earlier step."""
+"""``metrics.csv``: one row per logged step, written at once, and truncated when a run resumes from an earlier step."""
 
 import csv
 from pathlib import Path
@@ -14,25 +14,25 @@ NAME = ExperimentWriter.NAME_METRICS_FILE
 
 
 class MetricsCsv(CSVLogger):
-    """``metrics.csv`` directly in a folder, continued where an earlier part of the run left it."""
+    """Lightning's CSV logger, writing ``metrics.csv`` directly in a directory and appending to an existing file."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(save_dir=folder, name="", version="", flush_logs_every_n_steps=1)
 
     @property
     @rank_zero_experiment
-    def experiment(self) -> ExperimentWriter:
+    def experiment(self) -> Any:
         if self._experiment is None:
-            self._experiment = _Appending(log_dir=self.log_dir)
+            self._experiment = _AppendingWriter(log_dir=self.log_dir)
         return self._experiment
 
     def log_hyperparams(self, *_: Any, **__: Any) -> None:
-        """Leave them out: ``config.yaml`` beside this file has them all."""
+        """Do nothing: ``config.yaml`` has all hyperparameters."""
 
 
-class _Appending(ExperimentWriter):
+class _AppendingWriter(ExperimentWriter):
     def _check_log_dir_exists(self) -> None:
-        """Keep the rows that are there; the parent's would delete them."""
+        """Keep the existing rows, which the base class would delete."""
         self.metrics_keys, _ = _read(Path(self.metrics_file_path))
 
     def save(self) -> None:
@@ -48,7 +48,7 @@ class _Appending(ExperimentWriter):
 
 
 def drop_rows_after(path: Path, step: int) -> None:
-    """Drop the rows after ``step``, and a last one that was not written to its end; the run logs them again."""
+    """Drop the rows after ``step`` and an incomplete last row. The resumed run logs them again."""
     keys, rows = _read(path)
     kept = [row for row in rows if row["step"] and float(row["step"]) <= step]
     if kept:
@@ -58,7 +58,7 @@ def drop_rows_after(path: Path, step: int) -> None:
 
 
 def _read(path: Path) -> tuple[list[str], list[dict[str, str]]]:
-    """Header and whole rows."""
+    """Return the header and the complete rows."""
     if not path.is_file():
         return [], []
     with path.open(encoding="utf-8", newline="") as file:

@@ -1,4 +1,4 @@
-"""Loggers beside ``metrics.csv``: what they are shown, and that none of them ever stops a run."""
+"""A wrapper around the loggers other than ``metrics.csv``: it logs images and meshes, and its failures never stop a run."""
 
 from __future__ import annotations
 
@@ -16,23 +16,24 @@ from torch import Tensor
 
 from renderers import InputError
 
-IMAGES_FOLDER = "images"  # how guarded_loggers group what is no curve
+IMAGES_FOLDER = "images"  # groups of keys in dashboards
 SHAPES_FOLDER = "shapes"
 
 
 class GuardedLogger(Logger):
-    """Any of Lightning's loggers, behind a guard: what fails there is one warning line, and training goes on.
+    """Wraps any Lightning logger. If it fails, training continues and the first failure prints a one-line warning.
 
-    The first failure is said, the later ones are not; each call is tried all the same, since networks and disks recover.
+    Later calls are still tried, because networks and disks recover.
 
     Args:
-        inner: the logger. What it can show beside numbers it says by a method ``log_image(key, images, step)`` or by an
-            ``experiment`` with ``add_image`` (TensorBoard), and by ``log_shapes(key, files, step)``.
+        inner: the logger. It can log images if it has ``log_image_at(name, image, position)``,
+            ``log_image(key, images, step)`` or an ``experiment`` with ``add_image`` (TensorBoard), and meshes if it has
+            ``log_shapes(name, files, position)``.
     """
 
     def __init__(self, inner: Logger) -> None:
         super().__init__()
-        self.inner = inner
+        self.inner: Any = inner
         self._failed = False
 
     @property
@@ -58,7 +59,7 @@ class GuardedLogger(Logger):
         self._try(lambda: self.inner.log_hyperparams(params, *args, **kwargs))
 
     def log_graph(self, *args: Any) -> None:
-        """Nothing: a step of a GAN is no graph from one batch to one loss."""
+        """Do nothing: a GAN step has no single graph from batch to loss."""
 
     def save(self) -> None:
         self._try(self.inner.save)
@@ -67,32 +68,32 @@ class GuardedLogger(Logger):
         self._try(lambda: self.inner.finalize(status))
 
     @rank_zero_only
-    def log_image(self, name: str, image: Float[Tensor, "C H W"], clock: dict[str, float]) -> None:
-        """An image in [0, 1], at the ``kimg`` and ``step`` of ``clock``."""
-        self._try(lambda: self._show(f"{IMAGES_FOLDER}/{name}", image.detach().cpu().clamp(0, 1), clock))
+    def log_image(self, name: str, image: Float[Tensor, "C H W"], position: dict[str, float]) -> None:
+        """Log an image in [0, 1] at a position, its ``kimg`` and ``step``."""
+        self._try(lambda: self._log_image(f"{IMAGES_FOLDER}/{name}", image.detach().cpu().clamp(0, 1), position))
 
     @property
-    def takes_shapes(self) -> bool:
+    def supports_shapes(self) -> bool:
         return hasattr(self.inner, "log_shapes")
 
     @rank_zero_only
-    def log_shapes(self, name: str, files: list[Path], clock: dict[str, float]) -> None:
-        """GLB files as objects that can be turned, at the ``kimg`` and ``step`` of ``clock``."""
-        self._try(lambda: self.inner.log_shapes(f"{SHAPES_FOLDER}/{name}", files, clock))
+    def log_shapes(self, name: str, files: list[Path], position: dict[str, float]) -> None:
+        """Log GLB files as interactive 3D objects at a position, its ``kimg`` and ``step``."""
+        self._try(lambda: self.inner.log_shapes(f"{SHAPES_FOLDER}/{name}", files, position))
 
     @rank_zero_only
     def close(self, status: str) -> None:
-        """The command ends; ``status`` is ``finished``, ``interrupted`` or ``failed``."""
+        """Close the logger at the end of a command; ``status`` is ``finished``, ``interrupted`` or ``failed``."""
         if hasattr(self.inner, "close"):
             self._try(lambda: self.inner.close(status))
 
-    def _show(self, name: str, image: Tensor, clock: dict[str, float]) -> None:
-        if hasattr(self.inner, "log_clocked_image"):
-            self.inner.log_clocked_image(name, image, clock)
+    def _log_image(self, name: str, image: Tensor, position: dict[str, float]) -> None:
+        if hasattr(self.inner, "log_image_at"):
+            self.inner.log_image_at(name, image, position)
         elif hasattr(self.inner, "log_image"):
-            self.inner.log_image(name, [image], step=int(clock["step"]))
+            self.inner.log_image(name, [image], step=int(position["step"]))
         elif hasattr(self.inner.experiment, "add_image"):
-            self.inner.experiment.add_image(name, image, int(clock["step"]))
+            self.inner.experiment.add_image(name, image, int(position["step"]))
 
     def _try(self, call: Callable[[], Any]) -> Any:
         try:
@@ -103,17 +104,12 @@ class GuardedLogger(Logger):
             if not self._failed:
                 self._failed = True
                 reason = (str(error).strip().splitlines() or [""])[0]
-                line = f"warning: {type(self.inner).__name__} failed ({type(error).__name__}: {reason[:200]})"
+                warning = f"warning: {type(self.inner).__name__} failed ({type(error).__name__}: {reason[:200]})"
                 with suppress(OSError):
-                    print(f"{line}; training goes on, metrics.csv has the numbers", file=sys.stderr, flush=True)
+                    print(f"{warning}; training continues, metrics.csv is complete", file=sys.stderr, flush=True)
             return None
 
 
 def guarded_loggers(trainer: pl.Trainer) -> list[GuardedLogger]:
-    """The loggers of a trainer that may be shown images and shapes."""
+    """Return the loggers of a trainer that can log images and meshes."""
     return [logger for logger in trainer.loggers if isinstance(logger, GuardedLogger)]
-
-
-def clock_of(module: Any) -> dict[str, float]:
-    """When something is shown: ``kimg`` and ``step``."""
-    return {"kimg": module.kimg, "step": float(module.step)}

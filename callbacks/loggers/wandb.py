@@ -1,4 +1,4 @@
-"""A run on Weights & Biases: curves over ``kimg``, grids, objects that turn."""
+"""Weights & Biases: curves over ``kimg``, sample grids, 3D objects."""
 
 from __future__ import annotations
 
@@ -18,31 +18,31 @@ from torch import Tensor
 
 from renderers import InputError
 
-LOWEST = ("fid", "kid", "normal_error", "hollow_rate", "val_relative_error")  # the summary is their minimum
-HIGHEST = ("depth_correlation", "silhouette_iou", "val_accuracy")
+MINIMIZED = ("fid", "kid", "normal_error", "hollow_rate", "val_relative_error")  # metrics by their best value
+MAXIMIZED = ("depth_correlation", "silhouette_iou", "val_accuracy")
 OFFLINE = ("offline", "dryrun")
-LOGIN = "type wandb login, or add --trainer.logger.init_args.offline=true"
+LOGIN = "run wandb login, or pass --trainer.logger.init_args.offline=true"
 
 
 class WandbRun(WandbLogger):
-    """Lightning's logger for Weights & Biases with ``kimg`` as the x axis of all, and the best figure as the summary.
+    """Lightning's Weights & Biases logger with ``kimg`` as the x axis and the best value of each metric as its summary.
 
-    Without an answer from the server the run is kept offline, and one line says by which command it is sent later.
+    If the server does not answer, the run is written offline, and a warning names the command that sends it later.
 
     Args:
-        project: where the run appears.
+        project: project of the run.
         entity: user or team; default is that of the login.
-        name: of the run; default is the end of its folder, such as ``demo/001``.
-        group: default is :func:`group_of` its folder: the experiment, or the table's cell, whose seeds form one group.
-        tags: of the run.
-        offline: write to the run's folder only; ``wandb sync`` sends it later. So does WANDB_MODE=offline.
-        id: the run's name to the server; a continued run goes on under it.
-        save_dir: the run's folder.
-        answer_seconds: how long the server may take to answer at the start.
-        finish_seconds: how long sending the rest may take at the end.
+        name: name of the run; default is the end of its directory, such as ``demo/001``.
+        group: default is :func:`group_of` the directory: the experiment, or the cell of a table, whose seeds are a group.
+        tags: tags of the run.
+        offline: only write to the run directory; ``wandb sync`` sends it later. WANDB_MODE=offline does the same.
+        id: the server's identifier of the run; a resumed run continues under it.
+        save_dir: run directory.
+        answer_seconds: time limit for the server's answer at the start.
+        finish_seconds: time limit for sending the remaining data at the end.
 
     Raises:
-        InputError: wandb is not installed, or nobody is logged in.
+        InputError: wandb is not installed, or no user is logged in.
     """
 
     def __init__(
@@ -60,12 +60,12 @@ class WandbRun(WandbLogger):
     ) -> None:
         if importlib.util.find_spec("wandb") is None:
             raise InputError(
-                "the logger needs wandb, which is not installed: pip install wandb, or leave the logger out"
+                "the logger needs wandb, which is not installed; run pip install wandb, or omit the logger"
             )
         mode = os.environ.get("WANDB_MODE")
         offline = offline or mode in OFFLINE
         if not offline and mode != "disabled" and not logged_in():
-            raise InputError(f"wandb: nobody is logged in; {LOGIN}")
+            raise InputError(f"wandb: not logged in; {LOGIN}")
         folder = Path(save_dir or ".").resolve()
         super().__init__(
             name=name or "/".join(folder.parts[-2:]),
@@ -77,26 +77,27 @@ class WandbRun(WandbLogger):
             save_dir=str(folder),
             offline=offline,
         )
-        self._seconds = {"init_timeout": answer_seconds, "finish_timeout": finish_seconds}
+        self._answer_seconds, self._finish_seconds = answer_seconds, finish_seconds
 
     @property
     @rank_zero_experiment
     def experiment(self) -> Any:
-        """wandb's run, begun at the first call.
+        """The wandb run, started at the first access.
 
         Raises:
-            InputError: the server refuses the key.
+            InputError: the server rejects the API key.
         """
         if self._experiment is None:
-            self._experiment = self._begin()
+            self._experiment = self._start()
             define_metrics(self._experiment)
         return self._experiment
 
-    def _begin(self) -> Any:
+    def _start(self) -> Any:
         import wandb
 
         Path(self._wandb_init["dir"]).mkdir(parents=True, exist_ok=True)
-        options = {**self._wandb_init, "settings": wandb.Settings(quiet=True, **self._seconds)}
+        settings = wandb.Settings(quiet=True, init_timeout=self._answer_seconds, finish_timeout=self._finish_seconds)
+        options = {**self._wandb_init, "settings": settings}
         offline = options | {"mode": "offline", "resume": None}
         if self._offline:
             return wandb.init(**offline)
@@ -105,49 +106,48 @@ class WandbRun(WandbLogger):
         except (wandb.errors.AuthenticationError, wandb.errors.UsageError) as error:
             raise InputError(f"wandb: {_line(error)}; {LOGIN}") from error
         except wandb.errors.Error as error:
-            wandb.teardown()  # which still holds the run's id
+            wandb.teardown()  # releases the run's id
             run = wandb.init(**offline)
-            again = f"wandb sync {run.settings.sync_dir}"
-            print(f"warning: wandb does not answer ({_line(error)}); send the run later: {again}", file=sys.stderr)
+            command = f"wandb sync {run.settings.sync_dir}"
+            print(f"warning: wandb does not answer ({_line(error)}); send the run later: {command}", file=sys.stderr)
             return run
 
     @rank_zero_only
-    def log_clocked_image(self, name: str, image: Tensor, clock: dict[str, float]) -> None:
-        """An image ``(C, H, W)`` in [0, 1]."""
+    def log_image_at(self, name: str, image: Tensor, position: dict[str, float]) -> None:
+        """Log an image ``(C, H, W)`` in [0, 1] at a position, its ``kimg`` and ``step``."""
         import wandb
 
         pixels = (image * 255).round().byte().permute(1, 2, 0).numpy()
         logged = wandb.Image(pixels[..., 0] if pixels.shape[-1] == 1 else pixels, file_type="png")
-        self.experiment.log({name: logged, **clock})
+        self.experiment.log({name: logged, **position})
 
     @rank_zero_only
-    def log_shapes(self, name: str, files: list[Path], clock: dict[str, float]) -> None:
-        """GLB files as objects that can be turned."""
+    def log_shapes(self, name: str, files: list[Path], position: dict[str, float]) -> None:
+        """Log GLB files as interactive 3D objects at a position, its ``kimg`` and ``step``."""
         import wandb
 
-        self.experiment.log({name: [wandb.Object3D(str(file)) for file in files], **clock})
+        self.experiment.log({name: [wandb.Object3D(str(file)) for file in files], **position})
 
     @rank_zero_only
     def close(self, status: str) -> None:
-        """Send what is not sent yet, and mark the run as finished or not."""
+        """Send the remaining data and mark the run as finished or failed."""
         if self._experiment is not None:
             self._experiment.finish(exit_code=0 if status == "finished" else 1)
 
 
 def define_metrics(run: Any) -> None:
-    """Every curve over ``kimg``; the summary of a figure is its best value."""
+    """Plot all metrics over ``kimg`` and summarize each by its best value."""
     run.define_metric("kimg")
     run.define_metric("*", step_metric="kimg", step_sync=True)
-    for names, best in ((LOWEST, "min"), (HIGHEST, "max")):
+    for names, best in ((MINIMIZED, "min"), (MAXIMIZED, "max")):
         for name in names:
             run.define_metric(name, step_metric="kimg", step_sync=True, summary=best)
 
 
 def group_of(folder: Path) -> str:
-    """What a run's folder says about what it repeats.
+    """Return the group of a run: its experiment, or the cell of a table without the seed.
 
-    ``runs/demo/001`` is of the group ``demo``; the cells of a table stand alone with their seeds:
-    ``runs/tables/table1/iggan-chairs-seed1`` is of ``table1/iggan-chairs``.
+    ``runs/demo/001`` is in the group ``demo``, ``runs/tables/table1/iggan-chairs-seed1`` in ``table1/iggan-chairs``.
     """
     if folder.parent.parent.name != "tables":
         return folder.parent.name
@@ -155,7 +155,7 @@ def group_of(folder: Path) -> str:
 
 
 def logged_in() -> bool:
-    """Whether wandb knows a key for its server, by the environment, its settings or ~/.netrc (as of ``wandb login``)."""
+    """Return whether wandb has an API key: from the environment, its settings or ~/.netrc (``wandb login``)."""
     import wandb
 
     settings = wandb.setup().settings

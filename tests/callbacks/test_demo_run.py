@@ -1,4 +1,4 @@
-"""What a whole run of the demo leaves behind, at a size for a test."""
+"""The files and the output of a small run of the demo."""
 
 import base64
 import json
@@ -21,7 +21,7 @@ from visualization.images import save_png, tile
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory) -> tuple[Path, str]:
-    """A finished run's folder and what it printed."""
+    """Return the directory of a finished run and its output."""
     import contextlib
     import io
     import os
@@ -37,7 +37,7 @@ def run(tmp_path_factory) -> tuple[Path, str]:
     return folder / "runs" / "demo" / "001", printed.getvalue()
 
 
-def test_all_that_the_readme_names_is_there(run):
+def test_run_directory_has_all_files_of_the_readme(run):
     folder, _ = run
     names = {path.name for path in folder.iterdir()}
     assert names >= {
@@ -47,7 +47,7 @@ def test_all_that_the_readme_names_is_there(run):
     assert json.loads((folder / "run.json").read_text())["status"] == "finished"
 
 
-def test_each_evaluation_has_a_line_with_all_that_a_figure_must_say(run):
+def test_each_evaluation_has_a_line_in_metrics_jsonl(run):
     lines = read_metrics(run[0])
     assert [line["step"] for line in lines] == [0, 2, 4]
     assert [line["kimg"] for line in lines] == pytest.approx([0, 0.008, 0.016])
@@ -57,7 +57,7 @@ def test_each_evaluation_has_a_line_with_all_that_a_figure_must_say(run):
         assert line["note"] == "extractor renders_small, 16 generated against 16 real images"
 
 
-def test_grids_start_before_training_and_show_something(run):
+def test_sample_grids_start_before_training(run):
     folder, _ = run
     for kind, mode in (("samples", "L"), ("normals", "RGB")):
         grids = sorted((folder / kind).glob("*.png"))
@@ -67,7 +67,7 @@ def test_grids_start_before_training_and_show_something(run):
     assert reals.std() > 10
 
 
-def test_the_last_lines_say_fid_and_where_to_look(run):
+def test_last_lines_report_fid_and_the_report(run):
     folder, printed = run
     first, last = read_metrics(folder)[0]["fid"], read_metrics(folder)[-1]["fid"]
     assert re.search(
@@ -77,7 +77,7 @@ def test_the_last_lines_say_fid_and_where_to_look(run):
     assert "report.html" in printed.splitlines()[-2]
 
 
-def test_the_report_needs_nothing_else(run):
+def test_report_is_self_contained(run):
     page = (run[0] / "report.html").read_text()
     assert not re.search(r"(src|href)=['\"](?!data:)", page)
     assert page.count("data:image/png") >= 1 + 3 + 3 + 1 + 8
@@ -86,20 +86,22 @@ def test_the_report_needs_nothing_else(run):
     assert "<h2>Samples</h2>" in page and "is the distance between" in page and "class_path" in page
 
 
-def test_losses_are_in_metrics_csv_by_step(run):
+def test_metrics_csv_has_losses(run):
     lines = (run[0] / "metrics.csv").read_text().splitlines()
     assert {"d", "g", "r", "kimg", "fid"} <= set(lines[0].split(","))
 
 
-def test_validate_and_predict_take_the_run(run, capsys, monkeypatch):
+def test_validate_and_predict_use_the_run(run, capsys, monkeypatch):
     folder, _ = run
     monkeypatch.chdir(folder.parents[2])
-    where = str(folder.relative_to(Path.cwd()))
-    assert main(["validate", "--run_dir", where]) == 0
+    run_dir = str(folder.relative_to(Path.cwd()))
+    assert main(["validate", "--run_dir", run_dir]) == 0
     printed = capsys.readouterr().out
     fid = float(re.search(r"fid\W+(\d+\.\d+)", printed)[1])
-    assert fid == pytest.approx(read_metrics(folder)[-1]["fid"], rel=1e-4)  # threads add in another order
-    assert main(["predict", "--run_dir", where, "--model.init_args.samples=3", "--model.init_args.sample_seed=1"]) == 0
+    assert fid == pytest.approx(read_metrics(folder)[-1]["fid"], rel=1e-4)  # the order of sums differs
+    assert (
+        main(["predict", "--run_dir", run_dir, "--model.init_args.samples=3", "--model.init_args.sample_seed=1"]) == 0
+    )
     shapes = folder / "predict" / "shapes"
     assert {p.name for p in shapes.glob("0002*")} == {
         *("0002.glb", "0002.obj", "0002.binvox", "0002.png", "0002_normals.png"),
@@ -107,7 +109,7 @@ def test_validate_and_predict_take_the_run(run, capsys, monkeypatch):
     assert len(list(shapes.glob("*.glb"))) == 3
 
 
-def test_a_checkpoint_of_another_configuration_is_refused(run, capsys, monkeypatch):
+def test_checkpoint_of_another_configuration_is_rejected(run, capsys, monkeypatch):
     folder, _ = run
     monkeypatch.chdir(folder.parents[2])
     bigger = ["--model.init_args.generator.init_args.width=32"]
@@ -116,7 +118,7 @@ def test_a_checkpoint_of_another_configuration_is_refused(run, capsys, monkeypat
     assert error[-1].startswith("error: ") and "last.ckpt" in error[-1]
 
 
-def test_shapes_are_closed_and_the_same_in_each_format(tmp_path):
+def test_shape_files_are_watertight_and_agree_across_formats(tmp_path):
     solid = np.zeros((16, 16, 16), bool)
     solid[2:5, 3:12, 1:9] = True  # z, y, x: touches nothing
     solid[0:2, 3:5, 0:4] = True  # touches the border
@@ -129,16 +131,16 @@ def test_shapes_are_closed_and_the_same_in_each_format(tmp_path):
         assert mesh.bounds[0][0] == pytest.approx(-0.5, abs=0.04)
 
 
-def test_an_empty_shape_is_written_too(tmp_path):
+def test_empty_shape_gives_valid_files(tmp_path):
     write_shape(np.zeros((8, 8, 8), bool), tmp_path / "empty", ("glb", "obj", "binvox"))
     assert (tmp_path / "empty.glb").read_bytes()[:4] == b"glTF"
     assert not read_binvox(tmp_path / "empty.binvox").voxels.any()
 
 
-def test_tiles_stand_in_reading_order(tmp_path):
+def test_tile_is_in_reading_order(tmp_path):
     images = torch.arange(6).view(6, 1, 1, 1) / 10 * torch.ones(6, 1, 2, 2)
-    sheet = tile(images, columns=3)
-    assert sheet.shape == (1, 5, 8)
-    assert sheet[0, 0, 3].item() == pytest.approx(0.1) and sheet[0, 3, 0].item() == pytest.approx(0.3)
-    save_png(tmp_path / "x" / "sheet.png", sheet, at_least=80)
-    assert Image.open(tmp_path / "x" / "sheet.png").size == (80, 50)
+    grid = tile(images, columns=3)
+    assert grid.shape == (1, 5, 8)
+    assert grid[0, 0, 3].item() == pytest.approx(0.1) and grid[0, 3, 0].item() == pytest.approx(0.3)
+    save_png(tmp_path / "x" / "grid.png", grid, min_width=80)
+    assert Image.open(tmp_path / "x" / "grid.png").size == (80, 50)

@@ -1,4 +1,4 @@
-"""What figures show is what their captions and labels say."""
+"""Figures show what their captions and labels state."""
 
 import numpy as np
 import pytest
@@ -19,9 +19,9 @@ from visualization.paper_figures import (
     render_figure,
 )
 from visualization.paper_figures import figures_of as figures
-from visualization.paper_figures.options import slerp, zoomed
+from visualization.paper_figures.options import center_crop, slerp
 
-FEW = FigureOptions(rows=2, columns=3, numbers=(1, 4))
+OPTIONS = FigureOptions(rows=2, columns=3, numbers=(1, 4))
 
 
 @pytest.fixture(scope="module")
@@ -40,49 +40,49 @@ def meshgan() -> MeshGANModule:
 
 
 def mesh_of(module: MeshGANModule, number: int) -> TriangleMesh:
-    made = module.predict_step(torch.tensor([number]), 0)
-    return TriangleMesh(made["vertices"], made["faces"], made["uvs"], made["texture"])
+    sample = module.predict_step(torch.tensor([number]), 0)
+    return TriangleMesh(sample["vertices"], sample["faces"], sample["uvs"], sample["texture"])
 
 
-def test_help_names_the_figures_that_there_are(meshgan):
+def test_help_lists_all_figures(meshgan):
     assert FIGURES["MeshGAN"] == tuple(MESH_FIGURES) == tuple(figures(meshgan))
     assert FIGURES["voxels"] == tuple(VOXEL_FIGURES) == tuple(figures(iggan()))
     assert FIGURES["the data"] == tuple(DATA_FIGURES)
     assert FIGURES["images"] == tuple(figures(image_gan()))
-    with pytest.raises(InputError, match="Linear generates nothing"):
+    with pytest.raises(InputError, match="Linear has no generator"):
         figures(torch.nn.Linear(1, 1))
 
 
-def test_samples_of_meshgan_are_those_of_predict(meshgan):
-    figure = figures(meshgan)["samples"](meshgan, FEW)
+def test_meshgan_samples_equal_predicted_samples(meshgan):
+    figure = figures(meshgan)["samples"](meshgan, OPTIONS)
     assert figure.columns == ("render", "normals", "texture", "background", "−90°", "−45°", "0°", "45°", "90°")
     assert figure.rows == ("1", "4") and "as picked" in figure.caption and "psi 0.7" in figure.caption
-    made = meshgan.predict_step(torch.tensor([4]), 0)
+    sample = meshgan.predict_step(torch.tensor([4]), 0)
     for shown, name in zip(figure.images[1], ("image", "normal_map", "texture", "background"), strict=False):
-        assert torch.allclose(shown, made[name][0], atol=1e-5)
-    side = meshgan.draw(mesh_of(meshgan, 4), Camera.orbit(45.0, 0.0, 10), torch.ones(1, 3, 16, 16)).image[0]
+        assert torch.allclose(shown, sample[name][0], atol=1e-5)
+    side = meshgan.render(mesh_of(meshgan, 4), Camera.orbit(45.0, 0.0, 10), torch.ones(1, 3, 16, 16)).image[0]
     assert torch.allclose(figure.images[1][7], side, atol=1e-5)
 
 
 def test_random_samples_are_the_first_ones(meshgan):
-    figure = figures(meshgan)["random"](meshgan, FEW)
+    figure = figures(meshgan)["random"](meshgan, OPTIONS)
     alone = figures(meshgan)["samples"](meshgan, FigureOptions(numbers=(0, 1, 2, 3)))
     assert [len(row) for row in figure.images] == [18, 18]
     shown, expected = ([x for row in f.images for x in row] for f in (figure, alone))
     assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(shown, expected, strict=True))
 
 
-def test_interpolation_of_meshgan_begins_and_ends_at_samples(meshgan):
+def test_meshgan_interpolation_starts_and_ends_at_samples(meshgan):
     figure = figures(meshgan)["interpolation"](meshgan, FigureOptions(rows=3, columns=6, numbers=(1, 4, 2)))
     assert figure.columns == 2 * ("−45°", "0°", "45°") and len(figure.images) == 3
     for row, column, number in ((0, 1, 1), (2, 1, 4), (0, 4, 4), (2, 4, 2)):
-        front = meshgan.draw(mesh_of(meshgan, number), Camera.orbit(0.0, 0.0, 10), torch.ones(1, 3, 16, 16)).image[0]
+        front = meshgan.render(mesh_of(meshgan, number), Camera.orbit(0.0, 0.0, 10), torch.ones(1, 3, 16, 16)).image[0]
         assert torch.allclose(figure.images[row][column], front, atol=1e-5)
-    with pytest.raises(FigureUnavailableError, match="at least two numbers"):
+    with pytest.raises(FigureUnavailableError, match="at least two sample numbers"):
         figures(meshgan)["interpolation"](meshgan, FigureOptions(numbers=(1,)))
 
 
-def test_truncation_sweeps_to_the_mean(meshgan):
+def test_truncation_reaches_the_mean_style(meshgan):
     meshgan.truncation_cutoff = None
     figure = figures(meshgan)["truncation"](meshgan, FigureOptions(numbers=(1, 4), psis=(1, 0, -0.5)))
     assert figure.columns == ("ψ = 1", "ψ = 0", "ψ = −0.5") and "all layers" in figure.caption
@@ -92,9 +92,9 @@ def test_truncation_sweeps_to_the_mean(meshgan):
     meshgan.truncation_cutoff = 8
 
 
-def test_grids_of_voxels_have_one_viewpoint_a_row():
+def test_voxel_grids_have_one_viewpoint_per_row():
     module = iggan()
-    shown = {name: draw(module, FEW) for name, draw in figures(module).items()}
+    shown = {name: figure(module, OPTIONS) for name, figure in figures(module).items()}
     assert [len(shown[name].images[0]) for name in VOXEL_FIGURES] == [3, 3, 3, 3, 6, 3]
     views = VIEWS.sample(2, torch.Generator().manual_seed(0))
     expected = tuple(
@@ -102,32 +102,32 @@ def test_grids_of_voxels_have_one_viewpoint_a_row():
     )
     assert shown["samples"].rows == shown["normals"].rows == expected
     z = module.sample_latents(torch.tensor([4]))
-    drawn = module.draw(module.shapes(z), views[1:2])
-    assert torch.allclose(shown["samples"].images[1][1], drawn.image[0], atol=1e-5)
-    assert torch.allclose(shown["normals"].images[1][1], drawn.normal_map()[0], atol=1e-5)
+    rendering = module.render(module.shapes(z), views[1:2])
+    assert torch.allclose(shown["samples"].images[1][1], rendering.image[0], atol=1e-5)
+    assert torch.allclose(shown["normals"].images[1][1], rendering.normal_map()[0], atol=1e-5)
     assert shown["views"].columns == ("0°", "120°", "240°") and "from 15° elevation" in shown["views"].caption
-    elsewhere = ViewDistribution((10, 10), (20, 20))
-    assert VOXEL_FIGURES["samples"](module, FigureOptions(2, 2, views=elsewhere)).rows == ("10°\n20°", "10°\n20°")
+    other_views = ViewDistribution((10, 10), (20, 20))
+    assert VOXEL_FIGURES["samples"](module, FigureOptions(2, 2, views=other_views)).rows == ("10°\n20°", "10°\n20°")
 
 
-def test_thresholds_begin_with_the_continuous_sample():
+def test_thresholds_start_with_the_continuous_sample():
     module = iggan()
-    figure = VOXEL_FIGURES["thresholds"](module, FEW)
+    figure = VOXEL_FIGURES["thresholds"](module, OPTIONS)
     assert figure.columns == ("neural", "> 0.1", "> 0.3", "> 0.5", "> 0.7", "> 0.9")
     camera = VIEWS.sample(2, torch.Generator().manual_seed(0))
     shapes = module.shapes(module.sample_latents(torch.tensor([1, 4])))
     assert torch.allclose(figure.images[1][0], module.neural_renderer(shapes, camera).image[1], atol=1e-5)
-    assert torch.equal(figure.images[1][3], module.draw(shapes, camera).image[1])
+    assert torch.equal(figure.images[1][3], module.render(shapes, camera).image[1])
 
 
-def test_volumes_in_colour_have_no_normals():
+def test_coloured_volumes_have_no_normals():
     renderer = EmissionAbsorptionRenderer(16)
     generator = VoxelGenerator(8, latent_size=8, width=16, out_channels=4)
     module = VoxelGANModule(generator, DCGANDiscriminator(16, 3, width=8), renderer, renderer, VIEWS)
-    assert VOXEL_FIGURES["views"](module, FEW).images[0][0].shape == (3, 16, 16)
+    assert VOXEL_FIGURES["views"](module, OPTIONS).images[0][0].shape == (3, 16, 16)
     for name in ("normals", "view_normals"):
-        with pytest.raises(FigureUnavailableError, match="EmissionAbsorptionRenderer gives no normals"):
-            VOXEL_FIGURES[name](module, FEW)
+        with pytest.raises(FigureUnavailableError, match="EmissionAbsorptionRenderer renders no normals"):
+            VOXEL_FIGURES[name](module, OPTIONS)
 
 
 def image_gan() -> ImageGANModule:
@@ -135,44 +135,44 @@ def image_gan() -> ImageGANModule:
     return ImageGANModule(DCGANGenerator(16, latent_size=8, width=8), DCGANDiscriminator(16, width=8))
 
 
-def test_generators_of_images_show_images():
+def test_image_generators_show_images():
     module = image_gan()
     module.measure_batch_norm(1, 8)
-    grid, between = (figures(module)[name](module, FEW) for name in ("samples", "interpolation"))
+    grid, between = (figures(module)[name](module, OPTIONS) for name in ("samples", "interpolation"))
     assert len(grid.images) == 2 and len(between.images) == 1
     assert torch.allclose(grid.images[1][1], between.images[0][-1], atol=1e-5)  # sample 4
 
 
-def test_data_in_the_format_of_samples():
+def test_data_figures_have_the_format_of_samples():
     data = renders()
-    grey, normals = (draw(data, FigureOptions(2, 3)) for draw in DATA_FIGURES.values())
+    grey, normals = (figure(data, FigureOptions(2, 3)) for figure in DATA_FIGURES.values())
     camera = VIEWS.sample(2, torch.Generator().manual_seed(0))
-    drawn = data.renderer(data.reference_shapes[5].voxels, camera[1:])  # 8 shapes, spread over 6 places: 0 1 2 4 5 6
+    rendering = data.renderer(data.reference_shapes[5].voxels, camera[1:])  # 8 shapes for 6 images: 0 1 2 4 5 6
     assert torch.allclose(grey.images[1][2], data.renderer(data.reference_shapes[6].voxels, camera[1:]).image[0])
-    assert torch.allclose(normals.images[1][1], drawn.normal_map()[0])
+    assert torch.allclose(normals.images[1][1], rendering.normal_map()[0])
     assert grey.rows == VOXEL_FIGURES["samples"](iggan(), FigureOptions(2, 3)).rows
 
 
-def test_a_sheet_is_white_with_every_image_in_its_place():
+def test_figure_places_images_on_white():
     colours = [[torch.full((3, 8, 8), 0.2), torch.rand(1, 4, 4)], [torch.zeros(1, 3, 3), torch.ones(3, 8, 8)]]
     figure = Figure("f", colours, ("left", "right"), ("1", "−30°\n5°"), blocks=(1,))
-    sheet = np.asarray(render_figure(figure, 24))
-    assert np.array_equal(sheet, np.asarray(render_figure(figure, 24)))
-    bare = np.asarray(render_figure(Figure("f", colours), 24))
-    assert bare.shape == (50, 50, 3)
-    assert (bare[:24, :24] == 51).all() and (bare[26:, :24] == 0).all() and (bare[24:26] == 255).all()
-    assert np.array_equal(bare[0:24:6, 26:50:6, 0], (colours[0][1][0] * 255).round().numpy())
-    assert (sheet[0, 0] == 255).all() and sheet.shape[0] > 50 and sheet.shape[1] > 54
+    page = np.asarray(render_figure(figure, 24))
+    assert np.array_equal(page, np.asarray(render_figure(figure, 24)))
+    unlabelled = np.asarray(render_figure(Figure("f", colours), 24))
+    assert unlabelled.shape == (50, 50, 3)
+    assert (unlabelled[:24, :24] == 51).all() and (unlabelled[26:, :24] == 0).all() and (unlabelled[24:26] == 255).all()
+    assert np.array_equal(unlabelled[0:24:6, 26:50:6, 0], (colours[0][1][0] * 255).round().numpy())
+    assert (page[0, 0] == 255).all() and page.shape[0] > 50 and page.shape[1] > 54
 
 
-def test_zoom_keeps_the_middle():
+def test_zoom_keeps_the_centre():
     image = torch.arange(64.0).view(1, 1, 8, 8)
-    assert torch.equal(zoomed(image, 1), image)
-    assert torch.equal(zoomed(image, 2), image[..., 2:6, 2:6])
-    assert zoomed(image, 1e9).shape == (1, 1, 2, 2)
+    assert torch.equal(center_crop(image, 1), image)
+    assert torch.equal(center_crop(image, 2), image[..., 2:6, 2:6])
+    assert center_crop(image, 1e9).shape == (1, 1, 2, 2)
 
 
-def test_slerp_keeps_the_length():
+def test_slerp_preserves_length():
     a, b = torch.tensor([3.0, 0]), torch.tensor([0, 3.0])
     path = slerp(a, b, 5)
     assert torch.allclose(path.norm(dim=1), torch.tensor(3.0)) and torch.allclose(path[[0, -1]], torch.stack([a, b]))

@@ -1,4 +1,4 @@
-"""A generated mesh as a file is the mesh that was drawn."""
+"""Mesh files of generated meshes look like the generated meshes."""
 
 import json
 import struct
@@ -19,7 +19,7 @@ SIZE = 64
 
 @pytest.fixture(scope="module")
 def mesh() -> TriangleMesh:
-    """A bulging sheet with a smooth texture that looks different from every side and every turn."""
+    """A curved surface with a smooth texture that looks different from every side and in every orientation."""
     torch.manual_seed(0)
     generator = MeshGenerator(32, 8, initial_radius=0.7, initial_bulge=0.3, shape_scale=0.01, channel_max=8).eval()
     with torch.no_grad():
@@ -30,7 +30,7 @@ def mesh() -> TriangleMesh:
 
 
 def load(path) -> TriangleMesh:
-    """A file as trimesh reads it, whose v counts from below."""
+    """Load a file with trimesh and convert its v coordinate, which is 0 at the bottom."""
     loaded = trimesh.load(path, force="mesh", process=False)
     material = loaded.visual.material
     image = getattr(material, "baseColorTexture", None) or material.image
@@ -40,25 +40,25 @@ def load(path) -> TriangleMesh:
 
 
 @pytest.mark.parametrize("kind", ["glb", "obj"])
-def test_a_file_drawn_by_opengl_is_the_soft_rasterizers_image(mesh, tmp_path, kind):
+def test_opengl_render_of_mesh_file_matches_soft_rasterizer(mesh, tmp_path, kind):
     arrays = [mesh.vertices[0], mesh.faces, mesh.uvs, mesh.texture[0]]
     write_mesh(*(x.numpy() for x in arrays), tmp_path / "0007", (kind, "binvox"))
     assert not (tmp_path / "0007.binvox").exists()
     read = load(tmp_path / f"0007.{kind}")
     used = mesh.faces.unique()
-    assert torch.allclose(read.vertices[0], mesh.vertices[0, used], atol=1e-6)  # y up, in place, no loose vertices
+    assert torch.allclose(read.vertices[0], mesh.vertices[0, used], atol=1e-6)  # y up, not moved, no unused vertices
     for azimuth, elevation in ((0, 0), (35, -15), (-40, 20)):
         camera = Camera.orbit(azimuth, elevation, fov=10)
         soft = SoftRasterizer(SIZE, margin=0)(mesh, camera)
-        drawn = OpenGLRenderer(SIZE, lighting="unlit")(read, camera)
-        both = (soft.alpha == 1) & (drawn.alpha == 1)
+        opengl = OpenGLRenderer(SIZE, lighting="unlit")(read, camera)
+        both = (soft.alpha == 1) & (opengl.alpha == 1)
         assert both.sum() > 400
-        difference = (soft.image - drawn.image).abs() * both
+        difference = (soft.image - opengl.image).abs() * both
         assert difference.sum() / both.sum() / 3 < 2 / 255
-        assert (soft.alpha - drawn.alpha).abs().mean() < 0.03
+        assert (soft.alpha - opengl.alpha).abs().mean() < 0.03
 
 
-def test_glb_asks_for_no_light(mesh, tmp_path):
+def test_glb_is_unlit(mesh, tmp_path):
     arrays = [mesh.vertices[0], mesh.faces, mesh.uvs, mesh.texture[0]]
     write_mesh(*(x.numpy() for x in arrays), tmp_path / "one")
     content = (tmp_path / "one.glb").read_bytes()
@@ -70,7 +70,7 @@ def test_glb_asks_for_no_light(mesh, tmp_path):
     assert (tmp_path / "one.mtl").exists() and (tmp_path / "one_material.png").exists()
 
 
-def test_samples_become_files(mesh, tmp_path):
+def test_shape_writer_writes_all_files(mesh, tmp_path):
     samples = {
         "image": torch.rand(2, 3, 16, 16),
         "normal_map": torch.rand(2, 3, 16, 16),

@@ -1,4 +1,4 @@
-"""torch.compile: every module trains as without it, its losses in float32, its checkpoints the same."""
+"""torch.compile: every module trains as without it, with losses in float32 and the same checkpoint keys."""
 
 import json
 import os
@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from callbacks import CompileNetworks
-from callbacks.torch_compile import try_out
+from callbacks.torch_compile import check_backend
 from renderers import InputError
 from trainer.cli.config_composition import compose
 
@@ -20,34 +20,34 @@ NAMES = ("iggan", "voxel", "image", "mesh", "proxy", "classifier", "rank 0", "ra
 
 
 def train(folder: Path, backend: str, precision: str, *names: str) -> dict:
-    """What the script wrote."""
+    """Run the script and return what it wrote."""
     environment = os.environ | {"TORCHINDUCTOR_CACHE_DIR": str(folder / "kernels")}
     command = [sys.executable, str(SCRIPT), str(folder), backend, precision, *names]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=500)
-    assert done.returncode == 0, done.stderr
+    process = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=500)
+    assert process.returncode == 0, process.stderr
     return json.loads((folder / "losses.json").read_text())
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory) -> dict:
-    """By the front half of torch.compile, which traces and differentiates; kernels are another test's."""
+    """Results with aot_eager, which traces and differentiates but does not generate kernels."""
     return train(tmp_path_factory.mktemp("compiled"), "aot_eager", "bf16-mixed")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
-def test_compiled_networks_train_as_others(runs, name):
+def test_compiled_networks_train_like_eager_ones(runs, name):
     plain, compiled = runs[name]["None"], runs[name]["aot_eager"]
     assert_alike(plain, compiled)
     assert plain["compiled"] == []
-    if name == "mesh":  # R1's second derivative has no compiled form
+    if name == "mesh":  # R1 needs second derivatives, which torch.compile does not support
         assert all(key.startswith("generator.") for key in compiled["compiled"])
     else:
         assert {"generator", "discriminator"} & set(plain["names"]) <= set(compiled["compiled"])
 
 
 @pytest.mark.slow
-def test_ranks_that_compile_agree(runs):
+def test_compiled_ranks_agree(runs):
     assert runs["rank 0"]["aot_eager"]["losses"] == runs["rank 1"]["aot_eager"]["losses"]
 
 
@@ -60,18 +60,18 @@ def assert_alike(plain: dict, compiled: dict) -> None:
 
 @pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("g++"), reason="no C++ compiler")
-def test_kernels_of_inductor_train_the_classifier(tmp_path):
+def test_inductor_kernels_train_the_classifier(tmp_path):
     results = train(tmp_path, "inductor", "32", "classifier")["classifier"]
     assert_alike(results["None"], results["inductor"])
 
 
-def test_the_config_appends_the_callback():
+def test_config_appends_the_callback():
     callbacks = compose(["demo.yaml", "speed/compiled.yaml"]).values["trainer"]["callbacks"]
     plain = compose(["demo.yaml"]).values["trainer"]["callbacks"]
     assert callbacks == [*plain, {"class_path": "callbacks.CompileNetworks"}]
 
 
-def test_what_cannot_be_compiled_is_said(monkeypatch):
+def test_unusable_backends_are_rejected(monkeypatch):
     with pytest.raises(InputError, match="no backend 'fast'"):
         CompileNetworks("fast")
 
@@ -82,4 +82,4 @@ def test_what_cannot_be_compiled_is_said(monkeypatch):
     with pytest.raises(
         InputError, match=r"inductor does not work here \(no compiler found\); it needs a C\+\+ compiler"
     ):
-        try_out("inductor", torch.device("cpu"))
+        check_backend("inductor", torch.device("cpu"))

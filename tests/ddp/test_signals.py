@@ -1,4 +1,4 @@
-"""SIGTERM while several ranks evaluate: all leave together, and the run goes on as if nothing had been."""
+"""SIGTERM while several ranks evaluate: all ranks stop together, and the resumed run equals an uninterrupted one."""
 
 import json
 import os
@@ -13,16 +13,16 @@ SCRIPT = Path(__file__).parents[1] / "helpers" / "signalled_ranks.py"
 
 
 @pytest.mark.slow
-def test_ranks_that_are_stopped_in_an_evaluation_end_as_if_they_had_not_been(tmp_path):
+def test_ranks_interrupted_in_evaluation_resume_bit_identically(tmp_path):
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, str(SCRIPT), str(tmp_path)], env=environment, capture_output=True, text=True, timeout=300
     )
-    assert done.returncode == 0, done.stderr
+    assert process.returncode == 0, process.stderr
     before_training, one_rank, both_ranks, end = json.loads((tmp_path / "starts.json").read_text())
-    assert before_training == [[143, 143], None]  # nothing learnt, nothing to save
+    assert before_training == [[143, 143], None]  # nothing was trained, so nothing is saved
     assert one_rank == [[143, 143], 3]
     assert both_ranks == [[143, 143], 6]
     assert end == [[0, 0], 7]
-    assert differences(tmp_path / "peace", tmp_path / "hit", 0) == []
-    assert "Traceback" not in done.stderr
+    assert differences(tmp_path / "uninterrupted", tmp_path / "interrupted", 0) == []
+    assert "Traceback" not in process.stderr

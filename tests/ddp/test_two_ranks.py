@@ -1,32 +1,26 @@
-"""Two ranks train as one does: the same losses and weights to rounding, and among themselves to the bit."""
+"""Two ranks train like one: equal losses and weights up to rounding; the two ranks are equal bit for bit."""
 
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+from lightning_fabric.plugins.environments.lightning import find_free_network_port
 
 HELPERS = Path(__file__).parents[1] / "helpers"
 MODULES = ("iggan", "voxel", "image", "mesh", "proxy", "classifier")
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory) -> list[dict]:
-    """What one rank alone, the first of two and the second of two made of every module."""
+    """Return the results of a single rank and of both of two ranks, for every module."""
     folder = tmp_path_factory.mktemp("ranks")
     environment = os.environ | {
         "OMP_NUM_THREADS": "1",
         "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(free_port()),
+        "MASTER_PORT": str(find_free_network_port()),
         "UNRENDER_CACHE": str(folder / "cache"),
     }
     command = [sys.executable, str(HELPERS / "two_ranks.py"), str(folder)]
@@ -42,7 +36,7 @@ def runs(tmp_path_factory) -> list[dict]:
 
 
 @pytest.mark.parametrize("name", MODULES)
-def test_ranks_are_alike_to_the_bit(runs, name):
+def test_ranks_are_bit_identical(runs, name):
     first, second = (run[name] for run in runs[1:])
     assert first["state"].keys() == second["state"].keys()
     for key, value in first["state"].items():
@@ -51,7 +45,7 @@ def test_ranks_are_alike_to_the_bit(runs, name):
 
 
 @pytest.mark.parametrize("name", MODULES)
-def test_two_ranks_train_as_one(runs, name):
+def test_two_ranks_train_like_one(runs, name):
     alone, shared = runs[0][name], runs[1][name]
     assert len(alone["losses"]) == len(shared["losses"]) == 20
     for step, (one, two) in enumerate(zip(alone["losses"], shared["losses"], strict=True)):
@@ -64,14 +58,14 @@ def test_two_ranks_train_as_one(runs, name):
         assert shared["figures"][key] == pytest.approx(value, rel=1e-3), key
 
 
-def test_a_checkpoint_of_ranks_that_differ_is_refused_with_the_name(runs):
+def test_checkpoint_of_differing_ranks_names_the_value(runs):
     for run in runs[1:]:
         assert "discriminator.layers.2.parametrizations.weight.0._u differs on rank 1 from rank 0" in run["refusal"]
 
 
 @pytest.mark.parametrize("name", MODULES)
-def test_ranks_send_what_the_benchmark_computes(runs, name):
-    """Beside it only some logged numbers; of MeshGAN less what makes images of resolutions that are over."""
+def test_ranks_all_reduce_the_computed_bytes(runs, name):
+    """Plus some logged numbers; for MeshGAN minus the image layers of lower resolutions."""
     assert runs[0][name]["reduced"] == 0
     sent, computed = runs[1][name]["reduced"], runs[1][name]["computed"]
     assert 0 < sent - computed < 64 if name != "mesh" else 0.95 * computed < sent < computed

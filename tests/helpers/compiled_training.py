@@ -1,9 +1,9 @@
-"""Trains modules with their networks compiled and without, as a process of its own: types checked, as in all tests,
-nothing would compile.
+"""Train modules with and without compiled networks, in a separate process, because the type checks of the tests prevent
+compilation.
 
-python compiled.py FOLDER BACKEND PRECISION [NAME ...]: losses of each step and names of the state, by module, as
-FOLDER/losses.json; without names, of every module, and of IG-GAN on two ranks as "rank 0" and "rank 1". Networks and data
-are those of the ranks' test.
+python compiled_training.py FOLDER BACKEND PRECISION [NAME ...]: write the losses of each step and the names of the state by
+module to FOLDER/losses.json; without names for every module, and for IG-GAN on two ranks as "rank 0" and "rank 1".
+Networks and data are those of two_ranks.py.
 """
 
 import json
@@ -15,8 +15,8 @@ sys.path[:0] = [str(Path(__file__).parents[i]) for i in (0, 1, 2)]
 
 import pytorch_lightning as pl
 import torch
-from ddp.test_two_ranks import free_port
 from kill_and_resume import wait
+from lightning_fabric.plugins.environments.lightning import find_free_network_port
 from small_iggan import trainer
 from two_ranks import modules
 
@@ -26,7 +26,7 @@ STEPS = 2
 
 
 class Losses(pl.Callback):
-    """What was logged after each step."""
+    """Records the values logged after each step."""
 
     def __init__(self) -> None:
         self.values: list[dict[str, float]] = []
@@ -38,14 +38,14 @@ class Losses(pl.Callback):
 def train(name: str, folder: Path, backend: str | None, **options) -> dict:
     torch.manual_seed(0)
     module, data = modules()[name]
-    seen = Losses()
-    callbacks = [CompileNetworks(backend), seen] if backend else [seen]
+    losses = Losses()
+    callbacks = [CompileNetworks(backend), losses] if backend else [losses]
     run = trainer(folder, callbacks=callbacks, limit_train_batches=STEPS, **options)
     run.fit(module, data)
-    run.save_checkpoint(folder / "last.ckpt")  # which compares the ranks
+    run.save_checkpoint(folder / "last.ckpt")  # compares the ranks
     types = {str(v.dtype) for v in run.callback_metrics.values()}
     compiled = [key for key, network in module.named_modules() if network._compiled_call_impl is not None]
-    return {"losses": seen.values, "names": list(module.state_dict()), "types": sorted(types), "compiled": compiled}
+    return {"losses": losses.values, "names": list(module.state_dict()), "types": sorted(types), "compiled": compiled}
 
 
 def both(name: str, folder: Path, backend: str, **options) -> dict[str, dict]:
@@ -53,8 +53,8 @@ def both(name: str, folder: Path, backend: str, **options) -> dict[str, dict]:
 
 
 def two_ranks(folder: Path, backend: str, **options) -> dict[str, dict]:
-    """IG-GAN on two ranks, in processes forked from this one."""
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": "2"}
+    """Train IG-GAN on two ranks, in processes forked from this one."""
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(find_free_network_port()), "WORLD_SIZE": "2"}
     started = []
     for rank in range(2):
         if pid := os.fork():
@@ -73,7 +73,7 @@ def two_ranks(folder: Path, backend: str, **options) -> dict[str, dict]:
 def main(folder: Path, backend: str, precision: str, *names: str) -> None:
     torch.set_num_threads(1)
     results = {} if names else two_ranks(folder, backend, precision=precision)
-    every = list(modules())  # made once before: the extractor's first loading draws some numbers
+    every = list(modules())  # once before training: the first loading of the extractor samples random numbers
     for name in names or every:
         results[name] = both(name, folder, backend, precision=precision)
     (folder / "losses.json").write_text(json.dumps(results))

@@ -1,13 +1,12 @@
-"""Trains a GAN on two ranks, which get SIGTERM while they evaluate, until it is done; as a process of its own.
+"""Train a GAN on two ranks and send them SIGTERM during evaluations, in a separate process.
 
-python signalled_ranks.py FOLDER: the runs FOLDER/peace and FOLDER/hit, and what each start of the second came to as
-FOLDER/starts.json.
+python signalled_ranks.py FOLDER: write the runs FOLDER/uninterrupted and FOLDER/interrupted, and the exit statuses and
+steps of each start of the second run to FOLDER/starts.json.
 """
 
 import json
 import os
 import signal
-import socket
 import sys
 import traceback
 from pathlib import Path
@@ -17,28 +16,32 @@ sys.path[:0] = [str(Path(__file__).parents[i]) for i in (0, 1, 2)]
 import kill_and_resume
 import torch
 from ddp.test_cluster_scripts import CONFIG
+from lightning_fabric.plugins.environments.lightning import find_free_network_port
 from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from trainer.__main__ import main as command
 
 RANKS = 2
-WORDS = [
+OPTIONS = [
     f"--trainer.devices={RANKS}",
     "--trainer.strategy=ddp",
     "--data.total_kimg=0.028",
     "--trainer.val_check_interval=3",
 ]
-WORDS += ["--data.reference_images=40", "--trainer.log_every_n_steps=1"]
-# Of each start, the batch of an evaluation, counted from 1, in which a rank gets the signal; ten make an evaluation.
-HITS = [({1: 2}, ["--trainer.num_sanity_val_steps=-1"]), ({1: 2}, []), ({0: 12, 1: 12}, [])]
+OPTIONS += ["--data.reference_images=40", "--trainer.log_every_n_steps=1"]
+# For each start: rank to the number of the evaluation batch (from 1) that gets the signal, and further options. An
+# evaluation has ten batches.
+STARTS: list[tuple[dict[int, int], list[str]]] = [
+    ({1: 2}, ["--trainer.num_sanity_val_steps=-1"]),
+    ({1: 2}, []),
+    ({0: 12, 1: 12}, []),
+]
 
 
-def start(folder: Path, run: str, hits: dict[int, int], *options: str) -> list[int]:
-    """One command on all ranks, each in a process forked from this one, which has all imported; their exit statuses."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        os.environ["MASTER_PORT"] = str(probe.getsockname()[1])
+def start(folder: Path, run: str, signal_batches: dict[int, int], *options: str) -> list[int]:
+    """Run one command on all ranks, in processes forked from this one, and return their exit statuses."""
+    os.environ["MASTER_PORT"] = str(find_free_network_port())
     sys.stdout.flush()
     ranks = []
     for rank in range(RANKS):
@@ -49,9 +52,9 @@ def start(folder: Path, run: str, hits: dict[int, int], *options: str) -> list[i
         try:
             os.environ |= {"LOCAL_RANK": str(rank), "RANK": str(rank), "WORLD_SIZE": str(RANKS)}
             rank_zero_only.rank = rank
-            strike(hits.get(rank, 0))
+            signal_in_evaluation(signal_batches.get(rank, 0))
             status = command(
-                ["fit", "--config", str(folder / "small.yaml"), "--run_dir", str(folder / run), *WORDS, *options]
+                ["fit", "--config", str(folder / "small.yaml"), "--run_dir", str(folder / run), *OPTIONS, *options]
             )
         except BaseException:
             traceback.print_exc()
@@ -60,31 +63,31 @@ def start(folder: Path, run: str, hits: dict[int, int], *options: str) -> list[i
     return [kill_and_resume.wait(pid) for pid in ranks]
 
 
-def strike(batch: int) -> None:
-    """Let this process get SIGTERM as it begins a batch of an evaluation; 0 is never."""
-    validation_step, begun = DDPStrategy.validation_step, 0
+def signal_in_evaluation(batch: int) -> None:
+    """Send this process SIGTERM at the start of an evaluation batch; 0 for never."""
+    validation_step, batches = DDPStrategy.validation_step, 0
 
-    def hooked(*args, **options):
-        nonlocal begun
-        begun += 1
-        if begun == batch:
+    def wrapped(*args, **options):
+        nonlocal batches
+        batches += 1
+        if batches == batch:
             os.kill(os.getpid(), signal.SIGTERM)
         return validation_step(*args, **options)
 
-    DDPStrategy.validation_step = hooked
+    DDPStrategy.validation_step = wrapped
 
 
 def main(folder: Path) -> None:
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "UNRENDER_CACHE": str(folder / "cache"), "CUDA_VISIBLE_DEVICES": ""}
     torch.set_num_threads(1)
-    import trainer.cli.lightning_cli  # noqa: F401  once for all
+    import trainer.cli.lightning_cli  # noqa: F401  imported once for all forks
 
     (folder / "small.yaml").write_text(CONFIG)
-    assert start(folder, "peace", {}) == [0, 0]
+    assert start(folder, "uninterrupted", {}) == [0, 0]
     starts = []
-    last = folder / "hit" / "checkpoints" / "last.ckpt"
-    for hits, options in [*HITS, ({}, [])]:
-        statuses = start(folder, "hit", hits, *options)
+    last = folder / "interrupted" / "checkpoints" / "last.ckpt"
+    for signal_batches, options in [*STARTS, ({}, [])]:
+        statuses = start(folder, "interrupted", signal_batches, *options)
         step = torch.load(last, weights_only=True)["clock"]["step"] if last.exists() else None
         starts.append([statuses, step])
     (folder / "starts.json").write_text(json.dumps(starts))

@@ -1,4 +1,4 @@
-"""The demo at a size for a test: 8 shapes, 16 reference images, four steps of four images."""
+"""Options for a small demo: 8 shapes, 16 reference images, four steps of four images."""
 
 NETWORK = "--model.init_args.neural_renderer.init_args.network.init_args"
 FIT = [

@@ -1,4 +1,4 @@
-"""IG-GAN small enough for a test: 8³ grids, 16² images."""
+"""A small IG-GAN: 8³ grids, 16² images."""
 
 import pytorch_lightning as pl
 import torch
@@ -16,7 +16,7 @@ NETWORK = {
     "class_path": "networks.RenderNet",
     "init_args": {"lattice_size": 16, "image_size": 16, "width": 16, "channels_3d": [2, 4, 4]},
 }
-CONFIG = {  # of iggan() in a config.yaml
+CONFIG = {  # iggan() as in a config.yaml
     "class_path": "lightning_modules.IGGANModule",
     "init_args": {
         "generator": {
@@ -33,7 +33,7 @@ CONFIG = {  # of iggan() in a config.yaml
             "init_args": {"network": NETWORK, "image_size": 16, "lattice_size": 16},
         },
         "views": {"class_path": "renderers.ViewDistribution", "init_args": {}},
-        # Weights that are not there: an export measures nothing, and needs none.
+        # Missing weights: an export does not evaluate, so it must not load them.
         "extractor": "imagenet",
         "extractor_weights": "nowhere.pth",
     },

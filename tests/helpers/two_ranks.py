@@ -1,7 +1,7 @@
-"""Trains every module for some steps on one or two ranks, as a process of its own, and writes what came out.
+"""Train every module for some steps on one or two ranks, in a separate process.
 
-python two_ranks.py FOLDER RANK RANKS: losses and states as FOLDER/<ranks>-<rank>.pt. Networks and data are those of the
-modules' own tests.
+python two_ranks.py FOLDER RANK RANKS: write losses and states to FOLDER/<ranks>-<rank>.pt. Networks and data are those of
+the modules' tests.
 """
 
 import os
@@ -45,22 +45,22 @@ class Images(RunDataModule):
         self.data, self.reference_images = torch.utils.data.TensorDataset(*parts), 11
 
     def train_dataloader(self):
-        return self.stream(self.data, 12)
+        return self.training_loader(self.data, 12)
 
     def val_dataloader(self):
-        return self.share(self.data, self.reference_images)
+        return self.evaluation_loader(self.data, self.reference_images)
 
 
-def descent(params) -> torch.optim.Optimizer:
-    """Plain: Adam's first steps make a whole step of a gradient that is rounding alone."""
+def sgd(params) -> torch.optim.Optimizer:
+    """Not Adam, whose first steps turn rounding errors of a gradient into full-sized updates."""
     return torch.optim.SGD(params, lr=0.01)
 
 
-GAN = {"generator_optimizer": descent, "discriminator_optimizer": descent}
+GAN = {"generator_optimizer": sgd, "discriminator_optimizer": sgd}
 
 
 def modules() -> dict:
-    """Name to module and data."""
+    """Return modules with their data modules by name."""
     voxels = VoxelGANModule(
         VoxelGenerator(8, latent_size=8, width=16),
         DCGANDiscriminator(16, width=8),
@@ -74,14 +74,14 @@ def modules() -> dict:
         StyleGANDiscriminator(16, **TINY),
         SoftRasterizer(16),
         ViewDistribution((-45, 45), (-15, 15), fov=10),
-        # 8² for five steps, a fade over five, then 16².
+        # 8² for five steps, a fade of five steps, then 16².
         growth=[GrowthPhase(8, 0, 0.02), GrowthPhase(16, 0.02, 0.008)],
         **GAN,
     )
-    for p in meshes.generator.parameters():  # what starts at 0, such as the noise's strength, is seen too
+    for p in meshes.generator.parameters():  # parameters that start at 0, such as noise strengths, matter too
         p.data += 0.1 * torch.randn_like(p)
     images = ImageGANModule(DCGANGenerator(16, latent_size=8, width=16), DCGANDiscriminator(16, width=8), **GAN)
-    classifier = RenderClassifierModule(RenderClassifier(["a", "b", "c"], width=4, num_features=8), descent)
+    classifier = RenderClassifierModule(RenderClassifier(["a", "b", "c"], width=4, num_features=8), sgd)
     return {
         "iggan": (iggan(proxy_optimizer=lambda p: torch.optim.SGD(p, lr=1e-5), **GAN), renders(STEPS)),
         "voxel": (voxels, renders(STEPS)),
@@ -93,7 +93,7 @@ def modules() -> dict:
 
 
 class Losses(StepRecorder):
-    """What was logged after each step, and the bytes that were sent in it."""
+    """Records the values logged after each step and the bytes that were all-reduced."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(str(folder / "steps.json"))
@@ -105,8 +105,8 @@ class Losses(StepRecorder):
 
 
 def train(module: nn.Module, data: RunDataModule, ranks: int, folder: Path, steps: int = STEPS) -> dict:
-    """A run as the command line makes it, with one evaluation at the end."""
-    losses, computed = Losses(folder), budget(module).reduced(4)
+    """Train with the trainer settings of the command line and evaluate once at the end."""
+    losses, computed = Losses(folder), budget(module).all_reduced(4)
     trainer = pl.Trainer(
         max_epochs=1,
         accelerator="cpu",
@@ -123,7 +123,7 @@ def train(module: nn.Module, data: RunDataModule, ranks: int, folder: Path, step
         default_root_dir=folder,
     )
     trainer.fit(module, data)
-    trainer.save_checkpoint(folder / f"{ranks}.ckpt")  # which compares the ranks
+    trainer.save_checkpoint(folder / f"{ranks}.ckpt")  # compares the ranks
     figures = {k: float(v) for k, v in trainer.callback_metrics.items()}
     return {
         "losses": losses.values,
@@ -135,7 +135,7 @@ def train(module: nn.Module, data: RunDataModule, ranks: int, folder: Path, step
 
 
 def refusal(module: pl.LightningModule, folder: Path, rank: int) -> str:
-    """What a checkpoint says where rank 1 has another spectral-norm vector; nothing may be written."""
+    """Return the error of a checkpoint when rank 1 has another spectral-norm vector. Nothing must be written."""
     module.discriminator.layers[2].parametrizations.weight[0]._u[0] += 1e-6 * rank
     try:
         module.trainer.save_checkpoint(folder / "refused.ckpt")

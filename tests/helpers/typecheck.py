@@ -1,6 +1,6 @@
-"""The type checker that the tests run every function under: shapes by jaxtyping, the rest by beartype."""
+"""The type checker of all functions in tests: jaxtyping checks shapes, beartype the other annotations."""
 
 from beartype import BeartypeConf, beartype
 
-# A whole number is a fine float, as PEP 484 says.
+# Accept int where float is annotated (PEP 484).
 check = beartype(conf=BeartypeConf(is_pep484_tower=True))

@@ -1,4 +1,4 @@
-"""FID or KID, by the option and by the data."""
+"""Choice between FID and KID by the module and by the data."""
 
 import pytest
 import torch
@@ -13,7 +13,7 @@ from metrics.kid import KernelDistance
 from networks import DCGANDiscriminator, VoxelGenerator
 from renderers import EmissionAbsorptionRenderer, InputError, OpenGLRenderer
 
-WHOLE = {"limit_val_batches": 1.0}
+FULL_EVALUATION = {"limit_val_batches": 1.0}
 
 
 @pytest.fixture(scope="module")
@@ -28,10 +28,10 @@ def photographs(root, **options) -> ChanterelleDataModule:
 
 
 def validate(folder, module, data, **options):
-    return trainer(folder, **{**WHOLE, **options}).validate(module, data, verbose=False)[0]
+    return trainer(folder, **{**FULL_EVALUATION, **options}).validate(module, data, verbose=False)[0]
 
 
-def test_few_images_are_compared_by_kid_alone_and_it_repeats(tmp_path, folder):
+def test_few_images_are_compared_by_kid_only_and_repeatably(tmp_path, folder):
     module, data = iggan(), photographs(folder)
     first = validate(tmp_path, module, data)
     assert first.keys() == {"kid", "kid_std", "occupancy", "pairwise_iou", "kimg", "step"}
@@ -39,43 +39,44 @@ def test_few_images_are_compared_by_kid_alone_and_it_repeats(tmp_path, folder):
     assert module.evaluation_note == (
         "extractor renders_small, 10 generated against 10 real images, KID over 100 subsets of 5"
     )
-    assert validate(tmp_path, module, data) == first  # from the statistics that the first one kept
+    assert validate(tmp_path, module, data) == first  # from the cached statistics of the first evaluation
     assert validate(tmp_path, iggan(cache_dir=str(tmp_path / "other")), data) == first
     extractor = module.fid.extractor
     distance = KernelDistance(5)
     distance.update(extractor(data.reference()), real=True)
-    for i, count in enumerate((4, 4, 2)):  # what evaluation draws, batch by batch
-        drawn = module.generate_for_metrics(module.latents(count, "evaluation", i, 0), i, 0)
-        distance.update(extractor((drawn * 255).round().byte()), real=False)
+    for i, count in enumerate((4, 4, 2)):  # the batches of the evaluation
+        generated = module.generate_for_metrics(module.latents(count, "evaluation", i, 0), i, 0)
+        distance.update(extractor((generated * 255).round().byte()), real=False)
     assert (first["kid"], first["kid_std"]) == pytest.approx(distance.compute(), rel=1e-6)
 
 
-def test_fid_alone_where_nobody_asks_for_kid(tmp_path):
-    plain, asked = iggan(), iggan(kid_subset=4)
+def test_only_fid_is_reported_by_default(tmp_path):
+    plain, with_kid = iggan(), iggan(kid_subset=4)
     first = validate(tmp_path, plain, renders(steps=1))
     assert "fid" in first and "kid" not in first
     assert validate(tmp_path, iggan(kid_subset=0), renders(steps=1)) == first
-    alone = validate(tmp_path, asked, renders(steps=1))  # 8 images, 128 features
-    assert alone.keys() - first.keys() == {"kid", "kid_std"} and first.keys() - alone.keys() == {"fid"}
+    second = validate(tmp_path, with_kid, renders(steps=1))  # 8 images, 128 features
+    assert second.keys() - first.keys() == {"kid", "kid_std"} and first.keys() - second.keys() == {"fid"}
 
 
-def test_fid_stands_beside_kid_where_there_are_enough_images(tmp_path, monkeypatch):
+def test_fid_and_kid_are_reported_with_enough_images(tmp_path, monkeypatch):
     module, data = iggan(kid_subset=4), renders(steps=1)
     monkeypatch.setattr(module.fid.extractor, "num_features", 128)
     first = validate(tmp_path, iggan(), data)
-    monkeypatch.setattr(module, "_distances", lambda counts: type(module)._distances(module, counts | {"real": 128}))
+    compute = module._compute_distances
+    monkeypatch.setattr(module, "_compute_distances", lambda counts: compute(counts | {"real": 128}))
     both = validate(tmp_path, module, data)
     assert {"fid", "kid", "kid_std"} <= both.keys() and both["fid"] == first["fid"]
 
 
-def test_the_option_wins_over_the_data(tmp_path, folder):
+def test_module_option_overrides_the_data(tmp_path, folder):
     module = iggan(kid_subset=3)
     validate(tmp_path, module, photographs(folder))
     assert module.evaluation_note.endswith("subsets of 3")
     assert "fid" in validate(tmp_path, iggan(kid_subset=0), photographs(folder))
 
 
-def test_subsets_larger_than_the_data_are_refused_at_once(tmp_path, folder):
+def test_subsets_larger_than_the_data_are_rejected_before_evaluation(tmp_path, folder):
     with pytest.raises(
         InputError, match=r"subsets of 11 images and there are 10 real ones; set kid_subset to at most 10"
     ):
@@ -84,25 +85,26 @@ def test_subsets_larger_than_the_data_are_refused_at_once(tmp_path, folder):
         validate(tmp_path, iggan(kid_subset=9), renders(steps=1))
 
 
-def test_an_evaluation_that_was_cut_short_has_no_figure(tmp_path, folder):
+def test_incomplete_evaluation_gives_nan(tmp_path, folder):
     module = iggan(kid_subset=8, cache_dir=str(tmp_path))
     first = validate(tmp_path, module, photographs(folder), limit_val_batches=1)
     assert first["kid"] != first["kid"] and "4 generated against 4 real" in module.evaluation_note
 
 
 @pytest.mark.parametrize("subset", [0, 4])
-def test_an_evaluation_that_was_cut_short_leaves_nothing_to_later_ones(tmp_path, subset):
-    data, cut = renders(steps=1), iggan(kid_subset=subset, cache_dir=str(tmp_path / "cut"))
+def test_incomplete_evaluation_does_not_affect_later_ones(tmp_path, subset):
+    data, incomplete = renders(steps=1), iggan(kid_subset=subset, cache_dir=str(tmp_path / "incomplete"))
     whole = validate(tmp_path, iggan(kid_subset=subset, cache_dir=str(tmp_path / "whole")), data)
-    validate(tmp_path, cut, data, limit_val_batches=1)
-    assert validate(tmp_path, cut, data) == whole  # in this process
+    validate(tmp_path, incomplete, data, limit_val_batches=1)
+    assert validate(tmp_path, incomplete, data) == whole  # with the same module
     validate(tmp_path, iggan(kid_subset=subset, cache_dir=str(tmp_path / "again")), data, limit_val_batches=1)
-    assert validate(tmp_path, iggan(kid_subset=subset, cache_dir=str(tmp_path / "again")), data) == whole  # in another
+    new = iggan(kid_subset=subset, cache_dir=str(tmp_path / "again"))
+    assert validate(tmp_path, new, data) == whole
 
 
-def test_a_run_follows_kid(tmp_path, folder, capsys):
+def test_run_with_kid_writes_its_curve_and_report(tmp_path, folder, capsys):
     callbacks = [SampleGrids(2, 2), EvaluationLog(), ShapeWriter(("binvox",)), Report()]
-    run = trainer(tmp_path, callbacks=callbacks, val_check_interval=1, **WHOLE)
+    run = trainer(tmp_path, callbacks=callbacks, val_check_interval=1, **FULL_EVALUATION)
     run.fit(iggan(samples=2), photographs(folder))
     lines = read_metrics(tmp_path)
     assert [line["step"] for line in lines] == [1, 2] and all("fid" not in line for line in lines)
@@ -114,7 +116,7 @@ def test_a_run_follows_kid(tmp_path, folder, capsys):
     assert "<h2>KID</h2>" in page and "<h2>FID</h2>" not in page and "<h2>Real images</h2>" in page
 
 
-def test_curves_of_kid_may_lie_below_zero_and_runs_may_change_what_they_measure(tmp_path):
+def test_kid_curve_may_be_negative_and_metric_may_change_during_a_run(tmp_path):
     lines = [
         {"kimg": 0, "fid": 3.0},
         {"kimg": 1, "kid": -0.01, "kid_std": 0.02},
@@ -124,7 +126,7 @@ def test_curves_of_kid_may_lie_below_zero_and_runs_may_change_what_they_measure(
     assert (tmp_path / "kid.png").stat().st_size > 1000
 
 
-def test_colour_is_evaluated_in_colour_without_normals(tmp_path, folder):
+def test_coloured_volumes_are_evaluated_in_colour_without_normals(tmp_path, folder):
     torch.manual_seed(0)
     renderer = EmissionAbsorptionRenderer(16)
     module = VoxelGANModule(
@@ -136,7 +138,7 @@ def test_colour_is_evaluated_in_colour_without_normals(tmp_path, folder):
         samples=2,
     )
     data = photographs(folder, channels=3, renderer=renderer)
-    run = trainer(tmp_path, callbacks=[SampleGrids(2, 2), EvaluationLog(), ShapeWriter(), Report()], **WHOLE)
+    run = trainer(tmp_path, callbacks=[SampleGrids(2, 2), EvaluationLog(), ShapeWriter(), Report()], **FULL_EVALUATION)
     run.fit(module, data)
     assert module.generate_for_metrics(module.latents(2, "x"), 0).shape == (2, 3, 16, 16)
     assert module.sample_grids(2, 2, 0).keys() == {"samples", "volumes"}
@@ -144,6 +146,6 @@ def test_colour_is_evaluated_in_colour_without_normals(tmp_path, folder):
     assert not list((tmp_path / "shapes").glob("*_normals.png")) and not (tmp_path / "normals").exists()
 
 
-def test_colour_photographs_need_a_model_of_colour(tmp_path, folder):
-    with pytest.raises(InputError, match="real images are 3 x 16 x 16, generated ones 1 x 16 x 16"):
+def test_colour_photographs_need_a_colour_model(tmp_path, folder):
+    with pytest.raises(InputError, match="real images are 3 x 16 x 16, generated images are 1 x 16 x 16"):
         trainer(tmp_path).fit(iggan(), photographs(folder, channels=3))

@@ -19,8 +19,8 @@ def equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
 
 
-class Spy(pl.Callback):
-    """Keeps what was logged and the networks' weights after each step."""
+class Recorder(pl.Callback):
+    """Records the logged values and the weights after each step."""
 
     def __init__(self):
         self.logged, self.weights = [], []
@@ -30,7 +30,7 @@ class Spy(pl.Callback):
         self.weights.append(weights(module))
 
 
-def test_generators_gradient_flows_through_the_proxy_and_leaves_it_unmoved():
+def test_generator_gradient_passes_through_frozen_proxy():
     module = iggan()
     before = weights(module.neural_renderer), weights(module.discriminator)
     grid = VoxelGrid(module.generator(torch.randn(3, 8)))
@@ -45,26 +45,26 @@ def test_generators_gradient_flows_through_the_proxy_and_leaves_it_unmoved():
     assert equal(before[0], weights(module.neural_renderer)) and equal(before[1], weights(module.discriminator))
 
 
-def test_output_matching_reaches_the_proxy_only():
+def test_output_matching_trains_only_the_proxy():
     module = iggan()
     grid = VoxelGrid(module.generator(torch.randn(3, 8)))
     rotated = module.neural_renderer.rotate(grid, VIEWS.sample(3))
-    drawn = module.neural_renderer.network(rotated.detach())
+    rendered = module.neural_renderer.network(rotated.detach())
     with frozen(module.discriminator):
-        a, b = module.discriminator(torch.cat([drawn, torch.rand_like(drawn)])).chunk(2)
+        a, b = module.discriminator(torch.cat([rendered, torch.rand_like(rendered)])).chunk(2)
     output_matching_loss(a, b).backward()
     assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in module.neural_renderer.parameters())
     assert all(p.grad is None for p in module.generator.parameters())
     assert all(p.grad is None for p in module.discriminator.parameters())
 
 
-def test_random_thresholds_make_the_mean_solid_follow_the_occupancy():
-    """p(x_d | x_c) = U[0, 1] thresholds: E[x_d] = x_c, voxel by voxel and in a silhouette one voxel deep."""
+def test_mean_of_thresholded_grids_is_the_occupancy():
+    """With thresholds t ~ U[0, 1], E[x_d] = x_c, for each voxel and for the silhouette of one layer of voxels."""
     occupancy = torch.zeros(1, 1, 8, 8, 8)
     occupancy[0, 0, 4] = torch.rand(8, 8, generator=torch.Generator().manual_seed(0))
-    draws = 2000
-    t = torch.rand(draws, generator=torch.Generator().manual_seed(1))
-    solids = VoxelGrid(occupancy.expand(draws, -1, -1, -1, -1)).binarize(t)
+    count = 2000
+    t = torch.rand(count, generator=torch.Generator().manual_seed(1))
+    solids = VoxelGrid(occupancy.expand(count, -1, -1, -1, -1)).binarize(t)
     assert torch.allclose(solids.occupancy.mean(0, keepdim=True), occupancy, atol=0.05)
     assert set(solids.occupancy.unique().tolist()) == {0.0, 1.0}
 
@@ -75,11 +75,11 @@ def test_random_thresholds_make_the_mean_solid_follow_the_occupancy():
     assert alpha[:, 0, 8, 8].mean().item() == pytest.approx(0.3, abs=0.02)
 
 
-def test_a_step_is_the_papers(tmp_path):
-    """One step against the same three updates written out, for losses and for every weight."""
-    module, spy = iggan(), Spy()
+def test_training_step_matches_reference(tmp_path):
+    """Losses and all weights after one step equal those of the same three updates written out."""
+    module, recorder = iggan(), Recorder()
     reference = copy.deepcopy(module)
-    run = trainer(tmp_path, callbacks=[spy])
+    run = trainer(tmp_path, callbacks=[recorder])
     run.fit(module, renders(steps=1))
 
     real = next(iter(renders(steps=1).train_dataloader()))[0].float() / 255
@@ -112,7 +112,7 @@ def test_a_step_is_the_papers(tmp_path):
         p.grad = gradient
     r_step.step()
 
-    logged = spy.logged[0]
+    logged = recorder.logged[0]
     assert logged["d"] == pytest.approx(d_loss.item(), rel=1e-5)
     assert logged["g"] == pytest.approx(g_loss.item(), rel=1e-5)
     assert logged["r"] == pytest.approx(r_loss.item(), rel=1e-4)
@@ -123,22 +123,22 @@ def test_a_step_is_the_papers(tmp_path):
 
 @pytest.mark.parametrize("weight", [0.0, 100.0])
 def test_dom_weight_is_lambda(tmp_path, weight):
-    spy = Spy()
-    trainer(tmp_path, callbacks=[spy]).fit(iggan(dom_weight=weight), renders(steps=1))
+    recorder = Recorder()
+    trainer(tmp_path, callbacks=[recorder]).fit(iggan(dom_weight=weight), renders(steps=1))
     twin = iggan(dom_weight=weight)
     z = torch.randn(4, 8, generator=seeded_generator(0, 0, "latents"))
     t = torch.rand(4, generator=seeded_generator(0, 0, "thresholds"))
     views = VIEWS.sample(4, seeded_generator(0, 0, "views"))
     grid = VoxelGrid(twin.generator(z))
-    drawn = twin.neural_renderer(grid, views).image
-    only_images = image_loss(drawn, twin.renderer(grid.binarize(t), views).image).item()
+    rendered = twin.neural_renderer(grid, views).image
+    only_images = image_loss(rendered, twin.renderer(grid.binarize(t), views).image).item()
     if weight:
-        assert spy.logged[0]["r"] > only_images
+        assert recorder.logged[0]["r"] > only_images
     else:
-        assert spy.logged[0]["r"] == pytest.approx(only_images, rel=1e-4)
+        assert recorder.logged[0]["r"] == pytest.approx(only_images, rel=1e-4)
 
 
-def test_a_fixed_proxy_stays_and_a_retrained_one_moves(tmp_path):
+def test_only_a_retrained_proxy_changes(tmp_path):
     for mode in ("fixed", "retrained"):
         module = iggan(proxy=mode)
         before = weights(module.neural_renderer)
@@ -146,26 +146,26 @@ def test_a_fixed_proxy_stays_and_a_retrained_one_moves(tmp_path):
         assert equal(before, weights(module.neural_renderer)) == (mode == "fixed")
 
 
-def test_the_discriminator_can_see_the_proxys_images(tmp_path):
-    first, second = Spy(), Spy()
+def test_discriminator_can_train_on_proxy_images(tmp_path):
+    first, second = Recorder(), Recorder()
     trainer(tmp_path, callbacks=[first]).fit(iggan(), renders(steps=1))
     trainer(tmp_path, callbacks=[second]).fit(iggan(discriminator_sees="neural"), renders(steps=1))
     assert first.logged[0]["d"] != second.logged[0]["d"]
-    # The generator's own first step differs through D alone, the images that R draws are the same.
+    # The proxy's images are the same, because D is only updated after they are rendered.
     assert first.logged[0]["proxy_error"] == second.logged[0]["proxy_error"]
 
 
-def test_the_clock_counts_batches_and_images(tmp_path):
+def test_module_counts_steps_and_images(tmp_path):
     module = iggan()
     run = trainer(tmp_path)
     run.fit(module, renders(steps=5))
     assert (module.step, module.images_seen) == (5, 20)
-    assert run.global_step == 15  # Lightning counts optimizer steps: never the clock
+    assert run.global_step == 15  # Lightning counts optimizer steps
 
 
 @pytest.mark.parametrize("stop", [1, 3])
-def test_a_resumed_run_goes_on_bit_for_bit(tmp_path, stop):
-    whole = Spy()
+def test_resumed_run_equals_uninterrupted_run(tmp_path, stop):
+    whole = Recorder()
     trainer(tmp_path, callbacks=[whole]).fit(iggan(), renders(steps=5))
 
     class Stop(pl.Callback):
@@ -175,8 +175,8 @@ def test_a_resumed_run_goes_on_bit_for_bit(tmp_path, stop):
                 run.should_stop = True
 
     trainer(tmp_path, callbacks=[Stop()], min_steps=0).fit(iggan(), renders(steps=5))
-    rest, resumed = Spy(), iggan()
-    torch.manual_seed(123)  # nothing may depend on the global state
+    rest, resumed = Recorder(), iggan()
+    torch.manual_seed(123)  # training must not depend on the global generator
     run = trainer(tmp_path, callbacks=[rest])
     run.fit(resumed, renders(steps=5), ckpt_path=tmp_path / "stop.ckpt", weights_only=True)
     assert len(rest.weights) == 5 - stop
@@ -185,7 +185,7 @@ def test_a_resumed_run_goes_on_bit_for_bit(tmp_path, stop):
     assert [x["d"] for x in whole.logged[stop:]] == [x["d"] for x in rest.logged]
 
 
-def test_checkpoints_hold_no_extractor_and_load_as_weights_only(tmp_path):
+def test_checkpoint_has_no_extractor_and_loads_weights_only(tmp_path):
     module = iggan()
     run = trainer(tmp_path)
     run.fit(module, renders(steps=1))
@@ -200,7 +200,7 @@ def test_checkpoints_hold_no_extractor_and_load_as_weights_only(tmp_path):
     }
 
 
-def test_the_moving_average_has_its_half_life():
+def test_ema_has_its_half_life():
     module = iggan(ema_half_life_kimg=0.1)
     module.images_seen = 10**6
     for p in module.generator_ema.parameters():
@@ -213,8 +213,8 @@ def test_the_moving_average_has_its_half_life():
         assert torch.allclose(p, torch.full_like(p, 0.5), atol=1e-5)
 
 
-def test_the_averages_batch_norm_fits_its_weights():
-    """In eval mode it gives what it gives in training mode on a large batch, whatever the generator has gathered."""
+def test_ema_batch_norm_statistics_match_its_weights():
+    """Evaluation mode gives the same mean as training mode on a large batch, whatever the running statistics were."""
     module = iggan()
     for norm in module.generator_ema.modules():
         if isinstance(norm, torch.nn.BatchNorm3d):
@@ -231,7 +231,7 @@ def test_the_averages_batch_norm_fits_its_weights():
     assert equal(again, weights(module.generator_ema))
 
 
-def test_evaluation_measures_and_repeats(tmp_path):
+def test_evaluation_is_repeatable(tmp_path):
     module, data = iggan(), renders(steps=1)
     run = trainer(tmp_path, limit_val_batches=1.0)
     first = run.validate(module, data, verbose=False)[0]
@@ -239,35 +239,37 @@ def test_evaluation_measures_and_repeats(tmp_path):
     assert first == again
     assert first["fid"] > 0 and 0 <= first["pairwise_iou"] <= 1
     assert module.evaluation_note == "extractor renders_small, 8 generated against 8 real images"
-    # Another process takes the real statistics from the disk and finds the same.
+    # Another module loads the cached statistics of the real images and gets the same result.
     other = iggan()
     assert trainer(tmp_path, limit_val_batches=1.0).validate(other, data, verbose=False)[0]["fid"] == first["fid"]
     assert other.evaluation_note == module.evaluation_note
 
 
-def test_samples_do_not_depend_on_how_many_are_asked_for(tmp_path):
+def test_samples_do_not_depend_on_their_number(tmp_path):
     run = trainer(tmp_path)
     one = run.predict(iggan(samples=2, sample_seed=5), renders(), return_predictions=True)
     many = run.predict(iggan(samples=20, sample_seed=5), renders(), return_predictions=True)
     assert torch.allclose(one[0]["occupancy"], many[0]["occupancy"][:2], atol=1e-6)
 
 
-def test_proxy_pre_training_learns_and_feeds_the_gan(tmp_path):
-    module, spy = proxy_module(), Spy()
-    run = trainer(tmp_path, callbacks=[spy], limit_val_batches=1.0)
+def test_pretrained_proxy_improves_and_loads_into_iggan(tmp_path):
+    module, recorder = proxy_module(), Recorder()
+    run = trainer(tmp_path, callbacks=[recorder], limit_val_batches=1.0)
     run.fit(module, grids(steps=80))
     run.save_checkpoint(tmp_path / "proxy.ckpt")
-    assert module.error < 0.8 < spy.logged[0]["relative_error"]
+    assert module.error < 0.8 < recorder.logged[0]["relative_error"]
     gan = iggan(proxy_checkpoint=str(tmp_path / "proxy.ckpt"), proxy="fixed")
     trainer(tmp_path).fit(gan, renders(steps=1))
     assert equal(weights(module.neural_renderer), weights(gan.neural_renderer))
 
 
-def test_proxies_that_do_not_fit_are_refused(tmp_path):
-    with pytest.raises(InputError, match=r"nowhere.ckpt is not there; train one with"):
+def test_unusable_proxy_checkpoints_are_rejected(tmp_path):
+    with pytest.raises(InputError, match=r"nowhere.ckpt does not exist; train one with"):
         load_proxy(proxy(), tmp_path / "nowhere.ckpt")
     (tmp_path / "junk.ckpt").write_bytes(b"junk")
-    with pytest.raises(InputError, match=r"junk.ckpt cannot be loaded: .* must be of a NeuralRendererModule"):
+    with pytest.raises(
+        InputError, match=r"junk.ckpt cannot be loaded: .* must be a checkpoint of NeuralRendererModule"
+    ):
         load_proxy(proxy(), tmp_path / "junk.ckpt")
     state = {f"neural_renderer.{k}": v for k, v in proxy().state_dict().items()}
     torch.save({"state_dict": state, "relative_error": 0.99}, tmp_path / "black.ckpt")
@@ -275,5 +277,5 @@ def test_proxies_that_do_not_fit_are_refused(tmp_path):
         load_proxy(proxy(), tmp_path / "black.ckpt")
     state = {k: v[..., :1] if v.dim() > 1 else v for k, v in state.items()}
     torch.save({"state_dict": state, "relative_error": 0.2}, tmp_path / "other.ckpt")
-    with pytest.raises(InputError, match="is of another configuration"):
+    with pytest.raises(InputError, match="has a different configuration"):
         load_proxy(proxy(), tmp_path / "other.ckpt")

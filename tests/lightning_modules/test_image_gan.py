@@ -24,8 +24,8 @@ def image_gan(size: int = 16, **options) -> ImageGANModule:
     return ImageGANModule(DCGANGenerator(size, latent_size=8, width=16), DCGANDiscriminator(size, width=8), **options)
 
 
-def test_a_step_is_dcgans(tmp_path):
-    """One step against the same two updates written out, for losses and for every weight."""
+def test_training_step_matches_reference(tmp_path):
+    """Losses and all weights after one step equal those of the same two updates written out."""
     module = image_gan()
     reference = copy.deepcopy(module)
     run = trainer(tmp_path)
@@ -54,7 +54,7 @@ def test_a_step_is_dcgans(tmp_path):
     assert (module.step, module.images_seen) == (1, 4)
 
 
-def test_evaluation_is_fid_alone(tmp_path):
+def test_evaluation_reports_only_fid(tmp_path):
     module, data = image_gan(), renders(steps=1)
     run = trainer(tmp_path, limit_val_batches=1.0)
     first = run.validate(module, data, verbose=False)[0]
@@ -62,7 +62,7 @@ def test_evaluation_is_fid_alone(tmp_path):
     assert first.keys() == {"fid", "kimg", "step"} and first["fid"] > 0
 
 
-def test_the_averages_batch_norm_fits_its_weights():
+def test_ema_batch_norm_statistics_match_its_weights():
     module = image_gan()
     for norm in module.generator_ema.modules():
         if isinstance(norm, torch.nn.BatchNorm2d):
@@ -74,18 +74,18 @@ def test_the_averages_batch_norm_fits_its_weights():
     assert torch.allclose(module.generate_for_metrics(z).mean(), trained.mean(), atol=2e-3)
 
 
-def test_parts_that_do_not_fit_are_refused(tmp_path):
+def test_parts_that_do_not_fit_are_rejected(tmp_path):
     with pytest.raises(InputError, match=r"generator.image_size is 16, discriminator.image_size is 32; set both"):
         ImageGANModule(DCGANGenerator(16), DCGANDiscriminator(32))
     with pytest.raises(InputError, match=r"generator.channels is 3, discriminator.channels is 1; set both"):
         ImageGANModule(DCGANGenerator(16, channels=3), DCGANDiscriminator(16))
-    with pytest.raises(InputError, match="real images are 1 x 16 x 16, generated ones 1 x 8 x 8"):
+    with pytest.raises(InputError, match="real images are 1 x 16 x 16, generated images are 1 x 8 x 8"):
         trainer(tmp_path).fit(image_gan(8), renders(steps=1))
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory) -> tuple[Path, str]:
-    """The folder of a finished run with all the demo's callbacks, and what it printed."""
+    """Return the directory of a finished run with all callbacks of the demo, and its output."""
     folder = tmp_path_factory.mktemp("dcgan")
     before, printed = Path.cwd(), io.StringIO()
     os.chdir(folder)
@@ -110,7 +110,7 @@ def run(tmp_path_factory) -> tuple[Path, str]:
     return folder / "runs" / "demo_dcgan_32" / "001", printed.getvalue()
 
 
-def test_callbacks_do_without_shapes(run):
+def test_callbacks_work_without_shapes(run):
     folder, printed = run
     assert [p.name for p in sorted((folder / "samples").glob("*.png"))] == ["000000.00kimg.png", "000000.01kimg.png"]
     assert len(list((folder / "images").glob("*.png"))) == 8
@@ -122,11 +122,11 @@ def test_callbacks_do_without_shapes(run):
     assert "FID " in printed
 
 
-def test_predict_gives_images(run, capsys, monkeypatch):
+def test_predict_writes_images(run, capsys, monkeypatch):
     folder, _ = run
     monkeypatch.chdir(folder.parents[2])
-    where = str(folder.relative_to(Path.cwd()))
-    assert main(["predict", "--run_dir", where, "--model.init_args.samples=3"]) == 0
+    run_dir = str(folder.relative_to(Path.cwd()))
+    assert main(["predict", "--run_dir", run_dir, "--model.init_args.samples=3"]) == 0
     assert "3 images in" in capsys.readouterr().out
     images = sorted((folder / "predict" / "images").iterdir())
     assert [p.name for p in images] == ["0000.png", "0001.png", "0002.png"]

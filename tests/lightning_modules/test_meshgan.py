@@ -11,7 +11,7 @@ from datamodules.samplers import BatchPlan, StepBatchSampler
 from lightning_modules import GrowthPhase, MeshGANModule
 from lightning_modules.base import seeded_generator
 from lightning_modules.losses import gradient_penalty
-from lightning_modules.progressive_growing import Growth, Stage
+from lightning_modules.progressive_growing import Growth, GrowthStage
 from networks import MeshGenerator, StyleGANDiscriminator
 from renderers import AbsorptionRenderer, Camera, InputError, OpenGLRenderer, SoftRasterizer, ViewDistribution
 
@@ -31,13 +31,13 @@ def meshgan(growth=GROWTH, **options) -> MeshGANModule:
         growth=growth,
         **options,
     )
-    for p in module.generator.parameters():  # what starts at 0, such as the noise's strength, is seen too
+    for p in module.generator.parameters():  # parameters that start at 0, such as noise strengths, matter too
         p.data += 0.1 * torch.randn_like(p)
     module.generator_ema.load_state_dict(module.generator.state_dict())
     return module
 
 
-def descent(params) -> torch.optim.Optimizer:
+def sgd(params) -> torch.optim.Optimizer:
     return torch.optim.SGD(params, lr=0.01)
 
 
@@ -50,10 +50,10 @@ class Images(RunDataModule):
         self.reference_images = 8
 
     def train_dataloader(self):
-        return self.stream(torch.utils.data.TensorDataset(self.images), 12)
+        return self.training_loader(torch.utils.data.TensorDataset(self.images), 12)
 
     def val_dataloader(self):
-        return self.share(torch.utils.data.TensorDataset(self.images[:8]), 8)
+        return self.evaluation_loader(torch.utils.data.TensorDataset(self.images[:8]), 8)
 
 
 def images(steps: int, **options) -> Images:
@@ -61,17 +61,17 @@ def images(steps: int, **options) -> Images:
     return Images(steps, **options)
 
 
-def streams(step: int, *names: str) -> dict[str, torch.Generator]:
+def generators(step: int, *names: str) -> dict[str, torch.Generator]:
     return {name: seeded_generator(0, step, name) for name in names}
 
 
 @pytest.mark.parametrize(("step", "size", "fade"), [(0, 8, 1.0), (3, 16, 0.25), (7, 16, 1.0)])
-def test_a_step_is_the_papers(tmp_path, step, size, fade):
-    """One step against the same two updates written out, for losses and for every weight, at each stage of growth.
+def test_training_step_matches_reference(tmp_path, step, size, fade):
+    """Losses and all weights after one step equal those of the same two updates written out, at each stage of growth.
 
-    By plain gradient descent: of Adam's first step without momentum the gradient's size is lost.
+    Uses SGD: Adam's first step without momentum does not depend on the size of the gradient.
     """
-    module, data = meshgan(generator_optimizer=descent, discriminator_optimizer=descent), images(step + 1)
+    module, data = meshgan(generator_optimizer=sgd, discriminator_optimizer=sgd), images(step + 1)
     module.step, module.images_seen = step, 4 * step
     reference = copy.deepcopy(module)
     run = trainer(tmp_path)
@@ -89,7 +89,7 @@ def test_a_step_is_the_papers(tmp_path, step, size, fade):
         small = x.unflatten(2, (-1, 2)).unflatten(4, (-1, 2)).mean((3, 5))
         return fade * x + (1 - fade) * small.repeat_interleave(2, 2).repeat_interleave(2, 3)
 
-    s = streams(
+    s = generators(
         step, "latents", "mixing", "crop", "views", "object noise", "background noise", "object crossover",
         "background crossover",
     )  # fmt: skip
@@ -102,7 +102,7 @@ def test_a_step_is_the_papers(tmp_path, step, size, fade):
         mix=mix,
         crossover=(
             g.object.sample_crossover(2 * size, s["object crossover"]),
-            g.full_background.sample_crossover(2 * size, s["background crossover"]),
+            g.background.sample_crossover(2 * size, s["background crossover"]),
         ),
         noise=tuple(
             [torch.randn(4, 1, n, n, generator=s[name]) for n in g.object.noise_sizes(2 * size)]
@@ -112,7 +112,7 @@ def test_a_step_is_the_papers(tmp_path, step, size, fade):
     fake = faded(SoftRasterizer(size)(scene.mesh, VIEWS.sample(4, s["views"]), scene.background).image)
     real = faded(real).requires_grad_()
     real_logits, fake_logits = d(real, fade), d(fake.detach(), fade)
-    signed = 2 * real.detach() - 1  # R1 as published is of images in [-1, 1]
+    signed = 2 * real.detach() - 1  # published R1 is for images in [-1, 1]
     signed.requires_grad_()
     (gradient,) = torch.autograd.grad(d((signed + 1) / 2, fade).sum(), signed, create_graph=True)
     penalty = gradient.square().sum((1, 2, 3)).mean()
@@ -136,7 +136,7 @@ def test_a_step_is_the_papers(tmp_path, step, size, fade):
     assert torch.allclose(module.generator.object.style_average, g.object.style_average)
 
 
-def test_growth_is_the_published_schedule():
+def test_growth_follows_published_schedule():
     growth = Growth([GrowthPhase(16, 0)] + [GrowthPhase(n) for n in (32, 64)] + [GrowthPhase(128, lr_factor=1.5)])
     expected = {
         0: (16, 1.0, 1),
@@ -153,10 +153,10 @@ def test_growth_is_the_published_schedule():
         25_000_000: (128, 1.0, 7),
     }
     for images, (resolution, fade, segment) in expected.items():
-        assert growth.at(images) == Stage(resolution, fade, segment, 1.5 if resolution == 128 else 1.0)
+        assert growth.at(images) == GrowthStage(resolution, fade, segment, 1.5 if resolution == 128 else 1.0)
 
 
-def test_the_penalty_is_the_squared_gradient():
+def test_gradient_penalty_is_the_squared_gradient():
     x, a = torch.rand(3, 1, 2, 2, requires_grad=True), torch.rand(1, 1, 2, 2)
     penalty = gradient_penalty((a * x.square() / 2).sum((1, 2, 3)), x)
     assert penalty.item() == pytest.approx(((a * x) ** 2).sum().item() / 3)
@@ -164,39 +164,39 @@ def test_the_penalty_is_the_squared_gradient():
     assert torch.allclose(second, 2 * a**2 * x / 3)
 
 
-def test_a_lazy_penalty_weighs_as_much(tmp_path):
+def test_lazy_r1_runs_every_r1_every_steps(tmp_path):
     module = meshgan(r1_every=3)
-    asked = []
-    module.log = lambda name, *_, **__: asked.append((module.step, name))
+    logged = []
+    module.log = lambda name, *_, **__: logged.append((module.step, name))
     trainer(tmp_path).fit(module, images(5))
-    assert [step for step, name in asked if name == "r1"] == [0, 3]
+    assert [step for step, name in logged if name == "r1"] == [0, 3]
 
 
-def test_borders_reset_optimizers_and_phases_set_rates(tmp_path):
-    """At 8 images a fade begins, at 24 it ends."""
-    seen = []
+def test_fades_reset_optimizers_and_phases_set_learning_rates(tmp_path):
+    """A fade begins at 8 images and ends at 24."""
+    records = []
 
-    class Watch(pl.Callback):
+    class Recorder(pl.Callback):
         def on_train_batch_start(self, run, module, *_):
             for optimizer in run.optimizers:
                 states = list(optimizer.state.values())
-                seen.append((module.images_seen, not states, optimizer.param_groups[0]["lr"]))
+                records.append((module.images_seen, not states, optimizer.param_groups[0]["lr"]))
 
         def on_train_batch_end(self, run, module, *_):
-            seen.extend((module.images_seen, "lr", o.param_groups[0]["lr"]) for o in run.optimizers)
+            records.extend((module.images_seen, "lr", o.param_groups[0]["lr"]) for o in run.optimizers)
 
-    run = trainer(tmp_path, callbacks=[Watch()])
+    run = trainer(tmp_path, callbacks=[Recorder()])
     run.fit(meshgan(), images(8))
     for optimizer in run.optimizers:
         assert isinstance(optimizer, torch.optim.Adam) and optimizer.defaults["betas"] == (0.0, 0.99)
-    assert {count for count, empty, _ in seen if empty is True} == {0, 8, 24}
-    rates = {count: lr for count, kind, lr in seen if kind == "lr"}
+    assert {count for count, empty, _ in records if empty is True} == {0, 8, 24}
+    rates = {count: lr for count, kind, lr in records if kind == "lr"}
     assert [rates[i] for i in (4, 8, 12, 32)] == pytest.approx([1e-3, 1e-3, 1.5e-3, 1.5e-3])
 
 
-@pytest.mark.parametrize("stop", [2, 4, 6])  # where a fade begins, within it, where it ends
+@pytest.mark.parametrize("stop", [2, 4, 6])  # at the beginning, in the middle and at the end of a fade
 @pytest.mark.parametrize(("changes", "steps"), [((), 8), (((0.012, 2),), 13)])
-def test_a_resumed_run_goes_on_bit_for_bit(tmp_path, stop, changes, steps):
+def test_resumed_run_equals_uninterrupted_run(tmp_path, stop, changes, steps):
     whole, resumed = meshgan(), meshgan()
     trainer(tmp_path).fit(whole, images(8, changes=changes))
     assert (whole.step, whole.images_seen) == (steps, 32)
@@ -215,7 +215,7 @@ def test_a_resumed_run_goes_on_bit_for_bit(tmp_path, stop, changes, steps):
     assert all(torch.equal(v, resumed.state_dict()[k]) for k, v in whole.state_dict().items())
 
 
-def test_the_average_halves_in_images_and_copies_the_mean_style():
+def test_ema_has_its_half_life_and_copies_the_mean_style():
     module = meshgan(ema_half_life_kimg=1.0)
     module.images_seen = 1_000_000
     before, target = (copy.deepcopy(g.state_dict()) for g in (module.generator_ema, module.generator))
@@ -233,15 +233,17 @@ def test_the_average_halves_in_images_and_copies_the_mean_style():
 def test_gradients_reach_shape_texture_and_background():
     module = meshgan()
     module.images_seen = 24
-    scene, views = module.draw_scene(4)
-    image = module.draw(scene.mesh, views, scene.background, normals=False).image
+    scene, views = module.sample_scene(4)
+    image = module.render(scene.mesh, views, scene.background, normals=False).image
     module.discriminator(image).sum().backward()
     object_channels = module.generator.object.synthesis.to_image[-1].weight.grad.abs().sum((1, 2, 3))
-    assert object_channels.shape == (15,) and (object_channels > 0).all()  # 4 shape images, then the texture
+    assert (
+        object_channels.shape == (15,) and (object_channels > 0).all()
+    )  # 4 shape images (12 channels), then the texture
     assert (module.generator.background.synthesis.to_image[-1].weight.grad.abs().sum((1, 2, 3)) > 0).all()
 
 
-def test_evaluation_is_at_the_last_resolution_and_says_so(tmp_path):
+def test_evaluation_uses_last_resolution_and_notes_it(tmp_path):
     module, data = meshgan(), images(1)
     run = trainer(tmp_path, limit_val_batches=1.0)
     notes = {}
@@ -255,8 +257,8 @@ def test_evaluation_is_at_the_last_resolution_and_says_so(tmp_path):
     assert notes == {0: ", generated at 8² and enlarged to 16²", 12: ", 16² faded in by 25%", 24: ""}
 
 
-def test_depth_is_measured_where_the_truth_is_known(tmp_path):
-    """Against its own samples from the front a generator is right; the note counts them."""
+def test_depth_is_measured_against_known_geometry(tmp_path):
+    """A generator compared with its own samples from the front has perfect depth; the note has their number."""
     module, data = meshgan(), images(1)
     module.images_seen = 24
     truth = module.seeded_scenes(module.latents(8, "depth"), "depth").mesh
@@ -272,7 +274,7 @@ def test_depth_is_measured_where_the_truth_is_known(tmp_path):
     assert module.evaluation_note.endswith("depth of 8 against as many true ones from the front")
 
 
-def test_sheets_and_samples():
+def test_sample_grids_and_predicted_samples():
     module = meshgan()
     module.images_seen = 24
     assert {k: tuple(v.shape) for k, v in module.sample_grids(2, 3, seed=0).items()} == {
@@ -288,7 +290,7 @@ def test_sheets_and_samples():
         assert torch.allclose(value, expected, atol=1e-5), name
     module.truncation = 0.0
     still = module.predict_step(torch.arange(2), 0)["vertices"]
-    assert torch.allclose(still[0], still[1], atol=1e-5)  # all styles but those of the layers from the cutoff on
+    assert torch.allclose(still[0], still[1], atol=1e-5)  # all truncated layers have the mean style
 
     def textures(cutoff: int | None) -> torch.Tensor:
         module.truncation_cutoff = cutoff
@@ -297,17 +299,17 @@ def test_sheets_and_samples():
     assert torch.allclose(*textures(None), atol=1e-5) and not torch.allclose(*textures(2), atol=1e-3)
 
 
-def test_parts_that_do_not_fit_are_refused(tmp_path):
+def test_parts_that_do_not_fit_are_rejected(tmp_path):
     with pytest.raises(InputError, match=r"must double from phase to phase, got \[8, 32\]"):
         meshgan([GrowthPhase(8, 0), GrowthPhase(32)])
-    with pytest.raises(InputError, match="nothing to fade from"):
+    with pytest.raises(InputError, match="first phase of growth cannot fade in"):
         meshgan([GrowthPhase(8)])
     with pytest.raises(InputError, match=r"a phase of 32², generator.image_size allows"):
         meshgan([GrowthPhase(32, 0)])
     with pytest.raises(InputError, match=r"a phase of 16², discriminator.resolution is 8"):
         MeshGANModule(MeshGenerator(16, 8, **TINY), StyleGANDiscriminator(8, **TINY), SoftRasterizer(16), VIEWS)
     for renderer in (OpenGLRenderer(16), AbsorptionRenderer(16)):
-        with pytest.raises(InputError, match="must draw meshes and pass gradients"):
+        with pytest.raises(InputError, match="must be differentiable and render meshes"):
             MeshGANModule(MeshGenerator(16, 8, **TINY), StyleGANDiscriminator(16, **TINY), renderer, VIEWS)
     with pytest.raises(InputError, match="real images are 3 x 32 x 32, the last phase of growth is 3 x 16 x 16"):
         trainer(tmp_path).fit(meshgan(), images(1, size=32))

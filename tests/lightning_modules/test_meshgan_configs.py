@@ -1,4 +1,4 @@
-"""The configs of MeshGAN and the ablations of its Figure 3 take two steps when their widths are cut."""
+"""MeshGAN configs, and the ablations of Figure 3, train for two steps with narrow networks."""
 
 import pytest
 import torch
@@ -6,7 +6,7 @@ import yaml
 
 from trainer.__main__ import main
 
-CUT = [
+NARROW = [
     "--trainer.fast_dev_run=2",
     "--trainer.accelerator=cpu",
     "--trainer.devices=1",
@@ -34,17 +34,17 @@ def experiment(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("ablation", ABLATIONS)
-def test_an_ablation_takes_two_steps(ablation):
-    assert main(["fit", "--config", "faces.yaml", *CUT, *ABLATIONS[ablation]]) == 0
+def test_ablation_trains(ablation):
+    assert main(["fit", "--config", "faces.yaml", *NARROW, *ABLATIONS[ablation]]) == 0
 
 
-def test_the_papers_size_takes_two_steps():
+def test_paper_size_trains():
     size = ["--model", "model/meshgan.yaml", "--data.init_args.image_size=128"]
-    assert main(["fit", "--config", "faces.yaml", *size, *CUT]) == 0
+    assert main(["fit", "--config", "faces.yaml", *size, *NARROW]) == 0
 
 
-def test_ablations_change_what_they_say(capsys):
-    def shown(*options: str) -> tuple:
+def test_ablations_change_the_intended_options(capsys):
+    def resolved(*options: str) -> tuple:
         assert main(["fit", "--config", "faces.yaml", *options, "--print_config"]) == 0
         model = yaml.safe_load(capsys.readouterr().out)["model"]["init_args"]
         generator = model["generator"]["init_args"]
@@ -52,28 +52,34 @@ def test_ablations_change_what_they_say(capsys):
         margin = model["renderer"]["init_args"]["margin"]
         return margin, generator["max_size"], generator["pyramid_levels"], views["azimuth"], views["fov"]
 
-    near, wide = ([-45.0, 45.0], 10.0), ([-120.0, 120.0], 10.0)
-    expected = [(0, None, 0, *near), (1, None, 0, *near), (1, 1.3, 0, *near), (1, 1.3, 4, *near), (1, 1.3, 4, *wide)]
-    assert [shown(*options) for options in ABLATIONS.values()] == expected
+    narrow, wide = ([-45.0, 45.0], 10.0), ([-120.0, 120.0], 10.0)
+    expected = [
+        (0, None, 0, *narrow),
+        (1, None, 0, *narrow),
+        (1, 1.3, 0, *narrow),
+        (1, 1.3, 4, *narrow),
+        (1, 1.3, 4, *wide),
+    ]
+    assert [resolved(*options) for options in ABLATIONS.values()] == expected
 
 
-def test_the_papers_model_laid_over_a_small_one_is_the_papers(capsys):
+def test_paper_model_replaces_a_small_one_completely(capsys):
     def model(*options: str) -> dict:
         assert main(["fit", *options, "--print_config"]) == 0
         return yaml.safe_load(capsys.readouterr().out)["model"]
 
-    over = model("--config", "faces.yaml", "--model", "model/meshgan.yaml", "--data.image_size=128")
-    assert over == model("--config", "ffhq.yaml")
+    combined = model("--config", "faces.yaml", "--model", "model/meshgan.yaml", "--data.image_size=128")
+    assert combined == model("--config", "ffhq.yaml")
 
 
-def test_batches_change_by_an_option(tmp_path):
-    whole = [word for word in CUT if "fast_dev_run" not in word and "batch_size" not in word]
+def test_batch_size_changes_by_option(tmp_path):
+    options = [word for word in NARROW if "fast_dev_run" not in word and "batch_size" not in word]
     changes = ["--data.batch_size=2", "--data.batch_changes=[[0.002,1]]", "--trainer.limit_val_batches=0"]
-    assert main(["fit", "--config", "faces.yaml", *whole, *changes, "--run_dir", str(tmp_path / "run")]) == 0
+    assert main(["fit", "--config", "faces.yaml", *options, *changes, "--run_dir", str(tmp_path / "run")]) == 0
     clock = torch.load(tmp_path / "run/checkpoints/last.ckpt", weights_only=True)["clock"]
     assert (clock["step"], clock["images_seen"]) == (3, 4)
 
 
-def test_a_batch_change_that_is_none(capsys):
-    assert main(["fit", "--config", "faces.yaml", *CUT, "--data.batch_changes=[[0.002,0]]"]) == 2
+def test_invalid_batch_change_is_rejected(capsys):
+    assert main(["fit", "--config", "faces.yaml", *NARROW, "--data.batch_changes=[[0.002,0]]"]) == 2
     assert "batch_changes" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Mixed precision: every module trains, with its losses in float32."""
+"""Mixed precision: every module trains with losses in float32."""
 
 import math
 
@@ -14,21 +14,21 @@ NAMES = ("iggan", "voxel", "image", "mesh", "proxy", "classifier")
 def losses(name: str, folder, steps: int = 3, callbacks: list[pl.Callback] | None = None, **options) -> list[dict]:
     torch.manual_seed(0)
     module, data = modules()[name]
-    seen = Losses(folder)
-    run = trainer(folder, callbacks=[*(callbacks or []), seen], limit_train_batches=steps, **options)
+    recorder = Losses(folder)
+    run = trainer(folder, callbacks=[*(callbacks or []), recorder], limit_train_batches=steps, **options)
     run.fit(module, data)
     assert all(v.dtype == torch.float32 for v in run.callback_metrics.values())
-    return [{k: v for k, v in step.items() if k in ("d", "g", "r", "loss", "r1")} for step in seen.values]
+    return [{k: v for k, v in step.items() if k in ("d", "g", "r", "loss", "r1")} for step in recorder.values]
 
 
 class Types(pl.Callback):
-    """What the convolutions compute in."""
+    """Records the output types of convolutions."""
 
     def setup(self, trainer, module, stage):
         self.seen = set()
         for layer in (getattr(module, "discriminator", None) or module).modules():
             if isinstance(layer, torch.nn.modules.conv._ConvNd):
-                layer.register_forward_hook(lambda layer, given, made: self.seen.add(made.dtype))
+                layer.register_forward_hook(lambda layer, args, output: self.seen.add(output.dtype))
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -38,8 +38,8 @@ def voxel_gan(renderer=None, out_channels=1, channels=1, **options) -> VoxelGANM
     ("renderer", "out_channels"),
     [(VisualHullRenderer(16), 1), (AbsorptionRenderer(16), 1), (EmissionAbsorptionRenderer(16), 2)],
 )
-def test_a_step_is_the_papers(tmp_path, renderer, out_channels):
-    """One step against the same two updates written out, for losses and for every weight."""
+def test_training_step_matches_reference(tmp_path, renderer, out_channels):
+    """Losses and all weights after one step equal those of the same two updates written out."""
     module = voxel_gan(renderer, out_channels)
     reference = copy.deepcopy(module)
     run = trainer(tmp_path)
@@ -74,41 +74,41 @@ def test_a_step_is_the_papers(tmp_path, renderer, out_channels):
             assert torch.allclose(p, q, atol=1e-6), name
 
 
-class Blind(AbsorptionRenderer):
-    """Draws the same and passes a gradient of 0."""
+class NoGradient(AbsorptionRenderer):
+    """Renders the same images with a gradient of 0."""
 
     def render(self, scene, camera, background):
         return super().render(VoxelGrid(scene.occupancy.detach() + 0 * scene.occupancy), camera, background)
 
 
-def test_the_generator_learns_through_the_renderer_alone(tmp_path):
-    module = voxel_gan(Blind(16))
+def test_generator_learns_only_through_the_renderer(tmp_path):
+    module = voxel_gan(NoGradient(16))
     before = copy.deepcopy(module.generator)
     trainer(tmp_path).fit(module, renders(steps=1))
     assert all(torch.equal(p, q) for p, q in zip(module.generator.parameters(), before.parameters(), strict=True))
-    seeing = voxel_gan()
-    trainer(tmp_path).fit(seeing, renders(steps=1))
-    assert all(not torch.equal(p, q) for p, q in zip(seeing.generator.parameters(), before.parameters(), strict=True))
+    trained = voxel_gan()
+    trainer(tmp_path).fit(trained, renders(steps=1))
+    assert all(not torch.equal(p, q) for p, q in zip(trained.generator.parameters(), before.parameters(), strict=True))
 
 
-def test_colour_is_drawn_learnt_and_shown():
+def test_colour_is_rendered_trained_and_shown():
     module = voxel_gan(EmissionAbsorptionRenderer(16), out_channels=4, channels=3)
     shapes = module.shapes(module.latents(6, "test"))
     assert shapes.occupancy.shape == (6, 1, 8, 8, 8) and shapes.color.shape == (6, 3, 8, 8, 8)
-    sheets = module.sample_grids(2, 3, seed=0)
-    assert {k: tuple(v.shape) for k, v in sheets.items()} == {
+    grids = module.sample_grids(2, 3, seed=0)
+    assert {k: tuple(v.shape) for k, v in grids.items()} == {
         "samples": (6, 1, 16, 16),
         "normals": (6, 3, 16, 16),
         "volumes": (6, 3, 16, 16),
     }
     volume = module.generator(torch.randn(2, 8))
-    drawn = module.differentiable_renderer(VoxelGrid(volume[:, :1], volume[:, 1:]), VIEWS.sample(2)).image
-    module.discriminator(drawn).sum().backward()
+    image = module.differentiable_renderer(VoxelGrid(volume[:, :1], volume[:, 1:]), VIEWS.sample(2)).image
+    module.discriminator(image).sum().backward()
     last = [m for m in module.generator.layers if isinstance(m, torch.nn.ConvTranspose3d)][-1]
     assert (last.weight.grad.abs().sum((0, 2, 3, 4)) > 0).all()  # of occupancy and of each colour
 
 
-def test_white_emission_is_absorption(tmp_path):
+def test_white_emission_equals_absorption(tmp_path):
     first, second = voxel_gan(AbsorptionRenderer(16)), voxel_gan(EmissionAbsorptionRenderer(16))
     for module in (first, second):
         trainer(tmp_path).fit(module, renders(steps=2))
@@ -116,7 +116,7 @@ def test_white_emission_is_absorption(tmp_path):
         assert torch.allclose(p, q, atol=1e-5)
 
 
-def test_a_resumed_run_goes_on_bit_for_bit(tmp_path):
+def test_resumed_run_equals_uninterrupted_run(tmp_path):
     whole, resumed = voxel_gan(), voxel_gan()
     trainer(tmp_path).fit(whole, renders(steps=3))
 
@@ -134,55 +134,57 @@ def test_a_resumed_run_goes_on_bit_for_bit(tmp_path):
     assert all(torch.equal(v, resumed.state_dict()[k]) for k, v in whole.state_dict().items())
 
 
-def test_evaluation_sees_thresholded_shapes_from_the_reference_views(tmp_path):
-    """Limited viewpoints in training, all around in evaluation, of real and of generated images."""
-    limited, around = ViewDistribution((-60, 60), (15, 60)), ViewDistribution()
-    data = renders(steps=1, reference_views=around)
-    assert renders().reference_key == data.reference_key  # the same images, drawn once
-    asked = []
+def test_evaluation_uses_the_reference_views(tmp_path):
+    """Training uses limited viewpoints; evaluation renders real and generated images from all sides."""
+    limited, full = ViewDistribution((-60, 60), (15, 60)), ViewDistribution()
+    data = renders(steps=1, reference_views=full)
+    assert renders().reference_key == data.reference_key  # the same training images, rendered once
+    sampled = []
 
     class Views(ViewDistribution):
         def sample(self, n, generator=None):
-            asked.append(self)
+            sampled.append(self)
             return super().sample(n, generator)
 
     module = voxel_gan()
     data.reference_views, module.views = (
-        Views(around.azimuth, around.elevation),
+        Views(full.azimuth, full.elevation),
         Views(limited.azimuth, limited.elevation),
     )
     first = trainer(tmp_path, limit_val_batches=1.0).validate(module, data, verbose=False)[0]
-    assert set(asked) == {data.reference_views}
+    assert set(sampled) == {data.reference_views}
     assert first["fid"] > 0 and {"occupancy", "pairwise_iou"} <= first.keys()
     assert module.evaluation_note == "extractor renders_small, 8 generated against 8 real images"
-    asked.clear()
+    sampled.clear()
     trainer(tmp_path).fit(module, data)
-    assert set(asked) == {module.views}
+    assert set(sampled) == {module.views}
 
 
-def test_renderers_that_cannot_teach_are_refused():
-    with pytest.raises(
-        InputError, match="must pass gradients, which OpenGLRenderer does not; choose AbsorptionRenderer"
-    ):
+def test_unsuitable_renderers_are_rejected():
+    with pytest.raises(InputError, match="must be differentiable, OpenGLRenderer is not; use AbsorptionRenderer"):
         voxel_gan(OpenGLRenderer(16))
-    with pytest.raises(InputError, match="must draw voxel grids, which SoftRasterizer does not"):
+    with pytest.raises(InputError, match="must render voxel grids, SoftRasterizer does not"):
         voxel_gan(SoftRasterizer(16))
-    with pytest.raises(InputError, match="NeuralRenderer has weights to learn, for which IGGANModule is"):
+    with pytest.raises(
+        InputError, match="NeuralRenderer has trainable weights, which VoxelGANModule does not train; use IGGANModule"
+    ):
         voxel_gan(proxy())
 
 
-def test_parts_that_do_not_fit_are_refused():
-    with pytest.raises(InputError, match=r"draws 16² images, differentiable_renderer.image_size says 32; set both"):
+def test_parts_that_do_not_fit_are_rejected():
+    with pytest.raises(
+        InputError, match=r"renderer.image_size is 16, differentiable_renderer.image_size is 32; set both"
+    ):
         voxel_gan(AbsorptionRenderer(32))
     with pytest.raises(
-        InputError, match=r"AbsorptionRenderer draws no colour, generator.out_channels says 4; set it to 1"
+        InputError, match=r"AbsorptionRenderer does not render colour, but generator.out_channels is 4; set it to 1"
     ):
         voxel_gan(out_channels=4, channels=3)
-    with pytest.raises(InputError, match=r"gives images of 3, discriminator.channels says 1; set it to 3"):
+    with pytest.raises(InputError, match=r"gives images of 3 channels, but discriminator.channels is 1; set it to 3"):
         voxel_gan(EmissionAbsorptionRenderer(16), out_channels=4)
 
 
-def test_images_unlike_the_data_are_refused(tmp_path):
+def test_generated_images_must_match_the_data(tmp_path):
     module = voxel_gan(EmissionAbsorptionRenderer(16), out_channels=4, channels=3)
-    with pytest.raises(InputError, match="real images are 1 x 16 x 16, generated ones 3 x 16 x 16"):
+    with pytest.raises(InputError, match="real images are 1 x 16 x 16, generated images are 3 x 16 x 16"):
         trainer(tmp_path).fit(module, renders(steps=1))

@@ -1,4 +1,4 @@
-"""The papers' figures of a generator's samples, and of the data in the same format."""
+"""The papers' figures, of a generator's samples and of the data in the same format."""
 
 from lightning_modules.generative import GenerativeModule, VoxelGenerativeModule
 from lightning_modules.meshgan import MeshGANModule
@@ -26,13 +26,13 @@ __all__ = [
 
 
 def figures_of(module: object) -> dict[str, FigureFunction]:
-    """The figures of a module's samples, by name.
+    """Return the figures of a module's samples by name.
 
     Raises:
-        InputError: a module that generates nothing.
+        InputError: a module without a generator.
     """
     kinds = ((MeshGANModule, MESH_FIGURES), (VoxelGenerativeModule, VOXEL_FIGURES), (GenerativeModule, IMAGE_FIGURES))
     for kind, figures in kinds:
         if isinstance(module, kind):
             return figures
-    raise InputError(f"{type(module).__name__} generates nothing that figures could show")
+    raise InputError(f"{type(module).__name__} has no generator, so there are no figures; choose the run of a GAN")

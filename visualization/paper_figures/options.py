@@ -1,17 +1,16 @@
-"""What figures show, and what they have in common."""
+"""Options and helpers that all figures share."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lightning_modules.generative import GenerativeModule
 from renderers import InputError, ViewDistribution
 from visualization.paper_figures.layout import Figure
 
@@ -19,21 +18,21 @@ BATCH = 16
 
 
 class FigureUnavailableError(InputError):
-    """This model, these data or this choice give nothing for a figure."""
+    """The model, the data or the options do not support a figure."""
 
 
 @dataclass(frozen=True)
 class FigureOptions:
-    """What figures show. Samples go by number, as in ``predict``: with one seed they are the same in both.
+    """What figures show. Samples are selected by number and are the samples of ``predict`` with the same seed.
 
     Args:
-        rows: of a figure, as far as it is free in that.
-        columns: likewise.
-        numbers: the samples of figures that show one a row; None is the first ones.
-        views: where samples of voxels are seen from; None is the module's.
-        zoom: of voxels, which fill the middle of the frame: it is cropped to a part 1 / zoom as wide.
-        psis: of the truncation sweep.
-        seed: of the viewpoints of grids.
+        rows: rows of figures that do not fix them.
+        columns: columns of figures that do not fix them.
+        numbers: samples of figures that show one per row; None takes the first ``rows``.
+        views: viewpoints of voxel grids; None takes the module's.
+        zoom: crops images of voxel grids, which fill the centre of the frame, to a part 1 / zoom as wide.
+        psis: values of ψ for the truncation figure.
+        seed: seed of the viewpoints of grids.
     """
 
     rows: int = 6
@@ -45,33 +44,40 @@ class FigureOptions:
     seed: int = 0
 
     @property
-    def few(self) -> list[int]:
-        """The samples of a figure that shows one a row."""
+    def row_numbers(self) -> list[int]:
+        """The samples of a figure that shows one per row."""
         return list(range(self.rows)) if self.numbers is None else list(self.numbers)
 
     @property
     def pairs(self) -> list[tuple[int, int]]:
-        """What is interpolated: each sample and the next.
+        """Pairs of samples to interpolate: each sample and the next one.
 
         Raises:
-            FigureUnavailableError: one number alone.
+            FigureUnavailableError: only one number.
         """
-        few = list(range(self.rows + 1)) if self.numbers is None else list(self.numbers)
-        if len(few) < 2:
-            raise FigureUnavailableError("an interpolation needs at least two numbers")
-        return list(pairwise(few))
+        numbers = list(range(self.rows + 1)) if self.numbers is None else list(self.numbers)
+        if len(numbers) < 2:
+            raise FigureUnavailableError("an interpolation needs at least two sample numbers; pass more")
+        return list(pairwise(numbers))
 
 
-FigureFunction: TypeAlias = Callable[[GenerativeModule, FigureOptions], Figure]  # may raise FigureUnavailableError
+FigureFunction: TypeAlias = Callable[
+    [Any, FigureOptions], Figure
+]  # of a module or data; may raise FigureUnavailableError
 
 
 def in_rows(images: Float[Tensor, "N C h w"], columns: int) -> list[list[Tensor]]:
-    """Images in reading order to rows."""
+    """Split images in reading order into rows."""
     return [list(images[i : i + columns]) for i in range(0, len(images), columns)]
 
 
-def zoomed(images: Float[Tensor, "N C h w"], zoom: float) -> Float[Tensor, "N C s s"]:
-    """The middle of images."""
+def transpose(columns: Iterable[Iterable[Tensor]]) -> list[list[Tensor]]:
+    """Turn columns of images into rows."""
+    return [list(row) for row in zip(*columns, strict=True)]
+
+
+def center_crop(images: Float[Tensor, "N C h w"], zoom: float) -> Float[Tensor, "N C s s"]:
+    """Crop images to their centre, a part 1 / zoom as wide."""
     size = images.shape[-1]
     edge = round(size * (1 - 1 / zoom) / 2)
     edge = min(edge, (size - 1) // 2)
@@ -79,9 +85,12 @@ def zoomed(images: Float[Tensor, "N C h w"], zoom: float) -> Float[Tensor, "N C 
 
 
 def slerp(a: Float[Tensor, " Z"], b: Float[Tensor, " Z"], steps: int | Float[Tensor, " n"]) -> Float[Tensor, "n Z"]:
-    """From a to b along the great circle: latents on the straight line between two are shorter than those of training.
+    """Interpolate latents along the great circle. On a straight line they would be shorter than in training.
 
-    ``steps`` are so many of equal length, or places from 0, which is a, to 1.
+    Args:
+        a: first latent.
+        b: last latent.
+        steps: number of equidistant latents, or their positions from 0 (a) to 1 (b).
     """
     t = (torch.linspace(0, 1, steps, device=a.device) if isinstance(steps, int) else steps)[:, None]
     angle = torch.acos((a @ b / (a.norm() * b.norm())).clamp(-1, 1))
@@ -90,6 +99,11 @@ def slerp(a: Float[Tensor, " Z"], b: Float[Tensor, " Z"], steps: int | Float[Ten
     return (torch.sin((1 - t) * angle) * a + torch.sin(t * angle) * b) / angle.sin()
 
 
-def listed(numbers: list[int]) -> str:
-    """Numbers in a caption."""
+def comma_separated(numbers: list[int]) -> str:
+    """Format numbers for a caption."""
     return ", ".join(map(str, numbers))
+
+
+def with_minus(text: str) -> str:
+    """Replace hyphens by minus signs in a label."""
+    return text.replace("-", "−")

@@ -1,4 +1,4 @@
-"""Figures of generators of voxels, as in section D of IG-GAN's supplement, and its Figure 4."""
+"""Figures of voxel generators, as in section D of IG-GAN's supplement and its Figure 4."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lightning_modules import IGGANModule, VoxelGANModule
-from lightning_modules.generative import VoxelGenerativeModule
+from lightning_modules.generative import VoxelGenerativeModule, row_views
 from renderers import Camera, Renderer, Rendering, ViewDistribution, VoxelGrid
 from visualization.paper_figures.layout import Figure
 from visualization.paper_figures.options import (
@@ -18,69 +18,76 @@ from visualization.paper_figures.options import (
     FigureFunction,
     FigureOptions,
     FigureUnavailableError,
+    center_crop,
+    comma_separated,
     in_rows,
-    listed,
     slerp,
-    zoomed,
+    transpose,
+    with_minus,
 )
 
 THRESHOLDS = (0.1, 0.3, 0.5, 0.7, 0.9)
-Kind = Literal["renders", "normal maps"]
-GREY: Kind = "renders"
-NORMALS: Kind = "normal maps"
+ImageKind = Literal["renders", "normal maps"]
+RENDERS: ImageKind = "renders"
+NORMALS: ImageKind = "normal maps"
 
 
-def samples(module: VoxelGenerativeModule, choice: FigureOptions) -> Figure:
-    """Random samples, a viewpoint a row."""
-    return _grid(module, choice, "samples", GREY)
+def samples(module: VoxelGenerativeModule, options: FigureOptions) -> Figure:
+    """Show random samples, one viewpoint per row."""
+    return _sample_grid(module, options, "samples", RENDERS)
 
 
-def normals(module: VoxelGenerativeModule, choice: FigureOptions) -> Figure:
-    """The same samples from the same viewpoints as normal maps."""
-    return _grid(module, choice, "normals", NORMALS)
+def normals(module: VoxelGenerativeModule, options: FigureOptions) -> Figure:
+    """Show the normal maps of the same samples from the same viewpoints."""
+    return _sample_grid(module, options, "normals", NORMALS)
 
 
-def views(module: VoxelGenerativeModule, choice: FigureOptions) -> Figure:
-    """One sample a row, seen all around at the middle elevation."""
-    return _around(module, choice, "views", GREY)
+def views(module: VoxelGenerativeModule, options: FigureOptions) -> Figure:
+    """Show one sample per row from all sides at the middle elevation."""
+    return _turntable(module, options, "views", RENDERS)
 
 
-def view_normals(module: VoxelGenerativeModule, choice: FigureOptions) -> Figure:
-    """The same as normal maps."""
-    return _around(module, choice, "view_normals", NORMALS)
+def view_normals(module: VoxelGenerativeModule, options: FigureOptions) -> Figure:
+    """Show the normal maps of ``views``."""
+    return _turntable(module, options, "view_normals", NORMALS)
 
 
-def thresholds(module: VoxelGenerativeModule, choice: FigureOptions) -> Figure:
-    """As of Figure 4: the continuous sample by the renderer that passes gradients, and several thresholds by the other."""
-    numbers = choice.few
-    shapes, camera = _shapes(module, numbers), row_views(_views(module, choice), len(numbers), 1, choice.seed)
-    label, renderer = _continuous(module)
-    columns = [] if renderer is None else [torch.no_grad()(renderer)(shapes, camera.to(module.device)).image]
-    columns += [module.renderer(shapes.binarize(t), camera.to(module.device)).image for t in THRESHOLDS]
-    labels = [label] * (renderer is not None) + [f"> {t:g}" for t in THRESHOLDS]
+def thresholds(module: VoxelGenerativeModule, options: FigureOptions) -> Figure:
+    """Show continuous samples through the differentiable renderer, then thresholded ones, as in Figure 4."""
+    numbers = options.row_numbers
+    shapes = _generate(module, module.sample_latents(torch.tensor(numbers)))
+    camera = row_views(_views(module, options), len(numbers), 1, options.seed).to(module.device)
+    columns = [module.renderer(shapes.binarize(t), camera).image for t in THRESHOLDS]
+    labels = [f"> {t:g}" for t in THRESHOLDS]
+    rendered_by = ""
+    label, renderer = _differentiable_renderer(module)
+    if renderer is not None:
+        with torch.no_grad():
+            columns.insert(0, renderer(shapes, camera).image)
+        labels.insert(0, label)
+        rendered_by = f", rendered by the {label} renderer,"
     return Figure(
         "thresholds",
-        [list(row) for row in zip(*(zoomed(x, choice.zoom) for x in columns), strict=True)],
+        transpose(center_crop(x, options.zoom) for x in columns),
         tuple(labels),
         tuple(map(str, numbers)),
-        f"Continuous samples {listed(numbers)}"
-        f"{f', drawn by the {label} renderer,' if renderer is not None else ''} and their solids at several thresholds.",
-        blocks=(1,) if renderer is not None else (),
+        f"Continuous samples {comma_separated(numbers)}{rendered_by} and their solids at several thresholds.",
+        blocks=() if renderer is None else (1,),
     )
 
 
-def interpolation(module: VoxelGenerativeModule, choice: FigureOptions) -> Figure:
-    """Between samples, a viewpoint a row."""
-    pairs = choice.pairs
+def interpolation(module: VoxelGenerativeModule, options: FigureOptions) -> Figure:
+    """Interpolate between samples, one viewpoint per row."""
+    pairs = options.pairs
     ends = [module.sample_latents(torch.tensor(pair)) for pair in pairs]
-    z = torch.cat([slerp(a, b, choice.columns) for a, b in ends])
-    camera = row_views(_views(module, choice), len(pairs), choice.columns, choice.seed)
-    images = _draw(module, _grids(module, z), camera, GREY)
+    z = torch.cat([slerp(a, b, options.columns) for a, b in ends])
+    camera = row_views(_views(module, options), len(pairs), options.columns, options.seed)
+    images = _render_solids(module, _generate(module, z), camera, RENDERS)
     return Figure(
         "interpolation",
-        in_rows(zoomed(images, choice.zoom), choice.columns),
+        in_rows(center_crop(images, options.zoom), options.columns),
         rows=tuple(f"{a} – {b}" for a, b in pairs),
-        caption="Along each row the latent turns from one sample's to another's; one viewpoint a row.",
+        caption="Each row interpolates spherically between the latents of two samples; one viewpoint per row.",
     )
 
 
@@ -94,76 +101,71 @@ VOXEL_FIGURES: dict[str, FigureFunction] = {
 }
 
 
-def row_views(views: ViewDistribution, rows: int, columns: int, seed: int) -> Camera:
-    """A viewpoint for each row, the same in every figure; given for images in reading order."""
-    camera = views.sample(rows, torch.Generator().manual_seed(seed))
-    return Camera(camera.azimuth.repeat_interleave(columns), camera.elevation.repeat_interleave(columns), views.fov)
-
-
 def view_labels(camera: Camera, columns: int) -> tuple[str, ...]:
-    """Azimuth and elevation of each row's viewpoint."""
+    """Return azimuth and elevation of each row's viewpoint as labels."""
     angles = zip(camera.azimuth[::columns].tolist(), camera.elevation[::columns].tolist(), strict=True)
-    return tuple(f"{a:.0f}°\n{e:.0f}°".replace("-", "−") for a, e in angles)
+    return tuple(with_minus(f"{a:.0f}°\n{e:.0f}°") for a, e in angles)
 
 
-def show(renderer: Renderer, shapes: VoxelGrid, camera: Camera, kind: Kind) -> Float[Tensor, "N C h w"]:
-    """Solids as images of one kind.
+def render_grids(renderer: Renderer, shapes: VoxelGrid, camera: Camera, kind: ImageKind) -> Float[Tensor, "N C h w"]:
+    """Render voxel grids as images of one kind.
 
     Raises:
-        FigureUnavailableError: a renderer that gives no normals, as those of volumes in colour.
+        FigureUnavailableError: a renderer without normals, such as one of coloured volumes.
     """
     images = []
     for start in range(0, len(camera), BATCH):
         part = slice(start, start + BATCH)
         color = None if shapes.color is None else shapes.color[part]
-        drawn: Rendering = renderer(VoxelGrid(shapes.occupancy[part], color), camera[part])
-        if kind == NORMALS and drawn.normals is None:
-            raise FigureUnavailableError(f"{type(renderer).__name__} gives no normals")
-        images.append(drawn.normal_map() if kind == NORMALS else drawn.image)
+        rendering: Rendering = renderer(VoxelGrid(shapes.occupancy[part], color), camera[part])
+        if kind == RENDERS:
+            images.append(rendering.image)
+            continue
+        if rendering.normals is None:
+            raise FigureUnavailableError(f"{type(renderer).__name__} renders no normals")
+        images.append(rendering.normal_map())
     return torch.cat(images)
 
 
-def _views(module: VoxelGenerativeModule, choice: FigureOptions) -> ViewDistribution:
-    return choice.views or module.views
+def _views(module: VoxelGenerativeModule, options: FigureOptions) -> ViewDistribution:
+    return options.views or module.views
 
 
-def _shapes(module: VoxelGenerativeModule, numbers: list[int]) -> VoxelGrid:
-    return _grids(module, module.sample_latents(torch.tensor(numbers)))
-
-
-def _grids(module: VoxelGenerativeModule, z: Tensor) -> VoxelGrid:
+def _generate(module: VoxelGenerativeModule, z: Tensor) -> VoxelGrid:
     grids = [module.shapes(part) for part in z.split(BATCH)]
-    color = None if grids[0].color is None else torch.cat([g.color for g in grids])
-    return VoxelGrid(torch.cat([g.occupancy for g in grids]), color)
+    colors = [g.color for g in grids if g.color is not None]
+    return VoxelGrid(torch.cat([g.occupancy for g in grids]), torch.cat(colors) if colors else None)
 
 
-def _draw(module: VoxelGenerativeModule, shapes: VoxelGrid, camera: Camera, kind: Kind) -> Tensor:
-    return torch.no_grad()(show)(module.renderer, shapes.binarize(module.threshold), camera.to(module.device), kind)
+@torch.no_grad()
+def _render_solids(module: VoxelGenerativeModule, shapes: VoxelGrid, camera: Camera, kind: ImageKind) -> Tensor:
+    return render_grids(module.renderer, shapes.binarize(module.threshold), camera.to(module.device), kind)
 
 
-def _grid(module: VoxelGenerativeModule, choice: FigureOptions, name: str, kind: Kind) -> Figure:
-    camera = row_views(_views(module, choice), choice.rows, choice.columns, choice.seed)
-    images = zoomed(_draw(module, _shapes(module, list(range(len(camera)))), camera, kind), choice.zoom)
-    caption = f"Random samples as {kind}; each row has one viewpoint (azimuth, elevation)."
-    return Figure(name, in_rows(images, choice.columns), rows=view_labels(camera, choice.columns), caption=caption)
+def _sample_grid(module: VoxelGenerativeModule, options: FigureOptions, name: str, kind: ImageKind) -> Figure:
+    camera = row_views(_views(module, options), options.rows, options.columns, options.seed)
+    shapes = _generate(module, module.sample_latents(torch.arange(len(camera))))
+    images = center_crop(_render_solids(module, shapes, camera, kind), options.zoom)
+    caption = f"Random samples as {kind}; one viewpoint (azimuth, elevation) per row."
+    return Figure(name, in_rows(images, options.columns), rows=view_labels(camera, options.columns), caption=caption)
 
 
-def _around(module: VoxelGenerativeModule, choice: FigureOptions, name: str, kind: Kind) -> Figure:
-    numbers, seen = choice.few, _views(module, choice)
-    turn = torch.arange(choice.columns) * (360 / choice.columns)
-    elevation = sum(seen.elevation) / 2
-    camera = Camera.orbit(turn.repeat(len(numbers)), elevation, seen.fov)
-    shapes = _shapes(module, numbers)
-    color = None if shapes.color is None else shapes.color.repeat_interleave(choice.columns, 0)
-    several = replace(shapes, occupancy=shapes.occupancy.repeat_interleave(choice.columns, 0), color=color)
-    images = _draw(module, several, camera, kind)
-    caption = f"Samples {listed(numbers)} as {kind} from {elevation:g}° elevation, by azimuth."
-    labels = tuple(f"{angle:g}°" for angle in turn.tolist())
-    return Figure(name, in_rows(zoomed(images, choice.zoom), choice.columns), labels, tuple(map(str, numbers)), caption)
+def _turntable(module: VoxelGenerativeModule, options: FigureOptions, name: str, kind: ImageKind) -> Figure:
+    numbers, views = options.row_numbers, _views(module, options)
+    azimuth = torch.arange(options.columns) * (360 / options.columns)
+    elevation = sum(views.elevation) / 2
+    camera = Camera.orbit(azimuth.repeat(len(numbers)), elevation, views.fov)
+    shapes = _generate(module, module.sample_latents(torch.tensor(numbers)))
+    color = None if shapes.color is None else shapes.color.repeat_interleave(options.columns, 0)
+    repeated = replace(shapes, occupancy=shapes.occupancy.repeat_interleave(options.columns, 0), color=color)
+    images = center_crop(_render_solids(module, repeated, camera, kind), options.zoom)
+    caption = f"Samples {comma_separated(numbers)} as {kind} from {elevation:g}° elevation, by azimuth."
+    labels = tuple(f"{angle:g}°" for angle in azimuth.tolist())
+    return Figure(name, in_rows(images, options.columns), labels, tuple(map(str, numbers)), caption)
 
 
-def _continuous(module: VoxelGenerativeModule) -> tuple[str, Renderer | None]:
-    """The renderer that passes gradients, and what it is called."""
+def _differentiable_renderer(module: VoxelGenerativeModule) -> tuple[str, Renderer | None]:
+    """Return the label and the differentiable renderer of a module, if it has one."""
     if isinstance(module, IGGANModule):
         return "neural", module.neural_renderer
     if isinstance(module, VoxelGANModule):
