@@ -1,6 +1,6 @@
-"""Every config with a typo, a wrong type or a missing key: one sentence that names the key, status 2, no traceback.
+"""Configs with a typo, a wrong type or a missing class: one sentence that names the key, status 2, no traceback.
 
-``UNRENDER_ALL_MISTAKES=1`` tries every key of every config (minutes), otherwise three of each, drawn by a fixed seed.
+``UNRENDER_ALL_MISTAKES=1`` tests every key of every config (minutes); otherwise three per config, sampled with a fixed seed.
 """
 
 import copy
@@ -17,7 +17,7 @@ from trainer.cli.config_composition import PROJECT_CONFIGS, compose
 
 EXPERIMENTS = sorted(path.name for path in PROJECT_CONFIGS.glob("*.yaml"))
 ALL = bool(os.environ.get("UNRENDER_ALL_MISTAKES"))
-WRONG = {"no": "number"}  # what no argument takes but one of free mappings
+WRONG = {"no": "number"}  # accepted only by arguments that are free mappings
 SAMPLE = 3
 
 
@@ -35,9 +35,9 @@ def at(values: dict[str, Any], path: tuple[str, ...]) -> dict[str, Any]:
 
 
 def typo(values: dict[str, Any], path: tuple[str, ...]) -> str:
-    around = at(values, path)
-    around[f"{path[-1]}q"] = around.pop(path[-1])
-    return path[-2] if path[-1] == "init_args" else f"{path[-1]}q"  # the parser then speaks of what they belong to
+    parent = at(values, path)
+    parent[f"{path[-1]}q"] = parent.pop(path[-1])
+    return path[-2] if path[-1] == "init_args" else f"{path[-1]}q"  # the message then names their parent
 
 
 def wrong_type(values: dict[str, Any], path: tuple[str, ...]) -> str:
@@ -51,10 +51,10 @@ def missing_class(values: dict[str, Any], path: tuple[str, ...]) -> str:
 
 
 def mistakes(name: str, random: np.random.Generator) -> Iterator[tuple[dict[str, Any], str, str]]:
-    """Configs with one mistake each, the word that the sentence must hold, and what was done."""
+    """Yield configs with one mistake each, the word that the message must contain, and a description of the mistake."""
     whole = compose([name]).values
-    found = list(keys(whole))
-    chosen = found if ALL else [found[i] for i in random.permutation(len(found))[:SAMPLE]]
+    paths = list(keys(whole))
+    chosen = paths if ALL else [paths[i] for i in random.permutation(len(paths))[:SAMPLE]]
     for path in chosen:
         for change in (missing_class,) if path[-1] == "class_path" else (typo, wrong_type):
             if change is wrong_type and isinstance(at(whole, path)[path[-1]], dict):
@@ -65,7 +65,7 @@ def mistakes(name: str, random: np.random.Generator) -> Iterator[tuple[dict[str,
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
-def test_a_mistake_is_named(name, tmp_path, monkeypatch, capsys):
+def test_the_message_names_the_mistake(name, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     wrong = []
     for values, word, what in mistakes(name, np.random.default_rng(EXPERIMENTS.index(name))):

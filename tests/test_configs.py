@@ -1,4 +1,4 @@
-"""Every config builds as it stands, and takes two steps on the CPU when its widths are cut."""
+"""Every config builds unchanged, and trains two steps on the CPU with reduced widths."""
 
 from itertools import product
 from pathlib import Path
@@ -26,7 +26,7 @@ GRID = 128
 
 @pytest.fixture(scope="module")
 def shapenet(tmp_path_factory) -> Path:
-    """A ShapeNetCore.v2 with three blocks of two voxelisations in each category that the configs use."""
+    """A small ShapeNetCore.v2 with 24 boxes in each category that the configs use."""
     root = tmp_path_factory.mktemp("shapenet") / "ShapeNetCore.v2"
     for synset in ("03001627", "04256520", "02808440"):
         for i in range(24):
@@ -51,7 +51,7 @@ def archive(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module", autouse=True)
 def photographs(tmp_path_factory) -> Path:
-    """A folder of masked photographs, where ``options`` finds it."""
+    """A folder of masked photographs, in the path that ``options`` uses."""
     return write_photographs(tmp_path_factory.getbasetemp() / "photographs")
 
 
@@ -69,7 +69,7 @@ def options(name: str, shapenet: Path, archive: Path) -> list[str]:
 
 
 def write_faces(folder: Path) -> Path:
-    """A folder of six small photographs of the size that ffhq.yaml asks for."""
+    """Write six small photographs of the size that ffhq.yaml requires."""
     folder.mkdir(exist_ok=True)
     for i in range(6):
         pixels = np.random.default_rng(i).integers(0, 256, (8, 8, 3)).astype(np.uint8)
@@ -94,18 +94,20 @@ def two_steps(name: str, proxy: bool = True) -> list[str]:
     cut += ["--model.init_args.generator.init_args.width=16", "--model.init_args.discriminator.init_args.width=8"]
     if name in PHOTOGRAPHS:
         return cut
-    cut += [] if name == "chairs_lvp.yaml" else ["--data.init_args.images=4"]  # the one as it is: unlimited
+    cut += (
+        [] if name == "chairs_lvp.yaml" else ["--data.init_args.images=4"]
+    )  # chairs_lvp.yaml renders unlimited images
     return [*cut, "--data.init_args.reference_images=4"]
 
 
-def test_there_are_the_configs_that_the_readme_names():
+def test_documented_configs_exist():
     named = {*SHAPENET, *PHOTOGRAPHS, *MESHES, "chairs_modelnet.yaml", "demo.yaml", "extractor.yaml"}
     named |= {f"proxy_{shapes}{size}.yaml" for shapes in ("tables", "chairs", "cubes") for size in ("", "_32")}
     assert named <= set(EXPERIMENTS)
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
-def test_config_builds_as_it_stands(name, shapenet, archive, tmp_path, monkeypatch, capsys):
+def test_config_builds_unchanged(name, shapenet, archive, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main(["fit", *options(name, shapenet, archive), "--print_config"]) == 0
     assert "class_path" in capsys.readouterr().out
@@ -113,21 +115,21 @@ def test_config_builds_as_it_stands(name, shapenet, archive, tmp_path, monkeypat
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
-def test_config_takes_two_steps(name, shapenet, archive, tmp_path, monkeypatch):
+def test_config_trains_two_steps(name, shapenet, archive, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert main(["fit", *options(name, shapenet, archive), *two_steps(name)]) == 0
 
 
 @pytest.mark.parametrize("name", ["chairs.yaml", "demo.yaml", *PHOTOGRAPHS])
 @pytest.mark.parametrize("method", METHODS)
-def test_every_method_takes_two_steps(name, method, shapenet, archive, tmp_path, monkeypatch):
+def test_every_method_trains_two_steps(name, method, shapenet, archive, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     part = f"--model=model/{method}{'' if name in FULL_SIZE else '_32'}.yaml"
     assert main(["fit", *options(name, shapenet, archive), part, *two_steps(name, proxy=False)]) == 0
 
 
 @pytest.mark.parametrize("size", ["", "_32"])
-def test_photographs_in_colour_take_two_steps(size, shapenet, archive, tmp_path, monkeypatch):
+def test_color_photographs_train_two_steps(size, shapenet, archive, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     name = f"chanterelle{size}.yaml"
     parts = [f"--model=model/emission_absorption_rgb{size}.yaml", "--data=data/color.yaml"]
@@ -138,19 +140,19 @@ FIGURE_3 = {"crisp": (0, None, 0), "soft": (1, None, 0), "size": (1, 1.3, 0), "w
 
 
 @pytest.mark.parametrize("part", FIGURE_3)
-def test_figure_3_is_a_part_laid_over(part, shapenet, archive, tmp_path, monkeypatch, capsys):
+def test_figure_3_variants_are_model_parts(part, shapenet, archive, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     given = [*options("heads.yaml", shapenet, archive), f"--model=model/meshgan_{part}.yaml"]
     assert main(["fit", *given, "--print_config"]) == 0
     model = yaml.safe_load(capsys.readouterr().out)["model"]["init_args"]
     generator = model["generator"]["init_args"]
-    shown = (model["renderer"]["init_args"]["margin"], generator["max_size"], generator["pyramid_levels"])
-    assert shown == FIGURE_3[part]
+    settings = (model["renderer"]["init_args"]["margin"], generator["max_size"], generator["pyramid_levels"])
+    assert settings == FIGURE_3[part]
     assert model["views"]["init_args"]["azimuth"] == ([-120, 120] if part == "wide" else [-45, 45])
     assert main(["fit", *given, *two_steps("heads.yaml")]) == 0
 
 
-def test_another_method_keeps_nothing_of_the_first(shapenet, archive, tmp_path, monkeypatch, capsys):
+def test_another_method_drops_the_settings_of_the_first(shapenet, archive, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     given = options("chairs_lvp.yaml", shapenet, archive)
     assert (
@@ -184,6 +186,6 @@ def test_ablations_are_overrides(cell, tmp_path, monkeypatch, capsys):
     assert all(f"    {word.replace('=', ': ')}\n" in printed.replace("weight: 0.0", "weight: 0") for word in cell)
 
 
-def test_files_stay_readable():
+def test_config_files_have_at_most_60_lines():
     for path in PROJECT_CONFIGS.rglob("*.yaml"):
         assert len(path.read_text().splitlines()) <= 60, path

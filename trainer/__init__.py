@@ -1,4 +1,4 @@
-"""``python -m trainer``: the command line."""
+"""The command line of the project."""
 
 import sys
 from importlib.machinery import ModuleSpec, PathFinder
@@ -11,10 +11,10 @@ PACKAGES = (
 )
 
 
-class _OwnPackages:
-    """Finds the packages of this project beside ``trainer``, whatever else bears their names.
+class _ProjectFinder:
+    """Finds this project's packages first.
 
-    ``python -m trainer`` searches the current directory first, and a ``utils.py`` there is common.
+    ``python -m trainer`` searches the current directory first, where a user may have a ``utils.py``.
     """
 
     @staticmethod
@@ -22,4 +22,4 @@ class _OwnPackages:
         return PathFinder.find_spec(name, [str(ROOT)]) if name in PACKAGES else None
 
 
-sys.meta_path.insert(0, _OwnPackages)
+sys.meta_path.insert(0, _ProjectFinder)

@@ -1,8 +1,7 @@
-"""``python -m trainer COMMAND …``: the table of commands.
+"""``python -m trainer COMMAND …``: dispatch to the commands.
 
-Each command is a function ``main(argv: list[str]) -> int`` in a module of its own, imported when it is asked for; its
-options are those of the function of its name in :mod:`trainer.cli.arguments`, or of :mod:`trainer.cli.experiment_help` for
-LightningCLI's. Help must not wait seconds for torch.
+Each command is a function ``main(argv: list[str]) -> int`` that returns the exit status. Its module is imported only when
+the command runs, since importing torch takes seconds; its options and help are in :mod:`trainer.cli.arguments`.
 """
 
 import difflib
@@ -12,69 +11,72 @@ import sys
 import time
 from typing import NamedTuple
 
-from trainer.cli import arguments, experiment_help
-from trainer.cli.command_parser import CommandParser
+from trainer.cli import arguments
+from trainer.cli.arguments import CommandParser
+from utils.errors import InputError
 
 
 class Command(NamedTuple):
-    """One line of the table."""
+    """One command: its help and the function that runs it, as ``module:function``."""
 
     help: str
-    target: str  # module:function, given the arguments after the command's name and returning the exit status
+    target: str
 
 
 COMMANDS = {
-    "fit": Command("train, or continue a training", "trainer.cli.lightning_cli:fit"),
+    "fit": Command("train a model, or resume a run", "trainer.cli.lightning_cli:fit"),
     "validate": Command("print a checkpoint's metrics on the validation data", "trainer.cli.lightning_cli:validate"),
     "test": Command("print a checkpoint's metrics on the test data", "trainer.cli.lightning_cli:test"),
     "predict": Command("write shapes and images from a checkpoint", "trainer.cli.lightning_cli:predict"),
-    "prepare": Command("draw the images that a training needs, before it", "trainer.commands.prepare:main"),
-    "figures": Command("draw the papers' figures of a trained model and its data", "trainer.commands.figures:main"),
+    "prepare": Command("render and cache the images that a training needs", "trainer.commands.prepare:main"),
+    "figures": Command("render the papers' figures of a trained model and its data", "trainer.commands.figures:main"),
     "fid": Command("compare two folders of images by FID and KID", "trainer.commands.fid:main"),
     "shapes": Command("compare a run's voxel shapes with real ones", "trainer.commands.shape_metrics:main"),
-    "table": Command("run and gather a table of the papers, beside their figures", "trainer.tables.command:main"),
+    "table": Command("run the experiments of a table of the papers", "trainer.tables.command:main"),
     "export": Command("write samples of a run as 3D files", "trainer.commands.export:main"),
     "export-extractor": Command(
         "write a classifier's weights as FID's feature extractor", "trainer.commands.export_extractor:main"
     ),
-    "render": Command("draw meshes, voxels or a config's shapes", "trainer.commands.render:main"),
-    "view": Command("show and turn what a checkpoint generates, in the browser", "trainer.commands.view:main"),
-    "compare": Command("put runs side by side on one page", "trainer.commands.compare:main"),
-    "doctor": Command("say what works on this machine", "trainer.commands.doctor:main"),
-    "completion": Command("print a script for the shell's completion", "trainer.commands.completion:main"),
+    "render": Command("render meshes, voxels or a config's shapes", "trainer.commands.render:main"),
+    "view": Command("open an interactive 3D viewer of a checkpoint's samples", "trainer.commands.view:main"),
+    "compare": Command("compare runs on one page", "trainer.commands.compare:main"),
+    "doctor": Command("check what works on this machine", "trainer.commands.doctor:main"),
+    "completion": Command("print a shell completion script", "trainer.commands.completion:main"),
 }
-
-EXAMPLES = """\
-examples:
-  python -m trainer fit --config demo.yaml --data.batch_size=8
-  python -m trainer predict --run_dir runs/demo/001"""
 
 
 def usage() -> str:
-    """What ``--help`` prints."""
+    """The text of ``--help``."""
     width = max(map(len, COMMANDS))
-    lines = [f"  {name:<{width}}  {command.help}" for name, command in COMMANDS.items()]
-    more = "python -m trainer COMMAND --help lists a command's options."
-    return "\n".join(
-        ["usage: python -m trainer COMMAND [options]", "", "commands:", *lines, "", EXAMPLES, "", more],
-    )
+    commands = "\n".join(f"  {name:<{width}}  {command.help}" for name, command in COMMANDS.items())
+    return f"""\
+usage: python -m trainer COMMAND [options]
+
+commands:
+{commands}
+
+examples:
+  python -m trainer fit --config demo.yaml --data.batch_size=8
+  python -m trainer predict --run_dir runs/demo/001
+
+python -m trainer COMMAND --help lists a command's options."""
 
 
 def options_of(name: str) -> CommandParser:
-    """A command's options, with its help."""
-    function = name.replace("-", "_")
-    return getattr(experiment_help if hasattr(experiment_help, function) else arguments, function)()
+    """The parser of a command, which prints its help."""
+    return getattr(arguments, name.replace("-", "_"))()
 
 
-def asks_for_help(words: list[str]) -> bool:
-    """Whether a command's help is wanted; what stands after ``--`` is meant for others."""
+def help_requested(words: list[str]) -> bool:
+    """Whether ``--help`` is among the options; those after ``--`` are passed on to other commands."""
     return any(word in ("-h", "--help") for word in words[: words.index("--") if "--" in words else None])
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one command line and return its exit status: 0, 1 (a bug, with its traceback), 2 (the user's input), 3 (NaN).
+    """Run one command line and return its exit status.
 
-    130 and 143 mean SIGINT and SIGTERM. docs/resume.md has more.
+    0: success. 1: a bug, with its traceback. 2: invalid input, with a one-sentence error. 3: NaN in training. 130 and 143:
+    stopped by SIGINT or SIGTERM. See docs/resume.md.
     """
     argv = sys.argv[1:] if argv is None else list(argv)
     if not argv or argv[0] in ("-h", "--help", "help"):
@@ -82,40 +84,38 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     name, *rest = argv
     if name not in COMMANDS:
-        near = difflib.get_close_matches(name, COMMANDS, n=1)
-        cure = f"did you mean {near[0]}?" if near else f"the commands are {', '.join(COMMANDS)}"
-        print(f"error: there is no command {name!r}; {cure}", file=sys.stderr)
+        similar = difflib.get_close_matches(name, COMMANDS, n=1)
+        hint = f"did you mean {similar[0]}?" if similar else f"the commands are {', '.join(COMMANDS)}"
+        print(f"error: no such command {name!r}; {hint}", file=sys.stderr)
         return 2
-    if asks_for_help(rest):
+    if help_requested(rest):
         options_of(name).print_help()
         return 0
     module, function = COMMANDS[name].target.split(":")
     try:
         return getattr(importlib.import_module(module), function)(rest)
-    except KeyboardInterrupt:  # while the libraries load; a command minds its signals itself
+    except KeyboardInterrupt:  # while libraries load; commands handle signals themselves
         return 130
-    except ValueError as error:
-        from utils.errors import InputError  # here, because it brings torch
-
-        if not isinstance(error, InputError) or os.environ.get("UNRENDER_TRACEBACK"):
+    except InputError as error:
+        if os.environ.get("UNRENDER_TRACEBACK"):
             raise
-        complain(error.message)
+        print_error(error.message)
         return 2
 
 
-def complain(message: str, patience: float = 5.0) -> None:
-    """Say on stderr what is wrong, once for all ranks.
+def print_error(message: str, timeout: float = 5.0) -> None:
+    """Print an error once for all ranks.
 
-    What is wrong on the first rank is wrong on the others as well, and whoever started them ends them, or has ended. A rank
-    that is still there after ``patience`` seconds is alone with its error, and says it.
+    An error of rank 0 is usually that of the other ranks too, and their launcher ends them. Another rank prints its error
+    only if it is still running after ``timeout`` seconds, since then it is the only one that failed.
     """
     names = ("RANK", "SLURM_PROCID", "LOCAL_RANK")  # torchrun, srun, Lightning
     rank = next((os.environ[name] for name in names if os.environ.get(name)), "0")
     if rank == "0":
         print(f"error: {message}", file=sys.stderr)
         return
-    parent, until = os.getppid(), time.monotonic() + patience
-    while time.monotonic() < until:
+    parent, deadline = os.getppid(), time.monotonic() + timeout
+    while time.monotonic() < deadline:
         time.sleep(0.05)
         if os.getppid() != parent:
             return

@@ -1,4 +1,4 @@
-"""A GAN of a few dozen weights and its data: everything that the command line has to carry, in milliseconds."""
+"""A GAN with a few dozen weights and its data, to test the command line in milliseconds."""
 
 import os
 import signal
@@ -19,7 +19,7 @@ from utils.errors import InputError
 
 
 class Blur(nn.Module):
-    """A part that a config names by class path."""
+    """A component that a config names by class path."""
 
     def __init__(self, width: int = 3, strength: float = 0.5) -> None:
         super().__init__()
@@ -28,7 +28,7 @@ class Blur(nn.Module):
 
 
 class SharpBlur(Blur):
-    """Another part, with an argument that the first lacks."""
+    """Another component, with an argument that the first lacks."""
 
     def __init__(self, width: int = 3, edge: float = 1.0) -> None:
         super().__init__(width)
@@ -36,7 +36,7 @@ class SharpBlur(Blur):
 
 
 class Demanding(Blur):
-    """A part with an argument that must be given."""
+    """A component with a required argument."""
 
     def __init__(self, amount: int, width: int = 3) -> None:
         super().__init__(width)
@@ -45,7 +45,7 @@ class Demanding(Blur):
 
 @dataclass(frozen=True)
 class Views:
-    """A dataclass, which a config writes as a plain mapping.
+    """A dataclass, which is a plain mapping in a config.
 
     Args:
         azimuth: Degrees.
@@ -57,17 +57,17 @@ class Views:
 
 
 class ToyGAN(LightningModule):
-    """Two networks and two optimizers, stepped by hand.
+    """Two networks with two optimizers and manual optimization.
 
     Args:
-        latent_size: Numbers in a latent.
-        image_size: Numbers in an image.
+        latent_size: Size of the latent.
+        image_size: Size of a 1D image.
         optimizer_g: The generator's optimizer.
         optimizer_d: The discriminator's optimizer.
-        renderer: A part by class path.
+        renderer: A component by class path.
         cameras: A dataclass.
         proxy_checkpoint: A checkpoint, or the config that trains it.
-        step_seconds: How long a step takes.
+        step_seconds: Duration of a step.
     """
 
     def __init__(
@@ -113,14 +113,14 @@ class ToyGAN(LightningModule):
             (opt_g, lambda: -self.discriminator(fake).mean()),
         ):
             optimizer.zero_grad()
-            lost = os.environ.get("TOY_NAN") == str(int(self.steps_done) + 1)
-            self.manual_backward(loss() * float("nan") if lost else loss())
+            diverges = os.environ.get("TOY_NAN") == str(int(self.steps_done) + 1)
+            self.manual_backward(loss() * float("nan") if diverges else loss())
             optimizer.step()
         self.steps_done += 1
         self.step = int(self.steps_done)
         self.losses = {"d": torch.zeros(()), "g": -self.discriminator(fake).mean().detach()}
         self.log("loss/generator", -self.discriminator(fake).mean().detach())
-        if when := os.environ.get("TOY_SIGNALS"):  # such as "3:SIGTERM"; several signals come one after the other
+        if when := os.environ.get("TOY_SIGNALS"):  # such as "3:SIGTERM"; several signals are sent in order
             step, *names = when.split(":")
             for name in names if int(self.steps_done) == int(step) else ():
                 os.kill(os.getpid(), signal.Signals[name])
@@ -155,13 +155,13 @@ class Numbers(Dataset):
 
 
 class ToyData(LightningDataModule):
-    """Counts.
+    """Numbers from 0 on.
 
     Args:
-        size: Numbers in an image.
-        batches: Steps in the one epoch.
-        views: Something typed.
-        order: One of two words.
+        size: Size of a 1D image.
+        batches: Steps per epoch.
+        views: An argument with a nested type.
+        order: An argument with two choices.
         cameras: A dataclass.
     """
 
@@ -190,7 +190,7 @@ class ToyData(LightningDataModule):
 
 
 class WriteShapes(Callback):
-    """Writes where the trainer tells callbacks to write."""
+    """Writes predictions into the trainer's default_root_dir."""
 
     def __init__(self, name: str = "shape") -> None:
         self.name = name

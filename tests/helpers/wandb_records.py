@@ -1,4 +1,4 @@
-"""What an offline run of Weights & Biases holds: its file is a LevelDB log of protobuf records."""
+"""Read the file of an offline Weights & Biases run, a LevelDB log of protobuf records."""
 
 import json
 import struct
@@ -7,39 +7,39 @@ from typing import Any
 
 from wandb.proto import wandb_internal_pb2
 
-BLOCK, HEAD, PIECE = 32768, 7, "<IHB"  # each piece: checksum, length, kind (whole, first, middle, last)
+BLOCK, HEADER_SIZE, HEADER = 32768, 7, "<IHB"  # of each chunk: checksum, length, kind (full, first, middle, last)
 
 
 def read_records(file: Path) -> list[Any]:
     """The protobuf records of a ``.wandb`` file, in order."""
     data = file.read_bytes()
     assert data[:4] == b":W&B"
-    records, parts, place = [], [], HEAD
-    while place + HEAD <= len(data):
-        if BLOCK - place % BLOCK < HEAD:  # no piece begins at the very end of a block
-            place += BLOCK - place % BLOCK
+    records, chunks, offset = [], [], HEADER_SIZE
+    while offset + HEADER_SIZE <= len(data):
+        if BLOCK - offset % BLOCK < HEADER_SIZE:  # padding at the end of a block
+            offset += BLOCK - offset % BLOCK
             continue
-        _, length, kind = struct.unpack_from(PIECE, data, place)
-        parts.append(data[place + HEAD : place + HEAD + length])
-        place += HEAD + length
+        _, length, kind = struct.unpack_from(HEADER, data, offset)
+        chunks.append(data[offset + HEADER_SIZE : offset + HEADER_SIZE + length])
+        offset += HEADER_SIZE + length
         if kind in (1, 4):
             record = wandb_internal_pb2.Record()
-            record.ParseFromString(b"".join(parts))
+            record.ParseFromString(b"".join(chunks))
             records.append(record)
-            parts = []
+            chunks = []
     return records
 
 
 def values(items: Any) -> dict[str, Any]:
-    """Items of a history, summary or config record by key, nested where they are."""
-    found: dict[str, Any] = {}
+    """The items of a history, summary or config record as a nested dictionary."""
+    nested: dict[str, Any] = {}
     for item in items:
         *outer, last = item.nested_key or [item.key]
-        place = found
+        level = nested
         for key in outer:
-            place = place.setdefault(key, {})
-        place[last] = json.loads(item.value_json)
-    return found
+            level = level.setdefault(key, {})
+        level[last] = json.loads(item.value_json)
+    return nested
 
 
 def history(records: list[Any]) -> list[dict[str, Any]]:
@@ -48,9 +48,9 @@ def history(records: list[Any]) -> list[dict[str, Any]]:
 
 
 def summary(records: list[Any]) -> dict[str, Any]:
-    """The summary as it was at the end."""
-    found: dict[str, Any] = {}
+    """The final summary."""
+    final: dict[str, Any] = {}
     for record in records:
         if record.HasField("summary"):
-            found |= values(record.summary.update)
-    return found
+            final |= values(record.summary.update)
+    return final

@@ -1,4 +1,4 @@
-"""An experiment in a folder of its own, and the command line called on it."""
+"""A toy experiment in a temporary directory, and fixtures that run the command line on it."""
 
 import os
 import sys
@@ -47,7 +47,7 @@ callbacks: [{class_path: toy.WriteShapes}]
 
 @pytest.fixture(autouse=True)
 def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A current folder that holds the experiment ``toy.yaml`` and its parts."""
+    """The current directory, with the experiment ``toy.yaml`` and its parts."""
     monkeypatch.syspath_prepend(str(HELPERS))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["trainer"])
@@ -60,13 +60,13 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def environment() -> dict[str, str]:
-    """The environment of a command line in a process of its own."""
+    """The environment for a command line in a separate process."""
     return os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{HELPERS}", "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
 
 
 @pytest.fixture
 def refused(capsys: pytest.CaptureFixture) -> Callable[..., str]:
-    """Run a command line that must be refused, by one sentence on stderr and status 2; returns the sentence."""
+    """Run a command line that must fail with one sentence on stderr and status 2; returns the sentence."""
 
     def run(*argv: str) -> str:
         capsys.readouterr()

@@ -1,4 +1,4 @@
-"""The commands as a user types them."""
+"""Commands as a user types them."""
 
 import csv
 import json
@@ -28,19 +28,29 @@ def state_of(run: str) -> dict:
     return torch.load(Path(run, "checkpoints/last.ckpt"), weights_only=True)
 
 
-def printed(capsys, *argv: str) -> dict:
+def print_config(capsys, *argv: str) -> dict:
     capsys.readouterr()
     assert main([*FIT, *argv, "--print_config"]) == 0
     return yaml.safe_load(capsys.readouterr().out)
 
 
-def test_help_needs_no_torch(environment, tmp_path):
+def test_help_does_not_import_torch(environment, tmp_path):
     code = "import sys, trainer.__main__ as m; m.main([]); sys.exit('torch' in sys.modules)"
     began = time.monotonic()
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0
     assert time.monotonic() - began < 1
     assert all(command.help in done.stdout for command in COMMANDS.values())
+
+
+def test_packages_win_over_modules_in_the_current_directory(environment, tmp_path):
+    for name in ("utils", "metrics"):
+        (tmp_path / f"{name}.py").write_text("raise RuntimeError('the wrong module was imported')\n")
+    for command in (["-m", "trainer", "--help"], ["-c", "import trainer.cli.lightning_cli, metrics, utils"]):
+        done = subprocess.run(
+            [sys.executable, *command], env=environment, capture_output=True, text=True, cwd=tmp_path, check=False
+        )
+        assert done.returncode == 0, done.stderr
 
 
 def test_every_command_exists(capsys):
@@ -50,18 +60,18 @@ def test_every_command_exists(capsys):
 
 
 def test_unknown_command(refused):
-    assert refused("fti") == "there is no command 'fti'; did you mean fit?"
+    assert refused("fti") == "no such command 'fti'; did you mean fit?"
 
 
-def test_fit_leaves_a_run(capsys):
+def test_fit_writes_a_run_directory(capsys):
     assert main([*FIT, "--model.latent_size=2"]) == 0
     run = Path("runs/toy/001")
     names = {path.name for path in run.iterdir()}
     assert names == {"config.yaml", "command.txt", "version.json", "run.json", "metrics.csv", "checkpoints"}
     assert (run / "command.txt").read_text() == "python -m trainer fit --config toy.yaml --model.latent_size=2\n"
-    run_metadata = json.loads((run / "run.json").read_text())
-    assert run_metadata["status"] == "finished"
-    assert run_metadata["ended"] >= run_metadata["started"]
+    metadata = json.loads((run / "run.json").read_text())
+    assert metadata["status"] == "finished"
+    assert metadata["ended"] >= metadata["started"]
     assert json.loads((run / "version.json").read_text())["torch"] == torch.__version__
     rows = list(csv.DictReader((run / "metrics.csv").open()))
     assert [row["step"] for row in rows if row["loss/generator"]] == ["0", "1", "2", "3"]
@@ -72,12 +82,12 @@ def test_fit_leaves_a_run(capsys):
     assert captured.out.count("\n") <= 10
     assert captured.err == ""
     assert main(FIT) == 0
-    assert RunDirectory("runs/toy/002").run_metadata["status"] == "finished"
+    assert RunDirectory("runs/toy/002").metadata["status"] == "finished"
 
 
 def test_interpolation_follows_overrides(capsys, workplace):
     (workplace / "more.yaml").write_text("seed_everything: 5")
-    config = printed(capsys, "--data.size=16", "--config", "more.yaml", "--trainer.max_epochs", "2")
+    config = print_config(capsys, "--data.size=16", "--config", "more.yaml", "--trainer.max_epochs", "2")
     assert config["model"]["init_args"]["image_size"] == 16
     assert config["model"]["init_args"]["seed"] == 5
     assert config["trainer"]["max_epochs"] == 2
@@ -85,20 +95,20 @@ def test_interpolation_follows_overrides(capsys, workplace):
 
 
 def test_interpolation_of_a_whole_dataclass(capsys):
-    config = printed(capsys, "--data.cameras.fov=10")
+    config = print_config(capsys, "--data.cameras.fov=10")
     assert config["data"]["init_args"]["cameras"]["init_args"] == {"azimuth": [0, 90], "fov": 10}
     assert config["model"]["init_args"]["cameras"] == config["data"]["init_args"]["cameras"]
 
 
-def test_options_win_over_files_wherever_they_stand(capsys, workplace):
+def test_options_override_files_in_any_order(capsys, workplace):
     (workplace / "more.yaml").write_text("data: {init_args: {batches: 9}}")
-    config = printed(capsys, "--data.batches=2", "--config=more.yaml")
+    config = print_config(capsys, "--data.batches=2", "--config=more.yaml")
     assert config["data"]["init_args"]["batches"] == 2
 
 
 def test_parts_and_classes_by_option(capsys, workplace):
     (workplace / "model/tiny.yaml").write_text("{base: gan.yaml, init_args: {latent_size: 1}}")
-    config = printed(
+    config = print_config(
         capsys, "--model", "model/tiny.yaml", "--model.renderer=toy.SharpBlur", "--model.optimizer_d.lr=1e-3"
     )
     assert config["model"]["init_args"]["latent_size"] == 1
@@ -114,7 +124,7 @@ def test_saved_config_loads_identically():
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
-def test_rehearsal_leaves_nothing(capsys):
+def test_fast_dev_run_writes_nothing(capsys):
     assert main([*FIT, "--trainer.fast_dev_run=1"]) == 0
     assert main(["predict", *FIT[1:], "--trainer.fast_dev_run=1"]) == 0
     assert not Path("runs").exists()
@@ -128,10 +138,10 @@ def test_run_dir(refused):
     assert "--run_dir RUN" in refused(*FIT, "--ckpt_path", "last")
     for checkpoint in Path("mine/first/checkpoints").iterdir():
         checkpoint.unlink()
-    assert "holds no last checkpoint" in refused("validate", "--run_dir", "mine/first")
+    assert "has no last checkpoint" in refused("validate", "--run_dir", "mine/first")
 
 
-def test_evaluation_of_a_run(capsys):
+def test_evaluating_a_run(capsys):
     assert main([*FIT, "--data.size=5"]) == 0
     for command in ("validate", "test"):
         assert main([command, "--run_dir", "runs/toy/001"]) == 0
@@ -146,11 +156,11 @@ def test_evaluation_of_a_run(capsys):
 
 
 @pytest.mark.parametrize(
-    ("argv", "says"),
+    ("argv", "message"),
     [
         ([], "fit needs --config NAME"),
         (["--config"], "--config needs the name"),
-        (["--config", "toi.yaml"], "there is no config 'toi.yaml'; did you mean toy.yaml"),
+        (["--config", "toi.yaml"], "no such config 'toi.yaml'; did you mean toy.yaml"),
         (["--config", "model/gam.yaml"], "did you mean model/gan.yaml"),
         (["--config", "toy.yaml", "--model.latent_sise=1"], "no argument 'latent_sise'; did you mean latent_size?"),
         (["--config", "toy.yaml", "--model.latent_size=big"], "--model.init_args.latent_size must be int, not big"),
@@ -160,7 +170,7 @@ def test_evaluation_of_a_run(capsys):
             "torch.optim.Adam has no argument 'lrr'; did you mean lr",
         ),
         (["--config", "toy.yaml", "--model.optimizer_g.lr=fast"], "optimizer_g.init_args.lr must be float"),
-        (["--config", "toy.yaml", "--model.renderer=toy.Blurr"], "there is no class toy.Blurr; did you mean toy.Blur"),
+        (["--config", "toy.yaml", "--model.renderer=toy.Blurr"], "no such class toy.Blurr; did you mean toy.Blur"),
         (
             ["--config", "toy.yaml", "--model.renderer=toy.Demanding"],
             "renderer.init_args.amount must be given",
@@ -171,30 +181,30 @@ def test_evaluation_of_a_run(capsys):
             ["--config", "toy.yaml", "--data.order=up"],
             "--data.init_args.order must be one of 'random', 'given', not up",
         ),
-        (["--config", "toy.yaml", "--modl.x=1"], "there is no option --modl.x"),
+        (["--config", "toy.yaml", "--modl.x=1"], "no such option --modl.x"),
         (["--config", "toy.yaml", "--trainer.max_epoch=3"], "did you mean trainer.max_epochs"),
         (["--config", "toy.yaml", "--trainer.max_epochs=x"], "--trainer.max_epochs must be int or null, not x"),
         (["--config", "toy.yaml", "--trainer.max_epochs"], "--trainer.max_epochs needs a value"),
-        (["--config", "toy.yaml", "stray"], "there is no option stray"),
+        (["--config", "toy.yaml", "stray"], "no such option stray"),
         (["--model=toy.ToyGAN"], "data must be given"),
         (["--config", "toy.yaml", "--model.latent_size=0"], "latent_size must be at least 1, not 0"),
         (["--config", "toy.yaml", "--trainer.accelerator=nope"], "accelerator"),
-        (["--config", "toy.yaml", "--ckpt_path=gone.ckpt"], "there is no checkpoint gone.ckpt"),
-        (["--config", "toy.yaml", "--ckpt_path=toy.yaml"], "toy.yaml is no checkpoint that can be read"),
+        (["--config", "toy.yaml", "--ckpt_path=gone.ckpt"], "checkpoint gone.ckpt does not exist"),
+        (["--config", "toy.yaml", "--ckpt_path=toy.yaml"], "toy.yaml is not a readable checkpoint"),
         (["--config", "toy.yaml", "--model.proxy_checkpoint=toi.yaml"], "did you mean toy.yaml"),
     ],
 )
-def test_mistaken_options(refused, argv, says):
-    assert says in refused("fit", *argv)
+def test_invalid_options_are_named(refused, argv, message):
+    assert message in refused("fit", *argv)
     assert not Path("runs").exists()
 
 
 @pytest.mark.parametrize(
-    ("text", "says"),
+    ("text", "message"),
     [
         ("data: {init_args: {cameras: {azimut: [0, 1]}}}", "did you mean azimuth"),
         ("data: {init_args: {cameras: {fov: wide}}}", "data.init_args.cameras.init_args.fov must be float or null"),
-        ("modle: {class_path: toy.ToyGAN}", "mistake.yaml: there is no key 'modle'; did you mean model?"),
+        ("modle: {class_path: toy.ToyGAN}", "mistake.yaml: no such key 'modle'; did you mean model?"),
         (
             "model: {init_args: {latent_sise: 1}}",
             "mistake.yaml: model.init_args.latent_sise: toy.ToyGAN has no argument",
@@ -203,44 +213,46 @@ def test_mistaken_options(refused, argv, says):
         ("model: {init_args: {seed: '${data.size}'}}", "mistake.yaml: model.init_args.seed refers to ${data.size}"),
         (
             "model: {class_path: toy.ToyGAM}",
-            "mistake.yaml: model: there is no class toy.ToyGAM; did you mean toy.ToyGAN",
+            "mistake.yaml: model: no such class toy.ToyGAM; did you mean toy.ToyGAN",
         ),
-        ("model: {class_path: nowhere.X}", "mistake.yaml: model: there is no class nowhere.X"),
+        ("model: {class_path: nowhere.X}", "mistake.yaml: model: no such class nowhere.X"),
         ("model: 3", "mistake.yaml: model must be LightningModule or null, not 3"),
         ("trainer: {max_epoch: 1}", "mistake.yaml: trainer has no key 'max_epoch'; did you mean max_epochs"),
         ("trainer: {callbacks: [{class_path: toy.WriteShapes, init_args: {nme: a}}]}", "did you mean name?"),
         ("trainer: {callbacks: [{class_path: toy.WriteShape}]}", "did you mean toy.WriteShapes"),
     ],
 )
-def test_mistaken_files(refused, workplace, text, says):
+def test_invalid_files_are_named(refused, workplace, text, message):
     (workplace / "mistake.yaml").write_text(f"base: toy.yaml\n{text}\n")
-    assert says in refused("fit", "--config", "mistake.yaml")
+    assert message in refused("fit", "--config", "mistake.yaml")
 
 
-def test_mistaken_checkpoints(refused, workplace):
+def test_invalid_checkpoints_are_named(refused, workplace):
     assert main(FIT) == 0
     last = Path("runs/toy/001/checkpoints/last.ckpt")
-    says = "was trained with another configuration: generator.weight is [8, 4] there and [12, 4] here"
+    message = "was trained with another configuration: generator.weight is [8, 4] there and [12, 4] here"
     for command in ("fit", "validate"):
-        assert says in refused(command, "--config", "toy.yaml", "--ckpt_path", str(last), "--data.size=12")
+        assert message in refused(command, "--config", "toy.yaml", "--ckpt_path", str(last), "--data.size=12")
     whole = last.read_bytes()
     for length in (0, 100, len(whole) // 2, len(whole) - 10):
         Path("cut.ckpt").write_bytes(whole[:length])
-        assert "cut.ckpt is no checkpoint" in refused("validate", "--config", "toy.yaml", "--ckpt_path=cut.ckpt")
+        assert "cut.ckpt is not a readable checkpoint" in refused(
+            "validate", "--config", "toy.yaml", "--ckpt_path=cut.ckpt"
+        )
     torch.save({"state_dict": {}, "code": print}, "code.ckpt")
     assert "it could run code" in refused("validate", "--config", "toy.yaml", "--ckpt_path=code.ckpt")
     torch.save({"weights": 1}, "other.ckpt")
-    assert "holds no state_dict" in refused("validate", "--config", "toy.yaml", "--ckpt_path=other.ckpt")
+    assert "has no state_dict" in refused("validate", "--config", "toy.yaml", "--ckpt_path=other.ckpt")
 
 
 def test_bugs_keep_their_traceback(workplace, monkeypatch):
     with pytest.raises(ZeroDivisionError):
         monkeypatch.setattr("toy.ToyGAN.training_step", lambda *_: 1 / 0)
         main(FIT)
-    assert RunDirectory("runs/toy/001").run_metadata["status"] == "failed"
+    assert RunDirectory("runs/toy/001").metadata["status"] == "failed"
 
 
-def test_a_refused_training_leaves_no_folder(monkeypatch, capsys):
+def test_a_refused_training_leaves_no_directory(monkeypatch, capsys):
     def refuse(_: object) -> None:
         raise InputError("no images")
 
@@ -268,27 +280,27 @@ def test_traceback_on_request(monkeypatch):
     ("signals", "status", "steps"),
     [("2:SIGTERM", 143, 2), ("2:SIGINT", 130, 2), ("2:SIGINT:SIGINT", 130, None)],
 )
-def test_a_signal_saves_and_the_run_continues(monkeypatch, capsys, signals, status, steps):
+def test_a_signal_saves_and_the_run_resumes(monkeypatch, capsys, signals, status, steps):
     monkeypatch.setenv("TOY_SIGNALS", signals)
     before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
     assert main(FIT) == status
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
-    assert RunDirectory("runs/toy/001").run_metadata["status"] == "interrupted"
-    again = "fit --run_dir runs/toy/001"
+    assert RunDirectory("runs/toy/001").metadata["status"] == "interrupted"
+    resume = "fit --run_dir runs/toy/001"
     err = capsys.readouterr().err
     if steps is None:
         assert "nothing was saved" in err
         assert not Path("runs/toy/001/checkpoints").exists()
         return
-    typed = err.split("stopped and saved; continue with: ")[1].splitlines()[0]
-    assert typed.endswith(f" -m trainer {again}")
+    typed = err.split("stopped and saved; resume with: ")[1].splitlines()[0]
+    assert typed.endswith(f" -m trainer {resume}")
     assert shutil.which(typed.split()[0])
     assert state_of("runs/toy/001")["state_dict"]["steps_done"] == steps
 
     monkeypatch.delenv("TOY_SIGNALS")
-    assert main(again.split()) == 0
+    assert main(resume.split()) == 0
     assert main([*FIT, "--run_dir", "whole"]) == 0
-    assert RunDirectory("runs/toy/001").run_metadata["status"] == "finished"
+    assert RunDirectory("runs/toy/001").metadata["status"] == "finished"
     assert len(Path("runs/toy/001/command.txt").read_text().splitlines()) == 2
     assert Path("runs/toy/001/metrics.csv").read_text() == Path("whole/metrics.csv").read_text()
     stopped, whole = state_of("runs/toy/001"), state_of("whole")
@@ -308,7 +320,7 @@ def test_a_signal_during_validation(monkeypatch):
     assert state_of("runs/toy/001")["state_dict"]["steps_done"] == 4
 
 
-def test_a_signal_from_outside(environment, tmp_path):
+def test_sigterm_from_another_process_saves(environment, tmp_path):
     flags = ["--data.batches=100000", "--model.step_seconds=0.01"]
     environment["TOY_PROGRESS"] = str(tmp_path / "progress")
     command = [sys.executable, "-m", "trainer", *FIT, *flags]
@@ -319,7 +331,7 @@ def test_a_signal_from_outside(environment, tmp_path):
         process.terminate()
         _, err = process.communicate(timeout=60)
     assert process.returncode == 143
-    assert "stopped and saved; continue with" in err
+    assert "stopped and saved; resume with" in err
     assert "Traceback" not in err
     assert state_of("runs/toy/001")["state_dict"]["steps_done"] >= 1
 
@@ -333,7 +345,7 @@ def test_proxy_is_trained_once(environment, workplace, monkeypatch, capfd):
     assert not Path("runs").exists()
     assert main(needy) == 0
     out = capfd.readouterr().out
-    assert "first, once, the proxy is trained" in out
+    assert "training the proxy first, once" in out
     assert (
         config_of("runs/needy/001")["model"]["init_args"]["proxy_checkpoint"] == "runs/proxy/001/checkpoints/last.ckpt"
     )
@@ -341,11 +353,11 @@ def test_proxy_is_trained_once(environment, workplace, monkeypatch, capfd):
     assert sorted(path.name for path in Path("runs/proxy").iterdir()) == ["001"]
     RunDirectory("runs/proxy/001").end("interrupted")
     assert main(needy) == 0
-    assert "first the training of the proxy goes on: runs/proxy/001" in capfd.readouterr().out
+    assert "resuming the training of the proxy first: runs/proxy/001" in capfd.readouterr().out
     RunDirectory("runs/proxy/001").end("failed")
     monkeypatch.setattr(sys, "executable", "/bin/false")
     assert main(needy) == 2
-    assert "training the proxy by proxy.yaml failed with status 1" in capfd.readouterr().err
+    assert "training the proxy with proxy.yaml failed with status 1" in capfd.readouterr().err
 
 
 def test_two_ranks_share_one_run(environment, workplace):
@@ -358,9 +370,9 @@ def test_two_ranks_share_one_run(environment, workplace):
     assert done.stdout.count("finished:") == 1
 
 
-def test_numbers_are_taken_once():
-    runs = [RunDirectory.next("race") for _ in range(3)]
+def test_run_numbers_are_unique():
+    runs = [RunDirectory.create_next("race") for _ in range(3)]
     assert [run.path.name for run in runs] == ["001", "002", "003"]
     for run in runs:
-        run.give_up()
+        run.release()
     assert not Path("runs").exists()

@@ -1,4 +1,4 @@
-"""Looking configs up and composing them, without the parser."""
+"""Finding and composing configs, without the parser."""
 
 import pytest
 import yaml
@@ -7,7 +7,7 @@ from trainer.cli import config_composition
 from trainer.cli.config_composition import compose, find_config, merge
 from utils.errors import InputError
 
-NUMBERS = {"size": 8, "batches": 4, "cameras": {"azimuth": [0, 90]}}  # what data/numbers.yaml says
+NUMBERS = {"size": 8, "batches": 4, "cameras": {"azimuth": [0, 90]}}  # the content of data/numbers.yaml
 
 
 def test_parts_are_relative_to_the_file_that_names_them(workplace, monkeypatch):
@@ -19,7 +19,7 @@ def test_parts_are_relative_to_the_file_that_names_them(workplace, monkeypatch):
     assert values["model"]["init_args"]["optimizer_g"]["init_args"]["lr"] == 2e-4
 
 
-def test_beside_the_caller_comes_before_the_projects(workplace, monkeypatch, tmp_path):
+def test_configs_in_the_current_directory_override_the_projects(workplace, monkeypatch, tmp_path):
     project = tmp_path / "project"
     (project / "model").mkdir(parents=True)
     (project / "ours.yaml").write_text("seed_everything: 1")
@@ -53,7 +53,7 @@ trainer:
     assert composed.origin("trainer.max_epochs").name == "short.yaml"
 
 
-def test_another_class_starts_afresh():
+def test_another_class_drops_the_arguments_of_the_first():
     under = {"class_path": "a.A", "init_args": {"x": 1, "y": 2}}
     assert merge(under, {"init_args": {"y": 3}}) == {"class_path": "a.A", "init_args": {"x": 1, "y": 3}}
     assert merge(under, {"class_path": "a.A", "init_args": {"y": 3}})["init_args"] == {"x": 1, "y": 3}
@@ -71,27 +71,27 @@ def test_later_configs_win(workplace):
 
 
 @pytest.mark.parametrize(
-    ("text", "says"),
+    ("text", "message"),
     [
         ("a: 1\n b: 2\n", "mistake.yaml, line 2"),
         ("a: [1\n", "mistake.yaml, line"),
-        ("a: 1\na: 2\n", "'a' stands twice"),
-        ("- 1\n", "must hold keys and values, not list"),
-        ("3: 1\n", "the key 3 is no word"),
+        ("a: 1\na: 2\n", "duplicate key 'a'"),
+        ("- 1\n", "must contain a mapping, not list"),
+        ("3: 1\n", "the key 3 is not a string"),
         ("a: !!python/object/apply:os.system [ls]\n", "could not determine a constructor"),
-        ("base: mistake.yaml\n", "built upon itself"),
+        ("base: mistake.yaml\n", "has itself as a base"),
         ("base: toi.yaml\n", "did you mean toy.yaml"),
-        ("a: \x00\n", "is no YAML"),
-        ("? {a: 1}\n: 2\n", "is no word"),
+        ("a: \x00\n", "is not valid YAML"),
+        ("? {a: 1}\n: 2\n", "is not a string"),
     ],
 )
-def test_mistakes_name_file_and_line(workplace, text, says):
+def test_errors_name_file_and_line(workplace, text, message):
     (workplace / "mistake.yaml").write_text(text)
-    with pytest.raises(InputError, match=says):
+    with pytest.raises(InputError, match=message):
         compose(["mistake.yaml"])
 
 
-def test_numbers_survive_the_way_to_the_parser(workplace):
+def test_composed_text_parses_to_the_same_values(workplace):
     (workplace / "numbers.yaml").write_text("{a: 1e-5, b: 2.5E+3, c: .inf, d: '1e-5', e: 007, f: 2024-01-01, g: 1_000}")
     composed = compose(["numbers.yaml"])
     assert composed.values["a"] == 1e-5
@@ -110,7 +110,7 @@ def named(values: dict, path: str = "") -> set[str]:
 
 
 @pytest.mark.parametrize("method", ["iggan", "absorption", "visual_hull", "emission_absorption", "dcgan", "meshgan"])
-def test_the_papers_model_laid_over_a_small_one_keeps_nothing_of_it(method):
+def test_the_papers_model_overrides_every_value_of_the_small_one(method):
     parts = config_composition.PROJECT_CONFIGS / "model"
     papers, small = (yaml.safe_load((parts / f"{method}{size}.yaml").read_text()) for size in ("", "_32"))
     bases = []
@@ -118,4 +118,6 @@ def test_the_papers_model_laid_over_a_small_one_keeps_nothing_of_it(method):
         bases.append(papers)
         papers = yaml.safe_load((parts / papers["base"]).read_text())
     known = named(papers).union(*map(named, bases))
-    assert named(small) - {"base"} <= known, "what the small model sets, the one of the paper's size has to set as well"
+    assert named(small) - {"base"} <= known, (
+        "the model of the paper's size must set every value that the small model sets"
+    )

@@ -1,10 +1,10 @@
-"""Options reach the arguments of classes within classes as they were written."""
+"""Options reach the arguments of nested classes unchanged."""
 
 import pytest
 import yaml
 
 from trainer.__main__ import main
-from trainer.cli.jsonargparse_compat import yaml_word
+from trainer.cli.jsonargparse_compat import restore_yaml
 
 
 @pytest.mark.parametrize(
@@ -25,7 +25,7 @@ def test_null_is_null_at_every_depth(option, key, capsys):
 
 
 @pytest.mark.parametrize(
-    ("word", "same"),
+    ("word", "expected"),
     [
         ("--a.b=None", "--a.b=null"),
         ("--a=[1, None, 'x']", '--a=[1, null, "x"]'),
@@ -36,5 +36,5 @@ def test_null_is_null_at_every_depth(option, key, capsys):
         ("None", "None"),
     ],
 )
-def test_what_is_written_as_python_is_yaml_again(word, same):
-    assert yaml_word(word) == same
+def test_python_syntax_is_converted_to_yaml(word, expected):
+    assert restore_yaml(word) == expected

@@ -1,4 +1,4 @@
-"""Runs that are killed, damaged, cut off by a full disk or lost in NaN, and how they come back."""
+"""Runs that are killed, have corrupt files, hit a full disk or diverge to NaN, and how they resume."""
 
 import csv
 import errno
@@ -16,6 +16,7 @@ import pytest
 import torch
 import wandb
 import yaml
+from pytorch_lightning import LightningModule, Trainer
 
 from callbacks.checkpointing import RunCheckpoint
 from callbacks.loggers.csv import drop_rows_after
@@ -33,7 +34,7 @@ LAST = RUN / "checkpoints/last.ckpt"
 
 
 def stop_at(monkeypatch, step: int, *argv: str) -> None:
-    """Train up to a step and leave by SIGTERM."""
+    """Train up to a step and stop by SIGTERM."""
     with monkeypatch.context() as patched:
         patched.setenv("TOY_SIGNALS", f"{step}:SIGTERM")
         assert main([*FIT, *argv]) == 143
@@ -44,7 +45,7 @@ def steps_of(path: Path = LAST) -> int:
 
 
 @pytest.mark.parametrize("again", [FIT, ["fit", "--run_dir", "run"], [*FIT, "--ckpt_path", "last"]])
-def test_the_same_command_goes_on(monkeypatch, capsys, again):
+def test_the_same_command_resumes(monkeypatch, capsys, again):
     stop_at(monkeypatch, 2)
     assert main(again) == 0
     out = capsys.readouterr().out
@@ -57,12 +58,12 @@ def test_the_same_command_goes_on(monkeypatch, capsys, again):
     assert main(again) == 0
     assert (
         capsys.readouterr().out
-        == "run is finished already; a larger --data.total_kimg trains it on, --fresh starts it anew\n"
+        == "run is already finished; pass a larger --data.total_kimg to train longer, or --fresh to start over\n"
     )
     assert LAST.read_bytes() == before
 
 
-def test_what_contradicts_a_run_is_refused_and_how_it_is_run_may_change(monkeypatch, refused, capsys):
+def test_only_execution_settings_may_change_on_resume(monkeypatch, refused, capsys):
     stop_at(monkeypatch, 2)
     for option, key in (
         ("--model.latent_size=5", "model.init_args.latent_size 4, not 5"),
@@ -71,11 +72,11 @@ def test_what_contradicts_a_run_is_refused_and_how_it_is_run_may_change(monkeypa
         ("--model.renderer=toy.SharpBlur", "model.init_args.renderer.class_path toy.Blur, not toy.SharpBlur"),
     ):
         for words in (FIT, ["fit", "--run_dir", "run"]):
-            assert f"run was begun with {key}; leave that out" in refused(*words, option)
+            assert f"run was started with {key}; drop this change" in refused(*words, option)
     assert RunDirectory(RUN).status == "interrupted"
     assert main([*FIT, "--checkpoint_minutes=5", "--trainer.log_every_n_steps=2"]) == 0
     assert (
-        "goes on with trainer.log_every_n_steps 2 (was 1), checkpoint_minutes 5.0 (was 10.0)" in capsys.readouterr().out
+        "resumes with trainer.log_every_n_steps 2 (was 1), checkpoint_minutes 5.0 (was 10.0)" in capsys.readouterr().out
     )
     assert RunDirectory(RUN).settings["checkpoint_minutes"] == 5
 
@@ -85,30 +86,30 @@ def test_fresh_moves_the_run_aside(monkeypatch, capsys):
     old = LAST.read_bytes()
     for number in (1, 2):
         assert main([*FIT, "--fresh", "--data.batches=3"]) == 0
-        assert f"run is now run.before-{number}" in capsys.readouterr().out
+        assert f"moved run to run.before-{number}" in capsys.readouterr().out
     assert steps_of() == 3
     assert Path("run.before-1/checkpoints/last.ckpt").read_bytes() == old
     assert main(["validate", "--run_dir", "run", "--fresh"]) == 2
 
 
-def test_a_damaged_last_checkpoint_is_passed_over(monkeypatch, capsys, refused):
+def test_a_corrupt_last_checkpoint_is_skipped(monkeypatch, capsys, refused):
     stop_at(monkeypatch, 2, "--trainer.val_check_interval=1")
     previous = LAST.with_name("previous.ckpt")
     whole = LAST.read_bytes()
     assert previous.is_file()
     middle = bytearray(whole)
-    place = whole.index(torch.load(LAST, weights_only=True)["state_dict"]["generator.weight"].numpy().tobytes())
-    middle[place] ^= 1  # torch.load would take it
-    for damaged in (whole[: len(whole) // 2], b"", bytes(middle)):
-        LAST.write_bytes(damaged)
+    offset = whole.index(torch.load(LAST, weights_only=True)["state_dict"]["generator.weight"].numpy().tobytes())
+    middle[offset] ^= 1  # torch.load would accept it
+    for corrupt in (whole[: len(whole) // 2], b"", bytes(middle)):
+        LAST.write_bytes(corrupt)
         assert main(["validate", "--run_dir", "run"]) == 0
         out = capsys.readouterr().out
-        assert "last.ckpt of run cannot be read: damaged; previous.ckpt of step" in out
+        assert "run: last.ckpt corrupt; using previous.ckpt of step" in out
     assert main(FIT) == 0
     assert steps_of() == 4
     for path in LAST.parent.iterdir():
         path.write_bytes(whole[:100])
-    assert "all are damaged; --fresh starts anew" in refused("validate", "--run_dir", "run")
+    assert "all checkpoints are corrupt: " in refused("validate", "--run_dir", "run")
 
 
 def test_a_run_without_a_checkpoint_starts_from_the_beginning(monkeypatch, capsys):
@@ -120,64 +121,66 @@ def test_a_run_without_a_checkpoint_starts_from_the_beginning(monkeypatch, capsy
     assert rows == ["0", "1", "2", "3"]
 
 
-def test_a_running_run_is_left_alone(monkeypatch, refused):
+def test_a_running_run_is_refused(monkeypatch, refused):
     stop_at(monkeypatch, 2)
     run = RunDirectory(RUN)
-    run_metadata = {"status": "running", "experiment": "toy", **run_lock.process_identity()}
-    run.metadata_file.write_text(json.dumps(run_metadata))
+    metadata = {"status": "running", "experiment": "toy", **run_lock.process_identity()}
+    run.metadata_file.write_text(json.dumps(metadata))
     assert run.status == "running"
     assert f"run is being trained by process {os.getpid()} on {socket.gethostname()}" in refused(*FIT)
     assert "stop it first" in refused(*FIT, "--fresh")
     child = subprocess.Popen([sys.executable, "-c", ""])
     child.wait()
-    run.metadata_file.write_text(json.dumps(run_metadata | {"pid": child.pid}))
+    run.metadata_file.write_text(json.dumps(metadata | {"pid": child.pid}))
     assert run.status == "interrupted"
-    run.metadata_file.write_text(json.dumps(run_metadata | {"born": "another boot 1"}))  # its number was given away
+    run.metadata_file.write_text(json.dumps(metadata | {"born": "another boot 1"}))  # the process id was reused
     assert run.status == "interrupted"
 
 
-def test_a_process_elsewhere_is_known_by_its_signs_of_life(tmp_path, monkeypatch):
-    file, run_metadata = tmp_path / "run.json", {"pid": 1, "host": "elsewhere", "job": "7"}
+def test_a_process_on_another_machine_is_known_by_its_heartbeat(tmp_path, monkeypatch):
+    file, metadata = tmp_path / "run.json", {"pid": 1, "host": "elsewhere", "job": "7"}
     file.write_text("{}")
-    assert run_lock.is_alive(run_metadata, file)
+    assert run_lock.is_alive(metadata, file)
     os.utime(file, (time.time() - 1000,) * 2)
-    assert not run_lock.is_alive(run_metadata, file)
-    monkeypatch.setattr(run_lock, "SILENCE", 1.5)
-    assert not run_lock.is_alive(run_metadata, file, wait=True)
-    monkeypatch.setattr(run_lock, "BEAT", 0.2)
+    assert not run_lock.is_alive(metadata, file)
+    monkeypatch.setattr(run_lock, "TIMEOUT", 1.5)
+    assert not run_lock.is_alive(metadata, file, wait=True)
+    monkeypatch.setattr(run_lock, "HEARTBEAT", 0.2)
     with run_lock.heartbeat(file):
-        assert run_lock.is_alive(run_metadata, file, wait=True)
-        monkeypatch.setenv("SLURM_JOB_ID", "7")  # requeued: its earlier start is over
-        assert not run_lock.is_alive(run_metadata, file)
+        assert run_lock.is_alive(metadata, file, wait=True)
+        monkeypatch.setenv("SLURM_JOB_ID", "7")  # requeued: the earlier process has ended
+        assert not run_lock.is_alive(metadata, file)
 
 
 def test_nan_stops_the_run_and_overwrites_nothing(monkeypatch, capsys):
     monkeypatch.setenv("TOY_NAN", "3")
     assert main([*FIT, "--trainer.val_check_interval=1", "--trainer.log_every_n_steps=50"]) == 3
     err = capsys.readouterr().err
-    assert err.startswith("error: step 3: the loss g of the generator is nan; the last good checkpoint is ")
+    assert err.startswith("error: step 3: loss g of the generator is nan; the last valid checkpoint is ")
     assert f"{LAST}, of step 2; " in err and "detect_anomaly" in err and err.count("\n") == 1
     assert steps_of() == 2
-    assert RunDirectory(RUN).run_metadata["status"] == "failed"
+    assert RunDirectory(RUN).metadata["status"] == "failed"
 
 
-def test_weights_that_are_not_finite_are_not_saved(tmp_path):
-    module = torch.nn.Sequential(torch.nn.Linear(2, 2))
-    module.step, module.device, module.losses = 7, torch.device("cpu"), {}
-
-    class OneRank:
+def test_non_finite_weights_are_not_saved():
+    class OneRank(Trainer):
         world_size, log_every_n_steps = 1, 2
 
+        def __init__(self) -> None:
+            pass
+
+    module, trainer = LightningModule(), OneRank()
+    module.layer, module.step, module.losses = torch.nn.Linear(2, 2), 7, {}
     watch = TerminateOnNaN()
-    watch.check(OneRank(), module)
-    module[0].bias.data[1] = float("inf")
-    with pytest.raises(RuntimeError, match=r"step 7: the weights 0\.bias are no longer finite"):
-        watch.check(OneRank(), module)
+    watch.check(trainer, module)
+    module.layer.bias.data[1] = float("inf")
+    with pytest.raises(RuntimeError, match=r"step 7: weights layer\.bias are not finite"):
+        watch.check(trainer, module)
     module.losses = {"d": torch.tensor(1.0), "loss": float("-inf")}
     watch = TerminateOnNaN()
-    watch.on_train_batch_end(OneRank(), module)
-    with pytest.raises(RuntimeError, match="step 7: the loss loss is -inf"):
-        watch.on_train_batch_end(OneRank(), module)
+    watch.on_train_batch_end(trainer, module)
+    with pytest.raises(RuntimeError, match="step 7: loss loss is -inf"):
+        watch.on_train_batch_end(trainer, module)
 
 
 def test_anomaly_detection_names_the_operation(monkeypatch, capsys):
@@ -187,7 +190,7 @@ def test_anomaly_detection_names_the_operation(monkeypatch, capsys):
 
 
 @pytest.mark.parametrize("name", ["last.ckpt", "metrics.csv", "run.json", "config.yaml"])
-def test_a_full_disk_ends_the_run_with_a_sentence(monkeypatch, refused, name):
+def test_a_full_disk_is_reported_in_one_sentence(monkeypatch, refused, name):
     stop_at(monkeypatch, 2)
     before = LAST.read_bytes()
     real = os.fsync
@@ -207,20 +210,20 @@ def test_a_full_disk_ends_the_run_with_a_sentence(monkeypatch, refused, name):
         monkeypatch.setattr(ExperimentWriter, "save", save)
     else:
         monkeypatch.setattr(os, "fsync", full)
-    said = refused("fit", "--run_dir", "run")
-    assert f"{name} could not be written: the disk is full" in said
-    assert name not in ("last.ckpt", "metrics.csv") or f"the last good checkpoint is {LAST}" in said
+    message = refused("fit", "--run_dir", "run")
+    assert f"{name} could not be written: the disk is full" in message
+    assert name not in ("last.ckpt", "metrics.csv") or f"the last valid checkpoint is {LAST}" in message
     assert LAST.read_bytes() == before
     monkeypatch.undo()
 
 
-def test_a_file_that_grows_too_large_leaves_the_old_one(tmp_path):
-    """The system's own refusal, in a process of its own: a limit on the size of files."""
+def test_a_failed_write_keeps_the_old_file(tmp_path):
+    """A limit on the size of files, in a separate process."""
     code = """
 import resource, sys, torch
 from pathlib import Path
 from trainer.runs.checkpoints import AtomicCheckpointIO
-from trainer.cli.disk_errors import disk_error
+from trainer.cli.error_messages import disk_error
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 path = Path(sys.argv[1])
 AtomicCheckpointIO().save_checkpoint({"small": torch.zeros(10)}, path)
@@ -247,20 +250,24 @@ def test_metrics_csv_is_cut_back(tmp_path):
     drop_rows_after(path, 5)
 
 
-class FakeTrainer:
-    """As much of a trainer as keeping checkpoints needs."""
+class FakeTrainer(Trainer):
+    """A trainer with the parts that RunCheckpoint uses."""
 
     world_size, is_global_zero, sanity_checking, global_step = 1, True, False, 0
     state = type("State", (), {"fn": "fit"})
-    strategy = type("Alone", (), {"barrier": lambda self, name: None})()
+    strategy = type("Strategy", (), {"barrier": lambda self, name: None})()
+
+    def __init__(self, module: LightningModule) -> None:
+        self.module = module
 
     def save_checkpoint(self, path: Path) -> None:
         AtomicCheckpointIO().save_checkpoint({"step": self.module.step}, path)
 
 
 def test_the_best_and_the_newest_checkpoints_are_kept(tmp_path):
-    folder, trainer = tmp_path / "checkpoints", FakeTrainer()
-    module = trainer.module = type("Module", (), {"step": 0, "evaluation_note": "one", "evaluation": {}})()
+    folder, module = tmp_path / "checkpoints", LightningModule()
+    module.step, module.evaluation_note, module.evaluation = 0, "one", {}
+    trainer = FakeTrainer(module)
     keeper = RunCheckpoint(folder, 1, 2, Signals(), lambda *_: None)
     keeper.on_train_start(trainer, module)
 
@@ -274,7 +281,7 @@ def test_the_best_and_the_newest_checkpoints_are_kept(tmp_path):
         best.append(kept("best"))
         assert kept("last") == step and (step == 1 or kept("previous") == step - 1)
     assert best == [1, 2, 2, 2, 2]
-    module.step, module.evaluation, module.evaluation_note = 6, {"kid": 3.0, "kid_std": 0.1}, "two"  # no rival of FID's
+    module.step, module.evaluation, module.evaluation_note = 6, {"kid": 3.0, "kid_std": 0.1}, "two"  # not comparable
     keeper.on_validation_end(trainer, module)
     assert kept("best") == 6
     assert sorted(p.name for p in folder.iterdir()) == [
@@ -285,7 +292,7 @@ def test_the_best_and_the_newest_checkpoints_are_kept(tmp_path):
     assert again.best == {"metric": "kid", "note": "two", "value": 3.0}
 
 
-def test_an_evaluation_cut_off_is_done_again(monkeypatch):
+def test_an_interrupted_evaluation_is_repeated(monkeypatch):
     monkeypatch.setenv("TOY_VALIDATION_SIGNAL", "1")
     assert main([*FIT, "--trainer.val_check_interval=2"]) == 143
     monkeypatch.delenv("TOY_VALIDATION_SIGNAL")
@@ -295,13 +302,13 @@ def test_an_evaluation_cut_off_is_done_again(monkeypatch):
     assert [row["step"] for row in rows if row["loss/generator"]] == ["0", "1", "2", "3"]
 
 
-def test_weights_and_biases_goes_on_with_its_run():
+def test_weights_and_biases_resumes_its_run():
     logger = ["--trainer.logger=WandbLogger", "--trainer.logger.offline=true"]
     ids = []
     for argv in (["--data.batches=2"], ["--data.batches=2", "--fresh"]):
         assert main([*FIT, *logger, *argv]) == 0
-        wandb.finish()  # it is of the process, which is one run's outside tests
-        ids.append(RunDirectory(RUN).run_metadata["wandb"])
+        wandb.finish()  # wandb allows one run per process
+        ids.append(RunDirectory(RUN).metadata["wandb"])
         folders = [path.name for path in (RUN / "wandb").glob("offline-run-*")]
         assert len(folders) == 1 and folders[0].endswith(ids[-1])
     assert ids[0] != ids[1]
@@ -311,9 +318,9 @@ def test_weights_and_biases_goes_on_with_its_run():
     assert run.wandb_id() == ids[1]
 
 
-def test_a_run_that_cannot_be_moved_says_so(monkeypatch, tmp_path):
+def test_a_run_that_cannot_be_moved_is_reported(monkeypatch, tmp_path):
     run = RunDirectory(tmp_path / "run")
-    run.claim()
+    run.create()
     run.end("failed")
 
     def busy(*_: object) -> None:
@@ -326,7 +333,7 @@ def test_a_run_that_cannot_be_moved_says_so(monkeypatch, tmp_path):
 
 @pytest.mark.slow
 def test_chaos_in_short():
-    """In a process of its own: it forks, which is safe only where OpenGL was not used yet."""
+    """In a separate process: it forks, which is safe only before OpenGL is used."""
     options = ["--kills=3", "--terms=1", "--modules=dcgan", "--phases=checkpointing,evaluating,rendering"]
     done = subprocess.run([sys.executable, kill_and_resume.__file__, *options], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -334,12 +341,12 @@ def test_chaos_in_short():
     assert done.stdout.endswith("all bit-identical\n")
 
 
-def test_a_kill_is_no_end(environment, workplace):
+def test_a_killed_run_resumes(environment, workplace):
     environment["TOY_SIGNALS"] = "3:SIGKILL"
     argv = [sys.executable, "-m", "trainer", *FIT, "--checkpoint_minutes=0"]
     done = subprocess.run(argv, env=environment, capture_output=True, text=True, cwd=workplace)
     assert done.returncode == -signal.SIGKILL
-    assert RunDirectory(RUN).run_metadata["status"] == "running" and RunDirectory(RUN).status == "interrupted"
+    assert RunDirectory(RUN).metadata["status"] == "running" and RunDirectory(RUN).status == "interrupted"
     assert steps_of() == 2
     assert main(FIT) == 0
     assert main([*FIT[:-1], "whole"]) == 0
@@ -350,7 +357,7 @@ def test_a_kill_is_no_end(environment, workplace):
 
 
 @pytest.mark.parametrize("done", ["finished", "interrupted"])
-def test_a_run_that_becomes_longer_ends_as_one_that_always_was(done, capsys, monkeypatch, refused):
+def test_a_lengthened_run_equals_one_of_that_length(done, capsys, monkeypatch, refused):
     monkeypatch.setenv("UNRENDER_CACHE", "cache")
     fit = ["fit", *kill_and_resume.MODULES["dcgan"], *kill_and_resume.TINY]
     assert main([*fit, "--run_dir=whole", "--data.total_kimg=0.032"]) == 0
@@ -364,7 +371,7 @@ def test_a_run_that_becomes_longer_ends_as_one_that_always_was(done, capsys, mon
     assert "total_kimg 0.02, not 0.01" in refused("fit", "--run_dir=run", "--data.total_kimg=0.01")
     capsys.readouterr()
     assert main(["fit", "--run_dir=run", "--data.total_kimg=0.032"]) == 0
-    assert "run goes on with data.init_args.total_kimg 0.032 (was 0.02)" in capsys.readouterr().out
+    assert "run resumes with data.init_args.total_kimg 0.032 (was 0.02)" in capsys.readouterr().out
     first, second = (torch.load(Path(p, "checkpoints/last.ckpt"), weights_only=True) for p in ("run", "whole"))
     assert kill_and_resume.equal(first["state_dict"], second["state_dict"])
     assert kill_and_resume.equal(first["optimizer_states"], second["optimizer_states"])
@@ -372,13 +379,13 @@ def test_a_run_that_becomes_longer_ends_as_one_that_always_was(done, capsys, mon
     rows = [csv.DictReader(Path(p, "metrics.csv").read_text().splitlines()) for p in ("run", "whole")]
     rows = [[row["step"] for row in table if row["d"]] for table in rows]
     assert rows[0] == rows[1] == list("12345678")
-    assert main(["fit", "--run_dir=run"]) == 0 and "finished already" in capsys.readouterr().out
+    assert main(["fit", "--run_dir=run"]) == 0 and "already finished" in capsys.readouterr().out
 
 
-def test_of_the_proxy_that_a_run_keeps_nothing_is_said(tmp_path):
+def test_a_kept_proxy_is_not_reported_as_a_change(tmp_path):
     run = RunDirectory(tmp_path)
-    begun = {"model": {"init_args": {"proxy_checkpoint": "runs/proxy/001/last.ckpt"}}, "data": {"root": "here"}}
-    run.config.write_text(yaml.safe_dump(begun))
-    again = {"model": {"init_args": {"proxy_checkpoint": "proxy.yaml"}}, "data": {"root": "there"}}
-    assert resume.changes(run, again) == ["data.root there (was here)"]
+    before = {"model": {"init_args": {"proxy_checkpoint": "runs/proxy/001/last.ckpt"}}, "data": {"root": "here"}}
+    run.config.write_text(yaml.safe_dump(before))
+    after = {"model": {"init_args": {"proxy_checkpoint": "proxy.yaml"}}, "data": {"root": "there"}}
+    assert resume.changes(run, after) == ["data.root there (was here)"]
     assert resume.known_proxy(run) == "runs/proxy/001/last.ckpt"

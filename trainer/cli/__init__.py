@@ -1,1 +1,1 @@
-"""How a command line becomes a run: options, config composition, LightningCLI, and error messages."""
+"""The command line: options, config composition, LightningCLI, and error messages."""

@@ -1,30 +1,33 @@
-"""The options of every command that is not LightningCLI's, apart from what it does: help must not wait for torch."""
+"""The options and help of every command, in a module that does not import torch, so that help appears at once.
 
+The function of a command's name returns its parser. Those of ``fit``, ``validate``, ``test`` and ``predict`` only print the
+short help; LightningCLI parses their options, and ``--help_all`` prints its full help.
+"""
+
+import argparse
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any, NoReturn
 
 import configs
 from trainer.cli.argument_types import (
-    EXTRACTORS,
     FORMATS,
-    count,
-    degrees,
-    different,
+    distinct_integers,
     formats,
-    fraction,
+    integer,
+    integer_ranges,
+    number,
     numbers,
     or_none,
-    port,
     positive,
-    psi_list,
     shard,
     subset,
-    whole,
     words,
-    zoom,
 )
-from trainer.cli.command_parser import CommandParser, run_options
+from utils.errors import InputError
 
 RUNS = Path("runs")
+EXTRACTORS = ("renders_small", "renders", "imagenet")
 RENDERERS = ("opengl", "soft", "absorption", "visual_hull", "emission_absorption")
 TABLES = sorted(path.stem for path in (configs.FOLDER / "tables").glob("table*.yaml"))
 FIGURES = {
@@ -35,6 +38,129 @@ FIGURES = {
 }
 SHELLS = ("bash", "zsh", "tcsh")
 
+COUNT = integer(1, 10_000)
+FRACTION = number(0, 1)
+
+
+class CommandParser(argparse.ArgumentParser):
+    """Raises errors as InputError instead of printing usage and exiting.
+
+    Args:
+        command: Name of the command.
+        description: The first paragraph of its help.
+        examples: Command lines without ``python -m trainer``, printed at the end of the help.
+        notes: Lines printed before the examples.
+    """
+
+    def __init__(
+        self, command: str, description: str, examples: Iterable[str] = (), notes: Iterable[str] = (), **options: Any
+    ) -> None:
+        lines = [f"  python -m trainer {example}" for example in examples]
+        notes = [*notes, "", "examples:"] if notes and lines else ["examples:"] if lines else notes
+        super().__init__(
+            f"python -m trainer {command}",
+            description=description,
+            epilog="\n".join([*notes, *lines]),
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+            **options,
+        )
+
+    def add(self, option: str, help: str, type: Any = None, default: Any = None, **options: Any) -> None:
+        """Add an option such as ``--rows N``. A default is shown in its help; as text, it is converted by ``type``."""
+        name, _, metavar = option.partition(" ")
+        options |= {"metavar": metavar} if metavar else {}
+        help = help if default is None else f"{help} (default: %(default)s)"
+        self.add_argument(name, help=help, type=type, default=default, **options)
+
+    def add_flag(self, option: str, help: str) -> None:
+        self.add_argument(option, help=help, action="store_true")
+
+    def add_run_options(self) -> None:
+        """Add the options that name a run and its checkpoint."""
+        self.add("--run_dir RUN", "a run created by fit: its config and last checkpoint")
+        self.add("--ckpt_path FILE", "another checkpoint: a file, or last or best of the run")
+
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"{message}; {self.prog} --help lists the options")
+
+
+def fit() -> CommandParser:
+    parser = _lightning_command(
+        "fit",
+        "Train a model, or resume a run. Writes runs/<config>/<number>/; Ctrl-C saves and prints how to resume.",
+        (
+            "fit --config demo.yaml --data.batch_size=8",
+            "fit --config couches.yaml --model model/absorption.yaml",
+            "fit --run_dir runs/demo/001 --ckpt_path last",
+        ),
+        "  --data.total_kimg=50               length of the run in thousands of images",
+    )
+    parser.add("--run_dir RUN", "where to write, or the run to resume")
+    parser.add("--ckpt_path FILE", "start from a checkpoint: a file, or last or best of the run")
+    parser.add_flag("--fresh", "move a run in --run_dir aside and start over")
+    parser.add("--checkpoint_minutes M", "minutes between checkpoints (default: 10)")
+    parser.add("--keep_checkpoints K", "keep the newest K checkpoints besides the last and the best (default: 0)")
+    return parser
+
+
+EXTRACTOR_OPTION = f"  --model.extractor=NAME             FID's feature extractor: {', '.join(EXTRACTORS)}"
+
+
+def validate() -> CommandParser:
+    parser = _lightning_command(
+        "validate",
+        "Print a checkpoint's metrics on the validation data.",
+        (
+            "validate --run_dir runs/demo/001",
+            "validate --run_dir runs/demo/001 --model.extractor=imagenet --model.kid_subset=100",
+        ),
+        EXTRACTOR_OPTION,
+    )
+    parser.add_run_options()
+    return parser
+
+
+def test() -> CommandParser:
+    description = "Print a checkpoint's metrics on the test data."
+    parser = _lightning_command("test", description, ("test --run_dir runs/demo/001",), EXTRACTOR_OPTION)
+    parser.add_run_options()
+    return parser
+
+
+def predict() -> CommandParser:
+    parser = _lightning_command(
+        "predict",
+        "Write shapes and images from a checkpoint with the run's callbacks; export has more formats.",
+        ("predict --run_dir runs/demo/001 --model.samples=32 --model.sample_seed=7",),
+        "  --model.samples=N --model.sample_seed=S",
+    )
+    parser.add_run_options()
+    return parser
+
+
+def _lightning_command(command: str, description: str, examples: tuple[str, ...], note: str) -> CommandParser:
+    notes = (
+        "Any value of a config is an option as well:",
+        note,
+        "  --model.ARGUMENT=VALUE, --data.ARGUMENT=VALUE, --trainer.ARGUMENT=VALUE",
+        "  --trainer.max_time=00:08:00:00     at most eight hours (days:hours:minutes:seconds)",
+        "  --trainer.devices=2 --trainer.accelerator=gpu|cpu --trainer.precision=bf16-mixed",
+        "  --trainer.fast_dev_run=1           one step of each kind, without writing files",
+    )
+    usage = f"python -m trainer {command} --config NAME [--config MORE] [--model.ARGUMENT=VALUE] [options]"
+    parser = CommandParser(command, description, examples, notes, usage=usage)
+    parser.add("--config NAME", "an experiment, in the current directory or in configs/; a second one overrides it")
+    parser.add("--model FILE", "another method, such as model/absorption_32.yaml")
+    parser.add("--data FILE", "other data, such as data/heads.yaml")
+    parser.add("--trainer FILE", "another trainer, such as trainer/plain.yaml")
+    parser.add("--seed_everything N", "seed of all random numbers (default: 0)")
+    parser.add_flag("--print_config", "print the resulting config and exit")
+    parser.add("--model.help CLASS", "list a model's arguments, such as IGGANModule's")
+    parser.add("--data.help CLASS", "list a data module's arguments")
+    parser.add_flag("--help_all", "list every option, including those of Lightning's Trainer")
+    return parser
+
 
 def fid() -> CommandParser:
     parser = CommandParser(
@@ -42,23 +168,15 @@ def fid() -> CommandParser:
         "Compare two folders of images by FID and KID.",
         ("fid --real DIR --fake DIR --extractor imagenet --kid_subset 100",),
     )
-    folder = "folder of png and jpg files, also in folders within, or a cache of renders"
-    parser.add_argument("--real", metavar="DIR", required=True, help=f"the reference: {folder}")
-    parser.add_argument("--fake", metavar="DIR", required=True, help="what is compared with it")
-    parser.add_argument(
-        "--extractor", metavar="NAME", default=EXTRACTORS[0], help=f"{', '.join(EXTRACTORS)} (default: %(default)s)"
-    )
-    parser.add_argument("--extractor_weights", metavar="FILE", help="another file of weights for the extractor")
-    parser.add_argument(
-        "--kid_subset", metavar="N", type=subset, default=1000, help="images a subset, 0 for FID alone (%(default)s)"
-    )
-    parser.add_argument(
-        "--on_corrupt",
-        choices=("raise", "skip"),
-        default="raise",
-        help="images that cannot be read are refused, or left out and counted (%(default)s)",
-    )
-    parser.add_argument("--json", action="store_true", help="print one line of JSON")
+    folder = "folder of png and jpg files, subfolders included, or a cache of renders"
+    parser.add("--real DIR", f"the reference: {folder}", required=True)
+    parser.add("--fake DIR", "the images to compare with it", required=True)
+    parser.add("--extractor NAME", ", ".join(EXTRACTORS), default=EXTRACTORS[0])
+    parser.add("--extractor_weights FILE", "another file of weights for the extractor")
+    parser.add("--kid_subset N", "images per subset, 0 for FID only", subset, 1000)
+    corrupt = "stop at unreadable images, or skip and count them"
+    parser.add("--on_corrupt", corrupt, default="raise", choices=("raise", "skip"))
+    parser.add_flag("--json", "print one line of JSON")
     return parser
 
 
@@ -66,87 +184,75 @@ def shapes() -> CommandParser:
     parser = CommandParser(
         "shapes",
         "Compare a run's voxel shapes with held-out ones: coverage, minimum matching distance and 1-NN accuracy by\n"
-        "Chamfer distance, and the IoU with the nearest training shape. Training shapes stand beside as the yardstick.\n"
-        "--data.ARGUMENT=VALUE changes the run's data, such as where they lie.",
+        "Chamfer distance, and the IoU with the nearest training shape. Training shapes are measured as a baseline.\n"
+        "--data.ARGUMENT=VALUE changes the run's data, such as their location.",
         ("shapes --run_dir runs/demo/001", "shapes --run_dir runs/demo/001 --count 50 --json"),
     )
-    run_options(parser)
-    parser.add_argument("--count", metavar="N", type=count, default=100, help="shapes of each kind (%(default)s)")
-    parser.add_argument("--points", metavar="N", type=count, default=1024, help="on a surface (%(default)s)")
-    parser.add_argument("--json", action="store_true", help="print the figures as JSON")
+    parser.add_run_options()
+    parser.add("--count N", "shapes of each kind", COUNT, 100)
+    parser.add("--points N", "points per surface", COUNT, 1024)
+    parser.add_flag("--json", "print the metrics as JSON")
     return parser
 
 
 def table() -> CommandParser:
-    lines = (
-        "table table1 --root ShapeNetCore.v2 --extractor_weights renders.pt",
-        "table table1 --scale small --archive modelnet10_voxels_32.npz --only _one --kimg 10",
-        "table table4 --root ShapeNetCore.v2 --commands > commands.txt",
-        "table table2 --scale small --gather",
-    )
-    extra = "What stands after -- goes to every fit: -- --trainer.devices=2 --data.batch_size=16"
     parser = CommandParser(
         "table",
-        "Run and gather a table of the papers, beside their figures.\n\n"
-        f"The tables are {', '.join(TABLES)}, or a file of your own (configs/tables shows how).",
-        epilog="\n".join([extra, "", "examples:", *(f"  python -m trainer {line}" for line in lines)]),
+        "Run the experiments of a table of the papers and print it next to the published numbers.\n\n"
+        f"The tables are {', '.join(TABLES)}, or a file of your own (configs/tables has examples).",
+        (
+            "table table1 --root ShapeNetCore.v2 --extractor_weights renders.pt",
+            "table table1 --scale small --archive modelnet10_voxels_32.npz --only _one --kimg 10",
+            "table table4 --root ShapeNetCore.v2 --commands > commands.txt",
+            "table table2 --scale small --gather",
+        ),
+        ("Options after -- are passed to every fit: -- --trainer.devices=2 --data.batch_size=16",),
     )
     parser.add_argument("name", metavar="NAME", help="the table, such as table1")
-    parser.add_argument(
-        "--scale", choices=("full", "small"), default="full", help="small: 32³, 64², short (%(default)s)"
-    )
-    parser.add_argument("--root", metavar="DIR", help="ShapeNetCore, for full scale (default: ShapeNetCore.v2)")
-    parser.add_argument("--archive", metavar="FILE", help="voxels for small scale; without it, procedural shapes")
-    parser.add_argument("--kimg", metavar="N", type=positive, help="length of each run, thousand images")
-    parser.add_argument("--only", metavar="PATTERN", action="append", help="cells whose names hold it (* matches any)")
-    parser.add_argument("--seeds", metavar="A,B", type=different, default=[0], help="one run each (default: 0)")
-    parser.add_argument("--extractor", choices=EXTRACTORS, help="default: the table's, or the scale's")
-    parser.add_argument("--extractor_weights", metavar="FILE", help="weights for the extractor")
-    parser.add_argument("--runs", metavar="DIR", type=Path, default=RUNS / "tables", help="(default: %(default)s)")
-    instead = parser.add_mutually_exclusive_group()
-    instead.add_argument(
-        "--commands", action="store_true", help="print what is missing, a line a cell, and run nothing"
-    )
-    instead.add_argument("--gather", action="store_true", help="write the table of what there is, and run nothing")
+    parser.add("--scale", "small: 32³ voxels, 64² images, short", default="full", choices=("full", "small"))
+    parser.add("--root DIR", "ShapeNetCore, for full scale (default: ShapeNetCore.v2)")
+    parser.add("--archive FILE", "voxels for small scale (default: procedural shapes)")
+    parser.add("--kimg N", "length of each run in thousands of images", positive)
+    parser.add("--only PATTERN", "only cells whose names contain it (* matches any text)", action="append")
+    parser.add("--seeds A,B", "one run per seed", distinct_integers, "0")
+    parser.add("--extractor", "default: that of the table or the scale", choices=EXTRACTORS)
+    parser.add("--extractor_weights FILE", "weights for the extractor")
+    parser.add("--runs DIR", "where the runs are", Path, RUNS / "tables")
+    mode = parser.add_mutually_exclusive_group()
+    mode.add_argument("--commands", action="store_true", help="print the missing commands, one line per cell, and exit")
+    mode.add_argument("--gather", action="store_true", help="write the table of the existing runs and exit")
     return parser
 
 
 def export() -> CommandParser:
     parser = CommandParser(
         "export",
-        "Write samples of a run as 3D files, and say of each whether it is closed.\n\n"
-        "Every file has y up and z toward the viewer, the origin in the middle; the unit is the metre (glTF's): voxels\n"
-        "fill the cube [-1/2, 1/2]³, images show [-1, 1]². Sample i of a seed is the same as predict's.",
+        "Write samples of a run as 3D files, and report which of them are closed.\n\n"
+        "In all files y is up, z points toward the viewer, and the origin is the centre. The unit is the metre (as in\n"
+        "glTF): voxels fill the cube [-1/2, 1/2]³, images show [-1, 1]². Sample i of a seed is the same as predict's.",
         (
             "export --run_dir runs/demo/001 --seeds 0-7 --formats glb,stl",
             "export --run_dir runs/demo/001 --seeds 3 --decimate 2000 --turntable gif",
             "export --run_dir runs/heads/001 --seeds 1,5 --truncation 0.5",
         ),
     )
-    run_options(parser)
-    parser.add_argument("--seeds", metavar="LIST", type=numbers, default=range(8), help="samples, as 0-7 or 1,5 (0-7)")
-    parser.add_argument("--sample_seed", metavar="S", type=whole, help="another series of samples (the run's, 0)")
-    parser.add_argument(
-        "--truncation",
-        metavar="PSI",
-        type=fraction,
-        help="toward the mean shape, 0 to 1: of MeshGAN's styles (the run's), of other latents (1)",
+    parser.add_run_options()
+    parser.add("--seeds LIST", "samples, as 0-7 or 1,5", integer_ranges, "0-7")
+    parser.add("--sample_seed S", "another series of samples (default: the run's, 0)", integer(0))
+    truncation = (
+        "truncation toward the mean shape: of MeshGAN's styles (default: the run's), of other latents (default: 1)"
     )
-    parser.add_argument("--threshold", metavar="T", type=fraction, help="what counts as occupied (the run's, 0.5)")
-    parser.add_argument(
-        "--formats",
-        metavar="LIST",
-        type=formats,
-        default=("glb", "obj"),
-        help=f"of {','.join(FORMATS)} (glb,obj); binvox is for voxels; npz holds a sample's arrays as they are",
-    )
-    parser.add_argument("--decimate", metavar="FACES", type=whole, help="at most so many faces a mesh, of voxels only")
-    parser.add_argument("--turntable", choices=("gif", "mp4"), help="also a film of each shape turning once")
-    parser.add_argument("--frames", metavar="N", type=whole, default=48, help="of the film (%(default)s), 24 a second")
-    parser.add_argument("--film_size", metavar="PIXELS", type=whole, default=256, help="of the film (%(default)s)")
-    parser.add_argument("--elevation", metavar="DEGREES", type=float, default=20.0, help="of the film (%(default)s)")
-    parser.add_argument("--output", metavar="DIR", type=Path, help="where to write (RUN/export)")
-    parser.add_argument("--json", action="store_true", help="print the report as JSON; DIR/report.json has it always")
+    parser.add("--truncation PSI", truncation, FRACTION)
+    parser.add("--threshold T", "voxels above it are occupied (default: the run's, 0.5)", FRACTION)
+    kinds = f"of {','.join(FORMATS)}; binvox is for voxels; npz has a sample's arrays"
+    parser.add("--formats LIST", kinds, formats, "glb,obj")
+    parser.add("--decimate FACES", "maximum number of faces per mesh, for voxels only", integer(0))
+    parser.add("--turntable", "also a video of each shape turning once", choices=("gif", "mp4"))
+    parser.add("--frames N", "frames of the video, 24 per second", integer(0), 48)
+    parser.add("--film_size PIXELS", "size of the video", integer(0), 256)
+    parser.add("--elevation DEGREES", "elevation of the video's camera", float, 20.0)
+    parser.add("--output DIR", "where to write (default: RUN/export)", Path)
+    parser.add_flag("--json", "print the report as JSON; DIR/report.json always has it")
     return parser
 
 
@@ -167,81 +273,77 @@ def export_extractor() -> CommandParser:
 def view() -> CommandParser:
     parser = CommandParser(
         "view",
-        "Show what a checkpoint generates on a page in the browser: draw samples, go from one to another, turn them.\n\n"
-        "The page is this machine's alone unless --host says otherwise, and needs no network. Ctrl-C ends it.",
+        "Open an interactive 3D viewer of a checkpoint's samples in the browser: sample, interpolate, rotate.\n\n"
+        "The page is reachable from this machine only, unless --host is given, and needs no network. Ctrl-C stops it.",
         (
             "view --run_dir runs/demo/001",
             "view --run_dir runs/heads/001 --ckpt_path best --port 0",
-            "view --run_dir runs/demo/001 --host 0.0.0.0     # for everybody who reaches this machine",
+            "view --run_dir runs/demo/001 --host 0.0.0.0     # reachable from other machines",
         ),
     )
-    run_options(parser)
-    parser.add_argument("--host", metavar="ADDRESS", default="127.0.0.1", help="to listen on (%(default)s)")
-    parser.add_argument("--port", metavar="N", type=port, default=8008, help="0 takes a free one (%(default)s)")
+    parser.add_run_options()
+    parser.add("--host ADDRESS", "address to listen on", default="127.0.0.1")
+    parser.add("--port N", "0 takes a free one", integer(0, 65535), 8008)
     return parser
 
 
 def figures() -> CommandParser:
-    lines = (
-        "figures --run_dir runs/heads/001 --numbers 0,3,7,12",
-        "figures --run_dir runs/heads/001 --only truncation --psi=1,0.5,0,-0.5 --truncation_cutoff none",
-        "figures --run_dir runs/chairs/001 --zoom 2 --data.shapes.root=/data/ShapeNetCore.v2",
-        "figures --config demo.yaml --only data,data_normals --output figures",
-    )
     kinds = [f"  of {kind:<12}{', '.join(names)}" for kind, names in FIGURES.items()]
-    more = "Options that begin with --data. change the run's config, such as where the data are now."
     parser = CommandParser(
         "figures",
-        "Draw the papers' figures of a trained model and its data, as PNG, with captions.md.\n\n"
-        "Samples go by number: sample i of a seed is that of predict and export.",
+        "Render the papers' figures of a trained model and its data as PNG, with captions.md.\n\n"
+        "Samples have numbers: sample i of a seed is that of predict and export.",
+        (
+            "figures --run_dir runs/heads/001 --numbers 0,3,7,12",
+            "figures --run_dir runs/heads/001 --only truncation --psi=1,0.5,0,-0.5 --truncation_cutoff none",
+            "figures --run_dir runs/chairs/001 --zoom 2 --data.shapes.root=/data/ShapeNetCore.v2",
+            "figures --config demo.yaml --only data,data_normals --output figures",
+        ),
+        ("figures:", *kinds, "", "--data.ARGUMENT=VALUE changes the run's config, such as the location of the data."),
         usage="python -m trainer figures --run_dir RUN [options]",
-        epilog="\n".join(["figures:", *kinds, "", more, "", "examples:", *(f"  python -m trainer {x}" for x in lines)]),
     )
-    run_options(parser)
-    parser.add_argument("--config", metavar="NAME", help="instead of a run: a config, for figures of its data alone")
-    parser.add_argument("--only", metavar="LIST", type=words, help="the figures to draw (all)")
-    parser.add_argument("--output", metavar="DIR", type=Path, help="where to write (RUN/figures)")
-    parser.add_argument(
-        "--numbers", metavar="LIST", type=numbers, help="samples, where a row shows one, as 0,3,7 or 0-5"
-    )
-    parser.add_argument("--rows", metavar="N", type=count, default=6, help="(%(default)s)")
-    parser.add_argument("--columns", metavar="N", type=count, default=8, help="of grids (%(default)s)")
-    parser.add_argument("--sample_seed", metavar="S", type=whole, default=0, help="of samples and views (%(default)s)")
-    parser.add_argument("--size", metavar="PIXELS", type=count, default=128, help="of each image (%(default)s)")
-    parser.add_argument("--zoom", metavar="Z", type=zoom, default=1.0, help="into the middle, of voxels (%(default)g)")
-    psis = (1.0, 0.7, 0.5, 0.2, 0.0, -0.5)
-    shown = ",".join(f"{psi:g}" for psi in psis)
-    parser.add_argument("--psi", metavar="LIST", type=psi_list, default=psis, help=f"truncation's columns ({shown})")
-    parser.add_argument("--truncation", metavar="PSI", type=or_none(fraction), help="of MeshGAN, or none (the run's)")
-    cutoff = "truncate MeshGAN's layers below it; none: all (the run's)"
-    parser.add_argument("--truncation_cutoff", metavar="LAYER", type=or_none(whole), help=cutoff)
+    parser.add_run_options()
+    parser.add("--config NAME", "instead of a run: a config, for figures of its data only")
+    parser.add("--only LIST", "the figures to render (default: all)", words)
+    parser.add("--output DIR", "where to write (default: RUN/figures)", Path)
+    parser.add("--numbers LIST", "samples, in figures with one sample per row, as 0,3,7 or 0-5", integer_ranges)
+    parser.add("--rows N", "rows of grids", COUNT, 6)
+    parser.add("--columns N", "columns of grids", COUNT, 8)
+    parser.add("--sample_seed S", "seed of samples and views", integer(0), 0)
+    parser.add("--size PIXELS", "size of each image", COUNT, 128)
+    parser.add("--zoom Z", "zoom into the centre, for voxels", number(1), 1.0)
+    parser.add("--psi LIST", "columns of the truncation figure", numbers, "1,0.7,0.5,0.2,0,-0.5")
+    parser.add("--truncation PSI", "of MeshGAN, or none (default: the run's)", or_none(FRACTION))
+    cutoff = "truncate MeshGAN's layers below it; none: all (default: the run's)"
+    parser.add("--truncation_cutoff LAYER", cutoff, or_none(integer(0)))
     return parser
 
 
 def prepare() -> CommandParser:
     parser = CommandParser(
         "prepare",
-        "Draw the images that a config's data need, and keep them, as fit would before its first step.\n\n"
-        "With --shard i/n one part of n, so that many machines fill one cache; what is there is not drawn again.",
+        "Render and cache the images that a config's data need, as fit would do before its first step.\n\n"
+        "With --shard I/N only one of N parts, so that several machines fill one cache. Cached images are not rendered\n"
+        "again.",
         (
             "prepare --config chairs.yaml --data.init_args.shapes.init_args.root=/data/ShapeNetCore.v2",
             "prepare --config chairs.yaml --shard 3/64",
         ),
     )
-    parser.add_argument("--config", metavar="NAME", required=True, help="an experiment, such as chairs.yaml")
-    parser.add_argument("--data", metavar="FILE", help="other data, such as data/lvp.yaml")
-    parser.add_argument("--model", metavar="FILE", help="another method, where the data depend on it")
-    parser.add_argument("--shard", metavar="I/N", type=shard, default=(1, 1), help="the I-th of N parts, from 1 (1/1)")
+    parser.add("--config NAME", "an experiment, such as chairs.yaml", required=True)
+    parser.add("--data FILE", "other data, such as data/lvp.yaml")
+    parser.add("--model FILE", "another method, where the data depend on it")
+    parser.add("--shard I/N", "part I of N, counted from 1", shard, "1/1")
     return parser
 
 
 def render() -> CommandParser:
     parser = CommandParser(
         "render",
-        "Draw meshes, voxels or the shapes of a config by any renderer, as PNG.\n\n"
-        "Meshes (glb, gltf, obj, ply, stl, off), binvox, npz (an export, or an array of voxels [z, y, x]), or a config\n"
-        "whose data have shapes (--data.ARGUMENT=VALUE changes it). What the renderer does not take is converted: voxels\n"
-        "to their surface, meshes to voxels.",
+        "Render meshes, voxels or the shapes of a config as PNG, with any renderer.\n\n"
+        "Inputs are meshes (glb, gltf, obj, ply, stl, off), binvox, npz (an export, or an array of voxels [z, y, x]), or a\n"
+        "config whose data have shapes (--data.ARGUMENT=VALUE changes it). Inputs that the renderer does not accept are\n"
+        "converted: voxels to a surface mesh, meshes to voxels.",
         (
             "render chair.glb --views 8",
             "render chair.stl --fit --up z --azimuth 30 --elevation 20 --normals --depth",
@@ -249,60 +351,55 @@ def render() -> CommandParser:
             "render chairs_modelnet.yaml --shapes 0-3 --renderer soft",
         ),
     )
-    parser.add_argument("inputs", metavar="INPUT", nargs="+", help="files, or configs")
-    parser.add_argument("--renderer", choices=RENDERERS, default="opengl", help="(%(default)s)")
-    parser.add_argument(
-        "--backend", metavar="NAME", help="opengl: pyrender, moderngl; the others: auto, torch, numba, triton"
-    )
-    parser.add_argument("--views", metavar="N", type=whole, help="so many azimuths all around (1)")
-    parser.add_argument("--azimuth", metavar="LIST", type=degrees, help="degrees, as 0,45,90, instead of --views")
-    parser.add_argument("--elevation", metavar="DEGREES", type=float, default=20.0, help="(%(default)s)")
-    parser.add_argument("--fov", metavar="DEGREES", type=float, help="of a perspective camera; without, orthographic")
-    parser.add_argument("--image_size", metavar="PIXELS", type=whole, default=256, help="(%(default)s)")
-    parser.add_argument("--voxel_size", metavar="D", type=whole, default=64, help="voxels a mesh becomes (%(default)s)")
-    parser.add_argument("--threshold", metavar="T", type=fraction, default=0.5, help="what is occupied (%(default)s)")
-    parser.add_argument("--up", choices=("y", "z"), default="y", help="of mesh files (%(default)s)")
-    parser.add_argument("--fit", action="store_true", help="move and scale meshes into the cube [-0.45, 0.45]³")
-    parser.add_argument("--shapes", metavar="LIST", type=numbers, default=range(4), help="of a config, as 0-3 (0-3)")
-    parser.add_argument("--unlit", action="store_true", help="colours alone, as of textures that have light in them")
-    parser.add_argument("--normals", action="store_true", help="also *_normals.png, (n + 1) / 2 in the camera's frame")
-    parser.add_argument(
-        "--depth", action="store_true", help="also *_depth.png and *_depth.npy (world units, inf: empty)"
-    )
-    parser.add_argument("--output", metavar="DIR", type=Path, default=Path("renders"), help="(%(default)s)")
+    parser.add_argument("inputs", metavar="INPUT", nargs="+", help="files or configs")
+    parser.add("--renderer", "renderer", default="opengl", choices=RENDERERS)
+    parser.add("--backend NAME", "opengl: pyrender, moderngl; the others: auto, torch, numba, triton")
+    parser.add("--views N", "number of azimuths around the shape (default: 1)", integer(0))
+    parser.add("--azimuth LIST", "degrees, as 0,45,90, instead of --views", lambda text: list(numbers(text)))
+    parser.add("--elevation DEGREES", "elevation of the camera", float, 20.0)
+    parser.add("--fov DEGREES", "field of view of a perspective camera (default: orthographic)", float)
+    parser.add("--image_size PIXELS", "size of the images", integer(0), 256)
+    parser.add("--voxel_size D", "voxels per side for meshes that are voxelized", integer(0), 64)
+    parser.add("--threshold T", "voxels above it are occupied", FRACTION, 0.5)
+    parser.add("--up", "up axis of mesh files", default="y", choices=("y", "z"))
+    parser.add_flag("--fit", "move and scale meshes into the cube [-0.45, 0.45]³")
+    parser.add("--shapes LIST", "shapes of a config, as 0-3", integer_ranges, "0-3")
+    parser.add_flag("--unlit", "colours without shading, as for textures that include lighting")
+    parser.add_flag("--normals", "also *_normals.png, (n + 1) / 2 in the camera's frame")
+    parser.add_flag("--depth", "also *_depth.png and *_depth.npy (world units, inf: empty)")
+    parser.add("--output DIR", "where to write", Path, Path("renders"))
     return parser
 
 
 def compare() -> CommandParser:
     parser = CommandParser(
         "compare",
-        "Put runs side by side: a table, curves, samples and where their configs differ, on one page.",
+        "Compare runs on one page: a table, curves, samples and the differences of their configs.",
         ("compare runs/demo/001 runs/demo/002", "compare runs/tables/table1_small/* --output table1.html"),
     )
-    parser.add_argument("runs", metavar="RUN", nargs="+", type=Path, help="folders that fit made")
-    parser.add_argument("--output", metavar="FILE", type=Path, default=Path("compare.html"), help="(%(default)s)")
-    parser.add_argument("--json", action="store_true", help="print the table as JSON")
+    parser.add_argument("runs", metavar="RUN", nargs="+", type=Path, help="run directories")
+    parser.add("--output FILE", "where to write", Path, Path("compare.html"))
+    parser.add_flag("--json", "print the table as JSON")
     return parser
 
 
 def doctor() -> CommandParser:
     parser = CommandParser(
         "doctor",
-        "Say what works on this machine, and the cure for what does not.\n\n"
-        "Exit status: 0 if a training can run here, on the CPU at least; 1 if something stands in its way; 2 for options\n"
-        "that do not fit.",
+        "Check what works on this machine, and print how to fix what does not.\n\n"
+        "Exit status: 0 if training works here, at least on the CPU; 1 if something prevents it; 2 for invalid options.",
         ("doctor", "doctor --config chairs.yaml"),
     )
-    parser.add_argument("--config", metavar="NAME", action="append", default=[], help="also look for what it needs")
-    parser.add_argument("--json", action="store_true", help="print one line of JSON")
+    parser.add_argument("--config", metavar="NAME", action="append", default=[], help="also check this config's data")
+    parser.add_flag("--json", "print one line of JSON")
     return parser
 
 
 def completion() -> CommandParser:
     parser = CommandParser(
         "completion",
-        "Print a script that completes the command unrender, which is python -m trainer, in a shell.",
-        epilog="in ~/.bashrc:\n  source <(unrender completion bash)",
+        "Print a shell script that completes the command unrender, which is the same as python -m trainer.",
+        notes=("in ~/.bashrc:", "  source <(unrender completion bash)"),
     )
     parser.add_argument("shell", choices=SHELLS)
     return parser

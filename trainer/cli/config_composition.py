@@ -1,23 +1,23 @@
-"""Where a config is looked up, and how files compose into one.
+"""Find config files and compose them into one config.
 
-An experiment names its parts, relative to itself; what it says beside a part's ``base`` is laid over that part::
+An experiment names its parts, relative to itself. Keys next to ``base`` are merged over the part that ``base`` names::
 
     # chairs.yaml                          # demo.yaml
     seed_everything: 0                     base: chairs.yaml
     model: model/iggan.yaml                model:
     data: data/chairs.yaml                   init_args: {latent_size: 64}
     trainer: trainer/default.yaml          data:
-                                             base: data/small.yaml     # another part, and one value of it
+                                             base: data/small.yaml     # another part, with one value changed
                                              init_args: {batch_size: 16}
                                            trainer:
                                              callbacks+: [{class_path: callbacks.ExportShapes}]
 
-- ``base`` may stand in any mapping. It names one YAML file or a list of them, later over earlier, what stands beside it over
-  all. ``model: x.yaml`` (or data, trainer) is short for ``model: {base: x.yaml}``.
-- Mappings merge key by key; anything else replaces. ``name+: [...]`` appends to the list that is there.
-- Another ``class_path`` starts afresh: the ``init_args`` of the class it replaces are dropped.
-- Several ``--config`` files merge in their order, and options of the command line win over all files.
-- ``${data.init_args.size}`` is resolved last, from the experiment's top, so it follows every override.
+- Any mapping may have a ``base``: one YAML file or a list of them. Later files override earlier ones, and the mapping's own
+  keys override all of them. ``model: x.yaml`` (or data, trainer) is short for ``model: {base: x.yaml}``.
+- Mappings merge key by key; any other value replaces the earlier one. ``name+: [...]`` appends to the earlier list.
+- A different ``class_path`` drops the ``init_args`` of the class that it replaces.
+- Several ``--config`` files merge in their order. Command-line options override all files.
+- ``${data.init_args.size}`` is resolved last, from the top of the experiment, so that it follows every override.
 """
 
 import difflib
@@ -35,16 +35,16 @@ from utils.legacy_names import update_config
 
 PROJECT_CONFIGS = configs.FOLDER
 SECTIONS = ("model", "data", "trainer")
-MAX_BYTES = 2**20  # of a config
-MAX_VALUES = 100_000  # in one, aliases written out
+MAX_BYTES = 2**20  # of a config file
+MAX_VALUES = 100_000  # of a config file, with aliases expanded
 
 
 @dataclass
 class Composed:
-    """One experiment made of files.
+    """A config composed of files.
 
     Args:
-        values: What the files say, interpolations unresolved.
+        values: The merged values, interpolations unresolved.
         origins: The file that each dotted key comes from, for messages.
     """
 
@@ -52,7 +52,7 @@ class Composed:
     origins: dict[str, Path] = field(default_factory=dict)
 
     def origin(self, key: str) -> Path | None:
-        """The file that wrote ``key``, or the nearest mapping around it."""
+        """The file that sets ``key`` or the nearest mapping around it."""
         parts = key.split(".")
         for length in range(len(parts), 0, -1):
             if path := self.origins.get(".".join(parts[:length])):
@@ -65,18 +65,22 @@ class Composed:
 
 
 def names_yaml(value: object) -> bool:
-    """Whether a config's value is the name of a config."""
+    """Whether a value is the name of a config file."""
     return isinstance(value, str) and value.endswith((".yaml", ".yml"))
 
 
-def find_config(name: str | Path, beside: Path | None = None) -> Path:
-    """The file that ``name`` means: beside the caller (or the folder ``beside``), then in the project's configs.
+def find_config(name: str | Path, directory: Path | None = None) -> Path:
+    """Find a config file by name, with or without ``.yaml``.
+
+    Args:
+        name: A path relative to ``directory`` or to the project's ``configs/``; the former comes first.
+        directory: Default: the current directory.
 
     Raises:
-        InputError: There is none; near names are suggested.
+        InputError: No such config; similar names are suggested.
     """
     name = Path(name).expanduser()
-    folders = [beside or Path(), PROJECT_CONFIGS]
+    folders = [directory or Path(), PROJECT_CONFIGS]
     for folder in folders:
         for candidate in (folder / name, folder / f"{name}.yaml"):
             if candidate.is_file():
@@ -87,31 +91,34 @@ def find_config(name: str | Path, beside: Path | None = None) -> Path:
         for pattern in ("*.yaml", "model/*.yaml", "data/*.yaml", "trainer/*.yaml", "logger/*.yaml", "speed/*.yaml")
         for path in folder.glob(pattern)
     }
-    raise InputError(f"there is no config {str(name)!r}{suggestion(name.as_posix(), known, 'the configs are')}")
+    raise InputError(f"no such config {str(name)!r}{suggestion(name.as_posix(), known, 'the configs are')}")
 
 
 def suggestion(name: str, known: Iterable[str], otherwise: str = "") -> str:
-    """The end of a sentence about a name that is not there: what may have been meant, or all there is."""
+    """The end of a message about an unknown name: similar known names, or all of them after ``otherwise``."""
     known = sorted(known)
-    by_stem = {word.rsplit("/", 1)[-1].removesuffix(".yaml"): word for word in known}
-    short = name.rsplit("/", 1)[-1].removesuffix(".yaml")
-    near = difflib.get_close_matches(name, known, n=2) or [
-        by_stem[word] for word in difflib.get_close_matches(short, by_stem, n=2)
+    by_stem = {_stem(word): word for word in known}
+    similar = difflib.get_close_matches(name, known, n=2) or [
+        by_stem[word] for word in difflib.get_close_matches(_stem(name), by_stem, n=2)
     ]
-    if near:
-        return f"; did you mean {' or '.join(near)}?"
+    if similar:
+        return f"; did you mean {' or '.join(similar)}?"
     return f"; {otherwise} {', '.join(known)}" if otherwise and known else ""
 
 
+def _stem(name: str) -> str:
+    return name.rpartition("/")[2].removesuffix(".yaml")
+
+
 def compose(names: Iterable[str | Path], parts: Mapping[str, str] | None = None) -> Composed:
-    """Read experiments with their parts and bases and lay the later over the earlier.
+    """Read experiments with their parts and bases, and merge later ones over earlier ones.
 
     Args:
         names: The experiments' configs.
-        parts: Parts to lay over them, by section.
+        parts: Parts to merge over them, by section.
 
     Raises:
-        InputError: A file is not there, is no YAML, or is built upon itself.
+        InputError: A file does not exist, is not YAML, or has itself as a base.
     """
     composed = Composed()
     for name in names:
@@ -125,7 +132,7 @@ def compose(names: Iterable[str | Path], parts: Mapping[str, str] | None = None)
 
 
 def merge(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    """``over`` laid on ``under``, by the rules in the module's docstring."""
+    """Merge ``over`` into ``under`` by the rules in the module's docstring; both are left unchanged."""
     if under.get("class_path", over.get("class_path")) != over.get("class_path", under.get("class_path")):
         return over
     merged = dict(under)
@@ -142,7 +149,7 @@ def merge(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
 
 def _resolve_file(path: Path, prefix: str, origins: dict[str, Path], inside: tuple[Path, ...]) -> dict[str, Any]:
     if path.resolve() in inside:
-        raise InputError(f"{path} is built upon itself")
+        raise InputError(f"{path} has itself as a base")
     values = _load(path)
     if not prefix:
         values = {k: {"base": v} if k in SECTIONS and names_yaml(v) else v for k, v in values.items()}
@@ -150,7 +157,7 @@ def _resolve_file(path: Path, prefix: str, origins: dict[str, Path], inside: tup
 
 
 def _resolve(value: Any, path: Path, prefix: str, origins: dict[str, Path], inside: tuple[Path, ...]) -> Any:
-    """Replace every ``base`` in a file's value by what it names."""
+    """Replace every ``base`` in a file's value by the files that it names."""
     if isinstance(value, list):
         return [_resolve(item, path, prefix, origins, inside) for item in value]
     if not isinstance(value, dict):
@@ -161,8 +168,7 @@ def _resolve(value: Any, path: Path, prefix: str, origins: dict[str, Path], insi
         bases = []
     merged: dict[str, Any] = {}
     for base in bases:
-        found = find_config(base, path.parent)
-        merged = merge(merged, _resolve_file(found, prefix, origins, inside))
+        merged = merge(merged, _resolve_file(find_config(base, path.parent), prefix, origins, inside))
     own = {}
     for key, item in value.items():
         if key == "base" and bases:
@@ -174,7 +180,7 @@ def _resolve(value: Any, path: Path, prefix: str, origins: dict[str, Path], insi
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML as people expect it: ``2e-4`` is a number, and a key that stands twice is a mistake."""
+    """Reads ``2e-4`` as a number (YAML 1.1 needs ``2.0e-4``), dates as text, and rejects duplicate keys."""
 
 
 _FLOAT = r"""^(?:[-+]?[0-9][0-9_]*\.[0-9_]*(?:[eE][-+]?[0-9]+)?|[-+]?[0-9][0-9_]*[eE][-+]?[0-9]+
@@ -187,7 +193,7 @@ _Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(_FLOAT, re.V
 
 
 class _Dumper(yaml.SafeDumper):
-    """Quotes what the loader would take for a number."""
+    """Quotes text that the loader would read as a number."""
 
 
 _Dumper.yaml_implicit_resolvers = _Loader.yaml_implicit_resolvers
@@ -199,9 +205,9 @@ def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[str, Any]:
     for key_node, value_node in node.value:
         key = loader.construct_object(key_node)
         if not isinstance(key, str):
-            raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} is no word", key_node.start_mark)
+            raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} is not a string", key_node.start_mark)
         if key in mapping:
-            raise yaml.constructor.ConstructorError(None, None, f"{key!r} stands twice", key_node.start_mark)
+            raise yaml.constructor.ConstructorError(None, None, f"duplicate key {key!r}", key_node.start_mark)
         mapping[key] = loader.construct_object(value_node, deep=True)
     return mapping
 
@@ -210,10 +216,10 @@ _Loader.add_constructor("tag:yaml.org,2002:map", _mapping)
 
 
 def _expanded(node: yaml.Node, sizes: dict[int, int | None]) -> int:
-    """How many values a node has, each alias counted anew: nine lines of aliases can make a billion."""
+    """Number of values in a node with its aliases expanded: nine lines of aliases can expand to a billion."""
     size = sizes.get(id(node), 0)
     if size is None:
-        raise yaml.constructor.ConstructorError(None, None, "an alias stands within itself", node.start_mark)
+        raise yaml.constructor.ConstructorError(None, None, "an alias contains itself", node.start_mark)
     if not size:
         sizes[id(node)] = None
         parts = [part for pair in node.value for part in pair] if isinstance(node, yaml.MappingNode) else node.value
@@ -224,14 +230,14 @@ def _expanded(node: yaml.Node, sizes: dict[int, int | None]) -> int:
 
 def _parse(path: Path) -> Any:
     if path.stat().st_size > MAX_BYTES:
-        raise InputError(f"{path} has more than {MAX_BYTES:,} bytes, too much for a config")
+        raise InputError(f"{path} has more than {MAX_BYTES:,} bytes, the limit for a config")
     loader = _Loader(path.read_text(encoding="utf-8"))
     try:
         node = loader.get_single_node()
         if node is None:
             return None
         if (size := _expanded(node, {})) > MAX_VALUES:
-            raise InputError(f"{path} holds {size:,} values with its aliases written out, more than {MAX_VALUES:,}")
+            raise InputError(f"{path} has {size:,} values with its aliases expanded; the limit is {MAX_VALUES:,}")
         return loader.construct_document(node)
     finally:
         loader.dispose()
@@ -247,13 +253,13 @@ def _load(path: Path) -> dict[str, Any]:
         line = f", line {mark.line + 1}" if mark else ""
         raise InputError(f"{path}{line}: {error.problem or error.context}") from error
     except (yaml.YAMLError, RecursionError) as error:
-        raise InputError(f"{path} is no YAML: {str(error).splitlines()[0]}") from error
+        raise InputError(f"{path} is not valid YAML: {str(error).splitlines()[0]}") from error
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path} cannot be read: {error}") from error
-    except Exception as error:  # a tag such as !!int on what is no number, and numbers too long for Python
-        raise InputError(f"{path} holds a value that is not what its tag says: {error}") from error
+    except Exception as error:  # a tag such as !!int on other text, and numbers too long for Python
+        raise InputError(f"{path} has a value that does not fit its tag: {error}") from error
     if values is None:
         return {}
     if not isinstance(values, dict):
-        raise InputError(f"{path} must hold keys and values, not {type(values).__name__}")
+        raise InputError(f"{path} must contain a mapping, not {type(values).__name__}")
     return values

@@ -1,36 +1,64 @@
-"""From the libraries' walls of text to one sentence: the key, where it stands, what it should be."""
+"""One-sentence messages for errors of jsonargparse, omegaconf, torch and the disk: which file or option, key, and value."""
 
+import errno
 import importlib
 import inspect
 import re
 from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+from omegaconf.errors import OmegaConfBaseException
 
 from trainer.cli.config_composition import Composed, suggestion
 from utils.errors import InputError
 
-_KEY = re.compile(r'Parser key "([^"]+)"')
-_CLASS = re.compile(r"Problem with given class_path '([^']+)'")
-_CALLED = re.compile(
-    r"expects a function or a callable class.*?Got value: Namespace\(.*?class_path='([^']+)'", re.DOTALL
+# jsonargparse has typed errors, but reports the tried members of a union only in its message. The message is a tree in
+# the order of nesting: keys and classes that lead to the error, then what is wrong.
+MESSAGE_PARTS = re.compile(
+    r"""
+      Parser\ key\ "(?P<key>[^"]+)"
+    | Problem\ with\ given\ class_path\ '(?P<class_path>[^']+)'
+    | expects\ a\ function\ or\ a\ callable\ class(?:(?=.*?Got\ value:\ Namespace\(.*?class_path='(?P<callable>[^']+)')|)
+    | argument\ (?P<without_value>--\S+):\ expected\ one\ argument
+    | unrecognized\ arguments:\ (?P<unrecognized>\S+)
+    | Subcommand\ '\w+'\ does\ not\ accept\ option\ '(?P<unknown_key>[^']+)'
+    | arguments\ are\ required:\ (?P<required>[^\n]+)
+    | Key\ "(?P<required_key>[^"]+)"\ is\ required
+    | Option\ '(?P<unknown_argument>[^']+)'\ is\ not\ accepted
+    | No\ module\ named\ '(?P<module>[^']+)'
+    | module\ '(?P<parent>[^']+)'\ has\ no\ attribute\ '(?P<attribute>[^']+)'
+    | Import\ path\ (?P<wrong_class>\S+)\ does\ not\ correspond\ to\ a\ subclass\ of\ (?P<base>\w+)
+    """,
+    re.VERBOSE | re.DOTALL,
 )
-_INTO_CLASS = re.compile(r"Problem with given class_path|expects a function or a callable class")
-_UNKNOWN = re.compile(r"Option '([^']+)' is not accepted")
-_NO_MODULE = re.compile(r"No module named '([^']+)'|module '([^']+)' has no attribute '([^']+)'")
-_NO_SUBCLASS = re.compile(r"Import path (\S+) does not correspond to a subclass of (\w+)")
-_NO_OPTION = re.compile(r"Subcommand '\w+' does not accept option '([^']+)'")
-_NO_VALUE = re.compile(r"argument (--\S+): expected one argument")
-_UNRECOGNIZED = re.compile(r"unrecognized arguments: (.*)", re.DOTALL)
-_REQUIRED = re.compile(r"arguments are required: (.*)|Key \"([^\"]+)\" is required")
-_INTERPOLATION = re.compile(r"Interpolation key '\.*([^']*)' not found.*?full_key: (?:\w+\.)?(\S+)", re.DOTALL)
-_MEMBER = re.compile(r"<class '([^']+)'>")
+DISK_ERRORS = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the disk quota is exhausted",
+    errno.EFBIG: "the file is larger than the system allows",
+    errno.EROFS: "the disk is read-only",
+}
 
 
 class ParseError(Exception):
-    """jsonargparse's words about options that do not fit."""
+    """jsonargparse's message about invalid options."""
+
+
+class _Part(NamedTuple):
+    """Something wrong in jsonargparse's message, and where.
+
+    Args:
+        match: The text.
+        key: Full key of the innermost value around it.
+        class_path: The class whose arguments are being parsed.
+    """
+
+    match: re.Match
+    key: str
+    class_path: str
 
 
 def find_input_error(error: BaseException) -> InputError | None:
-    """The sentence that a constructor raised, which jsonargparse wraps in errors of its own; None if there is none."""
+    """The InputError among an error's causes, since jsonargparse wraps those that constructors raise."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, InputError):
@@ -40,136 +68,105 @@ def find_input_error(error: BaseException) -> InputError | None:
 
 
 def parse_error(message: str, composed: Composed, given: Iterable[str], options: Iterable[str]) -> InputError:
-    """The one sentence that a parser's message comes down to.
+    """Summarize jsonargparse's message in one sentence.
 
     Args:
-        message: What jsonargparse says.
-        composed: The files' values and where each comes from.
-        given: The keys given as options of the command line.
-        options: All keys that the command has.
+        message: jsonargparse's message.
+        composed: The files' values and their origins.
+        given: The keys given as options.
+        options: All keys of the command.
     """
-    given = {_short(key) for key in given}
+    given = {_without_init_args(key) for key in given}
 
-    def place(key: str, inner: str = "") -> str:
-        """What stands before the key: the file that wrote it (or what is inside), or the dashes of an option."""
-        if _short(key) in given or _short(key + inner) in given:
+    def prefix(key: str, argument: str = "") -> str:
+        """``--`` if the key, or an argument of it, is given as an option; else the file that sets it."""
+        if given & {_without_init_args(key), _without_init_args(key + argument)}:
             return "--"
-        origin = composed.origin(key + inner)
+        origin = composed.origin(key + argument)
         return f"{origin}: " if origin else ""
 
-    if match := _NO_VALUE.search(message):
-        return InputError(f"{match[1]} needs a value")
-    if match := _UNRECOGNIZED.search(message):
-        word = match[1].split()[0]
-        key = word.partition("=")[0].lstrip("-")
-        cure = suggestion(key, options) if word.startswith("-") else "; options begin with --"
-        return InputError(f"there is no option {word.partition('=')[0]}{cure}")
-    if match := _NO_OPTION.search(message):
-        return _unknown_key(match[1], place, options)
-    keys = list(_KEY.finditer(message))
-    if match := _REQUIRED.search(message):
-        missing = re.sub(r"\b(fit|validate|test|predict)\.", "", match[1] or match[2]).split("\n")[0]
-        around = _dotted(keys, message, match.start())
-        key = f"{around}.{missing}" if around else missing
+    parts, last = _message_parts(message)
+    if part := parts.get("without_value"):
+        return InputError(f"{part.match['without_value']} needs a value")
+    if part := parts.get("unrecognized"):
+        word = part.match["unrecognized"].partition("=")[0]
+        hint = suggestion(word.lstrip("-"), options) if word.startswith("-") else "; options begin with --"
+        return InputError(f"no such option {word}{hint}")
+    if part := parts.get("unknown_key"):
+        return _unknown_key(part.match["unknown_key"], prefix, options)
+    if part := parts.get("required") or parts.get("required_key"):
+        missing = re.sub(r"\b(fit|validate|test|predict)\.", "", part.match[part.match.lastgroup or 0])
+        key = f"{part.key}.{missing}" if part.key else missing
         return InputError(f"{key} must be given, by --config or as an option")
-    if match := _UNKNOWN.search(message):
-        key = _dotted(keys, message, match.start())
-        class_path = _last_class(message, match.start())
-        known = _arguments(class_path)
-        inner = match[1].removeprefix("init_args.").split(".")[0]
-        cure = suggestion(inner, known, "it has")
-        return InputError(f"{place(key, f'.{inner}')}{key}.{inner}: {class_path} has no argument {inner!r}{cure}")
-    if match := _NO_MODULE.search(message):
-        key = _dotted(keys, message, match.start()).removesuffix(".init_args")
-        class_path = _last_class(message, match.start()) or match[1] or f"{match[2]}.{match[3]}"
-        cure = suggestion(class_path, _classes(class_path))
-        return InputError(f"{place(key, '.class_path')}{key}: there is no class {class_path}{cure}")
-    if match := _NO_SUBCLASS.search(message):
-        key = _dotted(keys, message, match.start())
-        return InputError(f"{place(key)}{key}: {match[1]} is no {match[2]}")
-    if keys:
-        key = _dotted(keys, message, len(message))
-        detail = message[keys[-1].end() :]
-        if expected := _expected(detail):
-            return InputError(f"{place(key)}{key} must be {expected}, not {_value(detail)}")
+    if part := parts.get("unknown_argument"):
+        argument = part.match["unknown_argument"].removeprefix("init_args.").split(".")[0]
+        hint = suggestion(argument, _arguments(part.class_path), "it has")
+        location = f"{prefix(part.key, f'.{argument}')}{part.key}.{argument}"
+        return InputError(f"{location}: {part.class_path} has no argument {argument!r}{hint}")
+    if part := parts.get("module") or parts.get("attribute"):
+        key = part.key.removesuffix(".init_args")
+        module, parent, attribute = part.match.group("module", "parent", "attribute")
+        class_path = part.class_path or module or f"{parent}.{attribute}"
+        hint = suggestion(class_path, _sibling_classes(class_path))
+        return InputError(f"{prefix(key, '.class_path')}{key}: no such class {class_path}{hint}")
+    if part := parts.get("base"):
+        return InputError(f"{prefix(part.key)}{part.key}: {part.match['wrong_class']} is not a {part.match['base']}")
+    if last:
+        detail = message[last.match.end() :]
+        if expected := _expected_type(detail):
+            return InputError(f"{prefix(last.key)}{last.key} must be {expected}, not {_given_value(detail)}")
     return InputError(" ".join(message.split()))
 
 
-def interpolation_error(message: str, composed: Composed) -> InputError:
-    """The sentence about a ``${...}`` that cannot be resolved."""
-    if match := _INTERPOLATION.search(message):
-        origin = composed.origin(match[2])
-        where = f"{origin}: " if origin else ""
-        return InputError(f"{where}{match[2]} refers to ${{{match[1]}}}, which is not in the config")
-    return InputError(f"an interpolation cannot be resolved: {message.splitlines()[0]}")
+def _message_parts(message: str) -> tuple[dict[str, _Part], _Part | None]:
+    """The first part of each kind in jsonargparse's message, and its last key."""
+    parts: dict[str, _Part] = {}
+    last: _Part | None = None
+    key, class_path = "", ""
+    for match in MESSAGE_PARTS.finditer(message):
+        kind = match.lastgroup
+        if kind == "key":
+            key = f"{key}.{match['key']}" if key else match["key"]
+            last = _Part(match, key, class_path)
+        elif kind in ("class_path", "callable", None):
+            class_path = match["class_path"] or match["callable"] or class_path
+            key = key if not key or key.endswith(".init_args") else f"{key}.init_args"
+            last = last and last._replace(key=key)
+        else:
+            parts.setdefault(kind, _Part(match, key, class_path))
+    return parts, last
 
 
-def checkpoint_error(message: str, checkpoint: str) -> InputError:
-    """The sentence about weights that do not fit, by the first thing that does not."""
-    first = "its weights have other names or shapes"
-    if match := re.search(r"size mismatch for (\S+): .*?torch\.Size\((\[.*?\])\).*?torch\.Size\((\[.*?\])\)", message):
-        first = f"{match[1]} is {match[2]} there and {match[3]} here"
-    elif match := re.search(r'(Missing|Unexpected) key\(s\) in state_dict: "([^"]+)"', message):
-        first = f"{match[2]} is {'not there' if match[1] == 'Missing' else 'not here'}"
-    return InputError(f"{checkpoint} was trained with another configuration: {first}")
-
-
-def _unknown_key(key: str, place: Callable[..., str], options: Iterable[str]) -> InputError:
+def _unknown_key(key: str, prefix: Callable[[str], str], options: Iterable[str]) -> InputError:
     options = list(options)
-    head, _, tail = key.partition(".")
+    section, _, rest = key.partition(".")
     sections = {option.partition(".")[0] for option in options}
-    if head not in sections:
-        return InputError(f"{place(key)}there is no key {head!r}{suggestion(head, sections, 'the keys are')}")
-    known = {option.partition(".")[2] for option in options if option.startswith(f"{head}.")}
-    return InputError(f"{place(key)}{head} has no key {tail!r}{suggestion(tail, known)}")
+    if section not in sections:
+        return InputError(f"{prefix(key)}no such key {section!r}{suggestion(section, sections, 'the keys are')}")
+    known = {option.partition(".")[2] for option in options if option.startswith(f"{section}.")}
+    return InputError(f"{prefix(key)}{section} has no key {rest!r}{suggestion(rest, known)}")
 
 
-def _dotted(keys: list[re.Match], message: str, end: int) -> str:
-    """The full key of the innermost value: jsonargparse prints it in steps, one a class."""
-    keys = [key for key in keys if key.start() < end]
-    dotted = ""
-    for key, following in zip(keys, [*keys, None][1:], strict=True):
-        dotted = f"{dotted}.{key[1]}" if dotted else key[1]
-        until = following.start() if following else end
-        if _INTO_CLASS.search(message, key.end(), until):
-            dotted += ".init_args"
-    return dotted
-
-
-def _short(key: str) -> str:
+def _without_init_args(key: str) -> str:
     return key.replace(".init_args.", ".")
 
 
-def _last_class(message: str, end: int) -> str:
-    """The class whose arguments are being spoken of at ``end``."""
-    opened = list(_INTO_CLASS.finditer(message, 0, end))
-    if opened and (called := _CALLED.match(message, opened[-1].start())):
-        return called[1]
-    named = list(_CLASS.finditer(message, 0, end))
-    return named[-1][1] if named else ""
-
-
-def _class(class_path: str) -> type | None:
+def _arguments(class_path: str) -> set[str]:
+    """Names of a class's constructor arguments, those of its bases included."""
     module, _, name = class_path.rpartition(".")
     try:
-        return getattr(importlib.import_module(module), name, None)
+        cls = getattr(importlib.import_module(module), name, None)
     except (ImportError, ValueError):
-        return None
-
-
-def _arguments(class_path: str) -> set[str]:
-    found = _class(class_path)
-    if found is None:
         return set()
     names: set[str] = set()
-    for base in inspect.getmro(found):
-        parameters = inspect.signature(base.__init__).parameters.values() if "__init__" in vars(base) else ()
+    for base in inspect.getmro(cls) if isinstance(cls, type) else ():
+        parameters = inspect.signature(vars(base)["__init__"]).parameters.values() if "__init__" in vars(base) else ()
         names |= {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
     return names - {"self", "params"}
 
 
-def _classes(class_path: str) -> set[str]:
-    """The classes beside one that is not there."""
+def _sibling_classes(class_path: str) -> set[str]:
+    """The classes in the module that ``class_path`` names."""
     module = class_path.rpartition(".")[0]
     try:
         members = inspect.getmembers(importlib.import_module(module), inspect.isclass)
@@ -178,25 +175,55 @@ def _classes(class_path: str) -> set[str]:
     return {f"{module}.{name}" for name, _ in members}
 
 
-def _expected(detail: str) -> str:
-    """The innermost type that was asked for, as a person would write it."""
-    if match := re.search(r"Subtypes: \[(.*)\]", detail):
-        inner = match[1]
-    elif match := re.search(r"Expected an? (?:<class '([^']+)'>|(.+?))(?:\. Got value|\n|$)", detail):
-        inner = match[1] or match[2]
-    else:
+def _expected_type(detail: str) -> str:
+    """The type that jsonargparse expected, such as ``list[float] or null``."""
+    match = re.search(r"Subtypes: \[(.*)\]", detail) or re.search(r"Expected an? (.+?)(?:\. Got value|\n|$)", detail)
+    if match is None:
         return ""
-    inner = _MEMBER.sub(r"\1", inner).replace("NoneType", "null").replace("typing.", "")
-    inner = re.sub(r"\b(?:\w+\.)+(\w+)", r"\1", inner)
-    if match := re.fullmatch(r"Literal\[(.*)\]", inner):
-        return f"one of {match[1]}"
-    inner = re.sub(r"Literal\[(.*?)\]", r"\1", inner)
-    return re.sub(r", (?=[^\[\]]*(?:\[[^\]]*\][^\[\]]*)*$)", " or ", inner)
+    expected = re.sub(r"<class '([^']+)'>", r"\1", match[1]).replace("NoneType", "null")
+    expected = re.sub(r"\b(?:\w+\.)+(\w+)", r"\1", expected)  # without modules
+    if literal := re.fullmatch(r"Literal\[(.*)\]", expected):
+        return f"one of {literal[1]}"
+    expected = re.sub(r"Literal\[(.*?)\]", r"\1", expected)
+    return re.sub(r", (?=[^\[\]]*(?:\[[^\]]*\][^\[\]]*)*$)", " or ", expected)  # commas outside of brackets
 
 
-def _value(detail: str) -> str:
+def _given_value(detail: str) -> str:
     match = re.search(r"(?:Got|Given) value: (.*?)(?:\. Got value|\n|$)", detail)
-    value = match[1] if match else "what is given"
+    value = match[1] if match else "the given value"
     nested = re.fullmatch(r"NestedArg\(key=.*, val='?(.*?)'?\)", value)
     value = nested[1] if nested else value
     return value if len(value) <= 60 else value[:57] + "..."
+
+
+def interpolation_error(error: OmegaConfBaseException, composed: Composed) -> InputError:
+    """The message for a ``${...}`` that cannot be resolved."""
+    if (match := re.search(r"Interpolation key '\.*([^']*)' not found", str(error))) and error.full_key:
+        key = error.full_key.partition(".")[2]  # without the subcommand
+        origin = composed.origin(key)
+        return InputError(
+            f"{f'{origin}: ' if origin else ''}{key} refers to ${{{match[1]}}}, which is not in the config"
+        )
+    return InputError(f"an interpolation cannot be resolved: {str(error).splitlines()[0]}")
+
+
+def checkpoint_error(message: str, checkpoint: str) -> InputError:
+    """The message for weights that do not fit a module, naming the first mismatch."""
+    mismatch = "its weights have other names or shapes"
+    if match := re.search(r"size mismatch for (\S+): .*?torch\.Size\((\[.*?\])\).*?torch\.Size\((\[.*?\])\)", message):
+        mismatch = f"{match[1]} is {match[2]} there and {match[3]} here"
+    elif match := re.search(r'(Missing|Unexpected) key\(s\) in state_dict: "([^"]+)"', message):
+        mismatch = f"{match[2]} is missing {'there' if match[1] == 'Missing' else 'here'}"
+    return InputError(f"{checkpoint} was trained with another configuration: {mismatch}")
+
+
+def disk_error(error: BaseException) -> str | None:
+    """The message for a full or read-only disk among an error and its causes; None for any other error."""
+    seen: set[int] = set()
+    cause: BaseException | None = error
+    while cause is not None and id(cause) not in seen:
+        seen.add(id(cause))
+        if isinstance(cause, OSError) and cause.errno in DISK_ERRORS:
+            return f"{cause.filename or 'a file'} could not be written: {DISK_ERRORS[cause.errno]}"
+        cause = cause.__cause__ or cause.__context__
+    return None

@@ -1,21 +1,21 @@
-"""How configs are parsed, set once for the process."""
+"""Settings and workarounds for jsonargparse, shared by all parsers of configs."""
 
 import ast
 import json
 
 import jsonargparse
 
-# Both let ${...} follow overrides; the second where it stands for a whole dataclass, such as views: ${data.init_args.views}.
+# Both let ${...} follow overrides; the second also where it stands for a dataclass, as in views: ${data.init_args.views}.
 jsonargparse.set_parsing_settings(omegaconf_absolute_to_relative_paths=True, subclasses_enabled=["is_pure_dataclass"])
 
 PARSER_MODE = "omegaconf+"
 
 
-def yaml_word(word: str) -> str:
-    """An option whose value jsonargparse has written as Python does, written as YAML again.
+def restore_yaml(word: str) -> str:
+    """An option whose value jsonargparse converted to Python syntax, converted back to YAML.
 
-    It hands an option down to the arguments of a class as text, one class after the other, made by ``str``: at the second
-    class ``null`` arrives as ``None``, which is no null in YAML.
+    jsonargparse passes options to the arguments of nested classes as text, converted by ``str`` once per class. At the
+    second class ``null`` arrives as ``None``, which YAML reads as a string.
     """
     name, equals, text = word.partition("=")
     if not (equals and name.startswith("--") and "None" in text):
@@ -23,5 +23,5 @@ def yaml_word(word: str) -> str:
     try:
         value = ast.literal_eval(text)
         return word if isinstance(value, str) else f"{name}={json.dumps(value)}"
-    except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):  # a text in which the word stands
+    except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):  # text that contains the word None
         return word

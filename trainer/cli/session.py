@@ -1,4 +1,4 @@
-"""One command line: its configs, its options, and what becomes of it."""
+"""The state of one LightningCLI command: its composed config, its options, and how it ends."""
 
 import tempfile
 from contextlib import ExitStack
@@ -16,37 +16,44 @@ from utils.signals import Signals
 
 @dataclass
 class Session:
-    """One command line and what becomes of it."""
+    """One command line and the state of its execution.
+
+    Args:
+        command: Name of the command.
+        argv: The words after it.
+        signals: Signals that this process received.
+        exits: Contexts to leave when the command ends.
+    """
 
     command: str
     argv: list[str]
-    composed: Composed = field(default_factory=Composed)
-    experiment: str = "unnamed"
-    options: list[str] = field(default_factory=list)
     signals: Signals = field(default_factory=Signals)
     exits: ExitStack = field(default_factory=ExitStack)
-    run: RunDirectory | None = None
-    keeper: RunCheckpoint | None = None
-    guarded_loggers: list[GuardedLogger] = field(default_factory=list)
-    checkpoint: Path | None = None
-    continued: bool = False  # the run was begun by an earlier command
-    started: bool = False
-    refused: bool = False  # by a sentence about what the user gave
+    composed: Composed = field(init=False)
+    experiment: str = field(init=False, default="unnamed")
+    options: list[str] = field(init=False, default_factory=list)  # all option names of the command
+    run: RunDirectory | None = field(init=False, default=None)  # of a training, on rank 0
+    checkpointing: RunCheckpoint | None = field(init=False, default=None)
+    guarded_loggers: list[GuardedLogger] = field(init=False, default_factory=list)
+    checkpoint: Path | None = field(init=False, default=None)
+    resumed: bool = field(init=False, default=False)
+    started: bool = field(init=False, default=False)
+    input_error: bool = field(init=False, default=False)  # the command ended by an InputError
 
     def __post_init__(self) -> None:
         names, parts, self.rest = split_configs(self.argv)
-        run_dir = option(self.argv, "run_dir")
+        run_dir = last_value(self.argv, "run_dir")
         self.composed = compose(names, parts)
-        experiments = bool(names) and "model" in self.composed.values
-        if run_dir and not experiments and RunDirectory(run_dir).config.is_file():
-            names = [str(RunDirectory(run_dir).config), *names]  # such as logger/wandb.yaml, over the run's own
+        has_experiment = bool(names) and "model" in self.composed.values
+        if run_dir and not has_experiment and RunDirectory(run_dir).config.is_file():
+            names = [str(RunDirectory(run_dir).config), *names]  # merge files such as logger/wandb.yaml over the run's
             self.composed = compose(names, parts)
         self.rest = update_options(self.rest, self.composed.values)
         if names:
             path = Path(names[0])
-            # chairs.yaml with --model model/absorption.yaml is an experiment of its own: chairs_absorption.
+            # chairs.yaml with --model model/absorption.yaml is the experiment chairs_absorption
             stems = [path.stem, *[Path(parts[section]).stem for section in SECTIONS if section in parts]]
-            self.experiment = RunDirectory(path.parent).run_metadata.get("experiment") or "_".join(stems)
+            self.experiment = RunDirectory(path.parent).metadata.get("experiment") or "_".join(stems)
 
     @property
     def given(self) -> list[str]:
@@ -54,26 +61,28 @@ class Session:
         return [word.partition("=")[0].lstrip("-").removesuffix("+") for word in self.rest if word.startswith("--")]
 
     @property
-    def asks_only(self) -> bool:
-        """Whether help is all that is wanted."""
+    def help_requested(self) -> bool:
         return any(word in ("-h", "--help") or word.partition("=")[0].endswith(".help") for word in self.rest)
 
     def arguments(self) -> list[str]:
-        """The command line with its configs composed into one, which options then override."""
+        """The command line with its configs replaced by the composed one."""
         config = []
-        if self.composed.values:  # as a file: jsonargparse takes a text with :// in it for an address
+        if self.composed.values:  # as a file: jsonargparse takes text that contains :// for a URL
             path = Path(self.exits.enter_context(tempfile.TemporaryDirectory(prefix="unrender-"))) / "composed.yaml"
             path.write_text(self.composed.text(), encoding="utf-8")
             config = ["--config", str(path)]
-        if not config and not self.asks_only and not any(key.startswith("model") for key in self.given):
+        if not config and not self.help_requested and not any(key.startswith("model") for key in self.given):
             known = ", ".join(sorted(p.stem for p in PROJECT_CONFIGS.glob("*.yaml")))
             raise InputError(f"{self.command} needs --config NAME{'; the configs are ' + known if known else ''}")
         return [self.command, *config, *self.rest]
 
 
 def split_configs(argv: list[str]) -> tuple[list[str], dict[str, str], list[str]]:
-    """The names given by ``--config`` or ``-c``, the parts given like ``--model x.yaml``, and all the other words."""
-    names, parts, rest, words = [], {}, [], iter(argv)
+    """Split words into the names given by ``--config``, the parts given like ``--model x.yaml``, and the rest."""
+    names: list[str] = []
+    parts: dict[str, str] = {}
+    rest: list[str] = []
+    words = iter(argv)
     for word in words:
         flag, equals, value = word.partition("=")
         section = flag.removeprefix("--")
@@ -93,7 +102,7 @@ def split_configs(argv: list[str]) -> tuple[list[str], dict[str, str], list[str]
     return names, parts, rest
 
 
-def option(argv: list[str], name: str) -> str | None:
+def last_value(argv: list[str], name: str) -> str | None:
     """The last value of ``--name`` on a command line."""
     value = None
     for word, following in zip(argv, [*argv, None][1:], strict=True):

@@ -1,1 +1,1 @@
-"""A run on disk: its directory, lock, checkpoints, resume, loading and shutdown."""
+"""A training run on disk: its directory, lock and checkpoints, and how it is resumed, loaded and ended."""

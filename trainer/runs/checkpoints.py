@@ -1,4 +1,4 @@
-"""Which file ``--ckpt_path`` means, whether it is a whole checkpoint, and how one is written."""
+"""Find, validate and write checkpoint files."""
 
 import pickle
 import re
@@ -10,23 +10,23 @@ from typing import Any
 import torch
 from lightning_fabric.plugins import TorchCheckpointIO
 
-from utils.errors import InputError
-from utils.files import save_torch
 from callbacks.checkpointing import BEST, LAST, NUMBERED, PREVIOUS
 from trainer.runs.run_directory import RunDirectory, newest_run
+from utils.errors import InputError
+from utils.files import save_torch
 
 
 class CorruptCheckpointError(InputError):
-    """A checkpoint that is not whole, as an interrupted writing or a bad disk leaves it."""
+    """A checkpoint is incomplete or has wrong content, as after an interrupted write or on a bad disk."""
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where a checkpoint stands in its run.
+class CheckpointPosition:
+    """The position of a checkpoint in its run.
 
     Args:
-        steps: training steps done.
-        logged: the last ``step`` that its loggers may have been told of.
+        steps: Training steps done.
+        logged: The last ``step`` that loggers may have received.
     """
 
     steps: int
@@ -34,97 +34,96 @@ class Place:
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes a checkpoint beside its place, onto the disk, then moves it there; Lightning's goes by /tmp."""
+    """Writes and syncs a temporary file next to the checkpoint, then renames it. Lightning's own goes through /tmp."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
         save_torch(checkpoint, Path(path))
 
 
-def resolve(name: str | None, run: RunDirectory | None, experiment: str) -> Path | None:
+def resolve(name: str, run: RunDirectory | None, experiment: str) -> Path:
     """The checkpoint that ``--ckpt_path`` names.
 
     Args:
-        name: A file, ``last``, ``best``, or None.
-        run: The run that ``last`` and ``best`` are looked up in; without it, the newest run of the experiment.
+        name: A file, ``last`` or ``best``.
+        run: The run that ``last`` and ``best`` refer to; None means the newest run of the experiment.
         experiment: Name of the experiment.
 
     Raises:
-        InputError: It is not there, or it is no checkpoint that can be read.
+        InputError: The checkpoint does not exist or is invalid.
     """
-    if name is None:
-        return None
     if name not in ("last", "best"):
         check(Path(name))
         return Path(name)
     run = run or newest_run(experiment, finished=False)
     if run is None:
-        raise InputError(f"--ckpt_path {name}: no run of {experiment} has a checkpoint; name its folder by --run_dir")
-    if name == "last" and (path := last_good(run)):
+        raise InputError(f"--ckpt_path {name}: no run of {experiment} has a checkpoint; pass --run_dir RUN")
+    if name == "last" and (path := newest_valid(run)):
         return path
-    found = sorted(run.checkpoints.glob(f"{name}*.ckpt"), key=lambda p: p.stat().st_mtime)
-    if not found:
-        raise InputError(f"--ckpt_path {name}: {run.checkpoints} holds no {name} checkpoint")
-    check(found[-1])
-    return found[-1]
+    paths = sorted(run.checkpoints.glob(f"{name}*.ckpt"), key=lambda p: p.stat().st_mtime)
+    if not paths:
+        raise InputError(f"--ckpt_path {name}: {run.checkpoints} has no {name} checkpoint")
+    check(paths[-1])
+    return paths[-1]
 
 
-def last_good(run: RunDirectory, say: bool = True) -> Path | None:
-    """The newest checkpoint of a run that is whole; what is passed over for it is said. None where there is none at all.
+def newest_valid(run: RunDirectory, report: bool = True) -> Path | None:
+    """The newest valid checkpoint of a run; None if the run has no checkpoint at all.
+
+    Args:
+        run: The run.
+        report: Print which checkpoints were skipped.
 
     Raises:
-        InputError: None of them is whole, or one holds more than data.
+        InputError: None of them is valid, or one holds more than data.
     """
-    names = [run.checkpoints / LAST, run.checkpoints / PREVIOUS]
+    paths = [run.checkpoints / LAST, run.checkpoints / PREVIOUS]
     others = [*run.checkpoints.glob(NUMBERED), run.checkpoints / BEST]
-    names += sorted((p for p in others if p.is_file()), key=lambda p: p.stat().st_mtime, reverse=True)
-    damaged, missing = [], not names[0].is_file()
-    for path in names:
-        if not path.is_file():
-            continue
+    paths += sorted((p for p in others if p.is_file()), key=lambda p: p.stat().st_mtime, reverse=True)
+    corrupt: list[Path] = []
+    missing = not paths[0].is_file()
+    for path in filter(Path.is_file, paths):
         try:
-            place = check(path)
+            position = check(path)
         except CorruptCheckpointError:
-            damaged.append(path)
+            corrupt.append(path)
             continue
-        if (damaged or missing) and say:
-            passed = " and ".join([LAST] * missing + [p.name for p in damaged])
-            what = "is missing or damaged" if missing else "cannot be read: damaged"
-            print(f"{passed} of {run.path} {what}; {path.name} of step {place.steps} is taken instead", flush=True)
+        if report and (corrupt or missing):
+            skipped = " and ".join([LAST] * missing + [p.name for p in corrupt])
+            reason = "missing or corrupt" if missing else "corrupt"
+            print(f"{run.path}: {skipped} {reason}; using {path.name} of step {position.steps} instead", flush=True)
         return path
-    if damaged:
-        raise InputError(
-            f"{', '.join(map(str, damaged))}: no checkpoint that can be read is left, all are damaged; --fresh starts anew"
-        )
+    if corrupt:
+        raise InputError(f"all checkpoints are corrupt: {', '.join(map(str, corrupt))}; pass --fresh to start over")
     return None
 
 
-def check(path: Path) -> Place:
-    """Refuse what is not there, not whole, not ours, or holds more than data; returns where it stands in its run.
+def check(path: Path) -> CheckpointPosition:
+    """Validate a checkpoint file and return its position in its run.
 
     Raises:
-        CorruptCheckpointError: It is not whole.
-        InputError: Anything else; one sentence says what.
+        CorruptCheckpointError: The file is incomplete or of another format.
+        InputError: The file does not exist, is not a training checkpoint, or holds more than data.
     """
     if not path.exists():
-        raise InputError(f"there is no checkpoint {path}")
+        raise InputError(f"checkpoint {path} does not exist")
     try:
-        if zipfile.is_zipfile(path):  # torch itself does not look at the checksums
+        if zipfile.is_zipfile(path):  # torch itself does not verify the checksums
             with zipfile.ZipFile(path) as file:
                 if file.testzip() is not None:
                     raise zipfile.BadZipFile
         content = torch.load(path, map_location="meta", weights_only=True)
-    except Exception as error:  # a damaged file makes the unpickler fail in any way there is
+    except Exception as error:  # a corrupt file makes the unpickler raise anything
         if isinstance(error, pickle.UnpicklingError) and re.search(r"Unsupported (global|class)", str(error)):
-            raise InputError(f"{path} holds more than data and is not loaded, since it could run code") from error
-        raise CorruptCheckpointError(f"{path} is no checkpoint that can be read: it is damaged or of another kind") from error
+            raise InputError(f"{path} holds more than data and is not loaded, because it could run code") from error
+        raise CorruptCheckpointError(f"{path} is not a readable checkpoint: corrupt or of another format") from error
     if not isinstance(content, dict) or "state_dict" not in content or "pytorch-lightning_version" not in content:
-        raise InputError(f"{path} is no training checkpoint: it holds no state_dict")
-    return _place(content)
+        raise InputError(f"{path} is not a training checkpoint: it has no state_dict")
+    return _position(content)
 
 
-def _place(content: dict[str, Any]) -> Place:
-    if "clock" in content:  # a module of ours counts from 1, after each step
-        return Place(content["clock"]["step"], content["clock"]["step"])
+def _position(content: dict[str, Any]) -> CheckpointPosition:
+    if "clock" in content:  # the project's modules count from 1, after each step
+        return CheckpointPosition(content["clock"]["step"], content["clock"]["step"])
     batches = content.get("loops", {}).get("fit_loop", {}).get("epoch_loop.batch_progress", {})
     steps = batches.get("total", {}).get("processed", 0)
-    return Place(steps, steps - 1)
+    return CheckpointPosition(steps, steps - 1)

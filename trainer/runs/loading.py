@@ -1,23 +1,105 @@
-"""A run's network as its checkpoint left it, for commands that show, measure or export and train nothing."""
+"""Build data modules from configs and load the networks of runs, for the commands that do not train."""
 
+import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import jsonargparse
 import torch
-from pytorch_lightning import LightningModule
+from pytorch_lightning import LightningDataModule, LightningModule
 from pytorch_lightning.cli import LightningArgumentParser
 
 from lightning_modules.generative import GenerativeModule
-from utils.errors import InputError
-from utils.legacy_names import update_checkpoint
-from trainer.runs import checkpoints
+from renderers import ViewDistribution
 from trainer.cli import error_messages
-from trainer.cli.config_composition import Composed, compose
+from trainer.cli.config_composition import SECTIONS, compose
 from trainer.cli.jsonargparse_compat import PARSER_MODE
 from trainer.cli.log_filters import quiet
-from trainer.runs.run_directory import RunDirectory, run_of
+from trainer.runs import checkpoints
+from trainer.runs.run_directory import RunDirectory, find_run
+from utils.errors import InputError
+from utils.legacy_names import update_checkpoint, update_options
+
+
+class ExperimentConfig:
+    """The data and model sections of a config, parsed and checked. Nothing is built and no data are read until requested.
+
+    Args:
+        config: An experiment's or a run's config.
+        overrides: Options such as ``--data.root=PATH`` that change its values.
+        parts: Files merged over its sections, such as ``{"data": "data/lvp.yaml"}``.
+        model_only: Ignore the data, and replace the model's FID extractor by ``renders_small``, whose weights always exist.
+
+    Raises:
+        InputError: The config does not exist, or it or an option is invalid.
+    """
+
+    def __init__(
+        self,
+        config: str | Path,
+        overrides: list[str],
+        parts: dict[str, str] | None = None,
+        *,
+        model_only: bool = False,
+    ) -> None:
+        self._path = config
+        self._composed = compose([config], parts)
+        keys = ("model",) if model_only else ("seed_everything", *SECTIONS)  # interpolations may refer to these
+        self._composed.values = {key: value for key, value in self._composed.values.items() if key in keys}
+        if model_only and "extractor" in (arguments := self._composed.values.get("model", {}).get("init_args", {})):
+            arguments.update(extractor="renders_small", extractor_weights=None)
+        self._overrides = update_options(overrides, self._composed.values)
+        self._parser = LightningArgumentParser(parser_mode=PARSER_MODE, exit_on_error=False)
+        self._parser.add_argument("--config", action=jsonargparse.ActionConfigFile)
+        self._parser.add_argument("--seed_everything", type=bool | int, default=0)
+        self._parser.add_argument("--trainer", type=dict | None)
+        self._parser.add_lightning_class_args(LightningModule, "model", subclass_mode=True, required=False)
+        self._parser.add_lightning_class_args(LightningDataModule, "data", subclass_mode=True, required=not model_only)
+        with tempfile.TemporaryDirectory(prefix="unrender-") as folder:
+            path = Path(folder) / "composed.yaml"
+            path.write_text(self._composed.text(), encoding="utf-8")
+            self._config = self._call(self._parser.parse_args, ["--config", str(path), *self._overrides])
+
+    @property
+    def reference_views(self) -> ViewDistribution | None:
+        """The view distribution of FID's reference images, if the config sets one."""
+        arguments = self._config.data.get("init_args", {})
+        views = arguments.get("reference_views") or arguments.get("views")
+        return views and ViewDistribution(**vars(views.get("init_args", views)))
+
+    def load_data(self) -> LightningDataModule:
+        """Build the data module.
+
+        Raises:
+            InputError: The files that it reads do not exist.
+        """
+        return self._call(self._parser.instantiate_classes, jsonargparse.Namespace(data=self._config.data)).data
+
+    def load_model(self) -> LightningModule:
+        """Build the untrained model; its data need not exist.
+
+        Raises:
+            InputError: Parts do not fit together, or weights do not exist.
+        """
+        if self._config.get("model") is None:
+            raise InputError(f"{self._path} has no model")
+        return self._call(self._parser.instantiate_classes, jsonargparse.Namespace(model=self._config.model)).model
+
+    def _call(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Call a method of the parser and raise its errors about the config as an :class:`InputError`."""
+        try:
+            return function(*arguments)
+        except Exception as error:
+            if input_error := error_messages.find_input_error(error):
+                raise input_error from error
+            if isinstance(error, jsonargparse.ArgumentError):
+                words = [word for action in self._parser._actions for word in action.option_strings]
+                options = [word.lstrip("-") for word in words if word.startswith("--")]
+                given = [word.partition("=")[0].lstrip("-") for word in self._overrides]
+                raise error_messages.parse_error(str(error), self._composed, given, options) from error
+            raise
 
 
 @dataclass(frozen=True)
@@ -25,105 +107,70 @@ class LoadedRun:
     """A run and its network.
 
     Args:
-        folder: the run.
-        checkpoint: the file that the weights come from.
-        config: ``config.yaml`` as mappings.
-        module: on ``module.device``, in evaluation mode, at the clock of the checkpoint; a generator's moving average has
-            batch-norm statistics of its own, as ``predict`` gives it.
+        folder: The run.
+        checkpoint: The file that the weights come from.
+        module: The network on ``module.device``, in evaluation mode, at the checkpoint's step. Batch-norm statistics of
+            the generator's EMA are measured, as for ``predict``.
     """
 
     folder: RunDirectory
     checkpoint: Path
-    config: dict[str, Any]
-    module: LightningModule
+    module: GenerativeModule
 
     @property
     def name(self) -> str:
-        """The run in words: experiment and number."""
+        """Experiment and number, such as ``demo 001``."""
         path = self.folder.path.resolve()
         return f"{path.parent.name} {path.name}"
 
 
-def load_run(
-    run_dir: str | Path | None,
-    ckpt_path: str | None = None,
-    *,
-    device: str | torch.device | None = None,
-    measures: bool = False,
+def load_generator(
+    run_dir: str | Path | None, ckpt_path: str | None = None, *, device: str | torch.device | None = None
 ) -> LoadedRun:
-    """Build the network of a run from its ``config.yaml`` and give it the weights of a checkpoint.
+    """Build the network of a run from its ``config.yaml`` and load a checkpoint into it.
+
+    The run's FID extractor is replaced by ``renders_small``, so that its weights need not exist.
 
     Args:
-        run_dir: the run's folder; None takes the one that ``ckpt_path`` lies in.
-        ckpt_path: a file, or ``last`` (which None means too) or ``best`` of the run.
-        device: None is the GPU if there is one, else the CPU.
-        measures: whether FID or KID will be measured. Without it the weights of the run's extractor need not be there:
-            the extractor is the one that comes with the project.
+        run_dir: The run directory; None means the one that contains ``ckpt_path``.
+        ckpt_path: A file, or ``last`` (the default) or ``best`` of the run.
+        device: None means the GPU if there is one, else the CPU.
 
     Raises:
-        InputError: no run, no checkpoint, or one of another configuration.
+        InputError: No such run or checkpoint, the checkpoint does not fit the config, or the run is not of a generator.
     """
-    folder = _folder(run_dir, ckpt_path)
+    folder = _run_directory(run_dir, ckpt_path)
     checkpoint = checkpoints.resolve(ckpt_path or "last", folder, folder.path.parent.name)
-    composed = compose([folder.config])
     with quiet():
-        module = _instantiate(composed, measures)
-        _restore(module, checkpoint)
+        module = ExperimentConfig(folder.config, [], model_only=True).load_model()
+        _load_weights(module, checkpoint)
+    if not isinstance(module, GenerativeModule):
+        raise InputError(f"{folder.path} is a run of {type(module).__name__}, which does not generate samples")
     module.to(device or ("cuda" if torch.cuda.is_available() else "cpu")).eval().requires_grad_(False)
-    if isinstance(module, GenerativeModule):
-        with torch.no_grad():
-            module.measure_batch_norm()
-    return LoadedRun(folder, checkpoint, composed.values, module)
+    with torch.no_grad():
+        module.measure_batch_norm()
+    return LoadedRun(folder, checkpoint, module)
 
 
-def load_generator(run_dir: str | Path | None, ckpt_path: str | None = None, **options: Any) -> LoadedRun:
-    """:func:`load_run` of a run that has samples.
-
-    Raises:
-        InputError: also for a run of another kind, such as a neural renderer's.
-    """
-    run = load_run(run_dir, ckpt_path, **options)
-    if not isinstance(run.module, GenerativeModule):
-        raise InputError(f"{run.folder.path} is a run of {type(run.module).__name__}, which generates nothing")
-    return run
-
-
-def _folder(run_dir: str | Path | None, ckpt_path: str | None) -> RunDirectory:
+def _run_directory(run_dir: str | Path | None, ckpt_path: str | None) -> RunDirectory:
     if run_dir is not None:
         folder = RunDirectory(run_dir)
     elif ckpt_path in (None, "last", "best"):
-        raise InputError("say which run: --run_dir RUN, a folder that fit made")
+        raise InputError("no run is given; pass --run_dir RUN, a directory created by fit")
     else:
         checkpoints.check(Path(ckpt_path))
-        found = run_of(Path(ckpt_path))
-        if found is None:
-            raise InputError(f"{ckpt_path} lies in no run; say by --run_dir whose config it was trained with")
-        folder = found
+        run = find_run(Path(ckpt_path))
+        if run is None:
+            raise InputError(f"{ckpt_path} is not inside a run directory; pass --run_dir of the run that it belongs to")
+        folder = run
     if not folder.config.is_file():
-        raise InputError(f"{folder.path} is no run: it has no config.yaml; name a folder that fit made")
+        raise InputError(
+            f"{folder.path} is not a run directory: it has no config.yaml; pass a directory created by fit"
+        )
     return folder
 
 
-def _instantiate(composed: Composed, measures: bool) -> LightningModule:
-    if "model" not in composed.values:
-        raise InputError(f"{composed.origin('data') or 'the config'} has no model")
-    parser = LightningArgumentParser(parser_mode=PARSER_MODE, exit_on_error=False)
-    parser.add_lightning_class_args(LightningModule, "model", subclass_mode=True)
-    model = composed.values["model"]
-    arguments = model.get("init_args", {})
-    if not measures and "extractor" in arguments:
-        model = model | {"init_args": arguments | {"extractor": "renders_small", "extractor_weights": None}}
-    try:
-        return parser.instantiate_classes(parser.parse_object({"model": model})).model
-    except Exception as error:
-        if told := error_messages.find_input_error(error):
-            raise told from error
-        if isinstance(error, jsonargparse.ArgumentError):
-            raise error_messages.parse_error(str(error), composed, (), ()) from error
-        raise
-
-
-def _restore(module: LightningModule, checkpoint: Path) -> None:
+def _load_weights(module: LightningModule, checkpoint: Path) -> None:
     content = torch.load(checkpoint, map_location="cpu", weights_only=True)
     update_checkpoint(content)
     try:

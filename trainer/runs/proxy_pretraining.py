@@ -1,4 +1,4 @@
-"""What a training needs trained before it: the proxy that ``proxy_checkpoint`` names by its config."""
+"""Train the neural proxy before the run that needs it, when ``proxy_checkpoint`` names a config instead of a checkpoint."""
 
 import os
 import shlex
@@ -8,22 +8,25 @@ from pathlib import Path
 
 from jsonargparse import Namespace
 
-from utils.errors import InputError
 from trainer.cli.config_composition import Composed, find_config, names_yaml
 from trainer.runs.run_directory import RUNS, RunDirectory, newest_run
+from utils.errors import InputError
 from utils.signals import Stopped
 
 KEY = "model.init_args.proxy_checkpoint"
 
 
-def provide_proxy(config: Namespace, composed: Composed, *, needed: bool, alone: bool) -> None:
-    """Put the checkpoint of its newest finished run in the place of a proxy's config, training it first if there is none.
+def provide_proxy(config: Namespace, composed: Composed, *, needed: bool, single_process: bool) -> None:
+    """Replace a proxy's config by the checkpoint of its newest finished run; train it first if there is none.
 
     Args:
         config: The command's config, changed in place.
-        composed: Where its values come from: a config is looked up beside the file that names it.
-        needed: Whether the proxy's weights matter; if not, the name is simply dropped.
-        alone: Whether this is the only process; several cannot all train it.
+        composed: The composed files. A config is looked up next to the file that names it.
+        needed: Whether the proxy's weights are used; if not, the key is set to None.
+        single_process: Whether this is the only process. Several processes cannot all train the proxy.
+
+    Raises:
+        InputError: The proxy's training failed, or it is missing and there are several processes.
     """
     name = config.get(KEY)
     if not names_yaml(name):
@@ -32,33 +35,32 @@ def provide_proxy(config: Namespace, composed: Composed, *, needed: bool, alone:
         config[KEY] = None
         return
     origin = composed.origin(KEY)
-    beside = origin.parent if origin and (origin.parent / name).is_file() else None
-    path = find_config(name, beside)
+    path = find_config(name, origin.parent if origin and (origin.parent / name).is_file() else None)
     command = ["-m", "trainer", "fit", "--config", str(path)]
     run = newest_run(path.stem, finished=True)
     if run is None:
-        if not alone:
+        if not single_process:
             raise InputError(f"the proxy of {name} is not trained yet; train it first: python {' '.join(command)}")
-        begun = _begun(path.stem, command)
-        if begun is None:
+        if interrupted := _interrupted_run(path.stem, command):
+            print(f"resuming the training of the proxy first: {interrupted.path}", flush=True)
+            command += ["--run_dir", str(interrupted.path)]
+        else:
             print(
-                f"first, once, the proxy is trained, the network that learns to draw like the renderer: {path.stem} "
-                f"({RUNS / path.stem} keeps it)",
+                f"training the proxy first, once: the network that imitates the renderer ({path.stem}, "
+                f"kept in {RUNS / path.stem})",
                 flush=True,
             )
-        else:
-            print(f"first the training of the proxy goes on: {begun.path}", flush=True)
-        _train(command + (["--run_dir", str(begun.path)] if begun else []), path)
+        _train(command, path)
         run = newest_run(path.stem, finished=True)
         if run is None:
-            raise InputError(f"training {path} left no finished run with a last checkpoint")
-    if alone:
+            raise InputError(f"training {path} did not leave a finished run with a last checkpoint")
+    if single_process:
         print(f"proxy: {run.last_checkpoint}", flush=True)
     config[KEY] = str(run.last_checkpoint)
 
 
-def _begun(experiment: str, command: list[str]) -> RunDirectory | None:
-    """A training of the proxy that an earlier start began by this very command, and that was stopped."""
+def _interrupted_run(experiment: str, command: list[str]) -> RunDirectory | None:
+    """The newest training of the proxy, if it was interrupted and started by the same command."""
     run = newest_run(experiment, finished=False)
     if run is None or run.status != "interrupted":
         return None
@@ -71,11 +73,11 @@ def _train(command: list[str], config: Path) -> None:
     with subprocess.Popen([sys.executable, *command], env=environment) as child:
         try:
             status = child.wait()
-        except BaseException:  # a signal: the child saves its own training before both leave
+        except BaseException:  # a signal: let the child save its training first
             child.terminate()
             child.wait()
             raise
     if status in (130, 143):
         raise Stopped
     if status:
-        raise InputError(f"training the proxy by {config} failed with status {status}; its message stands above")
+        raise InputError(f"training the proxy with {config} failed with status {status}; see its message above")

@@ -1,57 +1,53 @@
-"""What a run that goes on may change: how it is carried out, and where things lie, but not what it is."""
+"""Check which settings of a resumed run changed: how and where it is executed may change, what it trains may not."""
 
 from collections.abc import Iterator
 from typing import Any
 
-from utils.errors import InputError
 from trainer.runs.run_directory import RunDirectory
+from utils.errors import InputError
 
-# What says how a run is carried out, not what it is: it may change from start to start, and is then said.
-HOW = ("trainer.", "checkpoint_minutes", "keep_checkpoints")
-PLACES = ("num_workers", "cache_dir", "root", "path", "proxy_checkpoint", "extractor_weights")
-PROXY = ("model", "init_args", "proxy_checkpoint")
-LENGTH = "data.init_args.total_kimg"
+EXECUTION_KEYS = ("trainer.", "checkpoint_minutes", "keep_checkpoints")  # prefixes of keys that may change
+LOCATION_KEYS = ("num_workers", "cache_dir", "root", "path", "proxy_checkpoint", "extractor_weights")  # last parts
+PROXY_KEY = "model.init_args.proxy_checkpoint"
+LENGTH_KEY = "data.init_args.total_kimg"
 
 
 def changes(run: RunDirectory, settings: dict[str, Any]) -> list[str]:
-    """How this start differs from the run's ``config.yaml``, in words such as ``trainer.devices 2 (was 1)``.
+    """How settings differ from the run's ``config.yaml``, as phrases such as ``trainer.devices 2 (was 1)``.
 
-    Model, data and seed may not: the run would be neither the one nor the other. It may become longer, not shorter. Of
-    the proxy nothing is said: a run keeps the checkpoint that it began with, see :func:`known_proxy`.
+    Model, data and seed must not change. A run may become longer, not shorter. A changed proxy is not reported: a run
+    keeps the proxy that it was started with, see :func:`known_proxy`.
 
     Args:
-        run: with its config.
-        settings: of this start, all keys.
+        run: The run to resume.
+        settings: All settings of this start.
 
     Raises:
-        InputError: they contradict the run; the first key is named.
+        InputError: A setting that must not change differs; the message names the first one.
     """
     before = dict(_leaves(run.settings))
-    differ = {key: value for key, value in _leaves(settings) if key in before and before[key] != value}
-    taken = {key for key in differ if key.startswith(HOW) or key.rpartition(".")[2] in PLACES}
-    if longer(run, settings):
-        taken.add(LENGTH)
-    for key, value in differ.items():
-        if key not in taken:
+    changed = {key: value for key, value in _leaves(settings) if key in before and before[key] != value}
+    allowed = {key for key in changed if key.startswith(EXECUTION_KEYS) or key.rpartition(".")[2] in LOCATION_KEYS}
+    if is_longer(run, settings):
+        allowed.add(LENGTH_KEY)
+    for key, value in changed.items():
+        if key not in allowed:
             raise InputError(
-                f"{run.path} was begun with {key} {_shown(before[key])}, not {_shown(value)}; leave that out to go on "
-                "with it, name another --run_dir, or start anew by --fresh"
+                f"{run.path} was started with {key} {_shorten(before[key])}, not {_shorten(value)}; drop this change to "
+                "resume it, choose another --run_dir, or start over with --fresh"
             )
-    return [f"{key} {_shown(differ[key])} (was {_shown(before[key])})" for key in differ if key != ".".join(PROXY)]
+    return [f"{key} {_shorten(changed[key])} (was {_shorten(before[key])})" for key in changed if key != PROXY_KEY]
 
 
-def longer(run: RunDirectory, settings: dict[str, Any]) -> bool:
-    """Whether this start makes the run longer than its ``config.yaml`` has it."""
-    before, now = (dict(_leaves(values)).get(LENGTH) for values in (run.settings, settings))
+def is_longer(run: RunDirectory, settings: dict[str, Any]) -> bool:
+    """Whether settings make the run longer than its ``config.yaml`` does."""
+    before, now = (dict(_leaves(values)).get(LENGTH_KEY) for values in (run.settings, settings))
     return isinstance(before, int | float) and isinstance(now, int | float) and now > before
 
 
 def known_proxy(run: RunDirectory) -> str | None:
-    """The proxy's checkpoint that the run began with."""
-    value: Any = run.settings
-    for key in PROXY:
-        value = value.get(key) if isinstance(value, dict) else None
-    return value
+    """The proxy checkpoint that the run was started with."""
+    return dict(_leaves(run.settings)).get(PROXY_KEY)
 
 
 def _leaves(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -63,6 +59,6 @@ def _leaves(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
         yield from _leaves(inner, f"{prefix}.{key}" if prefix else str(key))
 
 
-def _shown(value: Any) -> str:
+def _shorten(value: Any) -> str:
     text = str(value)
     return text if len(text) <= 60 else f"{text[:57]}..."

@@ -1,4 +1,4 @@
-"""The folder that a training leaves behind, and its run_metadata ``run.json``."""
+"""The directory of a training run and its state file ``run.json``."""
 
 import json
 import platform
@@ -8,18 +8,19 @@ import subprocess
 import tomllib
 import uuid
 from datetime import UTC, datetime
-from importlib import metadata
+from importlib import metadata as package_metadata
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from callbacks.loggers.csv import NAME as METRICS_CSV
+from callbacks.loggers.csv import drop_rows_after
 from callbacks.metrics_log import METRICS, read_metrics
+from trainer.cli.arguments import RUNS
+from trainer.runs.run_lock import is_alive, process_identity
 from utils.errors import InputError
 from utils.files import write_atomically
-from callbacks.loggers import csv
-from trainer.runs.run_lock import is_alive, process_identity
-from trainer.cli.arguments import RUNS
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("torch", "pytorch-lightning", "torchmetrics", "numpy", "jsonargparse", "omegaconf")
@@ -30,8 +31,8 @@ class RunDirectory:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        self._claimed: list[Path] = []  # what :meth:`claim` made, to be given up if the run never starts
-        self._before: dict[str, Any] = {}  # the run_metadata as :meth:`take_over` found it
+        self._created: list[Path] = []  # removed by release() if the run never starts
+        self._previous_metadata: dict[str, Any] = {}  # restored by release()
 
     @property
     def checkpoints(self) -> Path:
@@ -50,26 +51,29 @@ class RunDirectory:
         return self.path / "config.yaml"
 
     @property
-    def run_metadata(self) -> dict[str, Any]:
-        """``run.json``, or nothing where there is none that can be read."""
+    def metadata(self) -> dict[str, Any]:
+        """The content of ``run.json``; empty if the file does not exist or cannot be read."""
         try:
-            run_metadata = json.loads(self.metadata_file.read_text(encoding="utf-8"))
+            values = json.loads(self.metadata_file.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return {}
-        return run_metadata if isinstance(run_metadata, dict) else {}
+        return values if isinstance(values, dict) else {}
 
     @property
     def status(self) -> str:
-        """``not run``, ``running``, ``finished``, ``failed`` or ``interrupted``, which a killed run could not write down."""
-        run_metadata = self.run_metadata
-        status = run_metadata.get("status", "interrupted" if self.holds_run() else "not run")
+        """``not run``, ``running``, ``finished``, ``failed`` or ``interrupted``.
+
+        A run whose process was killed could not record that; it counts as interrupted.
+        """
+        metadata = self.metadata
+        status = metadata.get("status", "interrupted" if self.holds_run() else "not run")
         if status not in ("starting", "running"):
             return status
-        return "running" if is_alive(run_metadata, self.metadata_file) else "interrupted"
+        return "running" if is_alive(metadata, self.metadata_file) else "interrupted"
 
     @property
     def settings(self) -> dict[str, Any]:
-        """``config.yaml``: what was run; empty where nothing can be read."""
+        """The content of ``config.yaml``; empty if the file does not exist or cannot be read."""
         try:
             values = yaml.safe_load(self.config.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError, yaml.YAMLError):
@@ -77,104 +81,64 @@ class RunDirectory:
         return values if isinstance(values, dict) else {}
 
     def holds_run(self) -> bool:
-        """Whether a training has been started here."""
+        """Whether a training was started here."""
         return self.metadata_file.exists()
 
     @classmethod
-    def next(cls, experiment: str) -> "RunDirectory":
-        """Make the next free ``runs/<experiment>/<NNN>``; ``mkdir`` decides when two start at once."""
+    def create_next(cls, experiment: str) -> "RunDirectory":
+        """Create the next free ``runs/<experiment>/<NNN>``. Safe when two processes do so at once."""
         parent = RUNS / experiment
-        parent.mkdir(parents=True, exist_ok=True)
-        number = 1 + max((int(p.name) for p in parent.iterdir() if p.name.isdigit()), default=0)
-        while True:
-            run = cls(parent / f"{number:03d}")
-            try:
-                run.path.mkdir()
-            except FileExistsError:
-                number += 1
-                continue
-            run._claimed = [run.path, parent, RUNS]
-            run._create_metadata()
-            return run
+        number = 1 + max((int(p.name) for p in parent.glob("*") if p.name.isdigit()), default=0)
+        while not (run := cls(parent / f"{number:03d}"))._create():
+            number += 1
+        run._created = [run.metadata_file, run.path, parent, RUNS]
+        return run
 
-    def claim(self) -> None:
-        """Take the folder for a new run.
+    def create(self) -> None:
+        """Create the directory for a new run.
 
         Raises:
-            InputError: It holds one already.
+            InputError: It holds a run already, or it cannot be created.
         """
+        if not self._create():
+            raise InputError(f"another run was just started in {self.path}; choose another --run_dir")
+
+    def _create(self) -> bool:
+        """Create the directory and ``run.json``; False if another process just created the file."""
         missing = [p for p in (self.path, *self.path.parents) if not p.exists()]
+        if self.path.is_file():
+            raise InputError(f"--run_dir {self.path} is a file, not a directory")
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            self._create_metadata()
+            with self.metadata_file.open("x", encoding="utf-8") as file:
+                json.dump({"status": "starting", "started": _now()} | process_identity(), file)
         except FileExistsError:
-            if self.path.is_dir():
-                raise InputError(f"{self.path} has just been taken by another run; name another --run_dir") from None
-            raise InputError(f"--run_dir {self.path} is a file, not a folder") from None
+            return False
         except OSError as error:
-            raise InputError(f"--run_dir {self.path} cannot be made: {error.strerror}") from None
-        self._claimed += missing
+            raise InputError(f"run directory {self.path} cannot be created: {error.strerror}") from error
+        self._created = [self.metadata_file, *missing]
+        return True
 
-    def _create_metadata(self) -> None:
-        with self.metadata_file.open("x", encoding="utf-8") as file:
-            json.dump({"status": "starting", "started": _now()} | process_identity(), file)
-        self._claimed.insert(0, self.metadata_file)
-
-    def take_over(self) -> None:
-        """Take the run that was begun here, to go on with it.
+    def acquire(self) -> None:
+        """Take over an existing run to resume it.
 
         Raises:
-            InputError: Its process lives.
+            InputError: Another process is training it.
         """
-        self._before = run_metadata = self.run_metadata
-        if run_metadata.get("status") in ("starting", "running") and is_alive(run_metadata, self.metadata_file, wait=True):
-            who = f"process {run_metadata['pid']} on {run_metadata.get('host', 'this machine').partition(' ')[0]}"
-            raise InputError(f"{self.path} is being trained by {who}; stop it first, or name another --run_dir")
-        self._write_metadata(run_metadata | {"status": "starting"} | process_identity())
+        self._previous_metadata = metadata = self.metadata
+        active = metadata.get("status") in ("starting", "running")
+        if active and is_alive(metadata, self.metadata_file, wait=True):
+            process = f"process {metadata['pid']} on {metadata.get('host', 'this machine').partition(' ')[0]}"
+            raise InputError(f"{self.path} is being trained by {process}; stop it first or choose another --run_dir")
+        self._write_metadata(metadata | {"status": "starting"} | process_identity())
 
-    def move_aside(self) -> Path:
-        """Give the folder the name ``<name>.before-<n>``, whole, so that its place is free; returns the new path.
-
-        Raises:
-            InputError: Its process lives, or the folder cannot be moved.
-        """
-        if self.status == "running":
-            raise InputError(f"{self.path} is being trained by process {self.run_metadata['pid']}; stop it first")
-        number = 1
-        while (aside := self.path.with_name(f"{self.path.name}.before-{number}")).exists():
-            number += 1
-        try:
-            self.path.rename(aside)
-        except OSError as error:
-            raise InputError(f"{self.path} cannot be moved to {aside}: {error.strerror}; move it yourself") from error
-        return aside
-
-    def cut_back(self, step: int) -> None:
-        """Drop what was logged after ``step``, which is going to be logged again, and what interrupted writings left."""
-        csv.cut_back(self.path / csv.NAME, step)
-        lines = [line for line in read_metrics(self.path) if line["step"] <= step]
-        if lines:
-            write(self.path / METRICS, "".join(json.dumps(line) + "\n" for line in lines))
-        else:
-            (self.path / METRICS).unlink(missing_ok=True)
-        for path in self.path.rglob(".*"):
-            if re.fullmatch(r"\..+\.([a-z0-9_]{8}|new)", path.name) and path.is_file():
-                path.unlink()
-
-    def holds_nothing(self) -> bool:
-        """Whether a run that was begun by this start has made nothing yet: only what :meth:`start` wrote is there."""
-        own = set(self._claimed)
-        return bool(own) and own.issuperset(self.path.iterdir())
-
-    def give_up(self) -> None:
-        """Remove what :meth:`claim` and :meth:`start` made, unless somebody has put something in it; or leave the run as
-        it was.
-        """
-        if self._before:
-            self._write_metadata(self._before)
-            self._before = {}
+    def release(self) -> None:
+        """Undo :meth:`create` or :meth:`acquire` and :meth:`start`. Directories that hold other files are kept."""
+        if self._previous_metadata:
+            self._write_metadata(self._previous_metadata)
+            self._previous_metadata = {}
             return
-        for path in self._claimed:
+        for path in self._created:
             try:
                 if path.is_dir():
                     path.rmdir()
@@ -182,56 +146,90 @@ class RunDirectory:
                     path.unlink(missing_ok=True)
             except OSError:
                 break
-        self._claimed = []
+        self._created = []
+
+    def has_no_results(self) -> bool:
+        """Whether this process created the run and nothing but the files of :meth:`start` is in it."""
+        created = set(self._created)
+        return bool(created) and created.issuperset(self.path.iterdir())
+
+    def move_aside(self) -> Path:
+        """Rename the directory to ``<name>.before-<n>`` and return the new path.
+
+        Raises:
+            InputError: A process is training the run, or the directory cannot be renamed.
+        """
+        if self.status == "running":
+            raise InputError(f"{self.path} is being trained by process {self.metadata['pid']}; stop it first")
+        number = 1
+        while (target := self.path.with_name(f"{self.path.name}.before-{number}")).exists():
+            number += 1
+        try:
+            self.path.rename(target)
+        except OSError as error:
+            raise InputError(f"{self.path} cannot be moved to {target}: {error.strerror}; move it yourself") from error
+        return target
+
+    def truncate_logs(self, step: int) -> None:
+        """Drop what was logged after ``step``, since it will be logged again, and temporary files of killed writers."""
+        drop_rows_after(self.path / METRICS_CSV, step)
+        lines = [line for line in read_metrics(self.path) if line["step"] <= step]
+        if lines:
+            write_text(self.path / METRICS, "".join(json.dumps(line) + "\n" for line in lines))
+        else:
+            (self.path / METRICS).unlink(missing_ok=True)
+        for path in self.path.rglob(".*"):
+            if re.fullmatch(r"\..+\.([a-z0-9_]{8}|new)", path.name) and path.is_file():
+                path.unlink()
 
     def start(self, experiment: str, command: list[str], config: str) -> None:
-        """Write down what is being run. A continued run keeps its earlier command lines."""
-        if self._claimed:
+        """Record what is being run. A resumed run keeps its earlier command lines."""
+        if self._created:
             files = ("config.yaml", "command.txt", "version.json")
-            self._claimed = [*(self.path / name for name in files), *self._claimed]
-        write(self.config, config)
+            self._created = [*(self.path / name for name in files), *self._created]
+        write_text(self.config, config)
         commands = self.path / "command.txt"
         earlier = commands.read_text(encoding="utf-8") if commands.exists() else ""
-        write(commands, f"{earlier}{shlex.join(['python', '-m', 'trainer', *command])}\n")
-        write(self.path / "version.json", json.dumps(versions(), indent=2) + "\n")
-        before = self.run_metadata
-        entry = {"status": "running", "experiment": experiment, "started": before.get("started", _now())}
-        entry |= {key: before[key] for key in ("wandb",) if key in before}
+        write_text(commands, f"{earlier}{shlex.join(['python', '-m', 'trainer', *command])}\n")
+        write_text(self.path / "version.json", json.dumps(versions(), indent=2) + "\n")
+        before = self.metadata
+        metadata = {"status": "running", "experiment": experiment, "started": before.get("started", _now())}
+        metadata |= {key: before[key] for key in ("wandb",) if key in before}
         if earlier:
-            entry["continued"] = _now()
-        self._write_metadata(entry | process_identity())
+            metadata["continued"] = _now()
+        self._write_metadata(metadata | process_identity())
 
     def wandb_id(self) -> str:
-        """The name under which Weights & Biases knows this run, made once, so that a resumed run goes on there too."""
-        run_metadata = self.run_metadata
-        if "wandb" not in run_metadata:
-            run_metadata["wandb"] = uuid.uuid4().hex[:8]
-            self._write_metadata(run_metadata)
-        return run_metadata["wandb"]
+        """The run's id at Weights & Biases, created once so that a resumed run continues there."""
+        metadata = self.metadata
+        if "wandb" not in metadata:
+            metadata["wandb"] = uuid.uuid4().hex[:8]
+            self._write_metadata(metadata)
+        return metadata["wandb"]
 
-    def end(self, status: str, **facts: Any) -> None:
-        """Close the run_metadata with ``finished``, ``interrupted`` or ``failed``."""
-        self._write_metadata(self.run_metadata | {"status": status, "ended": _now()} | facts)
+    def end(self, status: str) -> None:
+        """Record ``finished``, ``interrupted`` or ``failed``."""
+        self._write_metadata(self.metadata | {"status": status, "ended": _now()})
 
-    def _write_metadata(self, entry: dict[str, Any]) -> None:
-        write(self.metadata_file, json.dumps(entry, indent=2) + "\n")
+    def _write_metadata(self, metadata: dict[str, Any]) -> None:
+        write_text(self.metadata_file, json.dumps(metadata, indent=2) + "\n")
 
 
 def newest_run(experiment: str, finished: bool) -> RunDirectory | None:
-    """The newest run of an experiment that has a last checkpoint, among the finished ones or among all."""
+    """The newest run of an experiment that has a last checkpoint, optionally among finished runs only."""
     runs = [RunDirectory(p.parent) for p in (RUNS / experiment).glob("*/run.json")]
-    runs = [r for r in runs if r.last_checkpoint.is_file() and (not finished or r.run_metadata.get("status") == "finished")]
+    runs = [r for r in runs if r.last_checkpoint.is_file() and (not finished or r.metadata.get("status") == "finished")]
     return max(runs, key=lambda r: r.last_checkpoint.stat().st_mtime, default=None)
 
 
-def run_of(checkpoint: Path) -> RunDirectory | None:
-    """The run that a checkpoint lies in, if it lies in one."""
+def find_run(checkpoint: Path) -> RunDirectory | None:
+    """The run that a checkpoint file belongs to; None if it is not in a run directory."""
     run = RunDirectory(checkpoint.parent.parent)
     return run if checkpoint.parent.name == "checkpoints" and run.holds_run() else None
 
 
 def versions() -> dict[str, Any]:
-    """What the run was made with."""
+    """Versions of the project and of the packages that determine a run's results."""
     return {
         "unrender": _version("unrender") or _checkout_version(),
         "git": _git_commit(),
@@ -241,20 +239,20 @@ def versions() -> dict[str, Any]:
     }
 
 
-def write(path: Path, text: str) -> None:
-    """Write a whole file or leave the old one."""
-    write_atomically(path, lambda file: file.write_text(text, encoding="utf-8") and None)
+def write_text(path: Path, text: str) -> None:
+    """Write a text file atomically."""
+    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
 def _version(name: str) -> str | None:
     try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
+        return package_metadata.version(name)
+    except package_metadata.PackageNotFoundError:
         return None
 
 
 def _checkout_version() -> str | None:
-    """The version of a checkout that is used without being installed."""
+    """The version of a checkout that is not installed."""
     path = ROOT / "pyproject.toml"
     return tomllib.loads(path.read_text(encoding="utf-8"))["project"]["version"] if path.is_file() else None
 
@@ -264,10 +262,10 @@ def _git_commit() -> str | None:
         return None
     command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+        process = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return done.stdout.strip() or None
+    return process.stdout.strip() or None
 
 
 def _now() -> str:

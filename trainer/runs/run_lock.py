@@ -1,4 +1,8 @@
-"""Whether the process that a run's run_metadata names still trains: a killed one could not write down that it ended."""
+"""Decide whether the process that ``run.json`` names is still training: a killed process cannot record its end.
+
+A lock file (as of ``filelock``) cannot replace this: NFS may keep the lock of a machine that crashed, and a requeued SLURM
+job has to resume its own run at once.
+"""
 
 import os
 import socket
@@ -9,44 +13,43 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-BEAT = 20.0  # seconds between two signs of life: the run_metadata is touched
-SILENCE = (
-    90.0  # seconds without one after which a process on another machine is taken for dead; NFS caches times for 60
-)
-LISTED = 300.0  # the same where nobody waits to see, by the file server's clock
+HEARTBEAT = 20.0  # seconds between two updates of run.json's modification time
+TIMEOUT = 90.0  # seconds without an update after which a process on another machine is dead; NFS caches times for 60
+CLOCK_TIMEOUT = 300.0  # the same where this machine's clock is compared with the file server's
 
 
 def process_identity() -> dict[str, Any]:
-    """What a run_metadata says about this process: ``pid``, ``host``, when it was ``born``, and its SLURM ``job``, if any."""
-    about = {"pid": os.getpid(), "host": _host(), "born": _born(os.getpid()), "job": os.environ.get("SLURM_JOB_ID")}
-    return {key: value for key, value in about.items() if value is not None}
+    """The entries of ``run.json`` about this process: ``pid``, ``host``, start time ``born``, and its SLURM ``job``."""
+    pid = os.getpid()
+    entries = {"pid": pid, "host": _host(), "born": _start_time(pid), "job": os.environ.get("SLURM_JOB_ID")}
+    return {key: value for key, value in entries.items() if value is not None}
 
 
-def is_alive(run_metadata: dict[str, Any], file: Path, wait: bool = False) -> bool:
-    """Whether the process that wrote a run_metadata lives.
+def is_alive(metadata: dict[str, Any], file: Path, wait: bool = False) -> bool:
+    """Whether the process that wrote ``run.json`` is alive.
 
-    On this machine the system knows. Of another machine, a SLURM job that runs again ends its earlier start; otherwise
-    the run_metadata's time tells.
+    The system knows the processes of this machine. For another machine, the file's heartbeat decides, except that a SLURM
+    job that was requeued has replaced its earlier process.
 
     Args:
-        run_metadata: its content.
-        file: where it stands.
-        wait: look for signs of life for up to a minute and a half, instead of trusting the clocks.
+        metadata: The content of ``run.json``.
+        file: Its path.
+        wait: Watch for a heartbeat for up to :data:`TIMEOUT` seconds instead of comparing clocks.
     """
-    if "pid" not in run_metadata:
+    if "pid" not in metadata:
         return False
-    if run_metadata.get("host") == _host():
-        return _lives(int(run_metadata["pid"]), run_metadata.get("born"))
-    if run_metadata.get("job") and run_metadata["job"] == os.environ.get("SLURM_JOB_ID"):
+    if metadata.get("host") == _host():
+        return _is_running(int(metadata["pid"]), metadata.get("born"))
+    if metadata.get("job") and metadata["job"] == os.environ.get("SLURM_JOB_ID"):
         return False
     try:
-        heard = file.stat().st_mtime
+        modified = file.stat().st_mtime
         if not wait:
-            return time.time() - heard < LISTED
-        began = time.monotonic()
-        while time.monotonic() - began < SILENCE:
+            return time.time() - modified < CLOCK_TIMEOUT
+        start = time.monotonic()
+        while time.monotonic() - start < TIMEOUT:
             time.sleep(1)
-            if file.stat().st_mtime != heard:
+            if file.stat().st_mtime != modified:
                 return True
     except FileNotFoundError:
         pass
@@ -55,15 +58,18 @@ def is_alive(run_metadata: dict[str, Any], file: Path, wait: bool = False) -> bo
 
 @contextmanager
 def heartbeat(file: Path) -> Iterator[None]:
-    """Touch a run_metadata now and then, from a thread of its own: an evaluation may take longer than others wait."""
+    """Update a file's modification time every :data:`HEARTBEAT` seconds.
+
+    A thread does it, since a single evaluation may take longer than :data:`TIMEOUT`.
+    """
     ended = threading.Event()
 
     def beat() -> None:
-        while not ended.wait(BEAT):
+        while not ended.wait(HEARTBEAT):
             with suppress(OSError):
                 os.utime(file)
 
-    thread = threading.Thread(target=beat, name="signs of life", daemon=True)
+    thread = threading.Thread(target=beat, name="heartbeat", daemon=True)
     thread.start()
     try:
         yield
@@ -73,25 +79,25 @@ def heartbeat(file: Path) -> Iterator[None]:
 
 
 def _host() -> str:
-    """This machine; a container counts as one, because it numbers its processes by itself."""
+    """Name of this machine. A container counts as a machine, because it has its own process ids."""
     try:
         return f"{socket.gethostname()} {Path('/proc/self/ns/pid').readlink()}"
     except OSError:
         return socket.gethostname()
 
 
-def _lives(pid: int, born: str | None) -> bool:
+def _is_running(pid: int, start_time: str | None) -> bool:
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
     except PermissionError:
         pass
-    return born is None or _born(pid) == born  # else the number was given to another process
+    return start_time is None or _start_time(pid) == start_time  # otherwise the id was reused
 
 
-def _born(pid: int) -> str | None:
-    """When a process began, on this boot of this machine; None where the system does not tell, or it is a zombie."""
+def _start_time(pid: int) -> str | None:
+    """Boot id and start time of a process; None if the system does not provide them or the process is a zombie."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
