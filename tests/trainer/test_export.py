@@ -206,10 +206,10 @@ def test_compare_writes_one_page_for_all_runs(run, tmp_path, capsys):
     note = (other / "metrics.jsonl").read_text().replace("extractor x", "extractor y <b>")
     (other / "metrics.jsonl").write_text(note)
     assert main(["compare", str(run), str(other), "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert [row["final"] for row in found["runs"]] == [88.0, 88.0]
-    assert found["differences"] == {"model.generator.latent_size": [8, 9]}
-    assert "cannot be compared" in found["warning"]
+    report = json.loads(capsys.readouterr().out)
+    assert [row["final"] for row in report["runs"]] == [88.0, 88.0]
+    assert report["differences"] == {"model.generator.latent_size": [8, 9]}
+    assert "cannot be compared" in report["warning"]
     page = Path("compare.html").read_text().replace("<wbr>", "")
     assert "model.generator.latent_size" in page and "extractor y &lt;b&gt;" in page
     assert 'src="http' not in page and page.count("<img") == 2  # one plot per measurement

@@ -24,6 +24,7 @@ from lightning_modules.generative import GenerativeModule, VoxelGenerativeModule
 from renderers import Camera, InputError, OpenGLRenderer, Renderer, TriangleMesh, VoxelGrid
 from renderers.meshes.marching_cubes import marching_cubes
 from utils.files import write_atomically
+from visualization.images import to_pil
 from visualization.mesh_io import mesh_statistics, write_surface
 
 BATCH = 16  # frames rendered at a time
@@ -149,8 +150,7 @@ class Sample:
             azimuth = [360 * i / frames for i in range(first, min(first + BATCH, frames))]
             camera = Camera.orbit(azimuth, elevation, self.fov, scene.device)
             for image in renderer(_expand(scene, len(azimuth)), camera).image:
-                pixels = _array((image.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0))
-                yield Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).convert("RGB")
+                yield to_pil(image).convert("RGB")
 
 
 def generate_samples(

@@ -15,7 +15,6 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from PIL import Image
 from torch import Tensor
 
 from lightning_modules import IGGANModule, MeshGANModule, VoxelGANModule
@@ -34,6 +33,7 @@ from renderers import (
 from trainer.export.samples import Sample
 from trainer.runs.loading import LoadedRun
 from trainer.viewer.params import QueryParameters
+from visualization.images import to_pil
 from visualization.mesh_io import write_surface
 from visualization.paper_figures.options import slerp
 
@@ -257,7 +257,6 @@ def _render(
 
 
 def _png(image: Float[Tensor, "C H W"]) -> bytes:
-    pixels = (image.detach().clamp(0, 1) * 255).round().to(torch.uint8).cpu().permute(1, 2, 0).numpy()
     stream = io.BytesIO()
-    Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(stream, format="PNG")
+    to_pil(image).save(stream, format="PNG")
     return stream.getvalue()
