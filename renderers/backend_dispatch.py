@@ -1,4 +1,4 @@
-"""Which implementation of a renderer draws: its plain-torch reference, or a kernel for the device."""
+"""Selection of a renderer's implementation: the plain-torch reference, or a kernel for the device."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ from torch import Tensor
 
 
 def choose_backend(name: str, modules: dict[str, str], scene: Tensor) -> ModuleType:
-    """The module that draws what lies where ``scene`` does.
+    """Import the backend module that renders ``scene``.
 
     Args:
         name: "torch" (any device), "numba" (CPU), "triton" (CUDA, float32), or "auto": the fastest for the scene.
-        modules: import paths by name.
+        modules: import path of each backend.
         scene: a tensor of the scene, for its device and dtype.
 
     Raises:
-        ValueError: a backend of another device.
-        TypeError: a dtype that the backend does not draw.
+        ValueError: if the backend does not support the scene's device.
+        TypeError: if the backend does not support the scene's dtype.
     """
-    kind = scene.device.type
+    device = scene.device.type
     if name == "auto":
         fast_cuda = scene.dtype == torch.float32 and _has_triton()
-        name = "numba" if kind == "cpu" else "triton" if kind == "cuda" and fast_cuda else "torch"
-    # Triton's interpreter draws on the CPU, for tests.
+        name = "numba" if device == "cpu" else "triton" if device == "cuda" and fast_cuda else "torch"
+    # Triton's interpreter, used in tests, runs on the CPU.
     interpreted = name == "triton" and os.environ.get("TRITON_INTERPRET") == "1"
-    needed = kind if interpreted else {"numba": "cpu", "triton": "cuda"}.get(name, kind)
-    if kind != needed:
-        raise ValueError(f"backend {name!r} draws scenes on {needed}, this one is on {scene.device}")
+    required = device if interpreted else {"numba": "cpu", "triton": "cuda"}.get(name, device)
+    if device != required:
+        raise ValueError(f"backend {name!r} requires scenes on {required}, got a scene on {scene.device}")
     if name == "triton" and scene.dtype != torch.float32:
-        raise TypeError(f"backend 'triton' draws float32 scenes, got {scene.dtype}")
+        raise TypeError(f"backend 'triton' requires float32 scenes, got {scene.dtype}")
     return importlib.import_module(modules[name])
 
 

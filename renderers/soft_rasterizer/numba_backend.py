@@ -1,4 +1,4 @@
-"""The CPU backend of the soft rasterizer: numba kernels for all of it."""
+"""The CPU backend of the soft rasterizer: numba kernels for all steps."""
 
 from renderers.soft_rasterizer.numba_coverage import find_fragments
 from renderers.soft_rasterizer.numba_interpolation import evaluate_fragments, project

@@ -1,36 +1,29 @@
-"""CPU kernels for the soft rasterizer's projection, and for its step 2: weights and barycentric coordinates of fragments.
+"""CPU kernels for projection and for step 2 of the soft rasterizer: weights and barycentric coordinates of fragments.
 
-See :mod:`renderers.soft_rasterizer.reference` for the formulas; the backward pass is their derivative by hand.
+The formulas are in :mod:`renderers.soft_rasterizer.reference`; the backward pass is their analytic derivative.
 """
 
-# ruff: noqa: ANN001, ANN202 (numba types the kernels itself)
+# ruff: noqa: ANN001, ANN202 (numba infers the kernels' types)
 
 from __future__ import annotations
 
 import math
 from typing import Any, no_type_check
 
-import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from renderers.numba_jit import compiled
+from renderers.numba_jit import as_arrays, compiled
+from renderers.soft_rasterizer.autograd import EvaluationKernels
 from renderers.soft_rasterizer.reference import NEAR, Fragments, RasterSettings
-
-
-def evaluate_fragments(
-    screen: Float[Tensor, "B V 3"], faces: Int[Tensor, "F 3"], fragments: Fragments, settings: RasterSettings
-) -> tuple[Float[Tensor, " N"], Float[Tensor, "N 3"], Float[Tensor, "B 1 S S"], Float[Tensor, "B 1 S S"]]:
-    """As :func:`renderers.soft_rasterizer.reference.evaluate_fragments`."""
-    return _Evaluate.apply(screen, faces, fragments, settings)
 
 
 def project(
     vertices: Float[Tensor, "B V 3"], matrix: Float[Tensor, "B 3 3"], distance: float, settings: RasterSettings
 ) -> Float[Tensor, "B V 3"]:
-    """As :func:`renderers.soft_rasterizer.reference.project`."""
+    """Compute :func:`renderers.soft_rasterizer.reference.project`."""
     return _Project.apply(vertices, matrix, distance, settings)
 
 
@@ -39,9 +32,9 @@ class _Project(torch.autograd.Function):
     def forward(ctx: Any, vertices: Tensor, matrix: Tensor, distance: float, settings: RasterSettings) -> Tensor:
         vertices, matrix = vertices.contiguous(), matrix.contiguous()
         screen = torch.empty_like(vertices)
-        kind = vertices.detach().numpy().dtype.type
-        ctx.constants = kind(NEAR), kind(settings.size / 2), settings.perspective
-        _project_forward(*_numpy(vertices, matrix), kind(distance), *ctx.constants, screen.numpy())
+        dtype = vertices.detach().numpy().dtype.type
+        ctx.constants = dtype(NEAR), dtype(settings.size / 2), settings.perspective
+        _project_forward(*as_arrays(vertices, matrix), dtype(distance), *ctx.constants, screen.numpy())
         ctx.save_for_backward(vertices, matrix, screen)
         return screen
 
@@ -51,58 +44,51 @@ class _Project(torch.autograd.Function):
         vertices, matrix, screen = ctx.saved_tensors
         grad_vertices, grad_matrix = torch.empty_like(vertices), torch.zeros_like(matrix)
         _project_backward(
-            *_numpy(vertices, matrix, screen), *ctx.constants, *_numpy(grad.contiguous(), grad_vertices, grad_matrix)
+            *as_arrays(vertices, matrix, screen),
+            *ctx.constants,
+            *as_arrays(grad.contiguous(), grad_vertices, grad_matrix),
         )
         return grad_vertices, grad_matrix, None, None
 
 
-class _Evaluate(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any, screen: Tensor, faces: Tensor, fragments: Fragments, settings: RasterSettings
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        screen = screen.contiguous()
-        count, shape = len(fragments.pixel), (len(screen), 1, settings.size, settings.size)
-        weights, barycentric = screen.new_empty(count), screen.new_empty(count, 3)
-        alpha, depth = screen.new_zeros(shape), screen.new_full(shape, torch.inf)
-        ctx.arguments = _arguments(screen, faces, fragments, settings)
-        outputs = weights, barycentric, alpha, depth
-        _forward(*ctx.arguments, weights.numpy(), barycentric.numpy(), alpha.view(-1).numpy(), depth.view(-1).numpy())
-        ctx.save_for_backward(screen)
-        ctx.set_materialize_grads(False)
-        return outputs
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        (screen,) = ctx.saved_tensors  # raises if it was changed in place
-        grad_screen = torch.zeros_like(screen)
-        # An absent gradient is an empty array.
-        shapes = ((0,), (0, 3), (0,), (0,))
-        arrays = [
-            (screen.new_empty(shape) if grad is None else grad.reshape(-1, *shape[1:]).contiguous()).numpy()
-            for grad, shape in zip(grads, shapes, strict=True)
-        ]
-        _backward(*ctx.arguments, *arrays, grad_screen.numpy())
-        return grad_screen, None, None, None
+def _evaluate_forward(
+    screen: Tensor,
+    faces: Tensor,
+    fragments: Fragments,
+    settings: RasterSettings,
+    weights: Tensor,
+    barycentric: Tensor,
+    alpha: Tensor,
+    depth: Tensor,
+) -> None:
+    arguments = _evaluation_arguments(screen, faces, fragments, settings)
+    _forward(*arguments, *as_arrays(weights, barycentric, alpha.view(-1), depth.view(-1)))
 
 
-def _numpy(*tensors: Tensor) -> list[np.ndarray]:
-    return [tensor.detach().numpy() for tensor in tensors]
+def _evaluate_backward(
+    screen: Tensor,
+    faces: Tensor,
+    fragments: Fragments,
+    settings: RasterSettings,
+    grads: list[Tensor | None],
+    grad_screen: Tensor,
+) -> None:
+    shapes = ((0,), (0, 3), (0,), (0,))  # an absent gradient is an empty array
+    arrays = [
+        (screen.new_empty(shape) if grad is None else grad.reshape(-1, *shape[1:])).numpy()
+        for grad, shape in zip(grads, shapes, strict=True)
+    ]
+    _backward(*_evaluation_arguments(screen, faces, fragments, settings), *arrays, grad_screen.numpy())
 
 
-def _arguments(screen: Tensor, faces: Tensor, fragments: Fragments, settings: RasterSettings) -> tuple[Any, ...]:
-    points = screen.detach().numpy()
-    return (
-        points,
-        faces.numpy(),
-        fragments.pixel.numpy(),
-        fragments.face.numpy(),
-        fragments.edge.numpy(),
-        settings.size,
-        points.dtype.type(settings.margin),
-        settings.perspective,
-    )
+def _evaluation_arguments(
+    screen: Tensor, faces: Tensor, fragments: Fragments, settings: RasterSettings
+) -> tuple[Any, ...]:
+    arrays = as_arrays(screen, faces, fragments.pixel, fragments.face, fragments.edge)
+    return *arrays, settings.size, arrays[0].dtype.type(settings.margin), settings.perspective
+
+
+evaluate_fragments = EvaluationKernels(_evaluate_forward, _evaluate_backward).evaluate_fragments
 
 
 @compiled
@@ -122,16 +108,16 @@ def _project_forward(vertices, matrix, distance, near, middle, perspective, scre
 @compiled
 @no_type_check
 def _project_backward(vertices, matrix, screen, near, middle, perspective, grad, grad_vertices, grad_matrix):
-    kind = screen.dtype.type
+    dtype = screen.dtype.type
     for b in range(vertices.shape[0]):
         m = matrix[b]
         for v in range(vertices.shape[1]):
-            scale, gx, gy, gz = kind(1), grad[b, v, 0], grad[b, v, 1], grad[b, v, 2]
-            if gx == 0 and gy == 0 and gz == 0:  # as most vertices of a surface's hidden half
-                grad_vertices[b, v] = kind(0)
+            scale, gx, gy, gz = dtype(1), grad[b, v, 0], grad[b, v, 1], grad[b, v, 2]
+            if gx == 0 and gy == 0 and gz == 0:  # most vertices on a surface's hidden side
+                grad_vertices[b, v] = dtype(0)
                 continue
             if perspective:
-                scale = kind(1) / max(screen[b, v, 2], near)
+                scale = dtype(1) / max(screen[b, v, 2], near)
                 if screen[b, v, 2] > near:
                     gz -= (gx * (screen[b, v, 0] - middle) + gy * (screen[b, v, 1] - middle)) * scale
             gx, gy = gx * scale, gy * scale
@@ -145,13 +131,13 @@ def _project_backward(vertices, matrix, screen, near, middle, perspective, grad,
 @compiled
 @no_type_check
 def _forward(screen, faces, pixel, face, edge, size, margin, perspective, weights, barycentric, alpha, depth):
-    kind = screen.dtype.type
-    zero, one = kind(0), kind(1)
+    dtype = screen.dtype.type
+    zero, one = dtype(0), dtype(1)
     hidden = zero
     b, row = 0, 0
     for n in range(pixel.shape[0]):
-        b, row = _place(pixel[n], size, b, row)
-        px, py = _centre(pixel[n], size, b, row, kind)
+        b, row = _advance(pixel[n], size, b, row)
+        px, py = _centre(pixel[n], size, b, row, dtype)
         e = max(edge[n], 0)
         ci, cj, ck = faces[face[n], (e + 1) % 3], faces[face[n], (e + 2) % 3], faces[face[n], e]
         ix, iy, zi = screen[b, ci, 0] - px, screen[b, ci, 1] - py, screen[b, ci, 2]
@@ -172,7 +158,7 @@ def _forward(screen, faces, pixel, face, edge, size, margin, perspective, weight
         barycentric[n, (e + 1) % 3], barycentric[n, (e + 2) % 3], barycentric[n, e] = wi, wj, wk
         if edge[n] < 0:
             depth[pixel[n]] = wi * zi + wj * zj + wk * zk
-        alpha[pixel[n]] = coverage  # the last and greatest stays
+        alpha[pixel[n]] = coverage  # the last fragment of a pixel has the greatest coverage
         if n == 0 or pixel[n] != pixel[n - 1]:
             hidden = zero
         weights[n] = coverage - hidden
@@ -196,14 +182,14 @@ def _backward(
     grad_depth,
     grad_screen,
 ):
-    kind = screen.dtype.type
-    zero, one, two = kind(0), kind(1), kind(2)
+    dtype = screen.dtype.type
+    zero, one, two = dtype(0), dtype(1), dtype(2)
     has_weights, has_barycentric = grad_weights.shape[0] > 0, grad_barycentric.shape[0] > 0
     has_alpha, has_depth = grad_alpha.shape[0] > 0, grad_depth.shape[0] > 0
     b, row = 0, 0
     for n in range(pixel.shape[0]):
-        b, row = _place(pixel[n], size, b, row)
-        px, py = _centre(pixel[n], size, b, row, kind)
+        b, row = _advance(pixel[n], size, b, row)
+        px, py = _centre(pixel[n], size, b, row, dtype)
         e = max(edge[n], 0)
         i, j = (e + 1) % 3, (e + 2) % 3
         ci, cj, ck = faces[face[n], i], faces[face[n], j], faces[face[n], e]
@@ -211,7 +197,7 @@ def _backward(
         jx, jy, zj = screen[b, cj, 0] - px, screen[b, cj, 1] - py, screen[b, cj, 2]
         kx, ky, zk = screen[b, ck, 0] - px, screen[b, ck, 1] - py, screen[b, ck, 2]
 
-        # Barycentric coordinates on the screen.
+        # Barycentric coordinates in screen space.
         dx, dy = jx - ix, jy - iy
         t, square, total = zero, zero, one
         if edge[n] < 0:
@@ -223,7 +209,7 @@ def _backward(
             t = min(max(-(ix * dx + iy * dy) / square, zero), one)
             wi, wj, wk = one - t, t, zero
 
-        # From perspective-correct coordinates and depth = sum b z back to coordinates on the screen.
+        # Gradients of perspective-correct coordinates and of depth = sum b z, to screen-space coordinates.
         gi, gj, gk = zero, zero, zero
         if has_barycentric:
             gi, gj, gk = grad_barycentric[n, i], grad_barycentric[n, j], grad_barycentric[n, e]
@@ -244,7 +230,7 @@ def _backward(
             gi, gj, gk = gi * qi, gj * qj, gk * qk
 
         if edge[n] < 0:
-            # Coordinates are edge functions over their sum; coverage is 1, whatever the vertices.
+            # Coordinates are edge functions divided by their sum; coverage is the constant 1.
             mean = gi * wi + gj * wj + gk * wk
             gi, gj, gk = (gi - mean) / total, (gj - mean) / total, (gk - mean) / total
             grad_screen[b, ci, 0] += gk * jy - gj * ky
@@ -259,8 +245,8 @@ def _backward(
             gt /= square
             mx, my = ix + two * t * dx, iy + two * t * dy
             gix, giy, gjx, gjy = gt * (mx - dx), gt * (my - dy), -gt * mx, -gt * my
-            # What the fragment covers, the next one of its pixel does not; alpha is what the last one covers. The nearest
-            # point moves along its edge without changing the distance to first order.
+            # Coverage is added to this fragment's weight and subtracted from the next one's; the last one's is alpha. To
+            # first order, moving the nearest point along its edge does not change the distance.
             g = zero
             last = n + 1 == pixel.shape[0] or pixel[n + 1] != pixel[n]
             if has_weights:
@@ -283,8 +269,8 @@ def _backward(
 
 @compiled
 @no_type_check
-def _place(pixel, size, b, row):
-    """Batch index and row of a pixel, from those of one before it (divisions would cost more than the rest)."""
+def _advance(pixel, size, b, row):
+    """Return the batch index and row of a pixel, given those of an earlier one; divisions would dominate the cost."""
     row_end = (b * size + row + 1) * size
     while pixel >= row_end:
         row_end += size
@@ -297,5 +283,5 @@ def _place(pixel, size, b, row):
 
 @compiled
 @no_type_check
-def _centre(pixel, size, b, row, kind):
-    return kind(pixel - (b * size + row) * size) + kind(0.5), kind(row) + kind(0.5)
+def _centre(pixel, size, b, row, dtype):
+    return dtype(pixel - (b * size + row) * size) + dtype(0.5), dtype(row) + dtype(0.5)

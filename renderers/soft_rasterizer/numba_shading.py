@@ -1,128 +1,41 @@
-"""CPU kernels that shade fragments: vertex attributes, textures and vertex normals.
+"""CPU kernels for shading: vertex attributes, textures and vertex normals.
 
 The specifications are in :mod:`renderers.soft_rasterizer.shading` and :mod:`renderers.meshes.vertex_normals`.
 """
 
-# ruff: noqa: ANN001, ANN202 (numba types the kernels itself)
+# ruff: noqa: ANN001, ANN202 (numba infers the kernels' types)
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any, no_type_check
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from renderers.numba_jit import compiled
-from renderers.soft_rasterizer import shading
+from renderers.numba_jit import as_arrays, compiled
+from renderers.soft_rasterizer.autograd import SplatKernels
 from renderers.soft_rasterizer.reference import Fragments
 
 
-def splat_attributes(
-    fragments: Fragments,
-    weights: Float[Tensor, " N"],
-    barycentric: Float[Tensor, "N 3"],
-    faces: Int[Tensor, "F 3"],
-    attributes: Float[Tensor, "B V C"],
-    size: int,
-) -> Float[Tensor, "B C S S"]:
-    """As :func:`renderers.soft_rasterizer.shading.splat_attributes`."""
-    return _SplatAttributes.apply(weights, barycentric, attributes, faces, fragments, size)
-
-
-def splat_texture(
-    fragments: Fragments,
-    weights: Float[Tensor, " N"],
-    barycentric: Float[Tensor, "N 3"],
-    faces: Int[Tensor, "F 3"],
-    uvs: Float[Tensor, "V 2"],
-    texture: Float[Tensor, "B C H W"],
-    size: int,
-) -> Float[Tensor, "B C S S"]:
-    """As :func:`renderers.soft_rasterizer.shading.splat_texture`, which also serves UVs that need a gradient."""
-    if uvs.requires_grad:
-        return shading.splat_texture(fragments, weights, barycentric, faces, uvs, texture, size)
-    return _SplatTexture.apply(weights, barycentric, texture, uvs, faces, fragments, size)
-
-
 def vertex_normals(vertices: Float[Tensor, "B V 3"], faces: Int[Tensor, "F 3"]) -> Float[Tensor, "B V 3"]:
-    """As :func:`renderers.meshes.vertex_normals.vertex_normals`."""
+    """Compute :func:`renderers.meshes.vertex_normals.vertex_normals`."""
     return F.normalize(_AreaNormals.apply(vertices, faces), dim=-1)
 
 
-class _SplatAttributes(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any,
-        weights: Tensor,
-        barycentric: Tensor,
-        attributes: Tensor,
-        faces: Tensor,
-        fragments: Fragments,
-        size: int,
-    ) -> Tensor:
-        attributes = attributes.contiguous()
-        image = attributes.new_zeros(attributes.shape[0], attributes.shape[2], size * size)
-        ctx.save_for_backward(weights, barycentric, attributes)
-        ctx.indices = (faces.numpy(), fragments.pixel.numpy(), fragments.face.numpy())
-        _attributes_forward(*ctx.indices, *_numpy(weights, barycentric, attributes), image.numpy())
-        return image.view(*image.shape[:2], size, size)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        weights, barycentric, attributes = ctx.saved_tensors
-        grads = [torch.empty_like(weights), torch.empty_like(barycentric)]
-        wanted = ctx.needs_input_grad[2]
-        grads.append(torch.zeros_like(attributes) if wanted else attributes.new_empty(0, 0, 0))
-        image = grad.contiguous().flatten(2).numpy()
-        _attributes_backward(*ctx.indices, *_numpy(weights, barycentric, attributes), image, *_numpy(*grads))
-        return grads[0], grads[1], grads[2] if wanted else None, None, None, None
-
-
-class _SplatTexture(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any,
-        weights: Tensor,
-        barycentric: Tensor,
-        texture: Tensor,
-        uvs: Tensor,
-        faces: Tensor,
-        fragments: Fragments,
-        size: int,
-    ) -> Tensor:
-        texture = texture.contiguous()
-        image = texture.new_zeros(*texture.shape[:2], size * size)
-        ctx.save_for_backward(weights, barycentric, texture)
-        ctx.indices = (faces.numpy(), fragments.pixel.numpy(), fragments.face.numpy(), uvs.contiguous().numpy())
-        _texture_forward(*ctx.indices, *_numpy(weights, barycentric, texture), image.numpy())
-        return image.view(*image.shape[:2], size, size)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        weights, barycentric, texture = ctx.saved_tensors
-        grads = [torch.empty_like(weights), torch.empty_like(barycentric)]
-        wanted = ctx.needs_input_grad[2]
-        grads.append(torch.zeros_like(texture) if wanted else texture.new_empty(0, 0, 0, 0))
-        image = grad.contiguous().flatten(2).numpy()
-        _texture_backward(*ctx.indices, *_numpy(weights, barycentric, texture), image, *_numpy(*grads))
-        return grads[0], grads[1], grads[2] if wanted else None, None, None, None, None
-
-
 class _AreaNormals(torch.autograd.Function):
-    """Per vertex the sum of its triangles' normals, each as long as twice the triangle's area."""
+    """For each vertex, the sum of its triangles' normals, each as long as twice the triangle's area."""
 
     @staticmethod
     def forward(ctx: Any, vertices: Tensor, faces: Tensor) -> Tensor:
         vertices = vertices.contiguous()
         ctx.save_for_backward(vertices, faces)
         normals = torch.zeros_like(vertices)
-        _normals_forward(*_numpy(vertices, faces, normals))
+        _normals_forward(*as_arrays(vertices, faces, normals))
         return normals
 
     @staticmethod
@@ -130,12 +43,31 @@ class _AreaNormals(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         vertices, faces = ctx.saved_tensors
         grad_vertices = torch.zeros_like(vertices)
-        _normals_backward(*_numpy(vertices, faces, grad.contiguous(), grad_vertices))
+        _normals_backward(*as_arrays(vertices, faces, grad.contiguous(), grad_vertices))
         return grad_vertices, None
 
 
-def _numpy(*tensors: Tensor) -> list[np.ndarray]:
-    return [tensor.detach().numpy() for tensor in tensors]
+def _splat_forward(kernel: Callable[..., None], indices: tuple[Tensor, ...], *tensors: Tensor) -> None:
+    """Run ``kernel`` on arrays, the last of which is the image with its pixels flattened."""
+    *inputs, image = tensors
+    kernel(*as_arrays(*indices, *inputs, image.flatten(2)))
+
+
+def _splat_backward(
+    kernel: Callable[..., None],
+    indices: tuple[Tensor, ...],
+    weights: Tensor,
+    barycentric: Tensor,
+    values: Tensor,
+    grad: Tensor,
+    grad_weights: Tensor,
+    grad_barycentric: Tensor,
+    grad_values: Tensor | None,
+) -> None:
+    if grad_values is None:  # the kernels recognize an empty array
+        grad_values = values.new_empty([0] * values.dim())
+    grads = grad.flatten(2), grad_weights, grad_barycentric, grad_values
+    kernel(*as_arrays(*indices, weights, barycentric, values, *grads))
 
 
 @compiled
@@ -143,7 +75,7 @@ def _numpy(*tensors: Tensor) -> list[np.ndarray]:
 def _attributes_forward(faces, pixel, face, weights, barycentric, attributes, image):
     b, start = 0, 0
     for n in range(pixel.shape[0]):
-        while pixel[n] >= start + image.shape[2]:  # fragments come in order of their pixels
+        while pixel[n] >= start + image.shape[2]:  # fragments are sorted by pixel
             b, start = b + 1, start + image.shape[2]
         at, f = pixel[n] - start, face[n]
         for c in range(image.shape[1]):
@@ -158,21 +90,21 @@ def _attributes_forward(faces, pixel, face, weights, barycentric, attributes, im
 def _attributes_backward(
     faces, pixel, face, weights, barycentric, attributes, grad, grad_weights, grad_barycentric, grad_attributes
 ):
-    wanted = grad_attributes.shape[0] > 0
+    needs_values = grad_attributes.shape[0] > 0
     b, start = 0, 0
     for n in range(pixel.shape[0]):
-        while pixel[n] >= start + grad.shape[2]:  # fragments come in order of their pixels
+        while pixel[n] >= start + grad.shape[2]:  # fragments are sorted by pixel
             b, start = b + 1, start + grad.shape[2]
         at, f = pixel[n] - start, face[n]
         grad_weights[n] = 0
         for i in range(3):
-            along = weights[n] * 0
+            grad_weight = weights[n] * 0
             for c in range(grad.shape[1]):
-                along += grad[b, c, at] * attributes[b, faces[f, i], c]
-                if wanted:
+                grad_weight += grad[b, c, at] * attributes[b, faces[f, i], c]
+                if needs_values:
                     grad_attributes[b, faces[f, i], c] += weights[n] * barycentric[n, i] * grad[b, c, at]
-            grad_barycentric[n, i] = weights[n] * along
-            grad_weights[n] += barycentric[n, i] * along
+            grad_barycentric[n, i] = weights[n] * grad_weight
+            grad_weights[n] += barycentric[n, i] * grad_weight
 
 
 @compiled
@@ -180,7 +112,7 @@ def _attributes_backward(
 def _texture_forward(faces, pixel, face, uvs, weights, barycentric, texture, image):
     b, start = 0, 0
     for n in range(pixel.shape[0]):
-        while pixel[n] >= start + image.shape[2]:  # fragments come in order of their pixels
+        while pixel[n] >= start + image.shape[2]:  # fragments are sorted by pixel
             b, start = b + 1, start + image.shape[2]
         at, f = pixel[n] - start, face[n]
         u, v = _interpolated_uv(faces, uvs, barycentric, f, n)
@@ -199,33 +131,33 @@ def _texture_forward(faces, pixel, face, uvs, weights, barycentric, texture, ima
 def _texture_backward(
     faces, pixel, face, uvs, weights, barycentric, texture, grad, grad_weights, grad_barycentric, grad_texture
 ):
-    kind = texture.dtype.type
-    wanted = grad_texture.shape[0] > 0
+    dtype = texture.dtype.type
+    needs_values = grad_texture.shape[0] > 0
     b, start = 0, 0
     for n in range(pixel.shape[0]):
-        while pixel[n] >= start + grad.shape[2]:  # fragments come in order of their pixels
+        while pixel[n] >= start + grad.shape[2]:  # fragments are sorted by pixel
             b, start = b + 1, start + grad.shape[2]
         at, f = pixel[n] - start, face[n]
         u, v = _interpolated_uv(faces, uvs, barycentric, f, n)
         left, right, fx, width = _texel(u, texture.shape[3])
         top, bottom, fy, height = _texel(v, texture.shape[2])
-        along, gu, gv = kind(0), kind(0), kind(0)
+        grad_weight, gu, gv = dtype(0), dtype(0), dtype(0)
         for c in range(grad.shape[1]):
             g = grad[b, c, at]
             above, below = texture[b, c, top, left], texture[b, c, bottom, left]
             upper, lower = texture[b, c, top, right] - above, texture[b, c, bottom, right] - below
             above, below = above + upper * fx, below + lower * fx
-            along += g * (above + (below - above) * fy)
+            grad_weight += g * (above + (below - above) * fy)
             gu += g * (upper + (lower - upper) * fy)
             gv += g * (below - above)
-            if wanted:
+            if needs_values:
                 g *= weights[n]
                 lower, upper = g * fy, g - g * fy
                 grad_texture[b, c, top, left] += upper - upper * fx
                 grad_texture[b, c, top, right] += upper * fx
                 grad_texture[b, c, bottom, left] += lower - lower * fx
                 grad_texture[b, c, bottom, right] += lower * fx
-        grad_weights[n] = along
+        grad_weights[n] = grad_weight
         gu, gv = gu * weights[n] * width, gv * weights[n] * height
         for i in range(3):
             grad_barycentric[n, i] = gu * uvs[faces[f, i], 0] + gv * uvs[faces[f, i], 1]
@@ -245,15 +177,15 @@ def _interpolated_uv(faces, uvs, barycentric, f, n):
 @compiled
 @no_type_check
 def _texel(u, size):
-    """The texels on both sides of u in [0, 1], where between them it lies, and the derivative of that."""
-    kind = type(u)
-    x = u * kind(size) - kind(0.5)
-    scale = kind(size)
-    if not kind(0) <= x <= kind(size - 1):  # beyond the outermost centres the border repeats
-        x = min(max(x, kind(0)), kind(size - 1))
-        scale = kind(0)
+    """Return the texels on both sides of u in [0, 1], the fraction between them, and its derivative."""
+    dtype = type(u)
+    x = u * dtype(size) - dtype(0.5)
+    scale = dtype(size)
+    if not dtype(0) <= x <= dtype(size - 1):  # the border repeats beyond the outermost texel centres
+        x = min(max(x, dtype(0)), dtype(size - 1))
+        scale = dtype(0)
     low = min(int(x), max(size - 2, 0))
-    return low, min(low + 1, size - 1), x - kind(low), scale
+    return low, min(low + 1, size - 1), x - dtype(low), scale
 
 
 @compiled
@@ -290,7 +222,7 @@ def _normals_backward(vertices, faces, grad, grad_vertices):
 @compiled
 @no_type_check
 def _sides(vertices, faces, b, f):
-    """The two sides of a triangle that leave its first corner."""
+    """Return the two sides of a triangle that start at its first corner."""
     p, q, r = faces[f, 0], faces[f, 1], faces[f, 2]
     x, y, z = vertices[b, p, 0], vertices[b, p, 1], vertices[b, p, 2]
     return (
@@ -303,3 +235,22 @@ def _sides(vertices, faces, b, f):
 @no_type_check
 def _cross(u, v):
     return u[1] * v[2] - u[2] * v[1], u[2] * v[0] - u[0] * v[2], u[0] * v[1] - u[1] * v[0]
+
+
+_attributes = SplatKernels(partial(_splat_forward, _attributes_forward), partial(_splat_backward, _attributes_backward))
+splat_texture = SplatKernels(
+    partial(_splat_forward, _texture_forward), partial(_splat_backward, _texture_backward)
+).splat_texture
+
+
+def splat_attributes(
+    fragments: Fragments,
+    weights: Float[Tensor, " N"],
+    barycentric: Float[Tensor, "N 3"],
+    faces: Int[Tensor, "F 3"],
+    attributes: Float[Tensor, "B V C"],
+    size: int,
+) -> Float[Tensor, "B C S S"]:
+    """Compute :func:`renderers.soft_rasterizer.shading.splat_attributes`."""
+    indices = (faces.contiguous(), fragments.pixel, fragments.face)
+    return _attributes.splat(indices, weights, barycentric, attributes, (*attributes.shape[::2], size, size))

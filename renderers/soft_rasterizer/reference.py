@@ -1,25 +1,25 @@
 """The soft rasterizer in plain torch: the specification that every kernel is tested against (MeshGAN, section 5).
 
-An image is a weighted sum of *fragments*. A fragment is one triangle as one pixel sees it: either the triangle covers
-the pixel's centre (it is *crisp*; the nearest one alone counts, eqs. 6 to 8), or the centre lies outside it but nearer
-than the margin B and nothing crisp hides it (it is *soft*; eq. 9). Drawing takes two steps:
+An image is a weighted sum of *fragments*. A fragment is one triangle at one pixel. It is *crisp* if the triangle covers
+the pixel's centre; only the nearest crisp triangle counts (eqs. 6 to 8). It is *soft* if the centre is outside the
+triangle, closer to it than the margin B, and no crisp fragment hides it (eq. 9). Rendering takes two steps:
 
-1. :func:`find_fragments` decides which fragments a pixel has and in which order. All of it is comparisons: the result
-   is integers and has no gradient.
-2. :func:`evaluate_fragments` computes weights and barycentric coordinates of those few fragments from the vertices.
-   All of it is smooth, and autograd differentiates it.
+1. :func:`find_fragments` determines each pixel's fragments and their order. It consists of comparisons: the result is
+   integers and has no gradient.
+2. :func:`evaluate_fragments` computes weights and barycentric coordinates of these fragments from the vertices. It is
+   smooth, and autograd differentiates it.
 
-**Weights.** A fragment hides ``coverage = 1 - d / B`` of its pixel (eq. 11 with its erratum; d is the distance from the
-pixel's centre to the triangle, so a crisp fragment hides all of it). A pixel's fragments are ordered from the nearest to
-the crisp one, and coverages are nested: each fragment weighs what it hides beyond all nearer ones,
+**Weights.** A fragment covers ``coverage = 1 - d / B`` of its pixel (eq. 11 with its erratum), where d is the distance from
+the pixel's centre to the triangle, so a crisp fragment covers all of it. A pixel's fragments are ordered from the nearest
+to the crisp one. Coverages are nested: each fragment's weight is its coverage beyond that of all nearer fragments,
 
     weight_k = max(0, coverage_k - max_{j<k} coverage_j).
 
-The soft weights sum to ``alpha_s = max_k (1 - d_k / B)``, the crisp fragment gets ``(1 - alpha_s) alpha_c``, and the
-background what is left, ``(1 - alpha_s)(1 - alpha_c)``: eqs. 11 and 12. The soft image ``a_s`` is an average of the soft
-attributes as in eq. 10, weighted so that the image is continuous while triangles move: one that enters the margin
-enters with weight 0, one whose edge reaches the centre replaces all behind it, and it does so on both sides of the
-edge. With the plain mean of eq. 10 both events are jumps. Fragments that would weigh nothing are left out.
+The soft weights sum to ``alpha_s = max_k (1 - d_k / B)``, the crisp fragment has weight ``(1 - alpha_s) alpha_c``, and the
+background has the rest, ``(1 - alpha_s)(1 - alpha_c)``: eqs. 11 and 12. The soft image ``a_s`` is a weighted mean of the
+soft attributes as in eq. 10. Its weights make the image continuous as triangles move: a triangle enters the margin with
+weight 0, and when its edge reaches the centre it has replaced everything behind it, from both sides of the edge. With the
+unweighted mean of eq. 10 the image would jump at both events. Fragments with weight 0 are left out.
 
 Screen frame: x right and y down in pixels, (0, 0) at the image's top left corner; depth in world units.
 """
@@ -32,20 +32,20 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-NEAR = 1e-3  # world units; a triangle with a corner nearer than this, or behind the camera, is not drawn
-THIN = 1e-4  # pixels; a triangle whose height is smaller counts as degenerate and is not drawn
+NEAR = 1e-3  # world units; triangles with a corner nearer than this, or behind the camera, are not rendered
+THIN = 1e-4  # pixels; triangles of smaller height are degenerate and not rendered
 CRISP = -1  # Fragments.edge of a triangle that covers the pixel's centre
 
 
 @dataclass(frozen=True)
 class RasterSettings:
-    """What the two steps need to know.
+    """Settings of the two steps.
 
     Args:
         size: height and width of the image in pixels.
         margin: B in pixels; 0 is the crisp renderer.
-        depth_slope: lambda of eq. 9, world units a pixel.
-        cull_backfaces: leave out triangles that are seen from behind (clockwise on the screen with y up).
+        depth_slope: lambda of eq. 9, world units per pixel.
+        cull_backfaces: leave out triangles seen from behind (clockwise on the screen with y up).
         perspective: whether attributes are linear in 1/depth on the screen.
     """
 
@@ -58,13 +58,13 @@ class RasterSettings:
 
 @dataclass(frozen=True)
 class Fragments:
-    """N fragments, sorted by pixel and within a pixel from the nearest on; a crisp one is its pixel's last.
+    """N fragments, sorted by pixel, then from near to far; a crisp fragment is the last of its pixel.
 
     Args:
         pixel: ``(N,)`` flat index into (batch, row, column).
         face: ``(N,)`` index into faces.
-        edge: ``(N,)`` the edge that holds the point nearest to the pixel's centre, edge e being opposite to corner e;
-            -1 for a crisp fragment.
+        edge: ``(N,)`` the edge that contains the point nearest to the pixel's centre, or -1 for a crisp fragment. Edge e
+            is opposite to corner e.
     """
 
     pixel: Int[Tensor, " N"]
@@ -75,11 +75,11 @@ class Fragments:
 def project(
     vertices: Float[Tensor, "B V 3"], matrix: Float[Tensor, "B 3 3"], distance: float, settings: RasterSettings
 ) -> Float[Tensor, "B V 3"]:
-    """World points to the screen frame: :meth:`renderers.Camera.project` in pixels.
+    """Project world points to the screen frame: :meth:`renderers.Camera.project` in pixels.
 
-    ``matrix`` takes a point to (pixels right, pixels down, depth less ``distance``), the pixels counted from the
-    image's middle and, in perspective, times the depth. A point at or behind the camera's plane is divided as if it
-    were just before it, so that its (unused) coordinates have no infinite gradient.
+    ``matrix`` maps a point to (pixels right, pixels down, depth minus ``distance``). Pixels are relative to the image's
+    middle and, in perspective, multiplied by the depth. Points at or behind the camera's plane are divided by ``NEAR``, so
+    that their (unused) coordinates have finite gradients.
     """
     x_y, z = (vertices @ matrix.mT).split([2, 1], -1)
     depth = z + distance
@@ -89,17 +89,17 @@ def project(
 
 
 def find_fragments(screen: Float[Tensor, "B V 3"], faces: Int[Tensor, "F 3"], settings: RasterSettings) -> Fragments:
-    """The fragments that weigh anything, for vertices (x, y, depth) in the screen frame."""
+    """Return the fragments with a positive weight, for vertices (x, y, depth) in the screen frame."""
     with torch.no_grad():
-        parts = [_find_in_one(points, faces, settings) for points in screen]
+        parts = [_find_in_image(points, faces, settings) for points in screen]
     pixels = settings.size**2
     pixel = torch.cat([part.pixel + i * pixels for i, part in enumerate(parts)])
     return Fragments(pixel, torch.cat([part.face for part in parts]), torch.cat([part.edge for part in parts]))
 
 
-def _find_in_one(screen: Float[Tensor, "V 3"], faces: Int[Tensor, "F 3"], settings: RasterSettings) -> Fragments:
+def _find_in_image(screen: Float[Tensor, "V 3"], faces: Int[Tensor, "F 3"], settings: RasterSettings) -> Fragments:
     corners = screen[faces]
-    candidate = torch.nonzero(_is_drawn(corners, settings))[:, 0]
+    candidate = torch.nonzero(_is_visible(corners, settings))[:, 0]
     pair_face, column, row = _pairs_in_boxes(corners, candidate, settings)
     pixel = row * settings.size + column
     corners = corners[pair_face]
@@ -108,58 +108,58 @@ def _find_in_one(screen: Float[Tensor, "V 3"], faces: Int[Tensor, "F 3"], settin
     signed = edge_function * orientation[:, None]  # positive on the triangle's side of each edge
     inside = (signed >= 0).all(-1)
 
-    # Crisp: the least depth wins, and of equal depths the least face, whatever the order they come in.
-    at = torch.nonzero(inside)[:, 0]
-    z = _interpolated_depth(_normalised(edge_function[at]), corners[at, :, 2], settings.perspective)
+    # Crisp: the smallest depth wins, and among equal depths the smallest face index, independent of order.
+    index = torch.nonzero(inside)[:, 0]
+    z = _interpolated_depth(_normalised(edge_function[index]), corners[index, :, 2], settings.perspective)
     nearest = torch.full((settings.size**2,), torch.inf, dtype=z.dtype, device=z.device)
-    nearest = nearest.scatter_reduce(0, pixel[at], z, "amin")
-    at = at[z == nearest[pixel[at]]]
+    nearest = nearest.scatter_reduce(0, pixel[index], z, "amin")
+    index = index[z == nearest[pixel[index]]]
     crisp_face = torch.full_like(nearest, faces.shape[0], dtype=torch.long)
-    crisp_face = crisp_face.scatter_reduce(0, pixel[at], pair_face[at], "amin")
+    crisp_face = crisp_face.scatter_reduce(0, pixel[index], pair_face[index], "amin")
     crisp_pixel = torch.nonzero(nearest < torch.inf)[:, 0]
     crisp_face = crisp_face[crisp_pixel]
     if settings.margin == 0:
         return Fragments(crisp_pixel, crisp_face, torch.full_like(crisp_pixel, CRISP))
 
-    # Soft: the point of the triangle nearest to a centre outside it lies on an edge that faces the centre.
-    at = torch.nonzero(~inside)[:, 0]
-    t, distance = _edge_distances(corners[at], torch.stack([column[at], row[at]], -1))
-    distance, edge = distance.masked_fill(signed[at] >= 0, torch.inf).min(-1)
+    # Soft: the triangle's point nearest to a centre outside it is on an edge that faces the centre.
+    index = torch.nonzero(~inside)[:, 0]
+    t, distance = _edge_distances(corners[index], torch.stack([column[index], row[index]], -1))
+    distance, edge = distance.masked_fill(signed[index] >= 0, torch.inf).min(-1)
     t = t.gather(-1, edge[:, None])[:, 0]
-    z = _interpolated_depth(_on_edge(edge, t), corners[at, :, 2], settings.perspective)
+    z = _interpolated_depth(_on_edge(edge, t), corners[index, :, 2], settings.perspective)
     z = z + settings.depth_slope * distance
-    seen = (distance < settings.margin) & (z < nearest[pixel[at]])
-    at = at[seen]
-    return keep_what_weighs(
-        torch.cat([pixel[at], crisp_pixel]),
-        torch.cat([pair_face[at], crisp_face]),
-        torch.cat([edge[seen], torch.full_like(crisp_pixel, CRISP)]),
-        torch.cat([z[seen], torch.full_like(crisp_pixel, torch.inf, dtype=z.dtype)]),
-        torch.cat([distance[seen] / settings.margin, torch.zeros_like(crisp_pixel, dtype=z.dtype)]),
+    kept = (distance < settings.margin) & (z < nearest[pixel[index]])
+    index = index[kept]
+    return select_visible(
+        torch.cat([pixel[index], crisp_pixel]),
+        torch.cat([pair_face[index], crisp_face]),
+        torch.cat([edge[kept], torch.full_like(crisp_pixel, CRISP)]),
+        torch.cat([z[kept], torch.full_like(crisp_pixel, torch.inf, dtype=z.dtype)]),
+        torch.cat([distance[kept] / settings.margin, torch.zeros_like(crisp_pixel, dtype=z.dtype)]),
     )
 
 
-def keep_what_weighs(
+def select_visible(
     pixel: Int[Tensor, " M"],
     face: Int[Tensor, " M"],
     edge: Int[Tensor, " M"],
     z: Float[Tensor, " M"],
     share: Float[Tensor, " M"],
 ) -> Fragments:
-    """Sort fragments, and keep those which cover more than all nearer ones of their pixel.
+    """Sort fragments, and keep those that cover more than all nearer ones of their pixel.
 
     Args:
-        pixel: as in :class:`Fragments`.
-        face: likewise.
-        edge: likewise.
+        pixel: see :class:`Fragments`.
+        face: see :class:`Fragments`.
+        edge: see :class:`Fragments`.
         z: depth to sort by, infinite for crisp fragments.
-        share: distance to the pixel's centre as a share of the margin.
+        share: distance to the pixel's centre divided by the margin.
     """
     order = torch.arange(len(pixel), device=pixel.device)
-    for key in (face, share, z, pixel):  # by pixel, ties by depth, ties of these by distance and face
+    for key in (face, share, z, pixel):  # by pixel, then depth, distance and face
         order = order[torch.argsort(key[order], stable=True)]
     pixel, face, edge, share = pixel[order], face[order], edge[order], share[order]
-    # Adding 2 a pixel turns one running maximum into one for each pixel.
+    # Adding 2 per pixel turns one running maximum into one for each pixel.
     level = 2 * pixel.double() + 1 - share.double()
     before = torch.cat([level.new_full((1,), -1.0), level.cummax(0).values])[: len(level)]
     kept = level > before
@@ -169,13 +169,13 @@ def keep_what_weighs(
 def evaluate_fragments(
     screen: Float[Tensor, "B V 3"], faces: Int[Tensor, "F 3"], fragments: Fragments, settings: RasterSettings
 ) -> tuple[Float[Tensor, " N"], Float[Tensor, "N 3"], Float[Tensor, "B 1 S S"], Float[Tensor, "B 1 S S"]]:
-    """What fragments look like to an image; differentiable in ``screen``.
+    """Compute weights and coordinates of fragments, differentiable with respect to ``screen``.
 
     Returns:
-        weights: as the module's first lines say.
+        weights: see the module docstring.
         barycentric: perspective-correct coordinates of the triangle's point nearest to the pixel's centre.
-        alpha: the weights' sum in each pixel, which is the greatest coverage; eq. 8 for a margin of 0.
-        depth: the crisp fragments' (eq. 6), ``inf`` where there is none.
+        alpha: the sum of weights in each pixel, which is the greatest coverage; eq. 8 for a margin of 0.
+        depth: of the crisp fragments (eq. 6), ``inf`` where there is none.
     """
     size = settings.size
     batch, in_image = fragments.pixel // size**2, fragments.pixel % size**2
@@ -191,7 +191,7 @@ def evaluate_fragments(
     if settings.perspective:
         barycentric = _normalised(barycentric / corners[..., 2])
 
-    # A margin of 0 has crisp fragments alone; the divisor then is of no matter.
+    # With a margin of 0 all fragments are crisp, and the divisor is unused.
     coverage = torch.where(crisp, 1.0, 1 - distance / (settings.margin or 1.0))
     same = fragments.pixel[1:] == fragments.pixel[:-1]
     hidden = torch.cat([coverage.new_zeros(1), coverage[:-1] * same])[: len(coverage)]
@@ -204,21 +204,21 @@ def evaluate_fragments(
     return coverage - hidden, barycentric, alpha.view_as(image), depth.view_as(image)
 
 
-def _is_drawn(corners: Float[Tensor, "F 3 3"], settings: RasterSettings) -> Bool[Tensor, " F"]:
-    """In front of the camera, not degenerate, and seen from the right side."""
+def _is_visible(corners: Float[Tensor, "F 3 3"], settings: RasterSettings) -> Bool[Tensor, " F"]:
+    """Whether triangles are in front of the camera, not degenerate, and not culled."""
     area = _doubled_area(corners)
     xy = corners[..., :2]
     longest = (xy - xy.roll(-1, 1)).square().sum(-1).amax(-1)
-    drawn = (corners[..., 2] >= NEAR).all(-1) & (area.square() > THIN**2 * longest)
-    return drawn & (area < 0) if settings.cull_backfaces else drawn  # y points down: front faces turn clockwise
+    visible = (corners[..., 2] >= NEAR).all(-1) & (area.square() > THIN**2 * longest)
+    return visible & (area < 0) if settings.cull_backfaces else visible  # y points down: front faces turn clockwise
 
 
 def _pairs_in_boxes(
     corners: Float[Tensor, "F 3 3"], candidate: Int[Tensor, " K"], settings: RasterSettings
 ) -> tuple[Int[Tensor, " M"], Int[Tensor, " M"], Int[Tensor, " M"]]:
-    """Face, column and row of every pixel centre in the candidates' bounding boxes, grown by the margin."""
+    """Return face, column and row of every pixel centre in the candidates' bounding boxes, grown by the margin."""
     xy = corners[candidate][..., :2]
-    # Clamped before rounding, because a far off-screen corner does not fit an integer.
+    # Clamp before rounding, because a far off-screen corner does not fit an integer.
     low = (xy.amin(1) - settings.margin - 0.5).clamp(0, settings.size).ceil().long()
     high = (xy.amax(1) + settings.margin - 0.5).clamp(-1, settings.size - 1).floor().long()
     width, height = (high - low + 1).clamp(min=0).unbind(-1)
@@ -229,16 +229,16 @@ def _pairs_in_boxes(
 
 
 def _doubled_area(corners: Float[Tensor, "M 3 3"]) -> Float[Tensor, " M"]:
-    """Twice the signed area on the screen, negative where the corners turn counter-clockwise with y up."""
+    """Return twice the signed area on the screen, negative for counter-clockwise corners (with y up)."""
     a, b, c = corners[..., :2].unbind(1)
     return _cross(b - a, c - a)
 
 
 def _edge_functions(corners: Float[Tensor, "M 3 3"], centre: Int[Tensor, "M 2"]) -> Float[Tensor, "M 3"]:
-    """Twice the signed area of the centre with edge e (opposite to corner e).
+    """Return twice the signed area of the triangle of the centre and edge e (opposite to corner e), for each e.
 
-    Corners are taken relative to the centre. Two triangles that share an edge then get exactly opposite values, so no
-    centre falls between them.
+    Corners are relative to the centre. Two triangles that share an edge then get exactly opposite values, so no centre
+    falls between them.
     """
     a, b, c = (corners[..., :2] - (centre[:, None].to(corners) + 0.5)).unbind(1)
     return torch.stack([_cross(b, c), _cross(c, a), _cross(a, b)], -1)
@@ -247,7 +247,7 @@ def _edge_functions(corners: Float[Tensor, "M 3 3"], centre: Int[Tensor, "M 2"])
 def _edge_distances(
     corners: Float[Tensor, "M 3 3"], centre: Int[Tensor, "M 2"]
 ) -> tuple[Float[Tensor, "M 3"], Float[Tensor, "M 3"]]:
-    """For each edge the parameter in [0, 1] of its point nearest to the centre, and the distance to that point."""
+    """Return, for each edge, the parameter in [0, 1] of its point nearest to the centre, and the distance to it."""
     relative = corners[..., :2] - (centre[:, None].to(corners) + 0.5)
     start, end = relative.roll(-1, 1), relative.roll(-2, 1)  # edge e runs from corner e + 1 to corner e + 2
     along = end - start
@@ -256,7 +256,7 @@ def _edge_distances(
 
 
 def _on_edge(edge: Int[Tensor, " M"], t: Float[Tensor, " M"]) -> Float[Tensor, "M 3"]:
-    """Barycentric coordinates on the screen of the point t along an edge."""
+    """Return the screen-space barycentric coordinates of the point at parameter t of an edge."""
     local = torch.stack([torch.zeros_like(t), 1 - t, t], -1)  # at corners e, e + 1, e + 2
     return local.gather(-1, (torch.arange(3, device=t.device) - edge[:, None]) % 3)
 
@@ -264,7 +264,7 @@ def _on_edge(edge: Int[Tensor, " M"], t: Float[Tensor, " M"]) -> Float[Tensor, "
 def _interpolated_depth(
     barycentric: Float[Tensor, "M 3"], z: Float[Tensor, "M 3"], perspective: bool
 ) -> Float[Tensor, " M"]:
-    """Depth at screen-space barycentric coordinates; 1/depth is linear on a perspective screen."""
+    """Return the depth at screen-space barycentric coordinates; in perspective 1/depth is linear on the screen."""
     return 1 / (barycentric / z).sum(-1) if perspective else (barycentric * z).sum(-1)
 
 

@@ -18,7 +18,7 @@ from renderers.scenes import TriangleMesh
 from renderers.soft_rasterizer import shading
 from renderers.soft_rasterizer.reference import Fragments, RasterSettings
 
-FADE_DEPTH = 0.05  # world units that the default slope adds over the margin
+FADE_DEPTH = 0.05  # world units that the default slope adds over the whole margin
 BACKENDS = {
     "torch": "renderers.soft_rasterizer.torch_backend",
     "numba": "renderers.soft_rasterizer.numba_backend",
@@ -27,35 +27,37 @@ BACKENDS = {
 
 
 class SoftRasterizer(Renderer):
-    """Draws triangle meshes so that the image is continuous, and has an exact gradient, as edges move over pixels.
+    """Render triangle meshes so that the image is continuous, with exact gradients, as edges move over pixels.
 
-    Every triangle is extended by a margin in which it fades, and the extension is blended over what lies behind it: the
+    Every triangle is extended by a margin in which it fades. The extension is blended over what is behind it: the
     background at a silhouette, another surface at a self-occlusion. Gradients reach vertices, texture, vertex colours,
-    normals, background and the camera's angles. What is computed, precisely:
-    :mod:`renderers.soft_rasterizer.reference`.
+    normals, background and the camera's angles. :mod:`renderers.soft_rasterizer.reference` specifies the computation.
 
     Colour comes from the mesh's texture, sampled bilinearly at perspective-correct UVs for every layer before blending;
-    else from its vertex colours; else the mesh is grey and shaded. Alpha and the image blend all layers. Depth is that
-    of the crisp layer: ``inf`` where no triangle covers the pixel's centre. Normals blend like colours and are
-    normalised; they are the mesh's or, without any, area-weighted means of the faces'.
+    otherwise from its vertex colours; a mesh with neither is grey and shaded. Alpha and the image blend all layers. Depth
+    is that of the crisp layer: ``inf`` where no triangle covers the pixel's centre. Normals blend like colours and are
+    normalized; they are the mesh's own or, if it has none, area-weighted means of the faces' normals.
 
-    A triangle is left out if a corner is nearer to the camera's plane than 1e-3 or behind it, if it is degenerate (its
-    height is below 1e-4 pixels), or with ``cull_backfaces`` if it is seen from behind.
+    Triangles are left out if a corner is closer to the camera's plane than 1e-3 or behind it, if they are degenerate
+    (height below 1e-4 pixels), or with ``cull_backfaces`` if they are seen from behind.
 
     Args:
         image_size: height and width of the image in pixels.
         margin: B, how far triangles are extended, in pixels. 0 is the crisp renderer of the paper's ablation, which has
             no gradient at edges.
-        depth_slope: lambda of eq. 9, in world units a pixel: how much farther a triangle's extension counts as it leaves
-            the triangle. It keeps a tilted surface from blurring itself. An edge fades over the whole margin if it is more
-            than ``margin * depth_slope`` in front of what it hides; None is ``0.05 / margin``, so that a gap of 0.1 is
-            enough for any margin, on tilted surfaces too.
-        cull_backfaces: draw only triangles whose corners turn counter-clockwise as seen.
+        depth_slope: lambda of eq. 9, in world units per pixel: how much the depth of a triangle's extension grows with the
+            distance from the triangle. It prevents a tilted surface from blurring itself. An edge fades over the whole
+            margin if it is more than ``margin * depth_slope`` in front of what it hides. None is ``0.05 / margin``, so
+            that a gap of 0.1 suffices for any margin, on tilted surfaces too.
+        cull_backfaces: render only triangles whose corners appear counter-clockwise.
         lighting: shades the colours by the normals. None leaves texture and vertex colours unlit, and shades a grey mesh
-            by ``Lighting()``, which is how OpenGLRenderer draws one.
+            with ``Lighting()``, as OpenGLRenderer does.
         normals: whether to compute the image of normals.
         backend: "torch" (the readable reference, any device), "numba" (CPU), "triton" (CUDA, float32), or "auto": the
-            fastest of them for the scene's device and dtype.
+            fastest for the scene's device and dtype.
+
+    Raises:
+        ValueError: if ``margin`` or ``depth_slope`` is negative or the backend is unknown.
     """
 
     differentiable: ClassVar[bool] = True
@@ -96,7 +98,7 @@ class SoftRasterizer(Renderer):
         # Half precision does not hold screen coordinates.
         with torch.autocast(scene.device.type, enabled=False):
             screen = backend.project(
-                scene.vertices, *screen_transform(scene.vertices, camera, self.image_size), settings
+                scene.vertices, *_screen_transform(scene.vertices, camera, self.image_size), settings
             )
             fragments = backend.find_fragments(screen.detach(), faces, settings)
             weights, barycentric, alpha, depth = backend.evaluate_fragments(screen, faces, fragments, settings)
@@ -118,11 +120,12 @@ class SoftRasterizer(Renderer):
         normals: Float[Tensor, "B V 3"] | None,
         backend: ModuleType,
     ) -> Float[Tensor, "B C S S"]:
-        """The image on black, multiplied by alpha."""
+        """Return the image on black, multiplied by alpha."""
         size = self.image_size
         if not self._is_lit(mesh):
             if mesh.texture is not None:
                 return backend.splat_texture(fragments, weights, barycentric, faces, mesh.uvs, mesh.texture, size)
+            assert mesh.colors is not None  # a mesh with neither texture nor colours is lit
             return backend.splat_attributes(fragments, weights, barycentric, faces, mesh.colors, size)
 
         assert normals is not None
@@ -139,7 +142,7 @@ class SoftRasterizer(Renderer):
     def _camera_normals(
         self, mesh: TriangleMesh, faces: Int[Tensor, "F 3"], camera: Camera, backend: ModuleType
     ) -> Float[Tensor, "B V 3"] | None:
-        """Unit vertex normals in the camera frame, or None if nothing needs them."""
+        """Return unit vertex normals in the camera frame, or None if they are not needed."""
         if not self.normals and not self._is_lit(mesh):
             return None
         normals = mesh.normals if mesh.normals is not None else backend.vertex_normals(mesh.vertices, faces)
@@ -149,12 +152,12 @@ class SoftRasterizer(Renderer):
         return self.lighting is not None or (mesh.texture is None and mesh.colors is None)
 
     def _check(self, mesh: TriangleMesh, camera: Camera, background: Tensor | None) -> Int[Tensor, "F 3"]:
-        """Raise for what cannot be drawn; the faces as contiguous int32.
+        """Check the mesh and return its faces as contiguous int32.
 
         Raises:
-            TypeError: tensors that are not all of one dtype, float32 or float64.
-            ValueError: tensors on several devices, vertices that are not finite, faces that name no vertex, a texture
-                without UVs, or a background of the wrong shape.
+            TypeError: if the tensors do not share one dtype, float32 or float64.
+            ValueError: if tensors are on several devices, vertices are not finite, faces index no vertex, a texture has no
+                UVs, or the background has the wrong shape.
         """
         vertices = mesh.vertices
         if vertices.dtype not in (torch.float32, torch.float64):
@@ -169,9 +172,10 @@ class SoftRasterizer(Renderer):
         for name, tensor in others.items():
             if tensor is not None and tensor.dtype != vertices.dtype:
                 raise TypeError(f"{name} must have the vertices' dtype {vertices.dtype}, got {tensor.dtype}")
-        for name, tensor in {**others, "faces": mesh.faces, "the camera": camera}.items():
-            if tensor is not None and tensor.device != vertices.device:
-                raise ValueError(f"{name} must be on the vertices' device {vertices.device}, is on {tensor.device}")
+        devices = {name: tensor.device for name, tensor in others.items() if tensor is not None}
+        for name, device in {**devices, "faces": mesh.faces.device, "the camera": camera.device}.items():
+            if device != vertices.device:
+                raise ValueError(f"{name} must be on the vertices' device {vertices.device}, got {device}")
         if mesh.texture is not None and mesh.uvs is None:
             raise ValueError(f"a mesh with a texture {tuple(mesh.texture.shape)} needs uvs")
         if background is not None:
@@ -179,7 +183,7 @@ class SoftRasterizer(Renderer):
             expected = (len(mesh), channels, self.image_size, self.image_size)
             if tuple(background.shape) != expected:
                 raise ValueError(f"background must have shape {expected}, got {tuple(background.shape)}")
-        # A finite sum proves that all are finite, and is cheaper than asking each.
+        # A finite sum proves that all vertices are finite, and is cheaper than testing each.
         if not vertices.detach().sum().isfinite() and not vertices.detach().isfinite().all():
             bad = torch.nonzero(~vertices.detach().isfinite().all(-1))
             raise ValueError(
@@ -188,7 +192,7 @@ class SoftRasterizer(Renderer):
         return self._check_faces(mesh.faces, vertices.shape[1])
 
     def _check_faces(self, faces: Tensor, count: int) -> Int[Tensor, "F 3"]:
-        """A training run draws one topology over and over: it is checked and converted when it changes."""
+        """Check and convert faces, with a cache of one entry: a training run renders the same topology at every step."""
         key = (0 if faces.is_inference() else faces._version, count)
         if self._checked_faces is not None and self._checked_faces[0] is faces and self._checked_faces[1] == key:
             return self._checked_faces[2]
@@ -200,15 +204,16 @@ class SoftRasterizer(Renderer):
                 raise ValueError(
                     f"faces {tuple(faces.shape)} must index {count} vertices, got indices from {low} to {high}"
                 )
-        converted = faces.to(torch.int32).contiguous()
+        with torch.inference_mode(False):  # autograd cannot save a cached inference tensor in a later training step
+            converted = faces.to(torch.int32).contiguous()
         self._checked_faces = (faces, key, converted)
         return converted
 
 
-def screen_transform(
+def _screen_transform(
     vertices: Float[Tensor, "B V 3"], camera: Camera, size: int
 ) -> tuple[Float[Tensor, "B 3 3"], float]:
-    """The matrix to pixels right and down (times depth, in perspective) and to minus z of the camera; the distance."""
+    """Return the ``matrix`` and ``distance`` of :func:`renderers.soft_rasterizer.reference.project`."""
     rotation = camera.rotation.to(vertices)
     scale = size / 2 / camera.half_extent
     return rotation * rotation.new_tensor([scale, -scale, -1.0])[:, None], camera.distance

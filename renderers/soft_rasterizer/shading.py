@@ -1,7 +1,7 @@
-"""From weighted fragments to images, in plain torch: attributes, textures, and the sum over each pixel's fragments.
+"""Shading of fragments in plain torch: attributes, textures, and the sum over each pixel's fragments.
 
-The specification of the shading kernels; see :mod:`renderers.soft_rasterizer.reference` for what a fragment is. A
-texture is sampled for every fragment, crisp or soft, before they are blended (MeshGAN, section 5).
+This is the specification of the shading kernels; :mod:`renderers.soft_rasterizer.reference` defines fragments. Textures are
+sampled for every fragment, crisp or soft, before blending (MeshGAN, section 5).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ def interpolate(
     attributes: Float[Tensor, "B V C"],
     size: int,
 ) -> Float[Tensor, "N C"]:
-    """Vertex attributes at the fragments (eq. 7); a batch of 1 serves all images."""
+    """Interpolate vertex attributes at the fragments (eq. 7); a batch of 1 is shared by all images."""
     corner = faces[fragments.face].long()
     if attributes.shape[0] > 1:
         corner = corner + (fragments.pixel // size**2)[:, None] * attributes.shape[1]
@@ -30,10 +30,10 @@ def interpolate(
 def sample_texture(
     texture: Float[Tensor, "B C H W"], uv: Float[Tensor, "N 2"], batch: Int[Tensor, " N"]
 ) -> Float[Tensor, "N C"]:
-    """Bilinear samples, one texture a batch item.
+    """Sample textures bilinearly, one texture per batch item.
 
-    (0, 0) is the texture's top left corner and (1, 1) its bottom right one, so texel centres lie at half integers;
-    beyond the outermost centres the border repeats.
+    (0, 0) is the texture's top left corner and (1, 1) its bottom right one, so texel centres are at half integers; the
+    border repeats beyond the outermost centres.
     """
     channels, height, width = texture.shape[1:]
     x = (uv[:, 0] * width - 0.5).clamp(0, width - 1)
@@ -50,7 +50,7 @@ def sample_texture(
 
 
 def splat(values: Float[Tensor, "N C"], fragments: Fragments, batch: int, size: int) -> Float[Tensor, "B C S S"]:
-    """The sum of ``values`` over each pixel's fragments."""
+    """Sum ``values`` over each pixel's fragments."""
     image = values.new_zeros(batch * size * size, values.shape[-1]).index_add(0, fragments.pixel, values)
     return image.view(batch, size, size, -1).permute(0, 3, 1, 2)
 
@@ -63,7 +63,7 @@ def splat_attributes(
     attributes: Float[Tensor, "B V C"],
     size: int,
 ) -> Float[Tensor, "B C S S"]:
-    """Blended vertex attributes, multiplied by alpha."""
+    """Blend vertex attributes; the result is multiplied by alpha."""
     values = interpolate(barycentric, faces, fragments, attributes, size)
     return splat(weights[:, None] * values, fragments, attributes.shape[0], size)
 
@@ -77,7 +77,7 @@ def splat_texture(
     texture: Float[Tensor, "B C H W"],
     size: int,
 ) -> Float[Tensor, "B C S S"]:
-    """Blended texture samples, multiplied by alpha."""
+    """Blend texture samples; the result is multiplied by alpha."""
     uv = interpolate(barycentric, faces, fragments, uvs[None], size)
     values = sample_texture(texture, uv, fragments.pixel // size**2)
     return splat(weights[:, None] * values, fragments, texture.shape[0], size)

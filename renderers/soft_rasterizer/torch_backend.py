@@ -1,4 +1,4 @@
-"""The plain-torch implementation as a backend: any device, any precision, and the measure of the other backends."""
+"""The plain-torch backend, for any device and precision; the other backends are tested against it."""
 
 from renderers.meshes.vertex_normals import vertex_normals
 from renderers.soft_rasterizer.reference import evaluate_fragments, find_fragments, project

@@ -1,6 +1,9 @@
-"""Triton kernels over pairs of triangles and pixels: the depth test, and the soft fragments. A lane is a triangle."""
+"""Triton kernels over pairs of triangles and pixels: the depth test and the soft fragments.
 
-# ruff: noqa: ANN001, ANN201, ANN202, SIM108 (Triton types the kernels itself, and branches at compile time)
+Each lane handles one triangle.
+"""
+
+# ruff: noqa: ANN001, ANN201, ANN202, SIM108 (Triton infers the kernels' types, and branches at compile time)
 # No __future__ import: Triton reads the annotations of its constants.
 
 from typing import no_type_check
@@ -11,21 +14,21 @@ import triton.language as tl
 
 @triton.jit
 @no_type_check
-def _corners(screen, faces, f, drawn, b, vertices):
-    """Corners a, b, c of faces f as x, y and depth; lanes that are not drawn get zeros."""
+def _corners(screen, faces, f, mask, b, vertices):
+    """Load corners a, b and c of faces f as x, y and depth; masked lanes get zeros."""
     base = screen + b * vertices * 3
-    a = tl.load(faces + 3 * f, mask=drawn, other=0) * 3
-    ax = tl.load(base + a, mask=drawn, other=0.0)
-    ay = tl.load(base + a + 1, mask=drawn, other=0.0)
-    az = tl.load(base + a + 2, mask=drawn, other=0.0)
-    b = tl.load(faces + 3 * f + 1, mask=drawn, other=0) * 3
-    bx = tl.load(base + b, mask=drawn, other=0.0)
-    by = tl.load(base + b + 1, mask=drawn, other=0.0)
-    bz = tl.load(base + b + 2, mask=drawn, other=0.0)
-    c = tl.load(faces + 3 * f + 2, mask=drawn, other=0) * 3
-    cx = tl.load(base + c, mask=drawn, other=0.0)
-    cy = tl.load(base + c + 1, mask=drawn, other=0.0)
-    cz = tl.load(base + c + 2, mask=drawn, other=0.0)
+    a = tl.load(faces + 3 * f, mask=mask, other=0) * 3
+    ax = tl.load(base + a, mask=mask, other=0.0)
+    ay = tl.load(base + a + 1, mask=mask, other=0.0)
+    az = tl.load(base + a + 2, mask=mask, other=0.0)
+    b = tl.load(faces + 3 * f + 1, mask=mask, other=0) * 3
+    bx = tl.load(base + b, mask=mask, other=0.0)
+    by = tl.load(base + b + 1, mask=mask, other=0.0)
+    bz = tl.load(base + b + 2, mask=mask, other=0.0)
+    c = tl.load(faces + 3 * f + 2, mask=mask, other=0) * 3
+    cx = tl.load(base + c, mask=mask, other=0.0)
+    cy = tl.load(base + c + 1, mask=mask, other=0.0)
+    cz = tl.load(base + c + 2, mask=mask, other=0.0)
     return ax, ay, az, bx, by, bz, cx, cy, cz
 
 
@@ -37,24 +40,38 @@ def _square(x, y):
 
 @triton.jit
 @no_type_check
-def _is_drawn(ax, ay, az, bx, by, bz, cx, cy, cz, area, NEAR, THIN, CULL):
+def _is_visible(ax, ay, az, bx, by, bz, cx, cy, cz, area, NEAR, THIN, CULL):
     longest = tl.maximum(tl.maximum(_square(bx - ax, by - ay), _square(cx - bx, cy - by)), _square(ax - cx, ay - cy))
-    drawn = (az >= NEAR) & (bz >= NEAR) & (cz >= NEAR) & (area * area > THIN * THIN * longest)
+    visible = (az >= NEAR) & (bz >= NEAR) & (cz >= NEAR) & (area * area > THIN * THIN * longest)
     if CULL:
-        drawn = drawn & (area < 0)
-    return drawn
+        visible = visible & (area < 0)
+    return visible
 
 
 @triton.jit
 @no_type_check
 def _span(p, q, r, margin, size):
-    """First pixel centre and number of them within a triangle's extent along one axis."""
+    """Return the first pixel centre and the number of pixel centres within a triangle's extent along one axis."""
     low = tl.minimum(tl.minimum(p, q), r) - margin - 0.5
     high = tl.maximum(tl.maximum(p, q), r) + margin - 0.5
-    # Clamped before rounding, because a far off-screen corner does not fit an integer.
+    # Clamp before rounding, because a far off-screen corner does not fit an integer.
     first = tl.ceil(tl.minimum(tl.maximum(low, 0.0), size + 0.0)).to(tl.int32)
     last = tl.floor(tl.minimum(tl.maximum(high, -1.0), size - 1.0)).to(tl.int32)
     return first, tl.maximum(last - first + 1, 0)
+
+
+@triton.jit
+@no_type_check
+def _load_triangles(screen, faces, f, b, vertices, count, size, margin, NEAR, THIN, CULL):
+    """Load corners and orientation of faces f, and their pixels: those of a box grown by the margin, row by row."""
+    ax, ay, az, bx, by, bz, cx, cy, cz = _corners(screen, faces, f, f < count, b, vertices)
+    area = (bx - ax) * (cy - ay) - (by - ay) * (cx - ax)
+    visible = _is_visible(ax, ay, az, bx, by, bz, cx, cy, cz, area, NEAR, THIN, CULL)
+    left, width = _span(ax, bx, cx, margin, size)
+    top, height = _span(ay, by, cy, margin, size)
+    pairs = tl.where(visible, width * height, 0)
+    sign = tl.where(area > 0, 1.0, -1.0)
+    return ax, ay, az, bx, by, bz, cx, cy, cz, sign, left, top, tl.maximum(width, 1), pairs
 
 
 @triton.jit
@@ -72,17 +89,12 @@ def crisp(
     PERSPECTIVE: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """Lowers ``packed`` (depth's bits above the face's index) to the nearest triangle at each pixel's centre."""
+    """Set ``packed`` (the depth's bits above the face index) to the nearest triangle at each pixel's centre."""
     f = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     b = tl.program_id(1)
-    ax, ay, az, bx, by, bz, cx, cy, cz = _corners(screen, faces, f, f < count, b, vertices)
-    area = (bx - ax) * (cy - ay) - (by - ay) * (cx - ax)
-    drawn = _is_drawn(ax, ay, az, bx, by, bz, cx, cy, cz, area, NEAR, THIN, CULL)
-    left, width = _span(ax, bx, cx, 0.0, size)
-    top, height = _span(ay, by, cy, 0.0, size)
-    pairs = tl.where(drawn, width * height, 0)
-    width = tl.maximum(width, 1)
-    sign = tl.where(area > 0, 1.0, -1.0)
+    ax, ay, az, bx, by, bz, cx, cy, cz, sign, left, top, width, pairs = _load_triangles(
+        screen, faces, f, b, vertices, count, size, 0.0, NEAR, THIN, CULL
+    )
     for k in range(tl.max(pairs, 0)):
         x, y = left + k % width, top + k // width
         px, py = x + 0.5, y + 0.5
@@ -101,7 +113,7 @@ def crisp(
 @triton.jit
 @no_type_check
 def _nearer_edge(sx, sy, sz, tx, ty, tz, sign, index, best, t, edge, zs, zt):
-    """The edge from s to t if the origin is outside of it and nearer than ``best`` (squared); else what was there."""
+    """Replace the best edge by that from s to t if the origin is outside it and its squared distance is below ``best``."""
     dx, dy = tx - sx, ty - sy
     along = -(sx * dx + sy * dy) / _square(dx, dy)
     along = tl.minimum(tl.maximum(along, 0.0), 1.0)
@@ -137,25 +149,20 @@ def soft(
     PERSPECTIVE: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """Appends the soft fragments that nothing crisp hides: pixel, face, edge; depth with the slope, distance.
+    """Append the soft fragments that no crisp one hides: pixel, face, edge; depth with the slope, distance.
 
-    ``counter`` counts them all; those beyond ``capacity`` are not stored.
+    ``counter`` counts all of them; those beyond ``capacity`` are not stored.
     """
     f = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     b = tl.program_id(1)
-    ax, ay, az, bx, by, bz, cx, cy, cz = _corners(screen, faces, f, f < count, b, vertices)
-    area = (bx - ax) * (cy - ay) - (by - ay) * (cx - ax)
-    drawn = _is_drawn(ax, ay, az, bx, by, bz, cx, cy, cz, area, NEAR, THIN, CULL)
-    left, width = _span(ax, bx, cx, margin, size)
-    top, height = _span(ay, by, cy, margin, size)
-    pairs = tl.where(drawn, width * height, 0)
-    width = tl.maximum(width, 1)
-    sign = tl.where(area > 0, 1.0, -1.0)
+    ax, ay, az, bx, by, bz, cx, cy, cz, sign, left, top, width, pairs = _load_triangles(
+        screen, faces, f, b, vertices, count, size, margin, NEAR, THIN, CULL
+    )
     for k in range(tl.max(pairs, 0)):
         x, y = left + k % width, top + k // width
         px, py = x + 0.5, y + 0.5
         pixel = (b * size + y) * size + x
-        behind = (tl.load(packed + pixel, mask=k < pairs, other=0) >> 32).to(tl.int32).to(tl.float32, bitcast=True)
+        crisp_depth = (tl.load(packed + pixel, mask=k < pairs, other=0) >> 32).to(tl.int32).to(tl.float32, bitcast=True)
         best, t = tl.zeros_like(px) + margin * margin, tl.zeros_like(px)
         edge, zs, zt = tl.zeros_like(f) - 1, tl.zeros_like(px) + 1.0, tl.zeros_like(px) + 1.0
         best, t, edge, zs, zt = _nearer_edge(bx - px, by - py, bz, cx - px, cy - py, cz, sign, 0, best, t, edge, zs, zt)
@@ -166,7 +173,7 @@ def soft(
             z = 1.0 / ((1 - t) / zs + t / zt) + slope * distance
         else:
             z = (1 - t) * zs + t * zt + slope * distance
-        hit = (k < pairs) & (edge >= 0) & (distance < margin) & (z < behind)
+        hit = (k < pairs) & (edge >= 0) & (distance < margin) & (z < crisp_depth)
         hits = tl.sum(hit.to(tl.int32), 0)
         if hits > 0:
             slot = tl.atomic_add(counter, hits) + tl.cumsum(hit.to(tl.int32), 0) - 1

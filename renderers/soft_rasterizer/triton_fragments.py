@@ -1,6 +1,9 @@
-"""Triton kernels over fragments: their weights and coordinates, and textures; forward and backward. A lane is a fragment."""
+"""Triton kernels over fragments: weights, barycentric coordinates and textures, forward and backward.
 
-# ruff: noqa: ANN001, ANN201, ANN202 (Triton types the kernels itself)
+Each lane computes one fragment.
+"""
+
+# ruff: noqa: ANN001, ANN201, ANN202 (Triton infers the kernels' types)
 # No __future__ import: Triton reads the annotations of its constants.
 
 from typing import no_type_check
@@ -12,9 +15,10 @@ import triton.language as tl
 @triton.jit
 @no_type_check
 def _load(screen, faces, pixel, face, edge, n, real, vertices, size):
-    """Crispness, the three corners' indices into ``screen`` and their x, y (from the pixel's centre) and depth.
+    """Load a fragment: its pixel, whether it is crisp, its edge, and its corners' offsets into ``screen`` and x, y, depth.
 
-    Corners i and j are the ends of the fragment's edge, k is opposite to it; a crisp fragment counts as edge 0.
+    x and y are relative to the pixel's centre. Corners i and j are the ends of the fragment's edge, and k is opposite; a
+    crisp fragment uses edge 0.
     """
     at = tl.load(pixel + n, mask=real, other=0)
     f = tl.load(face + n, mask=real, other=0)
@@ -40,7 +44,7 @@ def _load(screen, faces, pixel, face, edge, n, real, vertices, size):
 @triton.jit
 @no_type_check
 def _along(ix, iy, jx, jy):
-    """Where along the edge from i to j the point nearest to the origin lies, and its distance."""
+    """Return the parameter of the point nearest to the origin on the edge from i to j, and its distance."""
     dx, dy = jx - ix, jy - iy
     t = tl.minimum(tl.maximum(-(ix * dx + iy * dy) / (dx * dx + dy * dy), 0.0), 1.0)
     rx, ry = ix + t * dx, iy + t * dy
@@ -88,7 +92,7 @@ def evaluate(
     last = tl.load(pixel + n + 1, mask=n + 1 < count, other=-1) != at
     tl.store(alpha + at, coverage, mask=real & last)
     follows = real & (n > 0) & (tl.load(pixel + n - 1, mask=real & (n > 0), other=-1) == at)
-    # The fragment before, if it is of the same pixel, is soft.
+    # A previous fragment of the same pixel is always soft.
     _, _, _, _, _, _, ix, iy, zi, jx, jy, zj, kx, ky, zk = _load(
         screen, faces, pixel, face, edge, n - 1, follows, vertices, size
     )
@@ -121,7 +125,7 @@ def evaluate_backward(
     PERSPECTIVE: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """The derivative of :func:`evaluate`; ``numba_interpolation`` has the same steps with comments."""
+    """Compute the derivative of :func:`evaluate`; ``numba_interpolation`` explains the steps."""
     n = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     real = n < count
     at, is_crisp, e, oi, oj, ok, ix, iy, zi, jx, jy, zj, kx, ky, zk = _load(
@@ -199,12 +203,26 @@ def _uv(faces, uvs, barycentric, f, n, real):
 @triton.jit
 @no_type_check
 def _texel(u, size):
-    """The texels on both sides of u in [0, 1], where between them it lies, and the derivative of that."""
+    """Return the texels on both sides of u in [0, 1], the fraction between them, and its derivative."""
     x = u * size - 0.5
     clamped = tl.minimum(tl.maximum(x, 0.0), size - 1.0)
     low = tl.minimum(clamped.to(tl.int32), tl.maximum(size - 2, 0))
     scale = tl.where((x >= 0.0) & (x <= size - 1.0), size + 0.0, 0.0)
     return low, tl.minimum(low + 1, size - 1), clamped - low, scale
+
+
+@triton.jit
+@no_type_check
+def _load_texture_fragment(faces, pixel, face, uvs, weights, barycentric, n, real, size, height, width):
+    """Load a fragment: its image, pixel, face and weight, and its texels along x and y with fractions and derivatives."""
+    at = tl.load(pixel + n, mask=real, other=0)
+    f = tl.load(face + n, mask=real, other=0)
+    weight = tl.load(weights + n, mask=real, other=0.0)
+    b, at = at // (size * size), at % (size * size)
+    u, v = _uv(faces, uvs, barycentric, f, n, real)
+    left, right, fx, scale_x = _texel(u, width)
+    top, bottom, fy, scale_y = _texel(v, height)
+    return b, at, f, weight, left, right, fx, scale_x, top, bottom, fy, scale_y
 
 
 @triton.jit
@@ -227,13 +245,9 @@ def texture_splat(
 ):
     n = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     real = n < count
-    at = tl.load(pixel + n, mask=real, other=0)
-    f = tl.load(face + n, mask=real, other=0)
-    weight = tl.load(weights + n, mask=real, other=0.0)
-    b, at = at // (size * size), at % (size * size)
-    u, v = _uv(faces, uvs, barycentric, f, n, real)
-    left, right, fx, _ = _texel(u, width)
-    top, bottom, fy, _ = _texel(v, height)
+    b, at, _, weight, left, right, fx, _, top, bottom, fy, _ = _load_texture_fragment(
+        faces, pixel, face, uvs, weights, barycentric, n, real, size, height, width
+    )
     for c in range(channels):
         plane = texture + (b * channels + c) * height * width
         above = tl.load(plane + top * width + left, mask=real, other=0.0)
@@ -263,19 +277,15 @@ def texture_backward(
     grad_weights,
     grad_barycentric,
     grad_texture,
-    WANTED: tl.constexpr,
+    NEEDS_TEXTURE: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
     n = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     real = n < count
-    at = tl.load(pixel + n, mask=real, other=0)
-    f = tl.load(face + n, mask=real, other=0)
-    weight = tl.load(weights + n, mask=real, other=0.0)
-    b, at = at // (size * size), at % (size * size)
-    u, v = _uv(faces, uvs, barycentric, f, n, real)
-    left, right, fx, scale_x = _texel(u, width)
-    top, bottom, fy, scale_y = _texel(v, height)
-    along, gu, gv = tl.zeros_like(u), tl.zeros_like(u), tl.zeros_like(u)
+    b, at, f, weight, left, right, fx, scale_x, top, bottom, fy, scale_y = _load_texture_fragment(
+        faces, pixel, face, uvs, weights, barycentric, n, real, size, height, width
+    )
+    grad_weight, gu, gv = tl.zeros_like(fx), tl.zeros_like(fx), tl.zeros_like(fx)
     for c in range(channels):
         offset = (b * channels + c) * height * width
         g = tl.load(grad + (b * channels + c) * size * size + at, mask=real, other=0.0)
@@ -284,17 +294,17 @@ def texture_backward(
         upper = tl.load(texture + offset + top * width + right, mask=real, other=0.0) - above
         lower = tl.load(texture + offset + bottom * width + right, mask=real, other=0.0) - below
         above, below = above + upper * fx, below + lower * fx
-        along += g * (above + (below - above) * fy)
+        grad_weight += g * (above + (below - above) * fy)
         gu += g * (upper + (lower - upper) * fy)
         gv += g * (below - above)
-        if WANTED:
+        if NEEDS_TEXTURE:
             g = g * weight
             lower, upper = g * fy, g - g * fy
             tl.atomic_add(grad_texture + offset + top * width + left, upper - upper * fx, mask=real)
             tl.atomic_add(grad_texture + offset + top * width + right, upper * fx, mask=real)
             tl.atomic_add(grad_texture + offset + bottom * width + left, lower - lower * fx, mask=real)
             tl.atomic_add(grad_texture + offset + bottom * width + right, lower * fx, mask=real)
-    tl.store(grad_weights + n, along, mask=real)
+    tl.store(grad_weights + n, grad_weight, mask=real)
     gu, gv = gu * weight * scale_x, gv * weight * scale_y
     for i in tl.static_range(3):
         corner = tl.load(faces + 3 * f + i, mask=real, other=0)

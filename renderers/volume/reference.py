@@ -1,8 +1,9 @@
-"""What the volume renderers compute, in plain torch: the specification of their kernels, and the backend "torch"."""
+"""The volume renderers in plain torch: the specification of the kernels, and the backend "torch"."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -14,10 +15,17 @@ from renderers.cameras import Camera
 
 @dataclass(frozen=True)
 class Rays:
-    """A ray through the centre of each of P² pixels, with samples at S depths; all but the cameras' rotations.
+    """One ray through the centre of each of P² pixels, with samples at S depths, without the cameras' rotations.
 
-    In the camera's frame sample k of the pixel at (x, y), both in [-1, 1], lies at ``(x s, y s, -a_k)`` with
-    ``a_k = (2 k + 1) / S - 1`` and ``s = half_extent (distance + a_k)`` in perspective, else 1.
+    In the camera frame, sample k of the pixel at (x, y), both in [-1, 1], is at ``(x s, y s, -a_k)`` with
+    ``a_k = (2 k + 1) / S - 1``; ``s = half_extent (distance + a_k)`` in perspective, and 1 otherwise.
+
+    Args:
+        image_size: P.
+        samples: S.
+        perspective: whether the camera is perspective or orthographic.
+        half_extent: of the image at depth 1.
+        distance: of the camera from the origin, in world units.
     """
 
     image_size: int
@@ -31,7 +39,7 @@ class Rays:
         return cls(image_size, samples, camera.fov is not None, camera.half_extent, camera.distance)
 
     def points(self, rotation: Float[Tensor, "B 3 3"]) -> Float[Tensor, "B S P P 3"]:
-        """World positions of all samples, ``[b, depth, row, column]``; depth 0 nearest, row 0 at the top."""
+        """Return the world positions of all samples, ``[b, depth, row, column]``; depth 0 nearest, row 0 at the top."""
         x = (torch.arange(self.image_size).to(rotation) + 0.5) / self.image_size * 2 - 1
         a = (torch.arange(self.samples).to(rotation) + 0.5) / self.samples * 2 - 1
         scale = self.half_extent * (self.distance + a) if self.perspective else torch.ones_like(a)
@@ -41,41 +49,43 @@ class Rays:
         return torch.einsum("bij,srci->bsrcj", rotation, torch.cat([plane, depth], -1))
 
 
+@dataclass(frozen=True)
+class MarchSettings:
+    """What :func:`march` computes along which rays.
+
+    Args:
+        rays: pixels and sample depths.
+        law: how samples of occupancy become alpha.
+        density: scales occupancy (absorption) or the sum of occupancy (visual hull).
+    """
+
+    rays: Rays
+    law: Literal["absorption", "visual_hull"]
+    density: float
+
+
 def march(
     occupancy: Float[Tensor, "B 1 D D D"],
     color: Float[Tensor, "B C D D D"] | None,
     rotation: Float[Tensor, "B 3 3"],
-    rays: Rays,
-    law: str,
-    density: float,
+    settings: MarchSettings,
 ) -> tuple[Float[Tensor, "B 1 P P"], Float[Tensor, "B K P P"]]:
-    """Alpha, and the image on black: colour composited front to back, or alpha again without colour.
+    """Return alpha and the image on black: colour composited front to back, or alpha again without colour.
 
-    ``v_i`` are the samples of occupancy along a ray, times ``density`` in absorption.
+    ``v_i`` are the samples of occupancy along a ray, multiplied by ``density`` for absorption.
 
     - law "absorption": ``alpha = 1 - prod_i (1 - v_i)``, image ``sum_i c_i v_i prod_{j<i} (1 - v_j)``;
     - law "visual_hull": ``alpha = 1 - exp(-density sum_i v_i)``, without colour.
     """
-    grid = 2 * rays.points(rotation)  # grid_sample's coordinates are -1 and 1 at the volume's faces
+    grid = 2 * settings.rays.points(rotation)  # grid_sample's coordinates are -1 and 1 at the volume's faces
     v = F.grid_sample(occupancy, grid, align_corners=False)
-    if law == "visual_hull":
-        alpha = 1 - torch.exp(-density * v.sum(2))
+    if settings.law == "visual_hull":
+        alpha = 1 - torch.exp(-settings.density * v.sum(2))
         return alpha, alpha
-    v = density * v
+    v = settings.density * v
     alpha = 1 - (1 - v).prod(2)
     if color is None:
         return alpha, alpha
     c = F.grid_sample(color, grid, padding_mode="border", align_corners=False)
-    before = torch.cat([torch.ones_like(v[:, :, :1]), (1 - v[:, :, :-1]).cumprod(2)], 2)
-    return alpha, (c * v * before).sum(2)
-
-
-def pad(
-    occupancy: Float[Tensor, "B 1 D D D"], color: Float[Tensor, "B C D D D"] | None
-) -> tuple[Float[Tensor, "B 1 E E E"], Float[Tensor, "B E E E C"] | None]:
-    """What kernels march through, E = D + 2: one voxel of nothing around the grid, its colours repeated, channels last.
-
-    No sample that counts needs a look at the bounds then.
-    """
-    padded = F.pad(occupancy, [1] * 6)
-    return padded, None if color is None else F.pad(color, [1] * 6, mode="replicate").permute(0, 2, 3, 4, 1)
+    transmittance = torch.cat([torch.ones_like(v[:, :, :1]), (1 - v[:, :, :-1]).cumprod(2)], 2)
+    return alpha, (c * v * transmittance).sum(2)

@@ -1,4 +1,4 @@
-"""The volume renderers: alpha along rays through a voxel grid, with exact gradients."""
+"""Differentiable volume renderers of voxel grids."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from renderers.backend_dispatch import choose_backend
 from renderers.base import Renderer, Rendering, Scene, composite
 from renderers.cameras import Camera
 from renderers.scenes import VoxelGrid
-from renderers.volume.reference import Rays
+from renderers.volume.reference import MarchSettings, Rays
 from utils.errors import InputError
 
 BACKENDS = {
@@ -22,19 +22,23 @@ BACKENDS = {
 
 
 class VolumeRenderer(Renderer):
-    """What the volume renderers share: a ray through each pixel's centre, sampled at equal steps of depth.
+    """Base class of the volume renderers: one ray through each pixel's centre, sampled at equal steps of depth.
 
-    Samples are trilinear between the centres of voxels, zero outside of the grid. At the natural size, an image twice as
-    wide as the grid (64³ in 128², IG-GAN's embedding), pixels are as wide as voxels, and so are the steps. No larger volume
-    is made on the way: what an image costs in memory is its grid and its pixels. Gradients reach occupancy, colour and
-    the camera's angles. What is computed, precisely: :mod:`renderers.volume.reference`.
+    Samples are trilinear between voxel centres, and zero outside the grid. At the natural size, an image twice as wide as
+    the grid (64³ in 128², IG-GAN's embedding), pixels and steps are as wide as voxels. No intermediate volume is
+    allocated: memory grows with the grid and the pixels only. Gradients reach occupancy, colour and the camera's angles.
+    :mod:`renderers.volume.reference` specifies the computation.
 
     Args:
         image_size: height and width of the image in pixels.
-        samples: S, samples along each ray over the depths [-1, 1] around the origin; None is 2 D, one a voxel. The law
-            is per sample: twice the samples see twice the matter.
+        density: scales occupancy or its sum, see :class:`renderers.volume.reference.MarchSettings`.
+        samples: S, samples along each ray over the depths [-1, 1] around the origin; None is 2 D, one per voxel. Opacity
+            is per sample: doubling the samples doubles the matter along a ray.
         backend: "torch" (the readable reference, any device), "numba" (CPU), "triton" (CUDA, float32), or "auto": the
-            fastest of them for the scene's device and dtype.
+            fastest for the scene's device and dtype.
+
+    Raises:
+        InputError: if ``samples`` is not positive or the backend is unknown.
     """
 
     differentiable: ClassVar[bool] = True
@@ -60,18 +64,18 @@ class VolumeRenderer(Renderer):
         rays = Rays.of(camera, self.image_size, self.samples or 2 * scene.size)
         rotation = camera.rotation.to(occupancy)
         with torch.autocast(scene.device.type, enabled=False):  # half precision does not hold the coordinates
-            kernel = choose_backend(self.backend, BACKENDS, occupancy)
-            alpha, image = kernel.march(occupancy, color, rotation, rays, self.law, self.density)
+            backend = choose_backend(self.backend, BACKENDS, occupancy)
+            alpha, image = backend.march(occupancy, color, rotation, MarchSettings(rays, self.law, self.density))
         return Rendering(composite(image, alpha, background), alpha)
 
 
 class AbsorptionRenderer(VolumeRenderer):
-    """Absorption only: ``alpha = 1 - prod_i (1 - v_i)`` along the ray (IG-GAN, supplement C), white on black.
+    """Absorption without emission: ``alpha = 1 - prod_i (1 - v_i)`` along the ray (IG-GAN, supplement C), white on black.
 
     Args:
         image_size, samples, backend: see :class:`VolumeRenderer`.
-        opacity: scales v. 1 is the paper's form, in which one full voxel is opaque. PlatonicGAN's released code has
-            20 / 64 = 0.3125 for its 64³ grid: one full voxel gives 0.31, four 0.78.
+        opacity: scales v, in (0, 1]. At 1, as in the paper, one full voxel is opaque. PlatonicGAN's released code uses
+            20 / 64 = 0.3125 for its 64³ grid: one full voxel gives alpha 0.31, four give 0.78.
     """
 
     law = "absorption"
@@ -83,20 +87,21 @@ class AbsorptionRenderer(VolumeRenderer):
 
 
 class EmissionAbsorptionRenderer(VolumeRenderer):
-    """Emission and absorption: ``image = sum_i c_i v_i prod_{j<i} (1 - v_j)``, alpha as in absorption.
+    """Emission and absorption: ``image = sum_i c_i v_i prod_{j<i} (1 - v_j)``, with alpha as in absorption.
 
-    Each sample emits its colour c, dimmed by the samples before it (IG-GAN, supplement C; PlatonicGAN). The supplement
-    prints the product up to and with j = i and divides by the sum of all weights (plus epsilon); there an opaque voxel
-    has weight 0. Without j = i the weights sum to alpha by themselves: no division, no epsilon, and for emission 1 the
-    image is that of :class:`AbsorptionRenderer` exactly.
+    Each sample emits its colour c, attenuated by the samples before it (IG-GAN, supplement C; PlatonicGAN). The
+    supplement includes j = i in the product and divides by the sum of all weights (plus epsilon); an opaque voxel then has
+    weight 0. Without j = i the weights sum to alpha, so there is no division and no epsilon, and for emission 1 the image
+    equals that of :class:`AbsorptionRenderer`.
+
+    A grid without colour emits white. Colour is interpolated between voxels like occupancy, but is extended beyond the
+    grid's faces, so that it does not darken there.
 
     Args:
         image_size, samples, backend: see :class:`VolumeRenderer`.
         opacity: see :class:`AbsorptionRenderer`. PlatonicGAN's released code takes 1024 samples through its grid, each
-            of opacity 100 / 1024: here ``opacity=100 / 1024, samples=2048``, as the samples go through twice the depth.
-
-    A grid without colour emits white. Colour is interpolated between voxels as occupancy is, but goes on beyond the grid's
-    faces, so that it does not darken there.
+            of opacity 100 / 1024. Here this is ``opacity=100 / 1024, samples=2048``, because the samples span twice the
+            depth.
     """
 
     law = "absorption"
@@ -113,7 +118,7 @@ class VisualHullRenderer(VolumeRenderer):
 
     Args:
         image_size, samples, backend: see :class:`VolumeRenderer`.
-        tau: density. PrGAN's released code has 0.5 here and divides its generator's output by 0.5, which is 1.
+        tau: density, positive. PrGAN's released code uses 0.5 and divides its generator's output by 0.5, which is 1.
     """
 
     law = "visual_hull"
@@ -125,11 +130,11 @@ class VisualHullRenderer(VolumeRenderer):
 
 
 def check_opacity(opacity: float) -> float:
-    """opacity itself.
+    """Return ``opacity``.
 
     Raises:
         InputError: if it is not in (0, 1].
     """
     if not 0 < opacity <= 1:
-        raise InputError(f"opacity must lie in (0, 1], got {opacity}")
+        raise InputError(f"opacity must be in (0, 1], got {opacity}")
     return opacity

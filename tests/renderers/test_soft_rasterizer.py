@@ -243,6 +243,15 @@ def test_faces_are_checked_again_when_they_change():
         renderer(mesh, Camera.orbit(0, 0))
 
 
+def test_training_works_after_rendering_in_inference_mode():
+    renderer, mesh = SoftRasterizer(8), ordinary()
+    with torch.inference_mode():
+        renderer(mesh, Camera.orbit(0, 0))
+    vertices = mesh.vertices.clone().requires_grad_()
+    renderer(replace(mesh, vertices=vertices), Camera.orbit(0, 0)).normals.sum().backward()
+    assert vertices.grad.isfinite().all()
+
+
 def test_works_under_autocast():
     with torch.autocast("cpu", torch.bfloat16):
         image = SoftRasterizer(16)(ordinary(), Camera.orbit(0, 0)).image

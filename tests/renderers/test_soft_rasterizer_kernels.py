@@ -10,7 +10,7 @@ import trimesh
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from renderers import numba_jit as compilation
+from renderers import numba_jit
 from renderers.cameras import Camera
 from renderers.lighting import Lighting
 from renderers.meshes.grid_mesh import grid_mesh
@@ -200,18 +200,18 @@ def test_threads_draw_what_one_draws():
 
 
 def test_a_cache_that_cannot_be_written_is_no_error(monkeypatch):
-    def refuse(*args, cache=False, **kwargs):
+    def refuse_to_cache(function, cache=False, **kwargs):
         if cache:
             raise RuntimeError("cannot cache function: no locator available")
-        return lambda function: function
+        return function
 
-    monkeypatch.setattr(compilation.numba, "njit", refuse)
-    assert compilation.compiled(abs)(-3) == 3
+    monkeypatch.setattr(numba_jit.numba, "njit", refuse_to_cache)
+    assert numba_jit.compiled(abs)(-3) == 3
 
 
 def test_a_backend_says_what_it_cannot_draw():
     mesh, camera = deformed_sphere(0, torch.float32), Camera.orbit([0.0, 1.0], 0.0)
-    with pytest.raises(ValueError, match="'triton' draws scenes on cuda, this one is on cpu"):
+    with pytest.raises(ValueError, match="'triton' requires scenes on cuda, got a scene on cpu"):
         SoftRasterizer(8, backend="triton")(mesh, camera)
 
 

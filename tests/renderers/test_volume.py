@@ -203,7 +203,7 @@ def test_bad_grids_are_refused(occupancy, error, message):
 
 def test_bad_settings_are_refused():
     grid, camera = VoxelGrid(one_voxel()), Camera.orbit(0.0, 0.0)
-    with pytest.raises(InputError, match=r"opacity must lie in \(0, 1\], got 1.5"):
+    with pytest.raises(InputError, match=r"opacity must be in \(0, 1\], got 1.5"):
         AbsorptionRenderer(8, opacity=1.5)
     with pytest.raises(InputError, match="tau must be positive, got 0"):
         VisualHullRenderer(8, tau=0)
@@ -211,7 +211,7 @@ def test_bad_settings_are_refused():
         EmissionAbsorptionRenderer(8, samples=0)
     with pytest.raises(InputError, match="backend must be auto, torch, numba, triton, got 'cuda'"):
         AbsorptionRenderer(8, backend="cuda")
-    with pytest.raises(ValueError, match="'triton' draws scenes on cuda, this one is on cpu"):
+    with pytest.raises(ValueError, match="'triton' requires scenes on cuda, got a scene on cpu"):
         AbsorptionRenderer(8, backend="triton")(grid, camera)
     with pytest.raises(
         ValueError, match=r"background must have shape \(B, C, H, W\) = \(1, 3, 8, 8\), got \(1, 3, 4, 4\)"

@@ -1,0 +1,321 @@
+"""CPU kernels of the volume renderers: each ray marches only through the part of the grid that it crosses.
+
+The formulas are in :mod:`renderers.volume.reference`. The backward pass is their analytic derivative without a division.
+Let ``e_i`` be the gradient per unit of light from sample i, and ``E_i`` the same for everything grad_behind it, so that
+``E_{i-1} = v_i e_i + (1 - v_i) E_i``. The derivative with respect to v_i is ``T_i (e_i - E_i)``, also index opaque voxels,
+where T_i is the transmittance up to sample i.
+
+All kernels take one batch item; grids are padded with one voxel, and colours have their channels last.
+"""
+
+# ruff: noqa: ANN001, ANN201, ANN202 (numba infers the kernels' types)
+
+from __future__ import annotations
+
+from typing import no_type_check
+
+import numpy as np
+
+from renderers.numba_jit import compiled
+
+
+@compiled
+@no_type_check
+def _ray(rotation, x, y, perspective, half_extent, distance, d, origin, slope, start, step):
+    """Set a ray's position in the padded grid, ``start + a step``, and in the camera frame, ``origin + a slope``."""
+    dtype = origin.dtype.type
+    if perspective:
+        origin[0], origin[1] = x * half_extent * distance, y * half_extent * distance
+        slope[0], slope[1] = x * half_extent, y * half_extent
+    else:
+        origin[0], origin[1] = x, y
+        slope[0], slope[1] = dtype(0), dtype(0)
+    origin[2], slope[2] = dtype(0), dtype(-1)
+    for j in range(3):
+        o = rotation[0, j] * origin[0] + rotation[1, j] * origin[1]
+        s = rotation[0, j] * slope[0] + rotation[1, j] * slope[1] - rotation[2, j]
+        start[j] = dtype(d) * o + dtype(d) * dtype(0.5) + dtype(0.5)
+        step[j] = dtype(d) * s
+
+
+@compiled
+@no_type_check
+def _sample_range(start, step, d, samples):
+    """Return the range of samples inside the padded grid, outside which trilinear samples are 0."""
+    near, far = -1.0, 1.0
+    for j in range(3):
+        u, s = np.float64(start[j]), np.float64(step[j])
+        if abs(s) < 1e-12:
+            if u <= 0 or u >= d + 1:
+                return 0, 0
+        else:
+            a, b = -u / s, (d + 1 - u) / s
+            near, far = max(near, min(a, b)), min(far, max(a, b))
+    if near >= far:
+        return 0, 0
+    first = max(0, int(np.ceil((near + 1) / 2 * samples - 0.5)))
+    last = min(samples, int(np.floor((far + 1) / 2 * samples - 0.5)) + 1)
+    return first, last
+
+
+@compiled
+@no_type_check
+def forward(volume, color, rotation, samples, perspective, half_extent, distance, hull, density, alpha, image):
+    dtype = rotation.dtype.type
+    d, size, channels = volume.shape[1] - 2, alpha.shape[1], color.shape[3]
+    flat, flat_color = volume.reshape(-1), color.reshape(-1)
+    row, slab = d + 2, (d + 2) * (d + 2)
+    one = dtype(1)
+    origin, slope, start, step = np.empty((4, 3), rotation.dtype)
+    light = np.empty(channels, rotation.dtype)
+    for r in range(size):
+        for c in range(size):
+            x, y = dtype(2 * c + 1) / dtype(size) - one, one - dtype(2 * r + 1) / dtype(size)
+            _ray(rotation, x, y, perspective, half_extent, distance, d, origin, slope, start, step)
+            first, last = _sample_range(start, step, d, samples)
+            transmittance, total = one, dtype(0)
+            light[:] = 0
+            for k in range(first, last):
+                a = dtype(2 * k + 1) / dtype(samples) - one
+                i, fx, fy, fz = _locate(start, step, a, d)
+                v = _trilinear(flat, i, 1, row, slab, fx, fy, fz)
+                if hull:
+                    total += v
+                    continue
+                v *= density
+                if channels and v > 0:
+                    for ch in range(channels):
+                        light[ch] += (
+                            transmittance
+                            * v
+                            * _trilinear(
+                                flat_color, i * channels + ch, channels, row * channels, slab * channels, fx, fy, fz
+                            )
+                        )
+                transmittance *= one - v
+                if transmittance == 0:
+                    break
+            alpha[0, r, c] = one - np.exp(-density * total) if hull else one - transmittance
+            for ch in range(channels):
+                image[ch, r, c] = light[ch]
+
+
+@compiled
+@no_type_check
+def _locate(start, step, a, d):
+    """Return the flat index in the padded grid of the voxel below a sample, and the fractions between it and the next."""
+    dtype = start.dtype.type
+    ux = min(max(start[0] + a * step[0], dtype(0)), dtype(d + 1))
+    uy = min(max(start[1] + a * step[1], dtype(0)), dtype(d + 1))
+    uz = min(max(start[2] + a * step[2], dtype(0)), dtype(d + 1))
+    ix, iy, iz = min(np.int32(ux), d), min(np.int32(uy), d), min(np.int32(uz), d)
+    return (iz * (d + 2) + iy) * (d + 2) + ix, ux - dtype(ix), uy - dtype(iy), uz - dtype(iz)
+
+
+@compiled
+@no_type_check
+def _trilinear(source, j, dx, dy, dz, fx, fy, fz):
+    """Interpolate between the eight values from index j, ``dx``, ``dy`` and ``dz`` apart."""
+    c00 = source[j] + fx * (source[j + dx] - source[j])
+    c01 = source[j + dy] + fx * (source[j + dy + dx] - source[j + dy])
+    j += dz
+    c10 = source[j] + fx * (source[j + dx] - source[j])
+    c11 = source[j + dy] + fx * (source[j + dy + dx] - source[j + dy])
+    c0 = c00 + fy * (c01 - c00)
+    c1 = c10 + fy * (c11 - c10)
+    return c0 + fz * (c1 - c0)
+
+
+@compiled
+@no_type_check
+def backward(
+    volume,
+    color,
+    rotation,
+    samples,
+    perspective,
+    half_extent,
+    distance,
+    hull,
+    density,
+    needs_rotation,
+    grad_alpha,
+    grad_image,
+    grad_volume,
+    grad_color,
+    grad_rotation,
+):
+    dtype = rotation.dtype.type
+    d, size, channels = volume.shape[1] - 2, grad_alpha.shape[1], color.shape[3]
+    flat, flat_color = volume.reshape(-1), color.reshape(-1)
+    grad_flat, grad_flat_color = grad_volume.reshape(-1), grad_color.reshape(-1)
+    row, slab = d + 2, (d + 2) * (d + 2)
+    one = dtype(1)
+    origin, slope, start, step = np.empty((4, 3), rotation.dtype)
+    index = np.empty(samples, np.int32)
+    xs, ys, zs, vs, ts, es = np.empty((6, samples), rotation.dtype)
+    grad_start, grad_step = np.empty((2, 3), rotation.dtype)
+    for r in range(size):
+        for c in range(size):
+            grad_light = grad_alpha[0, r, c]
+            dark = grad_light == 0
+            for ch in range(channels):
+                dark = dark and grad_image[ch, r, c] == 0
+            if dark:
+                continue
+            x, y = dtype(2 * c + 1) / dtype(size) - one, one - dtype(2 * r + 1) / dtype(size)
+            _ray(rotation, x, y, perspective, half_extent, distance, d, origin, slope, start, step)
+            first, last = _sample_range(start, step, d, samples)
+            transmittance, total = one, dtype(0)
+            n = 0
+            for k in range(first, last):
+                a = dtype(2 * k + 1) / dtype(samples) - one
+                i, fx, fy, fz = _locate(start, step, a, d)
+                index[n], xs[n], ys[n], zs[n] = i, fx, fy, fz
+                v = _trilinear(flat, i, 1, row, slab, fx, fy, fz)
+                n += 1
+                if hull:
+                    total += v
+                    continue
+                v *= density
+                vs[n - 1], ts[n - 1] = v, transmittance
+                transmittance *= one - v
+                if channels:
+                    e = grad_light
+                    for ch in range(channels):
+                        e += grad_image[ch, r, c] * _trilinear(
+                            flat_color, i * channels + ch, channels, row * channels, slab * channels, fx, fy, fz
+                        )
+                    es[n - 1] = e
+            # The march continues behind an opaque sample, whose derivative depends on the samples that it hides.
+            grad_behind = dtype(0)
+            if hull:
+                grad_light *= density * np.exp(-density * total)
+            grad_start[:] = 0
+            grad_step[:] = 0
+            for m in range(n - 1, -1, -1):
+                i, fx, fy, fz = index[m], xs[m], ys[m], zs[m]
+                a = dtype(2 * (first + m) + 1) / dtype(samples) - one
+                g = grad_light
+                if not hull:
+                    v, t = vs[m], ts[m]
+                    e = es[m] if channels else grad_light
+                    g = density * t * (e - grad_behind)
+                    grad_behind = v * e + (one - v) * grad_behind
+                    for ch in range(channels):
+                        w = grad_image[ch, r, c] * t * v
+                        if w != 0:
+                            j, dx, dy, dz = i * channels + ch, channels, row * channels, slab * channels
+                            _scatter(grad_flat_color, j, dx, dy, dz, fx, fy, fz, w)
+                            if needs_rotation:
+                                _add_ray_grad(flat_color, j, dx, dy, dz, fx, fy, fz, w, a, grad_start, grad_step)
+                _scatter(grad_flat, i, 1, row, slab, fx, fy, fz, g)
+                if needs_rotation:
+                    _add_ray_grad(flat, i, 1, row, slab, fx, fy, fz, g, a, grad_start, grad_step)
+            if needs_rotation:
+                _add_rotation_grad(grad_rotation, d, origin, slope, grad_start, grad_step)
+
+
+@compiled
+@no_type_check
+def _scatter(target, i, dx, dy, dz, fx, fy, fz, g):
+    """Add g to the eight voxels around a sample, by their trilinear weights."""
+    z1 = g * fz
+    z0 = g - z1
+    a1 = z0 * fy
+    a0 = z0 - a1
+    b1 = z1 * fy
+    b0 = z1 - b1
+    target[i] += a0 - a0 * fx
+    target[i + dx] += a0 * fx
+    target[i + dy] += a1 - a1 * fx
+    target[i + dy + dx] += a1 * fx
+    i += dz
+    target[i] += b0 - b0 * fx
+    target[i + dx] += b0 * fx
+    target[i + dy] += b1 - b1 * fx
+    target[i + dy + dx] += b1 * fx
+
+
+@compiled
+@no_type_check
+def _add_ray_grad(source, i, dx, dy, dz, fx, fy, fz, g, a, grad_start, grad_step):
+    """Add g times the sample's derivative with respect to its position to the gradients of the ray's start and step."""
+    e = i + dz
+    x0, x1 = source[i + dx] - source[i], source[i + dy + dx] - source[i + dy]
+    x2, x3 = source[e + dx] - source[e], source[e + dy + dx] - source[e + dy]
+    low = x0 + fy * (x1 - x0)
+    by_x = low + fz * (x2 + fy * (x3 - x2) - low)
+    c00, c01 = source[i] + fx * x0, source[i + dy] + fx * x1
+    c10, c11 = source[e] + fx * x2, source[e + dy] + fx * x3
+    by_y = c01 - c00 + fz * (c11 - c10 - c01 + c00)
+    by_z = c10 - c00 + fy * (c11 - c01 - c10 + c00)
+    grad_start[0] += g * by_x
+    grad_start[1] += g * by_y
+    grad_start[2] += g * by_z
+    grad_step[0] += g * a * by_x
+    grad_step[1] += g * a * by_y
+    grad_step[2] += g * a * by_z
+
+
+@compiled
+@no_type_check
+def resample_forward(volume, rotation, perspective, half_extent, distance, output):
+    dtype = rotation.dtype.type
+    d, size = volume.shape[1] - 2, output.shape[1]
+    row, slab, cube = d + 2, (d + 2) * (d + 2), (d + 2) * (d + 2) * (d + 2)
+    flat = volume.reshape(-1)
+    one = dtype(1)
+    origin, slope, start, step = np.empty((4, 3), rotation.dtype)
+    for r in range(size):
+        for c in range(size):
+            x, y = dtype(2 * c + 1) / dtype(size) - one, one - dtype(2 * r + 1) / dtype(size)
+            _ray(rotation, x, y, perspective, half_extent, distance, d, origin, slope, start, step)
+            first, last = _sample_range(start, step, d, size)
+            for k in range(first, last):
+                a = dtype(2 * k + 1) / dtype(size) - one
+                i, fx, fy, fz = _locate(start, step, a, d)
+                for ch in range(volume.shape[0]):
+                    j = ch * cube + i
+                    output[ch, k, r, c] = _trilinear(flat, j, 1, row, slab, fx, fy, fz)
+
+
+@compiled
+@no_type_check
+def resample_backward(
+    volume, rotation, perspective, half_extent, distance, needs_rotation, grad, grad_volume, grad_rotation
+):
+    dtype = rotation.dtype.type
+    d, size = volume.shape[1] - 2, grad.shape[1]
+    row, slab, cube = d + 2, (d + 2) * (d + 2), (d + 2) * (d + 2) * (d + 2)
+    flat, grad_flat = volume.reshape(-1), grad_volume.reshape(-1)
+    one = dtype(1)
+    origin, slope, start, step = np.empty((4, 3), rotation.dtype)
+    grad_start, grad_step = np.empty((2, 3), rotation.dtype)
+    for r in range(size):
+        for c in range(size):
+            x, y = dtype(2 * c + 1) / dtype(size) - one, one - dtype(2 * r + 1) / dtype(size)
+            _ray(rotation, x, y, perspective, half_extent, distance, d, origin, slope, start, step)
+            first, last = _sample_range(start, step, d, size)
+            grad_start[:] = 0
+            grad_step[:] = 0
+            for k in range(first, last):
+                a = dtype(2 * k + 1) / dtype(size) - one
+                i, fx, fy, fz = _locate(start, step, a, d)
+                for ch in range(volume.shape[0]):
+                    g = grad[ch, k, r, c]
+                    j = ch * cube + i
+                    _scatter(grad_flat, j, 1, row, slab, fx, fy, fz, g)
+                    if needs_rotation:
+                        _add_ray_grad(flat, j, 1, row, slab, fx, fy, fz, g, a, grad_start, grad_step)
+            if needs_rotation:
+                _add_rotation_grad(grad_rotation, d, origin, slope, grad_start, grad_step)
+
+
+@compiled
+@no_type_check
+def _add_rotation_grad(grad_rotation, d, origin, slope, grad_start, grad_step):
+    dtype = grad_rotation.dtype.type
+    for i in range(3):
+        for j in range(3):
+            grad_rotation[i, j] += dtype(d) * (origin[i] * grad_start[j] + slope[i] * grad_step[j])
