@@ -3,7 +3,6 @@
 import csv
 import statistics
 import textwrap
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,6 @@ from utils.errors import InputError
 from utils.files import write_atomically
 
 SOURCES = {"ShapeNetShapes": "ShapeNet", "ProceduralShapes": "procedural shapes"}
-CSV_KEYS = ("cell", "row", "column", "seed", "fid", "paper", "state", "kimg", "note", "run")
 
 
 @dataclass(frozen=True)
@@ -34,7 +32,7 @@ class TableResults:
         cells: The selected cells.
         entries: Their contents by name.
         caption: Title, how our and the paper's results were measured, and notes.
-        lines: One mapping with :data:`CSV_KEYS` per run.
+        lines: The rows of the CSV file, one per run.
     """
 
     table: Table
@@ -97,19 +95,23 @@ def gather(table: Table, scale: Scale, runs: list[CellRun], measurement: Measure
         ours = ", ".join(
             [*filter(None, [grid]), training, f"seed{'s' * (len(seeds) > 1)} {' and '.join(map(str, seeds))}", note]
         )
-    seeds_note = "; mean ± standard deviation over the seeds" if len(seeds) > 1 else ""
+    several = "; mean ± standard deviation over the seeds" if len(seeds) > 1 else ""
+    caption = _caption(table, scale, measurement, cells, f"{ours}{several}")
+    return TableResults(table, cells, entries, caption, lines)
+
+
+def _caption(table: Table, scale: Scale, measurement: Measurement, cells: list[Cell], ours: str) -> list[str]:
     # Each classifier of renders has its own features; only ImageNet's are the same as the paper's.
     comparable = measurement.extractor == table.extractor == "imagenet" and scale.extractor == "renders"
     notes = [part.note for key, part in table.rows.items() if any(cell.row == key for cell in cells)]
     notes += [part.note for key, part in table.columns.items() if any(cell.column == key for cell in cells)]
-    caption = [
+    return [
         f"{table.title}. Lower is better; bold marks our best result in each complete column.",
-        f"Ours, at the end of training ({scale.title}): {ours}{seeds_note}.",
+        f"Ours, at the end of training ({scale.title}): {ours}.",
         f"In parentheses the paper's results: {table.paper}; 64³ voxels, 128² images, ShapeNet."
         + ("" if comparable else " Compare the ranking of our results with the paper's, not the values."),
         *filter(None, [table.note, *notes]),
     ]
-    return TableResults(table, cells, entries, caption, lines)
 
 
 def write(results: TableResults, folder: Path) -> list[Path]:
@@ -228,9 +230,9 @@ def _common(values: dict[str, str], how: str, table: str) -> str:
     return next(iter(groups), "")
 
 
-def _write_csv(path: Path, lines: Iterable[dict[str, Any]]) -> None:
+def _write_csv(path: Path, lines: list[dict[str, Any]]) -> None:
     with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, CSV_KEYS)
+        writer = csv.DictWriter(file, list(lines[0]))
         writer.writeheader()
         writer.writerows(lines)
 

@@ -12,28 +12,23 @@ class QueryParameters:
 
     Args:
         values: Strings by name.
+
+    Raises:
+        InputError: By all methods, for an invalid value or an unknown parameter.
     """
 
     def __init__(self, values: dict[str, str]) -> None:
         self._unused = dict(values)
 
     def integer(self, name: str, default: int, low: int = 0, high: int = MAX_INTEGER) -> int:
-        """Return an integer.
-
-        Raises:
-            InputError: It is not an integer from ``low`` to ``high``.
-        """
+        """Return an integer from ``low`` to ``high``."""
         text = self._unused.pop(name, str(default))
         if not (text.isascii() and text.isdecimal() and len(text) <= 9 and low <= int(text) <= high):
             raise InputError(f"{name} must be an integer from {low} to {high}")
         return int(text)
 
     def number(self, name: str, default: float, low: float, high: float) -> float:
-        """Return a number.
-
-        Raises:
-            InputError: It is not a number from ``low`` to ``high``.
-        """
+        """Return a number from ``low`` to ``high``."""
         try:
             number = float(self._unused.pop(name, default))
         except ValueError:
@@ -43,21 +38,13 @@ class QueryParameters:
         return number
 
     def choice(self, name: str, choices: tuple[str, ...]) -> str:
-        """Return one of ``choices``; the first is the default.
-
-        Raises:
-            InputError: It is not one of them.
-        """
+        """Return one of ``choices``; the first is the default."""
         value = self._unused.pop(name, choices[0])
         if value not in choices:
             raise InputError(f"{name} must be one of {', '.join(choices)}")
         return value
 
     def finish(self) -> None:
-        """Check that all parameters have been consumed.
-
-        Raises:
-            InputError: There is an unknown parameter.
-        """
+        """Check that all parameters have been consumed."""
         if self._unused:
             raise InputError(f"unknown parameter {sorted(self._unused)[0][:40]!r}")
