@@ -22,10 +22,10 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-import yaml
 
 import lightning_modules.meshgan
 from benchmarks.step import StepTimer
+from benchmarks.training_runs import run_fit
 
 PARTS = ("G", "rasterizer", "D", "R1", "data", "average, logging")
 SKIP = 2  # number of first steps that are not counted
@@ -106,40 +106,29 @@ def run(sizes: tuple[int, ...] = (), steps: int = 16, batch: int = 16) -> list[d
 
 def train(size: int, steps: int, batch: int) -> list[dict[str, float]]:
     """Return the seconds of each part in each step."""
-    from trainer.__main__ import main
-
-    with tempfile.TemporaryDirectory() as folder:
-        output = Path(folder) / "steps.json"
-        networks = "model/meshgan_32.yaml" if size <= 32 else "model/meshgan.yaml"
-        model: dict[str, Any] = {
-            "generator": {"init_args": {"image_size": size}},
-            "discriminator": {"init_args": {"resolution": size}},
-            "renderer": {"init_args": {"image_size": size}},
-            "growth": [{"resolution": size, "fade_kimg": 0}],
-            "r1_every": 2,
-        }
-        data = {"image_size": size, "images": 4 * batch, "reference_images": 2, "batch_size": batch}
+    networks = "model/meshgan_32.yaml" if size <= 32 else "model/meshgan.yaml"
+    model: dict[str, Any] = {
+        "generator": {"init_args": {"image_size": size}},
+        "discriminator": {"init_args": {"resolution": size}},
+        "renderer": {"init_args": {"image_size": size}},
+        "growth": [{"resolution": size, "fade_kimg": 0}],
+        "r1_every": 2,
+    }
+    data = {"image_size": size, "images": 4 * batch, "reference_images": 2, "batch_size": batch, "total_kimg": 1000}
+    with tempfile.TemporaryDirectory() as cache:
         settings = {
             "seed_everything": 0,
             "model": {"base": networks, "init_args": model},
-            "data": {"base": "data/heads.yaml", "init_args": {**data, "total_kimg": 1000, "cache_dir": folder}},
+            "data": {"base": "data/heads.yaml", "init_args": {**data, "cache_dir": cache}},
             "trainer": {
                 "base": "trainer/default.yaml",
                 "accelerator": "gpu" if torch.cuda.is_available() else "cpu",
                 "devices": 1,
-                "callbacks": [{"class_path": "benchmarks.meshgan.MeshStepTimer", "init_args": {"path": str(output)}}],
-                "limit_train_batches": max(steps, SKIP + 2),
-                "limit_val_batches": 0,
-                "num_sanity_val_steps": 0,
+                "callbacks": [],
                 "enable_progress_bar": False,
             },
         }
-        config = Path(folder) / "timed.yaml"
-        config.write_text(yaml.safe_dump(settings))
-        status = main(["fit", "--config", str(config), "--run_dir", str(Path(folder) / "run")])
-        if status:
-            raise SystemExit(status)
-        return json.loads(output.read_text())
+        return run_fit("benchmarks.meshgan.MeshStepTimer", max(steps, SKIP + 2), settings)
 
 
 if __name__ == "__main__":

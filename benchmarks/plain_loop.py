@@ -10,16 +10,15 @@ from __future__ import annotations
 import copy
 import json
 import statistics
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
-import yaml
 from torch.utils.data import DataLoader
 
+from benchmarks.training_runs import run_fit
 from lightning_modules import IGGANModule
 from lightning_modules.base import frozen, seeded_generator
 from lightning_modules.losses import discriminator_loss, generator_loss, image_loss, output_matching_loss
@@ -127,22 +126,6 @@ def now(device: torch.device) -> tuple[float, float]:
     return time.perf_counter(), time.process_time()
 
 
-def alternate(config: str, steps: int, overrides: dict[str, Any] | None = None) -> dict[str, Any]:
-    """Return the seconds of each step, without evaluations; ``overrides`` are merged into the config."""
-    from trainer.__main__ import main
-
-    with tempfile.TemporaryDirectory() as folder:
-        output, override = Path(folder) / "times.json", Path(folder) / "override.yaml"
-        override.write_text(yaml.safe_dump(overrides or {}))
-        callback = {"class_path": "benchmarks.plain_loop.Alternate", "init_args": {"path": str(output)}}
-        arguments = ["fit", "--config", config, "--config", str(override), "--run_dir", str(Path(folder) / "run")]
-        arguments += ["--trainer.callbacks+", json.dumps(callback), f"--trainer.limit_train_batches={steps}"]
-        arguments += ["--trainer.limit_val_batches=0", "--trainer.num_sanity_val_steps=0"]
-        if status := main(arguments):
-            raise SystemExit(status)
-        return json.loads(output.read_text())
-
-
 def share(fit: list[float], bare: list[float]) -> float:
     """Return the share of a step of ``fit`` that the plain loop does not need: median over blocks without the first."""
     starts = range(BLOCK, len(fit) - BLOCK + 1, BLOCK)
@@ -151,7 +134,7 @@ def share(fit: list[float], bare: list[float]) -> float:
 
 def run(config: str, steps: int, overrides: dict[str, Any]) -> list[dict[str, Any]]:
     """Return rows for both loops, their difference, and the cost of checkpoints."""
-    times = alternate(config, steps, overrides)
+    times = run_fit("benchmarks.plain_loop.Alternate", steps, overrides, config)
     seconds = {name: [list(x) for x in zip(*times[name], strict=True)] for name in ("fit", "bare")}
     rows = [
         {

@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import json
 import resource
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,7 +17,8 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-import yaml
+
+from benchmarks.training_runs import run_fit
 
 
 class StepTimer(pl.Callback):
@@ -84,27 +84,14 @@ def run(config: str = "demo.yaml", steps: int = 30, compiled: bool = False) -> l
         steps: training steps; the first three are not counted.
         compiled: compile the networks, as ``configs/speed/compiled.yaml`` does, in the first steps.
     """
-    from trainer.__main__ import main
-
-    with tempfile.TemporaryDirectory() as folder:
-        output = Path(folder) / "parts.json"
-        timer = {"class_path": "benchmarks.step.StepTimer", "init_args": {"path": str(output)}}
-        settings = {
-            "trainer": {
-                "callbacks": [*([{"class_path": "callbacks.CompileNetworks"}] if compiled else []), timer],
-                "limit_train_batches": steps,
-                "limit_val_batches": 0,
-                "num_sanity_val_steps": 0,
-                "enable_progress_bar": False,
-            },
-            "model": {"init_args": {"proxy_checkpoint": None}},
-        }
-        override = Path(folder) / "timed.yaml"
-        override.write_text(yaml.safe_dump(settings))
-        status = main(["fit", "--config", config, "--config", str(override), "--run_dir", str(Path(folder) / "run")])
-        if status:
-            raise SystemExit(status)
-        parts = json.loads(output.read_text())
+    settings = {
+        "trainer": {
+            "callbacks": [{"class_path": "callbacks.CompileNetworks"}] if compiled else [],
+            "enable_progress_bar": False,
+        },
+        "model": {"init_args": {"proxy_checkpoint": None}},
+    }
+    parts = run_fit("benchmarks.step.StepTimer", steps, settings, config)
     name = f"step {config}{', compiled' if compiled else ''}"
     rows = [{"benchmark": name, "part": part, "seconds": seconds} for part, seconds in parts.items()]
     rows.append({"benchmark": name, "part": "whole step", "seconds": sum(parts.values())})

@@ -84,6 +84,29 @@ class StepRecorder(pl.Callback):
         return time.perf_counter()
 
 
+def run_fit(callback: str, steps: int, settings: dict[str, Any], config: str | None = None) -> Any:
+    """Run ``fit`` in this process without evaluations and return what a callback wrote.
+
+    Args:
+        callback: class path of a callback, added to those of the config. Its argument ``path`` is an output JSON file.
+        steps: number of training steps.
+        settings: settings merged into ``config``, or a whole config.
+        config: config of an experiment, or None.
+    """
+    from trainer.__main__ import main
+
+    with tempfile.TemporaryDirectory() as folder:
+        output, settings_file = Path(folder) / "output.json", Path(folder) / "settings.yaml"
+        settings_file.write_text(yaml.safe_dump(settings))
+        arguments = ["fit", *(["--config", config] if config else []), "--config", str(settings_file)]
+        arguments += ["--run_dir", str(Path(folder) / "run"), f"--trainer.limit_train_batches={steps}"]
+        arguments += ["--trainer.limit_val_batches=0", "--trainer.num_sanity_val_steps=0"]
+        arguments += ["--trainer.callbacks+", json.dumps({"class_path": callback, "init_args": {"path": str(output)}})]
+        if status := main(arguments):
+            raise SystemExit(status)
+        return json.loads(output.read_text())
+
+
 def train(
     config: str, overrides: dict[str, Any], steps: int, ranks: int = 1, accelerator: str = "cpu", threads: int = 1
 ) -> dict[str, Any]:

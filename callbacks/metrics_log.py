@@ -49,7 +49,7 @@ class EvaluationLog(pl.Callback):
         # A resumed run may repeat an evaluation that was interrupted; the later line replaces the earlier one.
         lines = [old for old in read_metrics(folder) if old["step"] < pl_module.step] + [line]
         _write_metrics(folder, lines)
-        draw_curve(folder / f"{main_metric(line)}.png", lines)
+        plot_curve(folder / f"{main_metric(line)}.png", lines)
 
         if trainer.sanity_checking:  # Lightning does not pass the first evaluation to the loggers
             for logger in guarded_loggers(trainer):
@@ -127,7 +127,7 @@ def _format(name: str, line: dict[str, Any]) -> str:
     return f"{value:.1f}" if name == "fid" else f"{value:.3g} ± {line.get('kid_std', float('nan')):.2g}"
 
 
-def draw_curve(path: Path, lines: list[dict[str, Any]]) -> None:
+def plot_curve(path: Path, lines: list[dict[str, Any]]) -> None:
     """Plot FID, or KID with its deviation over subsets, over kimg."""
     from matplotlib.figure import Figure  # not pyplot, which needs a display and has global state
 

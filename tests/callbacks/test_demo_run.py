@@ -1,6 +1,8 @@
 """The files and the output of a small run of the demo."""
 
 import base64
+import contextlib
+import io
 import json
 import re
 from pathlib import Path
@@ -22,18 +24,9 @@ from visualization.images import save_png, tile
 @pytest.fixture(scope="module")
 def run(tmp_path_factory) -> tuple[Path, str]:
     """Return the directory of a finished run and its output."""
-    import contextlib
-    import io
-    import os
-
-    folder = tmp_path_factory.mktemp("demo")
-    before, printed = Path.cwd(), io.StringIO()
-    os.chdir(folder)
-    try:
-        with contextlib.redirect_stdout(printed):
-            assert main(FIT) == 0
-    finally:
-        os.chdir(before)
+    folder, printed = tmp_path_factory.mktemp("demo"), io.StringIO()
+    with contextlib.chdir(folder), contextlib.redirect_stdout(printed):
+        assert main(FIT) == 0
     return folder / "runs" / "demo" / "001", printed.getvalue()
 
 

@@ -1,5 +1,7 @@
 """A small IG-GAN: 8³ grids, 16² images."""
 
+from pathlib import Path
+
 import pytorch_lightning as pl
 import torch
 
@@ -79,6 +81,18 @@ def grids(steps: int = 4) -> ShapeDataModule:
         batch_size=4,
         total_kimg=steps * 4 / 1000,
     )
+
+
+class StopAt(pl.Callback):
+    """Saves a checkpoint after a training step and stops."""
+
+    def __init__(self, step: int, checkpoint: Path) -> None:
+        self.step, self.checkpoint = step, checkpoint
+
+    def on_train_batch_end(self, trainer, module, *_):
+        if module.step == self.step:
+            trainer.save_checkpoint(self.checkpoint)
+            trainer.should_stop = True
 
 
 def trainer(folder, **options) -> pl.Trainer:

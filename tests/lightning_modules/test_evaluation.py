@@ -6,7 +6,7 @@ from masked_photographs import write_photographs
 from small_iggan import VIEWS, iggan, renders, trainer
 
 from callbacks import EvaluationLog, Report, SampleGrids, ShapeWriter
-from callbacks.metrics_log import draw_curve, read_metrics
+from callbacks.metrics_log import plot_curve, read_metrics
 from datamodules import ChanterelleDataModule
 from lightning_modules import VoxelGANModule
 from metrics.kid import KernelDistance
@@ -122,7 +122,7 @@ def test_kid_curve_may_be_negative_and_metric_may_change_during_a_run(tmp_path):
         {"kimg": 1, "kid": -0.01, "kid_std": 0.02},
         {"kimg": 2, "kid": 0.0, "kid_std": 0.0},
     ]
-    draw_curve(tmp_path / "kid.png", [line | {"note": "note"} for line in lines])
+    plot_curve(tmp_path / "kid.png", [line | {"note": "note"} for line in lines])
     assert (tmp_path / "kid.png").stat().st_size > 1000
 
 

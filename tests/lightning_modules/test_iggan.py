@@ -3,7 +3,7 @@ import copy
 import pytest
 import pytorch_lightning as pl
 import torch
-from small_iggan import VIEWS, grids, iggan, proxy, proxy_module, renders, trainer
+from small_iggan import VIEWS, StopAt, grids, iggan, proxy, proxy_module, renders, trainer
 
 from lightning_modules.base import frozen, seeded_generator
 from lightning_modules.losses import image_loss, output_matching_loss
@@ -168,13 +168,7 @@ def test_resumed_run_equals_uninterrupted_run(tmp_path, stop):
     whole = Recorder()
     trainer(tmp_path, callbacks=[whole]).fit(iggan(), renders(steps=5))
 
-    class Stop(pl.Callback):
-        def on_train_batch_end(self, run, module, *_):
-            if module.step == stop:
-                run.save_checkpoint(tmp_path / "stop.ckpt")
-                run.should_stop = True
-
-    trainer(tmp_path, callbacks=[Stop()], min_steps=0).fit(iggan(), renders(steps=5))
+    trainer(tmp_path, callbacks=[StopAt(stop, tmp_path / "stop.ckpt")], min_steps=0).fit(iggan(), renders(steps=5))
     rest, resumed = Recorder(), iggan()
     torch.manual_seed(123)  # training must not depend on the global generator
     run = trainer(tmp_path, callbacks=[rest])

@@ -1,7 +1,6 @@
 import contextlib
 import copy
 import io
-import os
 from pathlib import Path
 
 import pytest
@@ -86,27 +85,22 @@ def test_parts_that_do_not_fit_are_rejected(tmp_path):
 @pytest.fixture(scope="module")
 def run(tmp_path_factory) -> tuple[Path, str]:
     """Return the directory of a finished run with all callbacks of the demo, and its output."""
-    folder = tmp_path_factory.mktemp("dcgan")
-    before, printed = Path.cwd(), io.StringIO()
-    os.chdir(folder)
-    try:
-        with contextlib.redirect_stdout(printed):
-            options = [
-                "--config=demo.yaml",
-                "--model=model/dcgan_32.yaml",
-                "--trainer.accelerator=cpu",
-                "--trainer.val_check_interval=1.0",
-                "--model.init_args.generator.init_args.width=16",
-                "--model.init_args.discriminator.init_args.width=8",
-                "--data.init_args.shapes.init_args.count=8",
-                "--data.init_args.reference_shapes.init_args.count=8",
-                "--data.init_args.reference_images=16",
-                "--data.init_args.batch_size=4",
-                "--data.init_args.total_kimg=0.008",
-            ]
-            assert main(["fit", *options]) == 0
-    finally:
-        os.chdir(before)
+    folder, printed = tmp_path_factory.mktemp("dcgan"), io.StringIO()
+    options = [
+        "--config=demo.yaml",
+        "--model=model/dcgan_32.yaml",
+        "--trainer.accelerator=cpu",
+        "--trainer.val_check_interval=1.0",
+        "--model.init_args.generator.init_args.width=16",
+        "--model.init_args.discriminator.init_args.width=8",
+        "--data.init_args.shapes.init_args.count=8",
+        "--data.init_args.reference_shapes.init_args.count=8",
+        "--data.init_args.reference_images=16",
+        "--data.init_args.batch_size=4",
+        "--data.init_args.total_kimg=0.008",
+    ]
+    with contextlib.chdir(folder), contextlib.redirect_stdout(printed):
+        assert main(["fit", *options]) == 0
     return folder / "runs" / "demo_dcgan_32" / "001", printed.getvalue()
 
 

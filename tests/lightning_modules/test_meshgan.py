@@ -4,7 +4,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
-from small_iggan import trainer
+from small_iggan import StopAt, trainer
 
 from datamodules.base import RunDataModule
 from datamodules.samplers import BatchPlan, StepBatchSampler
@@ -201,13 +201,9 @@ def test_resumed_run_equals_uninterrupted_run(tmp_path, stop, changes, steps):
     trainer(tmp_path).fit(whole, images(8, changes=changes))
     assert (whole.step, whole.images_seen) == (steps, 32)
 
-    class Stop(pl.Callback):
-        def on_train_batch_end(self, run, module, *_):
-            if module.step == stop:
-                run.save_checkpoint(tmp_path / "stop.ckpt")
-                run.should_stop = True
-
-    trainer(tmp_path, callbacks=[Stop()], min_steps=0).fit(meshgan(), images(8, changes=changes))
+    trainer(tmp_path, callbacks=[StopAt(stop, tmp_path / "stop.ckpt")], min_steps=0).fit(
+        meshgan(), images(8, changes=changes)
+    )
     state = torch.load(tmp_path / "stop.ckpt", weights_only=True)
     assert {k.split(".")[0] for k in state["state_dict"]} == {"generator", "generator_ema", "discriminator"}
     trainer(tmp_path).fit(resumed, images(8, changes=changes), ckpt_path=tmp_path / "stop.ckpt", weights_only=True)

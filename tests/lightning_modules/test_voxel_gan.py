@@ -1,9 +1,8 @@
 import copy
 
 import pytest
-import pytorch_lightning as pl
 import torch
-from small_iggan import VIEWS, proxy, renders, trainer
+from small_iggan import VIEWS, StopAt, proxy, renders, trainer
 
 from lightning_modules import VoxelGANModule
 from lightning_modules.base import seeded_generator
@@ -120,13 +119,7 @@ def test_resumed_run_equals_uninterrupted_run(tmp_path):
     whole, resumed = voxel_gan(), voxel_gan()
     trainer(tmp_path).fit(whole, renders(steps=3))
 
-    class Stop(pl.Callback):
-        def on_train_batch_end(self, run, module, *_):
-            if module.step == 2:
-                run.save_checkpoint(tmp_path / "stop.ckpt")
-                run.should_stop = True
-
-    trainer(tmp_path, callbacks=[Stop()], min_steps=0).fit(voxel_gan(), renders(steps=3))
+    trainer(tmp_path, callbacks=[StopAt(2, tmp_path / "stop.ckpt")], min_steps=0).fit(voxel_gan(), renders(steps=3))
     state = torch.load(tmp_path / "stop.ckpt", weights_only=True)
     assert {k.split(".")[0] for k in state["state_dict"]} == {"generator", "generator_ema", "discriminator"}
     trainer(tmp_path).fit(resumed, renders(steps=3), ckpt_path=tmp_path / "stop.ckpt", weights_only=True)
