@@ -77,6 +77,15 @@ def test_links_name_existing_files(page):
             assert ((DOCS / page).parent / target).exists(), target
 
 
+@pytest.mark.parametrize("page", PAGES)
+def test_source_files_exist(page):
+    """Paths such as ``renderers/base.py`` and ``tests/ddp`` in code spans are those of the project."""
+    directories = "|".join(path.name for path in ROOT.iterdir() if path.is_dir() and path.name.isidentifier())
+    for path in re.findall(rf"`((?:{directories})/[\w/.]+)`", read_page(page)):
+        if not path.startswith("runs/"):
+            assert (ROOT / path).exists() or (ROOT / "configs" / path).exists(), path
+
+
 def test_readme_has_at_most_100_lines():
     assert len(read_page("../README.md").splitlines()) <= 100
 
