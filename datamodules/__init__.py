@@ -1,4 +1,4 @@
-"""One LightningDataModule a data source; the shapes that some of them draw are in ``datamodules.shapes``."""
+"""LightningDataModules, one per data source. The shapes that some of them render are in ``datamodules.shapes``."""
 
 from datamodules.chanterelle import ChanterelleDataModule
 from datamodules.ffhq import FFHQDataModule

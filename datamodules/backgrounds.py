@@ -1,4 +1,4 @@
-"""Backgrounds made by a program: smooth, cloudy or striped."""
+"""Procedural background images: gradients, blurred noise, stripes."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ KINDS = ("gradient", "noise", "stripes")
 
 
 def background(rng: np.random.Generator, size: int) -> Float[Tensor, "3 S S"]:
-    """A random image in [0, 1]: a gradient between two colours, blurred noise, or soft stripes, some of them mixed.
+    """Return a random image in [0, 1]: a blend of two colours by a gradient, blurred noise or soft stripes.
 
-    The same state gives the same image at every size, up to sampling.
+    The same generator state gives the same image at every size, up to sampling.
     """
     kind = KINDS[rng.integers(len(KINDS))]
     low, high = (torch.from_numpy(rng.uniform(0, 1, 3).astype(np.float32)).view(3, 1, 1) for _ in range(2))

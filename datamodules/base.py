@@ -1,32 +1,34 @@
-"""What every data module of this project shares: the stream of a whole run, and its place after a resume."""
+"""Base classes of the data modules: one epoch per run, resumable from any step, with images as bytes."""
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from jaxtyping import UInt8
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from datamodules.renders.cache import RenderCache
-from datamodules.samplers import BatchPlan, ShareSampler, StepBatchSampler
+from datamodules.samplers import BatchPlan, EvaluationSampler, StepBatchSampler
 
 
 class RunDataModule(pl.LightningDataModule):
-    """One epoch is the whole run: ``total_kimg`` thousand items in batches of ``batch_size`` over all ranks.
+    """A data module whose single epoch is the whole run: ``total_kimg`` thousand items in global batches.
 
-    Set ``trainer.max_epochs: 1`` and let ``total_kimg`` say how long a run is; progress and time left then count the
-    run, and ``val_check_interval: 0.1`` means ten evaluations.
+    Set ``trainer.max_epochs: 1`` and set the run's length by ``total_kimg``. Progress bars and remaining times then refer to
+    the whole run, and ``val_check_interval: 0.1`` means ten evaluations.
 
     Args:
-        batch_size: global batch size, all ranks together.
+        batch_size: global batch size, over all ranks.
         total_kimg: length of the run in thousands of items.
-        num_workers: processes that load or make the data.
-        seed: of the data's order and of what it draws.
-        batch_changes: (thousand items, batch size from there on), in order: growing networks take smaller batches at larger
-            resolutions. Evaluation keeps ``batch_size``.
+        num_workers: number of worker processes that load or generate the data.
+        seed: seed of the data order and of generated data.
+        batch_changes: pairs of (thousand items, global batch size from there on), in order. Progressive growing uses smaller
+            batches at higher resolutions. Evaluation always uses ``batch_size``.
     """
 
     def __init__(
@@ -43,41 +45,55 @@ class RunDataModule(pl.LightningDataModule):
 
     @property
     def steps(self) -> int:
-        """Training steps of the whole run."""
+        """Number of training steps in the whole run."""
         return self.plan.steps
 
-    def stream(self, dataset: Dataset, items: int | None) -> DataLoader:
-        """The run's batches of ``dataset``, from the step that the module has reached."""
-        sampler = StepBatchSampler(
-            items,
-            self.plan,
-            self.seed,
-            start=getattr(self.trainer.lightning_module, "step", 0) if self.trainer else 0,
-            rank=self.trainer.global_rank if self.trainer else 0,
-            world_size=self.trainer.world_size if self.trainer else 1,
-        )
-        return self._loader(dataset, batch_sampler=sampler)
+    @property
+    def _rank(self) -> tuple[int, int]:
+        """This process's rank and the world size."""
+        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
 
-    def share(self, dataset: Dataset, items: int) -> DataLoader:
-        """Every item once over all ranks, in order, for evaluation."""
-        rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-        self._shared = ShareSampler(items, self.batch_size, rank, world_size)
-        return self._loader(dataset, batch_sampler=self._shared)
+    @property
+    def _stage(self) -> str | None:
+        """The trainer's current function, such as ``fit`` or ``predict``; None without a trainer."""
+        return self.trainer.state.fn if self.trainer else None
+
+    def training_loader(self, dataset: Dataset, items: int | None) -> DataLoader:
+        """Return a loader of the run's batches of ``dataset``, starting at the module's current step.
+
+        Args:
+            dataset: the training data.
+            items: number of items, or None for an infinite dataset.
+        """
+        rank, world_size = self._rank
+        start = getattr(self.trainer.lightning_module, "step", 0) if self.trainer else 0
+        return self._loader(
+            dataset, batch_sampler=StepBatchSampler(items, self.plan, self.seed, start, rank, world_size)
+        )
+
+    def evaluation_loader(self, dataset: Dataset, items: int) -> DataLoader:
+        """Return a loader that yields every item once, in order, distributed over all ranks."""
+        self._evaluation_sampler = EvaluationSampler(items, self.batch_size, *self._rank)
+        return self._loader(dataset, batch_sampler=self._evaluation_sampler)
 
     def batch_slice(self, batch: int) -> tuple[int, slice]:
-        """Of one batch of what is shared out: how many items all ranks have in it, and which of these are this rank's."""
-        return self._shared.part(batch)
+        """Return the size of an evaluation batch over all ranks, and the slice of it that this rank processes."""
+        return self._evaluation_sampler.batch_slice(batch)
 
     def caches(self) -> list[RenderCache]:
-        """The images that training and evaluation need drawn and kept, to be prepared before; none of most data."""
+        """Return the image caches that training and evaluation read; empty by default."""
         return []
 
+    def test_dataloader(self) -> DataLoader:
+        return self.val_dataloader()
+
     def predict_dataloader(self) -> DataLoader:
-        """The numbers of the samples to predict: the generator's own matter, no data."""
+        """Return the module's loader of sample indices. Prediction generates samples and needs no data."""
+        assert self.trainer is not None
         return self.trainer.lightning_module.predict_dataloader()
 
     def _loader(self, dataset: Dataset, **kwargs: Any) -> DataLoader:
-        # Spawned, not forked: a process forked after OpenGL was used hangs.
+        # Spawn rather than fork: a process that is forked after OpenGL was used hangs.
         context = "spawn" if self.num_workers else None
         return DataLoader(
             dataset,
@@ -89,12 +105,40 @@ class RunDataModule(pl.LightningDataModule):
         )
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        """Images travel as bytes and become floats in [0, 1] on the device."""
+        """Convert images, which are transferred as bytes, to floats in [0, 1] on the device."""
         return to_float(batch)
 
 
+class ReferenceDataModule(RunDataModule):
+    """A data module with reference images, which FID and KID compare with generated images.
+
+    Attributes:
+        reference_images: number of real and of generated images in an evaluation.
+    """
+
+    reference_images: int
+    _kid_subset: int | None = 0
+
+    @property
+    def kid_subset(self) -> int:
+        """Number of images per KID subset; 0 for FID alone."""
+        return min(1000, self.reference_images // 2) if self._kid_subset is None else self._kid_subset
+
+    @property
+    @abstractmethod
+    def reference_key(self) -> str:
+        """Hash of everything that the reference images depend on. Their statistics are cached under it."""
+
+    @abstractmethod
+    def reference(self) -> UInt8[Tensor, "N C H W"]:
+        """Return the reference images."""
+
+    def val_dataloader(self) -> DataLoader:
+        return self.evaluation_loader(TensorDataset(self.reference()), self.reference_images)
+
+
 def to_float(batch: Any) -> Any:
-    """Every uint8 tensor in a nested batch divided by 255."""
+    """Divide every uint8 tensor in a nested batch by 255."""
     if isinstance(batch, Tensor):
         return batch.float() / 255 if batch.dtype == torch.uint8 else batch
     if isinstance(batch, dict):

@@ -1,4 +1,4 @@
-"""Photographs with their background masked out, such as PlatonicGAN's Chanterelles (IG-GAN, supplement B.4)."""
+"""Photographs with a transparent background, such as PlatonicGAN's Chanterelles (IG-GAN, supplement B.4)."""
 
 from __future__ import annotations
 
@@ -12,42 +12,42 @@ from jaxtyping import UInt8
 from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
-from datamodules.base import RunDataModule
+from datamodules.base import ReferenceDataModule
 from datamodules.images.alpha_masked import read_masked, unify_intensity
 from datamodules.images.decoding import OnCorrupt, check_on_corrupt
-from renderers import InputError, Renderer, ViewDistribution
+from renderers import Renderer, ViewDistribution
+from utils.errors import InputError
 from utils.files import cache_key
 
 
-class ChanterelleDataModule(RunDataModule):
-    """The photographs below a folder: the Chanterelles, or any images with a transparent background.
+class ChanterelleDataModule(ReferenceDataModule):
+    """Photographs in a folder: the Chanterelles, or any images with a transparent background.
 
-    Each is cropped to its mask, padded to a square, resized by area, brought to one mean intensity by addition, and laid
-    before black, where renders stand as well. Files that are equal byte by byte count once.
+    Each image is cropped to its mask, padded to a square, resized by area averaging, shifted to a common mean intensity, and
+    composited over black, like renders. Byte-identical files count once.
 
-    There are few of them (62 Chanterelles), so none is held out: validation and test see the images of training.
-    Batches are ``[images (B, C, S, S)]``, floats in [0, 1] on the device.
+    The set is small (62 Chanterelles), so nothing is held out: validation and test use the training images. Batches are
+    ``[images (B, C, S, S)]``, floats in [0, 1] on the device.
 
     Args:
-        root: the folder; images may lie in folders within it.
-        image_size: S.
-        channels: 1 for grey, as OpenGL draws voxels; 3 for colour.
-        renderer: nothing here is rendered: it draws the generated shapes, for evaluation and in IG-GAN's training, and lies
-            here because it must give images like these. Models take it from here; a model without shapes needs none.
-        views: where generated shapes are seen from. The photographs' own viewpoints are unknown; the supplement states
-            none, PlatonicGAN draws from the whole sphere.
-        fill: the longer side of each object as a share of S. Shapes live in a cube half as wide as the image, so that any
-            rotation of it stays in view: beyond 0.5 there are photographs that a shape could not fill.
-        mean_intensity: mean luminance inside every mask, in (0, 1); None for the mean over the images.
-        mirror: train on the mirror images as well; they are never the reference.
-        on_corrupt: images that cannot be read are refused by name (raise), or left out and counted in the log (skip).
-        kid_subset: images a subset of KID's, by which models are evaluated on these data; None for half the images, at
-            most 1,000. Subsets of half the images scatter about as much as KID itself does; larger ones overlap so much
-            that their scatter flatters it.
+        root: folder of the images, which is searched recursively.
+        image_size: image size S.
+        channels: 1 for grey, as OpenGL renders voxels; 3 for colour.
+        renderer: renderer of generated shapes, in evaluation and in IG-GAN's training. The photographs themselves are not
+            rendered; the renderer is set here because its images must match them. Models of images need none.
+        views: viewpoints of generated shapes. Those of the photographs are unknown. The supplement specifies none;
+            PlatonicGAN samples the whole sphere.
+        fill: longer side of each object as a fraction of S. Shapes are confined to a cube half as wide as the image, so that
+            every rotation of it stays in view; above 0.5, photographs may be larger than any shape can be.
+        mean_intensity: mean luminance inside each mask, in (0, 1); None for the mean over all images.
+        mirror: also train on the mirrored images. The reference never includes them.
+        on_corrupt: what to do with images that cannot be read: ``raise`` an error that names them, or ``skip`` and log them.
+        kid_subset: number of images per KID subset; None for half the images, at most 1,000. Subsets of half the images vary
+            about as much as KID itself does; larger ones overlap so much that they understate its variance.
         batch_size: global batch size.
         total_kimg: length of the run in thousands of real images.
-        num_workers: processes that load the data, which lie in memory: 0 will do.
-        seed: of the order.
+        num_workers: number of loader processes. The images are in memory, so 0 is enough.
+        seed: seed of the order.
     """
 
     def __init__(
@@ -71,13 +71,14 @@ class ChanterelleDataModule(RunDataModule):
         if image_size < 1:
             raise InputError(f"image_size must be positive, got {image_size}")
         if not 0 < fill <= 1:
-            raise InputError(f"fill must lie in (0, 1], got {fill}")
+            raise InputError(f"fill must be in (0, 1], got {fill}")
         if mean_intensity is not None and not 0 < mean_intensity < 1:
-            raise InputError(f"mean_intensity must lie in (0, 1), got {mean_intensity}")
+            raise InputError(f"mean_intensity must be in (0, 1), got {mean_intensity}")
         check_on_corrupt(on_corrupt)
         if renderer is not None and renderer.image_size != image_size:
             raise InputError(
-                f"photographs are made {image_size}², renderer draws {renderer.image_size}²; set both to one image_size"
+                f"image_size is {image_size} for the photographs but {renderer.image_size} for the renderer; "
+                "set both to the same value"
             )
         self.root, self.image_size, self.channels = Path(root).expanduser(), image_size, channels
         self.renderer, self.views = renderer, views
@@ -86,27 +87,20 @@ class ChanterelleDataModule(RunDataModule):
         self._kid_subset = kid_subset
 
     @property
-    def kid_subset(self) -> int:
-        """Images a subset of KID's; 0 for FID alone."""
-        return min(1000, self.reference_images // 2) if self._kid_subset is None else self._kid_subset
-
-    @property
-    def reference_images(self) -> int:
-        """How many images evaluation compares, of each kind."""
+    def reference_images(self) -> int:  # type: ignore[override]  # known only after the images are found
         return len(self._images)
 
     @property
     def reference_key(self) -> str:
-        """Fingerprint of the reference images, under which their statistics may be kept."""
         images = self._images.numpy()
-        return cache_key(images.shape, hashlib.sha256(images).hexdigest())
+        return cache_key(images.shape, hashlib.sha256(images.data).hexdigest())
 
     def prepare_data(self) -> None:
-        if self.trainer is None or self.trainer.state.fn != "predict":  # it draws from the generator alone
+        if self._stage != "predict":
             self.reference()
 
     def reference(self) -> UInt8[Tensor, "N C S S"]:
-        """The images, which are those of training too."""
+        """Return the images, which are also the training images."""
         return self._images
 
     @cached_property
@@ -117,10 +111,4 @@ class ChanterelleDataModule(RunDataModule):
     def train_dataloader(self) -> DataLoader:
         images = self._images
         dataset = TensorDataset(torch.cat([images, images.flip(-1)]) if self.mirror else images)
-        return self.stream(dataset, len(dataset))
-
-    def val_dataloader(self) -> DataLoader:
-        return self.share(TensorDataset(self._images), len(self._images))
-
-    def test_dataloader(self) -> DataLoader:
-        return self.val_dataloader()
+        return self.training_loader(dataset, len(dataset))

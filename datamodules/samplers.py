@@ -1,4 +1,4 @@
-"""The order of the data, as a function of (seed, step, rank) and nothing else."""
+"""Batch samplers whose order is a function of (seed, step, rank) alone."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from itertools import pairwise
 import numpy as np
 from torch.utils.data import Sampler
 
-from renderers import InputError
+from utils.errors import InputError
 
 
 class BatchPlan:
-    """Which positions of a run's stream each step takes: ``batch_size`` at first, another size from each change on.
+    """Maps each training step to its positions in the run's sequence of items.
 
-    A change takes effect at the first step that begins at or after it, as a phase of growth does; the plan is a function of
-    its arguments alone, so a resume needs nothing else.
+    A new batch size takes effect at the first step that starts at or after its change, as a growing phase does. The plan is
+    a function of its arguments alone, so resuming needs no saved state.
 
     Args:
-        batch_size: global batch size B of the first step.
-        total: items of the whole run.
-        changes: (items seen, global batch size from there on), in order.
+        batch_size: global batch size of the first step.
+        total: number of items in the whole run.
+        changes: pairs of (items seen, global batch size from there on), in order.
 
     Raises:
-        InputError: sizes below 1, or changes out of order.
+        InputError: a size is below 1, or the changes are not in order.
     """
 
     def __init__(self, batch_size: int, total: float, changes: Sequence[tuple[float, int]] = ()) -> None:
@@ -32,8 +32,8 @@ class BatchPlan:
         sizes = [batch_size, *(size for _, size in changes)]
         if min(sizes) < 1 or any(b <= a for a, b in pairwise(borders)):
             raise InputError(
-                f"batch_size and batch_changes must be at least 1 and changes in order of images, got {batch_size} and "
-                f"{[[items / 1000, size] for items, size in changes]}"
+                f"batch_size and the sizes in batch_changes must be at least 1, and batch_changes must be in increasing "
+                f"order of kimg, got {batch_size} and {[[items / 1000, size] for items, size in changes]}"
             )
         self.sizes, self._steps, self._positions = sizes, [0], [0]
         for border, size in zip(borders[1:], sizes, strict=False):
@@ -43,27 +43,30 @@ class BatchPlan:
         self.steps = max(1, self._steps[-1] + max(0, round((total - self._positions[-1]) / sizes[-1])))
 
     def __getitem__(self, step: int) -> tuple[int, int]:
-        """The first position of a step, and how many it takes."""
+        """Return the first position of a step and its global batch size."""
         part = bisect_right(self._steps, step) - 1
         return self._positions[part] + (step - self._steps[part]) * self.sizes[part], self.sizes[part]
 
 
 class StepBatchSampler(Sampler[list[int]]):
-    """Batches of a whole run, from any step on.
+    """Yields the batches of a whole run, starting at any step.
 
-    Position p of the run's stream of items is item ``permutation_e[p mod n]`` of epoch ``e = p // n``, each epoch
-    permuted anew from (seed, e). A step takes the positions that the plan says, ``[s B, (s + 1) B)`` where the global batch
-    size B does not change, and a rank its share of them, so that neither a resume nor the number of ranks changes the
-    stream. An endless source (``items=None``) is simply walked: item p at position p.
+    Position p of the run's sequence is item ``permutation_e[p mod n]`` of epoch ``e = p // n``; each epoch has its own
+    permutation, seeded by (seed, e). A step takes the positions given by the plan, ``[s B, (s + 1) B)`` for a constant
+    global batch size B, and each rank takes its contiguous part of them. So neither resuming nor the number of ranks changes
+    the sequence. For an infinite dataset (``items=None``), position p is item p.
 
-    The length is that of the whole run, also when iteration begins in the middle: Lightning counts from the run's start.
+    The length is that of the whole run even if iteration starts later, because Lightning counts from the start of the run.
 
     Args:
-        items: number of items n, or None for an endless source.
+        items: number of items n, or None for an infinite dataset.
         plan: positions of each step.
-        seed: of the permutations.
-        start: first step to give, the number of steps already done.
-        rank, world_size: which share.
+        seed: seed of the permutations.
+        start: first step to yield, which is the number of completed steps.
+        rank, world_size: this process and the number of processes.
+
+    Raises:
+        InputError: a batch size is not divisible by the number of ranks.
     """
 
     def __init__(
@@ -76,7 +79,7 @@ class StepBatchSampler(Sampler[list[int]]):
         world_size: int = 1,
     ) -> None:
         if uneven := [size for size in plan.sizes if size % world_size]:
-            raise InputError(f"batch_size {uneven[0]} (all ranks together) must be divisible by {world_size} ranks")
+            raise InputError(f"batch_size {uneven[0]} (over all ranks) must be divisible by {world_size} ranks")
         self.items, self.plan, self.seed = items, plan, seed
         self.start, self.rank, self.world_size = start, rank, world_size
         self._epoch, self._order = -1, np.zeros(0, np.int64)
@@ -92,42 +95,42 @@ class StepBatchSampler(Sampler[list[int]]):
             yield [self.item(p) for p in range(first, first + local)]
 
     def item(self, position: int) -> int:
-        """The item at one position of the stream."""
+        """Return the item at a position of the run's sequence."""
         if self.items is None:
             return position
-        epoch, place = divmod(position, self.items)
+        epoch, offset = divmod(position, self.items)
         if epoch != self._epoch:
             self._epoch, self._order = epoch, np.random.default_rng([self.seed, epoch]).permutation(self.items)
-        return int(self._order[place])
+        return int(self._order[offset])
 
 
-class ShareSampler(Sampler[list[int]]):
-    """Batches of every item once, in order, for evaluation, cut by rank.
+class EvaluationSampler(Sampler[list[int]]):
+    """Yields every item once, in order, distributed over the ranks.
 
-    Batch i of all ranks together is what one rank alone would have: items ``[i B, (i + 1) B)``, of which each rank has an
-    even share, one after the other. Ranks without a share of the last batch do without it.
+    Global batch i consists of items ``[i B, (i + 1) B)``, as with one rank; each rank takes an even, contiguous part. A rank
+    whose part of the last batch is empty skips that batch.
 
     Args:
         items: number of items.
-        batch_size: B, all ranks together.
-        rank, world_size: which share.
+        batch_size: global batch size B.
+        rank, world_size: this process and the number of processes.
     """
 
     def __init__(self, items: int, batch_size: int, rank: int = 0, world_size: int = 1) -> None:
         self.items, self.batch_size, self.rank, self.world_size = items, batch_size, rank, world_size
 
-    def part(self, batch: int) -> tuple[int, slice]:
-        """How many items all ranks have in a batch, and which of these are this rank's."""
-        whole = min(self.batch_size, self.items - batch * self.batch_size)
-        start, stop = (whole * rank // self.world_size for rank in (self.rank, self.rank + 1))
-        return whole, slice(start, stop)
+    def batch_slice(self, batch: int) -> tuple[int, slice]:
+        """Return the size of a global batch and this rank's slice of it."""
+        size = min(self.batch_size, self.items - batch * self.batch_size)
+        start, stop = (size * rank // self.world_size for rank in (self.rank, self.rank + 1))
+        return size, slice(start, stop)
 
     def __len__(self) -> int:
         batches = -(-self.items // self.batch_size)
-        last = self.part(batches - 1)[1]
+        last = self.batch_slice(batches - 1)[1]
         return batches - (last.start == last.stop)
 
     def __iter__(self) -> Iterator[list[int]]:
         for batch in range(len(self)):
-            part, first = self.part(batch)[1], batch * self.batch_size
+            part, first = self.batch_slice(batch)[1], batch * self.batch_size
             yield list(range(first + part.start, first + part.stop))

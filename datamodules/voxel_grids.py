@@ -1,4 +1,4 @@
-"""Batches of voxel grids, to pre-train the neural renderer on."""
+"""Batches of voxel grids, for pre-training the neural renderer."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from datamodules.base import RunDataModule
 from datamodules.shapes import ShapeSource
 
 
-class Grids(Dataset):
-    """Occupancy of a shape source as bytes ``(1, D, D, D)``, 0 or 255."""
+class VoxelGridDataset(Dataset):
+    """Occupancy grids of a shape source as bytes ``(1, D, D, D)``, 0 or 255."""
 
     def __init__(self, shapes: ShapeSource) -> None:
         self.shapes = shapes
@@ -26,13 +26,13 @@ class ShapeDataModule(RunDataModule):
     """Voxel grids of a shape source. Batches are ``[occupancy (B, 1, D, D, D)]``, floats in [0, 1] on the device.
 
     Args:
-        shapes: for training; for the proxy tables, chairs or random cubes (supplement, table 3).
-        validation_shapes: held out.
-        validation_count: how many of these a validation uses.
+        shapes: training shapes; for the neural renderer tables, chairs or random cubes (supplement, table 3).
+        validation_shapes: held-out shapes.
+        validation_count: number of held-out shapes per validation.
         batch_size: global batch size.
         total_kimg: length of the run in thousands of grids.
-        num_workers: processes that make the grids.
-        seed: of the order.
+        num_workers: number of processes that generate the grids.
+        seed: seed of the order.
     """
 
     def __init__(
@@ -50,10 +50,7 @@ class ShapeDataModule(RunDataModule):
         self.validation_count = min(validation_count, len(validation_shapes))
 
     def train_dataloader(self) -> DataLoader:
-        return self.stream(Grids(self.shapes), len(self.shapes))
+        return self.training_loader(VoxelGridDataset(self.shapes), len(self.shapes))
 
     def val_dataloader(self) -> DataLoader:
-        return self.share(Grids(self.validation_shapes), self.validation_count)
-
-    def test_dataloader(self) -> DataLoader:
-        return self.val_dataloader()
+        return self.evaluation_loader(VoxelGridDataset(self.validation_shapes), self.validation_count)

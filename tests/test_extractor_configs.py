@@ -1,4 +1,4 @@
-"""The classifiers behind the extractor ``renders``: from shapes to a run, from the run to FID's features."""
+"""Classifiers for the extractor ``renders``: from shapes to a run, and from the run to FID's features."""
 
 from pathlib import Path
 
@@ -28,7 +28,7 @@ SMALL = [
 
 @pytest.fixture(scope="module")
 def shapenet(tmp_path_factory) -> Path:
-    """A ShapeNetCore.v2 of boxes: ten models a category, of which two cellphones are telephones and one chair a couch."""
+    """A ShapeNetCore.v2 of boxes with ten models per category; two cellphones are also telephones, a couch a chair."""
     root = tmp_path_factory.mktemp("shapenet") / "ShapeNetCore.v2"
     for number, synset in enumerate(synset for synsets in LARGEST_CLASSES.values() for synset in synsets):
         names = [f"{synset}-{i}" for i in range(10)]
@@ -55,7 +55,7 @@ def archive(tmp_path_factory) -> Path:
     return path
 
 
-def test_21_classes_with_cellphones_among_telephones(shapenet):
+def test_shapenet_has_21_classes_without_shared_models(shapenet):
     data = ShapeNetClassesDataModule(shapenet, OpenGLRenderer(16), ViewDistribution(), 16, test_fraction=0.5)
     assert len(data.class_names) == 21 and "cellphone" not in data.class_names
 
@@ -70,7 +70,7 @@ def test_21_classes_with_cellphones_among_telephones(shapenet):
     assert "03001627-0" not in names("chair") + names("couch")
 
 
-def test_classes_are_those_of_the_data(shapenet, capsys, tmp_path, monkeypatch):
+def test_mismatched_classes_raise(shapenet, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     argv = ["fit", "--config=extractor_renders.yaml", *SMALL, f"--data.init_args.root={shapenet}"]
     argv += ["--data.init_args.voxel_size=16", "--data.init_args.test_fraction=0.5"]
@@ -79,7 +79,7 @@ def test_classes_are_those_of_the_data(shapenet, capsys, tmp_path, monkeypatch):
     assert "the classifier has 2 classes and the data 21; they differ in bathtub, bench" in capsys.readouterr().err
 
 
-def test_shapenet_takes_two_steps(shapenet, tmp_path, monkeypatch):
+def test_shapenet_trains_two_steps(shapenet, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     argv = ["fit", "--config=extractor_renders.yaml", *SMALL, f"--data.init_args.root={shapenet}"]
     argv += ["--data.init_args.voxel_size=16", "--data.init_args.test_fraction=0.5"]
@@ -87,7 +87,7 @@ def test_shapenet_takes_two_steps(shapenet, tmp_path, monkeypatch):
     assert main(argv) == 0
 
 
-def test_modelnet_from_the_run_to_the_features(archive, tmp_path, monkeypatch, capsys):
+def test_modelnet_extractor_trains_and_exports(archive, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     argv = ["fit", "--config=extractor_renders_modelnet.yaml", *SMALL, f"--data.init_args.path={archive}"]
     assert main(argv) == 0
@@ -102,15 +102,15 @@ def test_modelnet_from_the_run_to_the_features(archive, tmp_path, monkeypatch, c
     assert extractor(torch.zeros(2, 1, 64, 64, dtype=torch.uint8)).shape == (2, 2048)
 
 
-def test_what_is_no_run_is_not_exported(tmp_path, capsys):
+def test_missing_run_is_not_exported(tmp_path, capsys):
     assert main(["export-extractor", str(tmp_path), str(tmp_path / "out.pt")]) == 2
-    told = capsys.readouterr().err
-    assert "last.ckpt cannot be loaded: No such file or directory; name a finished run of a classifier" in told
+    error = capsys.readouterr().err
+    assert "last.ckpt cannot be loaded: No such file or directory; pass a finished run of a classifier" in error
     assert main(["export-extractor"]) == 2
     assert not (tmp_path / "out.pt").exists()
 
 
-def test_merged_sources_must_fit():
+def test_merged_shapes():
     from datamodules.shapes import MergedShapes, ProceduralShapes
 
     chairs, tables = (ProceduralShapes(name, count=3, voxel_size=16) for name in ("chair", "table"))
@@ -120,5 +120,5 @@ def test_merged_sources_must_fit():
     assert both.cache_key() != MergedShapes([chairs, tables], without=[chairs]).cache_key()
     with pytest.raises(InputError, match="one voxel_size"):
         MergedShapes([chairs, ProceduralShapes("table", count=3, voxel_size=32)])
-    with pytest.raises(InputError, match="none is left"):
+    with pytest.raises(InputError, match="no shapes that are not excluded"):
         len(MergedShapes([chairs], without=[chairs]))

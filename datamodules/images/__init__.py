@@ -1,1 +1,1 @@
-"""Reading image files: folders, ZIP, LMDB, decoding, masks, and checks of unreadable files."""
+"""Reading of image files from folders, ZIP files and LMDBs: decoding, masks, and handling of unreadable files."""

@@ -1,4 +1,4 @@
-"""Photographs whose background is transparent, made images of one size before black."""
+"""Photographs with a transparent background as images of one size over black."""
 
 from __future__ import annotations
 
@@ -12,46 +12,42 @@ from jaxtyping import Float, UInt8
 from datamodules.images.decoding import (
     OnCorrupt,
     UndecodableError,
+    abbreviate,
     check_on_corrupt,
     decoding,
+    has_transparency,
+    list_images,
+    log_skipped,
     open_image,
     read_encoded,
-    say_skipped,
 )
-from datamodules.images.image_set import SUFFIXES
-from renderers import InputError
+from utils.errors import InputError
 from utils.progress import Progress
 
 log = logging.getLogger(__name__)
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R 601, as Pillow's "L"
-NO_MASK, NOTHING, DAMAGED = "without transparency", "wholly transparent", "unreadable"
+UNREADABLE, OPAQUE, TRANSPARENT = "unreadable", "without transparency", "fully transparent"
 
 
 def read_masked(root: Path, size: int, fill: float, on_corrupt: OnCorrupt = "raise") -> UInt8[np.ndarray, "N S S 4"]:
-    """All distinct images below a folder, in the order of their paths, each by :func:`frame`.
+    """Read all distinct images below a folder, sorted by path, and :func:`frame` each.
 
-    Files that are equal byte by byte count once. Names that begin with a dot are left out.
+    Byte-identical files count once. Hidden files are ignored.
 
     Args:
-        root: the folder.
-        size: S.
+        root: folder of the images.
+        size: image size S.
         fill: see :func:`frame`.
-        on_corrupt: whether images that cannot be read are refused (raise), or left out and counted in the log (skip).
+        on_corrupt: whether unreadable images are an error (raise), or are skipped and logged (skip).
 
     Raises:
-        InputError: no folder, no images in it, or, named and counted, images that cannot be read, that have nothing
-            transparent and so no mask, or that are transparent all over.
+        InputError: the folder does not exist or has no images, or images are unreadable, have no transparency and so no
+            mask, or are fully transparent. The message counts and names the images.
     """
     check_on_corrupt(on_corrupt)
-    if not root.is_dir():
-        raise InputError(f"there is no folder {root}" + ("; it is a file" if root.is_file() else ""))
-    files = sorted(
-        path
-        for path in root.rglob("*")
-        if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
-    )
+    files = list_images(root)
     if not files:
-        raise InputError(f"{root} holds no images (png); give a folder of photographs with transparent background")
+        raise InputError(f"{root} has no PNG images; choose a folder of photographs with a transparent background")
     framed: dict[bytes, np.ndarray] = {}
     refused: dict[str, list[Path]] = {}
     with Progress(len(files), f"reading {root.name}", "file") as bar:
@@ -61,56 +57,62 @@ def read_masked(root: Path, size: int, fill: float, on_corrupt: OnCorrupt = "rai
                 key = hashlib.sha256(content).digest()
                 if key not in framed:
                     framed[key] = frame(read_rgba(content), size, fill)
-                    if not framed[key][..., 3].any():  # specks far apart, of which no pixel keeps anything
-                        raise _UnfitError(NOTHING)
-            except _UnfitError as error:
+                    if not framed[key][..., 3].any():  # isolated specks that vanish in the averaging
+                        raise _UnsuitableError(TRANSPARENT)
+            except _UnsuitableError as error:
                 refused.setdefault(str(error), []).append(file)
             except UndecodableError:
-                refused.setdefault(DAMAGED, []).append(file)
+                refused.setdefault(UNREADABLE, []).append(file)
             bar.update()
     if on_corrupt == "skip":
-        say_skipped(root, [str(file.relative_to(root)) for file in refused.pop(DAMAGED, [])], len(files))
+        log_skipped(root, _relative(root, refused.pop(UNREADABLE, [])), len(files))
     if refused:
-        raise InputError(_complaint(root, len(files), refused))
+        kinds = "; ".join(
+            f"{len(refused[kind]):,} {kind} ({abbreviate(_relative(root, refused[kind]))})"
+            for kind in (UNREADABLE, OPAQUE, TRANSPARENT)
+            if kind in refused
+        )
+        total = sum(map(len, refused.values()))
+        raise InputError(f"{total:,} of {len(files):,} images in {root} are unusable: {kinds}; remove or replace them")
     if len(framed) < len(files):
-        log.info("%s holds %d distinct images in %d files", root, len(framed), len(files))
+        log.info("%s has %d distinct images in %d files", root, len(framed), len(files))
     return np.stack(list(framed.values()))
 
 
-class _UnfitError(InputError):
-    """An image that is whole and of no use."""
+class _UnsuitableError(InputError):
+    """An intact image without a usable mask."""
 
 
 def read_rgba(content: bytes) -> UInt8[np.ndarray, "h w 4"]:
-    """One image file with its mask; a palette's transparent entries (PNG's tRNS) too.
+    """Decode an image with its mask, including a palette's transparent entries (PNG's tRNS).
 
     Raises:
-        _UnfitError: nothing is transparent, or everything.
-        UndecodableError: a damaged file.
+        _UnsuitableError: no pixel is transparent, or all are.
+        UndecodableError: the file is corrupt.
     """
     with open_image(content) as image, decoding():
         image.load()
-        if image.mode not in ("LA", "RGBA", "PA", "La", "RGBa") and "transparency" not in image.info:
-            raise _UnfitError(NO_MASK)
-        pixels = np.asarray(image.convert("RGBA"))  # "RGB" would show the colour that stands behind the mask
+        if not has_transparency(image):
+            raise _UnsuitableError(OPAQUE)
+        pixels = np.asarray(image.convert("RGBA"))  # "RGB" would reveal the colour behind the mask
     if pixels[..., 3].min() == 255:
-        raise _UnfitError(NO_MASK)
+        raise _UnsuitableError(OPAQUE)
     if not pixels[..., 3].any():
-        raise _UnfitError(NOTHING)
+        raise _UnsuitableError(TRANSPARENT)
     return pixels
 
 
 def frame(pixels: UInt8[np.ndarray, "h w 4"], size: int, fill: float) -> UInt8[np.ndarray, "S S 4"]:
-    """Crop to the mask, pad to a square, resize; colour comes out multiplied by alpha, which is the image before black.
+    """Crop to the mask, pad to a square and resize. The result's colour is premultiplied, which is the image over black.
 
-    Resized by area: an image's pixel is the mean of what it covers, with exact fractions at its edges. Renders are
-    smoothed so too, so real edges are as sharp as drawn ones and tell the discriminator nothing; and unlike Lanczos, whose
-    weights are negative in places, it draws no seam along the mask.
+    Resizing averages over areas: each pixel is the exact mean of the area that it covers. Renders are antialiased in the
+    same way, so the discriminator cannot tell real edges from rendered ones by their sharpness. Unlike Lanczos, which has
+    negative weights, this leaves no seam along the mask.
 
     Args:
-        pixels: RGBA, not multiplied by alpha.
-        size: S, height and width of the result.
-        fill: the longer side of the masked object, as a share of S.
+        pixels: RGBA, not premultiplied.
+        size: height and width S of the result.
+        fill: longer side of the masked object as a fraction of S.
     """
     rows, columns = (np.flatnonzero(pixels[..., 3].any(axis)) for axis in (1, 0))
     cropped = pixels[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].astype(np.float32)
@@ -123,7 +125,7 @@ def frame(pixels: UInt8[np.ndarray, "h w 4"], size: int, fill: float) -> UInt8[n
 
 
 def area_weights(n: int, size: int, scale: float) -> Float[np.ndarray, "size n"]:
-    """Share of each of n source pixels in each of ``size`` pixels that are ``scale`` wide and centred on them."""
+    """Return the fraction that each of n source pixels covers of each of ``size`` centred pixels of width ``scale``."""
     edges = (np.arange(size + 1) - size / 2) * scale + n / 2
     source = np.arange(n)
     overlap = np.minimum(edges[1:, None], source + 1) - np.maximum(edges[:-1, None], source)
@@ -133,15 +135,15 @@ def area_weights(n: int, size: int, scale: float) -> Float[np.ndarray, "size n"]
 def unify_intensity(
     framed: UInt8[np.ndarray, "N S S 4"], channels: int, mean: float | None = None
 ) -> UInt8[np.ndarray, "N C S S"]:
-    """Add to each image what brings its mean intensity inside the mask to one value for all (supplement B.4).
+    """Add a constant to each image so that its mean intensity inside the mask equals ``mean`` (supplement B.4).
 
-    The same is added to all colours. Where that leaves [0, 1] it is cut off there, and more is added elsewhere, so that
-    the mean holds all the same.
+    The same constant is added to all colours. Values that leave [0, 1] are clipped, and the constant is increased until the
+    mean is reached.
 
     Args:
-        framed: colour multiplied by alpha, and alpha.
+        framed: premultiplied colour, and alpha.
         channels: 1 for grey (luminance), 3 for colour.
-        mean: the value, in [0, 1]; None for the mean over the images.
+        mean: target in [0, 1]; None for the mean over all images.
     """
     if mean is None:
         mean = float(np.mean([_intensity(*_split(one, channels)) for one in framed]))
@@ -162,27 +164,17 @@ def unify_intensity(
 def _split(
     framed: UInt8[np.ndarray, "S S 4"], channels: int
 ) -> tuple[Float[np.ndarray, "S S C"], Float[np.ndarray, "S S 1"]]:
-    """Colour (times alpha) or its luminance, and alpha, in [0, 1]."""
+    """Return premultiplied colour or its luminance, and alpha, in [0, 1]."""
     pixels = framed.astype(np.float32) / 255
     color = pixels[..., :3]
     return (color @ LUMA)[..., None] if channels == 1 else color, pixels[..., 3:]
 
 
 def _intensity(color: Float[np.ndarray, "S S C"], alpha: Float[np.ndarray, "S S 1"]) -> float:
-    """Mean luminance inside the mask."""
+    """Return the mean luminance inside the mask."""
     luminance = color @ LUMA if color.shape[-1] == 3 else color
     return float(luminance.sum() / alpha.sum())
 
 
-def _complaint(root: Path, count: int, refused: dict[str, list[Path]]) -> str:
-    def listed(files: list[Path]) -> str:
-        more = f" and {len(files) - 5:,} more" if len(files) > 5 else ""
-        return ", ".join(str(file.relative_to(root)) for file in files[:5]) + more
-
-    kinds = "; ".join(
-        f"{len(refused[kind]):,} {kind} ({listed(refused[kind])})"
-        for kind in (DAMAGED, NO_MASK, NOTHING)
-        if kind in refused
-    )
-    total = sum(map(len, refused.values()))
-    return f"{total:,} of {count:,} images in {root} cannot be used: {kinds}; remove or replace them"
+def _relative(root: Path, files: list[Path]) -> list[str]:
+    return [str(file.relative_to(root)) for file in files]

@@ -1,4 +1,4 @@
-"""Image files that may hold anything: read as PNG or JPEG of a bounded size, or refused."""
+"""Decoding of untrusted image files: PNG or JPEG of bounded size."""
 
 from __future__ import annotations
 
@@ -12,76 +12,102 @@ from typing import Literal, get_args
 from PIL import Image
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
-from renderers import InputError
+from utils.errors import InputError
 
 OnCorrupt = Literal["raise", "skip"]
-FORMATS = ("PNG", "JPEG")  # of Pillow's many readers, some of which start other programs
-MAX_BYTES = 2**28  # of one encoded image
-MAX_PIXELS = 2**26  # of one decoded image
+SUFFIXES = (".png", ".jpg", ".jpeg")
+FORMATS = ("PNG", "JPEG")  # Pillow has many other readers, some of which start programs
+MAX_BYTES = 2**28  # per encoded image
+MAX_PIXELS = 2**26  # per decoded image
 
 log = logging.getLogger(__name__)
 
 
 class UndecodableError(Exception):
-    """A file that is no image that can be used; its text says why, as the middle of a sentence."""
+    """A file that is not a usable image. Its message is a predicate without a subject, such as "cannot be read"."""
 
 
 @contextmanager
 def decoding() -> Iterator[None]:
-    """Whatever Pillow raises within leaves as an :class:`UndecodableError`; our own refusals stay what they are."""
+    """Turn every exception that Pillow raises into an :class:`UndecodableError`; pass our own errors through."""
     try:
         yield
     except (UndecodableError, InputError):
         raise
-    except Exception as error:  # a decoder raises whatever a damaged file leads it to, struct.error and MemoryError too
+    except Exception as error:  # decoders raise anything on a corrupt file, including struct.error and MemoryError
         reason = getattr(error, "strerror", None)
-        raise UndecodableError(f"cannot be read ({reason})" if reason else "is no PNG or JPEG, or damaged") from error
+        raise UndecodableError(f"cannot be read ({reason})" if reason else "is corrupt or not a PNG or JPEG") from error
 
 
 def read_encoded(path: Path) -> bytes:
-    """The content of an image's file.
+    """Read an image file without decoding it.
 
     Raises:
-        UndecodableError: it cannot be read, or is larger than any image.
+        UndecodableError: the file cannot be read or is too large.
     """
     with decoding():
         if (size := path.stat().st_size) > MAX_BYTES:
-            raise UndecodableError(f"has {size / 2**20:,.0f} MiB where an image may have {MAX_BYTES / 2**20:.0f}")
+            raise UndecodableError(f"is {size / 2**20:,.0f} MiB, larger than the limit of {MAX_BYTES / 2**20:.0f} MiB")
         return path.read_bytes()
 
 
 def open_image(file: bytes | Path) -> Image.Image:
-    """An image whose header alone has been read; ``load`` it within :func:`decoding`.
+    """Read the header of an image; call ``load`` within :func:`decoding` to decode it.
 
     Raises:
-        UndecodableError: no PNG or JPEG, or more pixels than fit.
+        UndecodableError: the file is not a PNG or JPEG, or has too many pixels.
     """
     with decoding():
         image = Image.open(io.BytesIO(file) if isinstance(file, bytes) else file, formats=FORMATS)
         if image.width * image.height > MAX_PIXELS:
             image.close()
             raise UndecodableError(
-                f"declares {image.width}×{image.height} pixels where {MAX_PIXELS / 2**20:.0f} Mi are allowed"
+                f"has {image.width}×{image.height} pixels, more than the limit of {MAX_PIXELS / 2**20:.0f} Mi"
             )
         return image
 
 
+def has_transparency(image: Image.Image) -> bool:
+    """Whether an image has an alpha channel or transparent palette entries or colours (PNG's tRNS)."""
+    return image.mode in ("LA", "RGBA", "PA", "La", "RGBa") or "transparency" in image.info
+
+
+def list_images(folder: Path) -> list[Path]:
+    """Find the PNG and JPEG files below a folder, sorted by path, without hidden ones.
+
+    Raises:
+        InputError: the folder does not exist.
+    """
+    if not folder.is_dir():
+        raise InputError(f"{folder} is a file, not a folder" if folder.is_file() else f"no such folder: {folder}")
+    return sorted(
+        path
+        for path in folder.rglob("*")
+        if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
+    )
+
+
+def abbreviate(names: Sequence[str], limit: int = 5) -> str:
+    """Join the first names with commas and count the others: ``a, b, c and 7 more``."""
+    return ", ".join(names[:limit]) + (f" and {len(names) - limit:,} more" if len(names) > limit else "")
+
+
 def check_on_corrupt(value: str) -> None:
-    """Raises an :class:`InputError` unless ``value`` is raise or skip."""
+    """Raise an :class:`InputError` unless ``value`` is raise or skip."""
     if value not in get_args(OnCorrupt):
         raise InputError(f"on_corrupt must be raise or skip, got {value!r}")
 
 
-def say_skipped(root: Path, names: Sequence[str], total: int) -> None:
-    """Log, on the first rank, how many images are left out since they cannot be read, and the first of them.
+def log_skipped(root: Path, names: Sequence[str], total: int) -> None:
+    """Log on rank 0 which unreadable images are skipped.
 
     Raises:
-        InputError: none is left.
+        InputError: all images are unreadable.
     """
     if not names:
         return
-    listed = ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
     if len(names) == total:
-        raise InputError(f"none of {total:,} images in {root} can be read: {listed}; replace them")
-    if rank_zero_only.rank == 0:
-        log.warning("%s of %s images in %s cannot be read and are left out: %s", len(names), total, root, listed)
+        raise InputError(f"none of {total:,} images in {root} can be read: {abbreviate(names)}; replace them")
+    rank_zero_only(log.warning)(
+        "skipping %s of %s images in %s that cannot be read: %s", len(names), total, root, abbreviate(names)
+    )

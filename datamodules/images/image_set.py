@@ -1,4 +1,4 @@
-"""Images as they lie on disk, to be compared: a folder of files, or a cache of renders."""
+"""Sets of images on disk to compare: a folder of files or a cache of renders."""
 
 from __future__ import annotations
 
@@ -16,24 +16,26 @@ from torch import Tensor
 from datamodules.images.decoding import (
     OnCorrupt,
     UndecodableError,
+    abbreviate,
     check_on_corrupt,
     decoding,
+    has_transparency,
+    list_images,
+    log_skipped,
     open_image,
-    say_skipped,
 )
 from datamodules.renders.cache import find_cache
-from renderers import InputError
+from utils.errors import InputError
 
-SUFFIXES = (".png", ".jpg", ".jpeg")
-GREY = ("1", "L", "LA", "I;16", "I;16B", "I;16L")
+GREY_MODES = ("1", "L", "LA", "I;16", "I;16B", "I;16L")
 
 
 class ImageSet(ABC):
     """Images of one size.
 
     Attributes:
-        folder: where they lie.
-        shape: (C, H, W) of each; one channel if all are grey, else three.
+        folder: folder of the images.
+        shape: (C, H, W) of an image, with one channel if all are grey and three otherwise.
     """
 
     folder: Path
@@ -44,36 +46,35 @@ class ImageSet(ABC):
 
     @abstractmethod
     def batches(self, size: int) -> Iterator[UInt8[Tensor, "n C H W"]]:
-        """All images, ``size`` at a time.
+        """Yield all images in batches of ``size``.
 
         Raises:
-            InputError: naming and counting the files that cannot be read.
+            InputError: files cannot be read; the message counts and names them.
         """
 
 
 def open_images(folder: str | Path, on_corrupt: OnCorrupt = "raise") -> ImageSet:
-    """The images of a folder and of the folders within it, or the renders of a cache.
+    """Open a folder of images, which is searched recursively, or a cache of renders.
 
     Args:
-        folder: where they lie.
-        on_corrupt: whether images that cannot be read are refused (raise), or left out and counted in the log (skip).
+        folder: folder of the images.
+        on_corrupt: whether unreadable images are an error (raise), or are skipped and logged (skip).
 
     Raises:
-        InputError: no such folder, no images in it, images of several sizes, or files that are no images.
+        InputError: the folder does not exist or has no images, the images differ in size, or files cannot be read.
     """
     check_on_corrupt(on_corrupt)
     folder = Path(folder).expanduser()
-    if not folder.is_dir():
-        raise InputError(f"there is no folder {folder}" + ("; it is a file" if folder.is_file() else ""))
+    files = list_images(folder)
     if (cache := find_cache(folder)) is not None:
         try:
-            return _Loaded(folder, torch.from_numpy(cache.load()))
+            return _LoadedImages(folder, torch.from_numpy(cache.load()))
         except InputError as error:
-            raise InputError(f"the renders in {folder} are not whole: {error}") from error
-    return ImageFolder(folder, on_corrupt)
+            raise InputError(f"the renders in {folder} are incomplete: {error}") from error
+    return ImageFolder(folder, files, on_corrupt)
 
 
-class _Loaded(ImageSet):
+class _LoadedImages(ImageSet):
     """Images in memory."""
 
     def __init__(self, folder: Path, images: UInt8[Tensor, "N C H W"]) -> None:
@@ -88,46 +89,40 @@ class _Loaded(ImageSet):
 
 
 class ImageFolder(ImageSet):
-    """PNG and JPEG files anywhere below a folder, in the order of their paths.
-
-    What is transparent is laid over black, as renders are. Names that begin with a dot are left out.
+    """PNG and JPEG files. Transparent images are composited over black, like renders.
 
     Args:
-        folder: where they lie.
-        on_corrupt: see :func:`open_images`; to skip, all are decoded once before.
+        folder: the folder, for messages.
+        files: its image files, see :func:`~datamodules.images.decoding.list_images`.
+        on_corrupt: see :func:`open_images`; ``skip`` decodes all files at construction.
 
     Raises:
-        InputError: no images, images of several sizes, or files that are no images.
+        InputError: there are no images, the images differ in size, or files cannot be read.
     """
 
-    def __init__(self, folder: Path, on_corrupt: OnCorrupt = "raise") -> None:
-        self.folder = folder
-        self.files = sorted(
-            path
-            for path in folder.rglob("*")
-            if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
-        )
-        if not self.files:
-            raise InputError(f"{folder} holds no images (png, jpg) and is no cache of renders")
+    def __init__(self, folder: Path, files: list[Path], on_corrupt: OnCorrupt = "raise") -> None:
+        self.folder, self.files = folder, files
+        if not files:
+            raise InputError(f"{folder} has no images (png, jpg) and is not a cache of renders; choose another folder")
         sizes: dict[tuple[int, int], list[Path]] = {}
         unreadable, grey = [], True
-        for file in self.files:
+        for file in files:
             try:
                 with open_image(file) as image, decoding():
                     if on_corrupt == "skip":
                         image.load()
                     sizes.setdefault(image.size, []).append(file)
-                    grey &= image.mode in GREY
+                    grey &= image.mode in GREY_MODES
             except UndecodableError:
                 unreadable.append(file)
         if on_corrupt == "raise":
             self._check(unreadable)
-        say_skipped(folder, [str(file.relative_to(folder)) for file in unreadable], len(self.files))
-        self.files = sorted(set(self.files) - set(unreadable))
+        log_skipped(folder, self._names(unreadable), len(files))
+        self.files = sorted(set(files) - set(unreadable))
         if len(sizes) > 1:
             counts = Counter({size: len(files) for size, files in sizes.items()}).most_common()
             listed = ", ".join(f"{n:,} of {w}×{h} ({sizes[w, h][0].relative_to(folder)})" for (w, h), n in counts[:3])
-            raise InputError(f"{folder} holds images of {len(sizes)} sizes, {listed}; make them one size")
+            raise InputError(f"{folder} has images of {len(sizes)} sizes, {listed}; resize them to one size")
         ((width, height),) = sizes
         self.shape = (1 if grey else 3, height, width)
 
@@ -140,40 +135,41 @@ class ImageFolder(ImageSet):
             try:
                 batch.append(self.read(file))
             except UndecodableError:
-                self._check([file, *self._damaged(self.files[i + 1 :])])
+                self._check([file, *self._unreadable(self.files[i + 1 :])])
             if len(batch) == size or i == len(self.files) - 1:
                 yield torch.from_numpy(np.stack(batch))
                 batch = []
 
     def read(self, file: Path) -> UInt8[np.ndarray, "C H W"]:
-        """One image.
+        """Decode one image.
 
         Raises:
-            UndecodableError: a damaged file.
+            UndecodableError: the file is corrupt.
         """
         with open_image(file) as image, decoding():
             if image.mode.startswith("I;16"):
                 image = Image.fromarray((np.asarray(image).astype(np.float64) / 257).round().astype(np.uint8))
-            elif image.mode in ("LA", "RGBA", "PA", "La", "RGBa") or "transparency" in image.info:
-                solid = image.convert("RGBA")
-                image = Image.alpha_composite(Image.new("RGBA", solid.size, (0, 0, 0, 255)), solid)
+            elif has_transparency(image):
+                rgba = image.convert("RGBA")
+                image = Image.alpha_composite(Image.new("RGBA", rgba.size, (0, 0, 0, 255)), rgba)
             pixels = np.asarray(image.convert("L" if self.shape[0] == 1 else "RGB"))
         return pixels[None] if self.shape[0] == 1 else pixels.transpose(2, 0, 1)
 
-    def _damaged(self, files: Iterable[Path]) -> list[Path]:
-        damaged = []
+    def _unreadable(self, files: Iterable[Path]) -> list[Path]:
+        unreadable = []
         for file in files:
             try:
                 self.read(file)
             except UndecodableError:
-                damaged.append(file)
-        return damaged
+                unreadable.append(file)
+        return unreadable
 
     def _check(self, unreadable: list[Path]) -> None:
         if unreadable:
-            named = ", ".join(str(file.relative_to(self.folder)) for file in unreadable[:5])
-            more = f" and {len(unreadable) - 5:,} more" if len(unreadable) > 5 else ""
             raise InputError(
-                f"{len(unreadable):,} of {len(self.files):,} images in {self.folder} cannot be read: {named}{more}; "
-                "remove or replace them"
+                f"{len(unreadable):,} of {len(self.files):,} images in {self.folder} cannot be read: "
+                f"{abbreviate(self._names(unreadable))}; remove or replace them"
             )
+
+    def _names(self, files: list[Path]) -> list[str]:
+        return [str(file.relative_to(self.folder)) for file in files]

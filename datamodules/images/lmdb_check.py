@@ -1,4 +1,4 @@
-"""Whether an LMDB is whole, found out before it is read: the library trusts its files, and damage kills the process."""
+"""Integrity check of LMDBs. The library trusts its files, so reading a corrupt one can crash the process."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ import subprocess
 import sys
 from pathlib import Path
 
-from renderers import InputError
+from utils.errors import InputError
 
 MAGIC, VERSION = 0xBEEFC0DE, 1
-SECONDS = 600  # for the keys of a large set on a slow disk
-_META = struct.Struct("<16xIIQQI92xQQ")  # a page's head; magic, version, address, map size, page size, trees, last page
-_SENTENCE = "download or copy it again"
-# All keys, in a process of its own; a value's place is compared with the file's size, its pages are not touched.
+TIMEOUT = 600  # seconds for the keys of a large set on a slow disk
+# A meta page: page header; magic, version, address, map size, page size, trees, last page.
+_META = struct.Struct("<16xIIQQI92xQQ")
+_FIX = "download or copy it again"
+# Walks all keys in a subprocess. Addresses of values are compared with the file's size; their pages are not touched.
 _WALK = """
 import sys
 import lmdb
@@ -35,40 +36,42 @@ with lmdb.open(path, subdir=folder, readonly=True, lock=False, readahead=False, 
 
 
 def check_lmdb(root: Path) -> None:
-    """Refuse an LMDB that is cut short or whose tree leads astray.
+    """Check that an LMDB is complete and that its tree can be walked.
 
     Args:
         root: its folder, or the file itself.
 
     Raises:
-        InputError: what is wrong, or that the package lmdb is missing.
+        InputError: the LMDB is corrupt, or the package lmdb is missing.
     """
     path = root / "data.mdb" if root.is_dir() else root
     size = path.stat().st_size
     with path.open("rb") as file:
-        page_size, last = _meta(root, file.read(_META.size), 0)
+        page_size, last = _read_meta(root, file.read(_META.size), 0)
         file.seek(page_size)
-        last = max(last, _meta(root, file.read(_META.size), 1)[1])
+        last = max(last, _read_meta(root, file.read(_META.size), 1)[1])
     if (last + 1) * page_size > size:
         raise InputError(
-            f"{root} is cut short: it states {last + 1:,} pages of {page_size:,} bytes and has {size:,} bytes; {_SENTENCE}"
+            f"{root} is truncated: it declares {last + 1:,} pages of {page_size:,} bytes but has {size:,} bytes; {_FIX}"
         )
     command = [sys.executable, "-c", _WALK, str(root), str(root.is_dir()), str(size)]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=SECONDS, check=False)
+        walk = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=TIMEOUT, check=False)
     except subprocess.TimeoutExpired as error:
-        raise InputError(f"{root} is damaged, or its disk too slow: {SECONDS} s did not reach all keys") from error
-    if "No module named 'lmdb'" in done.stderr:
-        raise InputError(f"{root} is an LMDB, which needs the package lmdb: pip install lmdb")
-    if done.returncode:
-        raise InputError(f"{root} is a damaged LMDB: its keys cannot be walked through; {_SENTENCE}")
+        raise InputError(
+            f"{root} is corrupt or its disk too slow: its keys could not be read within {TIMEOUT} s; {_FIX}"
+        ) from error
+    if "No module named 'lmdb'" in walk.stderr:
+        raise InputError(f"{root} is an LMDB, which requires the package lmdb: pip install lmdb")
+    if walk.returncode:
+        raise InputError(f"{root} is a corrupt LMDB: its keys cannot be read; {_FIX}")
 
 
-def _meta(root: Path, head: bytes, number: int) -> tuple[int, int]:
-    """Page size and last page that one of the two first pages states."""
-    magic, version, _, _, page_size, last, _ = _META.unpack(head) if len(head) == _META.size else (0,) * 7
+def _read_meta(root: Path, page: bytes, number: int) -> tuple[int, int]:
+    """Return the page size and the last page that one of the two meta pages declares."""
+    magic, version, _, _, page_size, last, _ = _META.unpack(page) if len(page) == _META.size else (0,) * 7
     if magic != MAGIC or version != VERSION:
-        raise InputError(f"{root} is no LMDB, or damaged: its page {number} does not say so; {_SENTENCE}")
+        raise InputError(f"{root} is not an LMDB or is corrupt: page {number} is not a meta page; {_FIX}")
     if page_size not in (2**i for i in range(8, 17)):
-        raise InputError(f"{root} is a damaged LMDB: it states pages of {page_size:,} bytes; {_SENTENCE}")
+        raise InputError(f"{root} is a corrupt LMDB: it declares pages of {page_size:,} bytes; {_FIX}")
     return page_size, last

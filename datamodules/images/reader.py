@@ -1,4 +1,4 @@
-"""Images of a source, decoded, upright, square and of one size."""
+"""Decoding of a source's images into upright square images of one size."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from datamodules.images.alpha_masked import area_weights
-from datamodules.images.decoding import OnCorrupt, UndecodableError, decoding, open_image
+from datamodules.images.decoding import OnCorrupt, UndecodableError, decoding, has_transparency, open_image
 from datamodules.images.sources import CorruptImageError, ImageError, ImageSource
-from renderers import InputError
+from utils.errors import InputError
 
-ORIENTATION = 0x0112  # EXIF's key
-UPRIGHT = {  # EXIF's values
+ORIENTATION = 0x0112  # EXIF tag
+UPRIGHT = {  # EXIF value to the operation that brings the image upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -21,33 +21,23 @@ UPRIGHT = {  # EXIF's values
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-SIDEWAYS = [UPRIGHT[value] for value in (5, 6, 7, 8)]  # width and height change places
-
-
-def _turn(image: Image.Image) -> Image.Transpose | None:
-    """What brings an image upright, as the camera noted; None for nothing."""
-    if "exif" not in image.info:
-        return None
-    try:
-        return UPRIGHT.get(image.getexif().get(ORIENTATION))
-    except Exception:  # a damaged note, of an image that may be whole
-        return None
+SIDEWAYS = [UPRIGHT[value] for value in (5, 6, 7, 8)]  # these exchange width and height
 
 
 class ImageReader:
-    """Decoded images of a source, cropped and averaged to one size.
+    """Decoded images of a source, cropped and box-averaged to one size.
 
-    Grey images become grey RGB; an alpha channel that hides nothing is dropped; a camera's note (EXIF) on how it was
-    held is followed.
+    Grey images become RGB, a fully opaque alpha channel is dropped, and the EXIF orientation is applied.
 
     Args:
-        source: where they come from.
-        image_size: S.
-        center_crop: cut the middle square out of images that are not square; then they may be of several sizes.
-        on_corrupt: whether the first image may be one that cannot be read (skip); the next then tells the size.
+        source: the encoded images.
+        image_size: image size S.
+        center_crop: crop the central square of images that are not square; they may then differ in size.
+        on_corrupt: whether an unreadable first image is an error (raise), or the size is taken from the first readable
+            image (skip).
 
     Raises:
-        InputError: a first image that is not square, smaller than S, or that cannot be read.
+        InputError: the first image is not square, smaller than S, or unreadable.
     """
 
     def __init__(
@@ -55,34 +45,35 @@ class ImageReader:
     ) -> None:
         self.source, self.image_size, self.center_crop = source, image_size, center_crop
         self.size = source.size
-        first, self.size = self._first(on_corrupt)
-        width, height = self.size
+        first, (width, height) = self._find_first(on_corrupt)
         if width != height and not center_crop:
-            raise InputError(f"{source.root} holds images of {width}×{height}; set center_crop to use their middle")
+            raise InputError(
+                f"{source.root} has images of {width}×{height}; set center_crop to use their central squares"
+            )
         if min(width, height) < image_size:
             raise ImageError(
-                f"{source.root} holds images of {width}×{height}, smaller than image_size {image_size}, such as "
+                f"{source.root} has images of {width}×{height}, smaller than image_size {image_size}, such as "
                 f"{source.name(first)}"
             )
-        if center_crop:
-            self.size = source.size
+        if not center_crop:
+            self.size = (width, height)
 
     def __len__(self) -> int:
         return len(self.source)
 
     def __getitem__(self, index: int) -> UInt8[np.ndarray, "3 S S"]:
-        """Image i.
+        """Return image i.
 
         Raises:
-            CorruptImageError: it cannot be read.
-            ImageError: it is of another size than the first, or too small, or has transparent parts.
+            CorruptImageError: the image cannot be read.
+            ImageError: the image has a different size than the first, is too small, or is partly transparent.
         """
-        image = self._large_enough(index)
+        image = self._decode_checked(index)
         side = min(image.size)
         left, top = (image.width - side) // 2, (image.height - side) // 2
         image = image.crop((left, top, left + side, top + side))
         if side % self.image_size == 0:
-            pixels = np.asarray(image.reduce(side // self.image_size))  # means of blocks
+            pixels = np.asarray(image.reduce(side // self.image_size))
         else:
             weights = area_weights(side, self.image_size, side / self.image_size)
             rows = np.tensordot(weights, np.asarray(image, np.float32), (1, 0))
@@ -90,18 +81,18 @@ class ImageReader:
         return np.ascontiguousarray(pixels.transpose(2, 0, 1))
 
     def check(self, index: int) -> None:
-        """Decode image i, to find out whether it can be; raises what indexing would."""
-        self._large_enough(index)
+        """Decode image i and discard it; raises the same errors as indexing."""
+        self._decode_checked(index)
 
-    def _large_enough(self, index: int) -> Image.Image:
+    def _decode_checked(self, index: int) -> Image.Image:
         image = self._decode(index)
         if min(image.size) < self.image_size:
-            small = f"smaller than image_size {self.image_size}"
-            raise ImageError(f"{self._where(index)} is {image.width}×{image.height}, {small}; remove it", small)
+            kind = f"smaller than image_size {self.image_size}"
+            raise ImageError(f"{self._locate(index)} is {image.width}×{image.height}, {kind}; remove it", kind)
         return image
 
-    def _first(self, on_corrupt: OnCorrupt) -> tuple[int, tuple[int, int]]:
-        """The number and the size of the first image that can be read."""
+    def _find_first(self, on_corrupt: OnCorrupt) -> tuple[int, tuple[int, int]]:
+        """Return the index and the size of the first readable image."""
         for index in range(len(self)):
             try:
                 return index, self._decode(index).size
@@ -114,41 +105,52 @@ class ImageReader:
         content = self.source.read(index)
         try:
             with open_image(content) as image:
-                turn = _turn(image)
-                self._check_size(index, image.size[::-1] if turn in SIDEWAYS else image.size)  # before it is unpacked
+                transpose = _upright_transpose(image)
+                width, height = image.size
+                # Checked before decompression.
+                self._check_size(index, (height, width) if transpose in SIDEWAYS else (width, height))
                 with decoding():
                     image.load()
-                    rgb = self._as_rgb(index, image)
-                    return rgb if turn is None else rgb.transpose(turn)
+                    rgb = self._to_rgb(index, image)
+                    return rgb if transpose is None else rgb.transpose(transpose)
         except UndecodableError as error:
-            raise CorruptImageError(f"{self._where(index)} {error}; replace or remove it") from error
+            raise CorruptImageError(f"{self._locate(index)} {error}; replace or remove it") from error
 
     def _check_size(self, index: int, size: tuple[int, int]) -> None:
         width, height = size
         if self.size is not None and size != self.size:
             expected = f"{self.size[0]}×{self.size[1]}"
             raise ImageError(
-                f"{self._where(index)} is {width}×{height} where {expected} is expected; "
-                "images must be of one size, or set center_crop to use the middle of each",
+                f"{self._locate(index)} is {width}×{height}, expected {expected}; "
+                "use images of one size, or set center_crop to use their central squares",
                 f"of another size than {expected}",
             )
 
-    def _as_rgb(self, index: int, image: Image.Image) -> Image.Image:
-        if image.mode in ("LA", "RGBA", "PA", "La", "RGBa") or "transparency" in image.info:
+    def _to_rgb(self, index: int, image: Image.Image) -> Image.Image:
+        if has_transparency(image):
             image = image.convert("RGBA")
-            if image.getchannel("A").getextrema()[0] < 255:
+            if np.asarray(image.getchannel("A")).min() < 255:
                 raise ImageError(
-                    f"{self._where(index)} is partly transparent; lay it over a background, "
-                    "or use chanterelle.yaml, for photographs with a transparent background",
+                    f"{self._locate(index)} is partly transparent; composite it over a background, "
+                    "or use chanterelle.yaml, which is for photographs with a transparent background",
                     "partly transparent",
                 )
         elif image.mode not in ("1", "L", "P", "RGB"):
-            deep = f"in mode {image.mode}"
             raise ImageError(
-                f"{self._where(index)} is {deep}; make it 8-bit RGB or grey",
-                f"{deep} where 8-bit RGB or grey is wanted",
+                f"{self._locate(index)} has mode {image.mode}; convert it to 8-bit RGB or grey",
+                f"of mode {image.mode} instead of 8-bit RGB or grey",
             )
         return image.convert("RGB")
 
-    def _where(self, index: int) -> str:
+    def _locate(self, index: int) -> str:
         return f"{self.source.root}: {self.source.name(index)}"
+
+
+def _upright_transpose(image: Image.Image) -> Image.Transpose | None:
+    """Return the operation that applies the EXIF orientation, or None if there is none."""
+    if "exif" not in image.info:
+        return None
+    try:
+        return UPRIGHT.get(image.getexif()[ORIENTATION])
+    except Exception:  # the EXIF data is missing or corrupt, but the image may be intact
+        return None

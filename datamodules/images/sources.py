@@ -1,4 +1,4 @@
-"""Encoded images by number, wherever they lie: folders, FFHQ as distributed, ZIP files, LMDB."""
+"""Sources of encoded images: folders, FFHQ as distributed, ZIP files, LMDBs."""
 
 from __future__ import annotations
 
@@ -7,45 +7,45 @@ import os
 import re
 import zipfile
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from datamodules.images.decoding import MAX_BYTES, UndecodableError, read_encoded
-from datamodules.images.image_set import SUFFIXES
+from datamodules.images.decoding import MAX_BYTES, SUFFIXES, UndecodableError, abbreviate, read_encoded
 from datamodules.images.lmdb_check import check_lmdb
-from renderers import InputError
+from utils.errors import InputError
 from utils.files import cache_key
 
 FFHQ_FOLDERS = {"thumbnails128x128": 128, "images1024x1024": 1024}
-FFHQ_BLOCK = 1000  # images a sub-folder
+FFHQ_BLOCK = 1000  # images per subfolder
 
 
 class ImageError(InputError):
-    """One image that cannot be used, named in one sentence.
+    """One image that cannot be used.
 
-    A worker's error reaches the main process as the text of its traceback, of which this keeps the sentence alone.
+    A data loader re-raises a worker's error with the text of its traceback, of which only the message is kept here.
 
     Args:
-        sentence: what is wrong.
-        kind: the same in a few words without the image's name, under which many are counted.
+        message: one sentence that names the image.
+        kind: a short description without the image's name, by which errors are grouped.
     """
 
-    def __init__(self, sentence: str, kind: str = "damaged, or no PNG or JPEG") -> None:
-        super().__init__(sentence.rsplit("ImageError: ", 1)[-1].strip())
+    def __init__(self, message: str, kind: str = "corrupt or not a PNG or JPEG") -> None:
+        super().__init__(message.rsplit("ImageError: ", 1)[-1].strip())
         self.kind = kind
 
 
 class CorruptImageError(ImageError):
-    """One image that is not there, no image, or not whole."""
+    """One image that is missing, corrupt or not an image."""
 
 
 class ImageSource(ABC):
-    """Encoded images in an order that is the same in every format. It travels to workers, open files do not.
+    """Encoded images in an order that does not depend on the format. Sources can be pickled; open files are not included.
 
     Attributes:
-        root: what was opened.
-        size: (width, height) that every image must have; None for that of the first.
+        root: the folder or file that was opened.
+        size: required (width, height) of every image; None for the size of the first.
     """
 
     root: Path
@@ -56,19 +56,19 @@ class ImageSource(ABC):
 
     @abstractmethod
     def name(self, index: int) -> str:
-        """What messages call image i."""
+        """Return the name of image i in messages."""
 
     @abstractmethod
     def read(self, index: int) -> bytes:
-        """Image i as it is encoded.
+        """Read image i without decoding it.
 
         Raises:
-            CorruptImageError: naming it.
+            CorruptImageError: the image cannot be read.
         """
 
     @abstractmethod
     def cache_key(self) -> str:
-        """What images these are, as far as a listing tells."""
+        """Hash the names and the sizes, times or checksums of the images. Their contents are not read."""
 
     def _unreadable(self, index: int, error: Exception) -> CorruptImageError:
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
@@ -76,7 +76,7 @@ class ImageSource(ABC):
 
 
 class NamedSource(ImageSource):
-    """Images that have names of their own."""
+    """Images identified by file names."""
 
     names: list[str]
 
@@ -106,42 +106,43 @@ class FolderSource(NamedSource):
     def _stamp(path: Path) -> tuple[int, int]:
         try:
             stat = path.stat()
-        except OSError:  # gone since it was listed: reading it will say so
+        except OSError:  # deleted since it was listed; reading it will raise an error
             return (-1, -1)
         return stat.st_size, stat.st_mtime_ns
 
 
 class ZipSource(NamedSource):
-    """Members of a ZIP file, as the StyleGAN repositories pack them, read without extraction; ``dataset.json`` is
-    ignored.
+    """Members of a ZIP file, as written by the StyleGAN repositories, read without extraction.
+
+    ``dataset.json`` is ignored.
     """
 
     def __init__(self, root: Path) -> None:
         self.root = root
         self._files: dict[int, zipfile.ZipFile] = {}
-        self.names = _images(self._open().namelist())
+        self.names = _image_names(self._open().namelist())
         if not self.names:
-            raise InputError(f"{root} holds no images (png, jpg)")
+            raise InputError(f"{root} has no images (png, jpg); check root")
 
     def read(self, index: int) -> bytes:
         try:
             with self._open().open(self.names[index]) as member:
-                content = member.read(MAX_BYTES + 1)  # whatever size the archive declares
-        except Exception as error:  # zipfile and its decompressors raise whatever damage leads them to
+                content = member.read(MAX_BYTES + 1)  # regardless of the size that the archive declares
+        except Exception as error:  # zipfile and its decompressors may raise anything on a corrupt file
             raise self._unreadable(index, error) from error
         if len(content) > MAX_BYTES:
-            raise self._unreadable(index, ValueError(f"it unpacks to more than {MAX_BYTES / 2**20:.0f} MiB"))
+            raise self._unreadable(index, ValueError(f"it decompresses to more than {MAX_BYTES / 2**20:.0f} MiB"))
         return content
 
     def cache_key(self) -> str:
         return cache_key([(name, self._open().getinfo(name).CRC) for name in self.names])
 
     def _open(self) -> zipfile.ZipFile:
-        process = os.getpid()  # a forked process must not share the place in the file
+        process = os.getpid()  # a forked process must not share the file position
         if process not in self._files:
             try:
                 self._files = {process: zipfile.ZipFile(self.root)}
-            except Exception as error:  # a damaged directory of members leads to struct.error and others as well
+            except Exception as error:  # a corrupt directory raises struct.error and others
                 raise InputError(f"{self.root} cannot be read as a ZIP file ({error}); download it again") from error
         return self._files[process]
 
@@ -150,11 +151,14 @@ class ZipSource(NamedSource):
 
 
 class LmdbSource(ImageSource):
-    """An LMDB with keys ``{resolution}-{number:05d}`` and ``length``; needs the package lmdb.
+    """An LMDB with keys ``{resolution}-{number:05d}`` and ``length``; requires the package lmdb.
 
     Args:
         root: its folder, or the file itself.
-        image_size: the smallest resolution that is stored and no smaller than this is read.
+        image_size: the smallest stored resolution of at least this size is read.
+
+    Raises:
+        InputError: the LMDB is corrupt, or lacks these keys or a sufficient resolution.
     """
 
     def __init__(self, root: Path, image_size: int) -> None:
@@ -163,15 +167,15 @@ class LmdbSource(ImageSource):
         length = bytes(self._get("length") or b"")
         self.count = int(length) if re.fullmatch(rb"[0-9]{1,9}", length) else 0
         if not self.count:
-            raise InputError(f"{root} has no key 'length'; it must have keys such as '128-00000' and 'length'")
+            raise InputError(f"{root} has no valid key 'length'; it must have 'length' and keys such as '128-00000'")
         sizes = [2**i for i in range(2, 12) if self._get(f"{2**i}-00000") is not None]
         fitting = [size for size in sizes if size >= image_size]
         if not fitting:
-            held = ", ".join(map(str, sizes)) or "none that is a power of two"
-            raise InputError(f"{root} holds no resolution of at least image_size {image_size} (it holds {held})")
+            stored = ", ".join(map(str, sizes)) or "no powers of two"
+            raise InputError(f"{root} has no resolution of at least image_size {image_size} (it has {stored})")
         self.resolution = fitting[0]
         if self._get(self.name(self.count - 1)) is None:
-            raise InputError(f"{root} has no key {self.name(self.count - 1)!r}, though its length is {self.count:,}")
+            raise InputError(f"{root} has no key {self.name(self.count - 1)!r} although its length is {self.count:,}")
         self.size = (self.resolution, self.resolution)
 
     def __len__(self) -> int:
@@ -191,30 +195,30 @@ class LmdbSource(ImageSource):
         return cache_key(str(self.root.resolve()), self.resolution, self.count, stat.st_size, stat.st_mtime_ns)
 
     def _get(self, key: str) -> bytes | None:
-        """A key's value; None where there is none.
+        """Return a key's value, or None if there is none.
 
         Raises:
-            InputError: the file has been damaged since it was opened.
+            InputError: the file was corrupted after it was opened.
         """
         environment = _environment(os.getpid(), self.root)
         try:
             with environment.begin(write=False) as transaction:
                 return transaction.get(key.encode())
-        except Exception as error:  # lmdb.Error, of a package that is imported where it is needed alone
+        except Exception as error:  # lmdb.Error; lmdb is an optional package
             raise InputError(f"{self.root}: key {key!r} cannot be read ({error}); download or copy it again") from error
 
 
 @lru_cache(maxsize=8)
 def _environment(process: int, root: Path) -> Any:
-    """The open LMDB: one a process, which must open none twice, and not to be used after a fork.
+    """Open an LMDB, once per process: a process must not open it twice, nor use it after a fork.
 
     Raises:
-        InputError: no package lmdb, or no LMDB.
+        InputError: the package lmdb is missing, or the file is not an LMDB.
     """
     try:
         lmdb = importlib.import_module("lmdb")
     except ImportError as error:
-        raise InputError(f"{root} is an LMDB, which needs the package lmdb: pip install lmdb") from error
+        raise InputError(f"{root} is an LMDB, which requires the package lmdb: pip install lmdb") from error
     try:
         return lmdb.open(
             str(root), subdir=root.is_dir(), readonly=True, lock=False, readahead=False, meminit=False, create=False
@@ -224,54 +228,60 @@ def _environment(process: int, root: Path) -> Any:
 
 
 def open_source(root: Path, image_size: int, expected: int) -> ImageSource:
-    """Whatever lies there: see :class:`~datamodules.FFHQDataModule`.
+    """Open a folder, ZIP file or LMDB; see :class:`~datamodules.FFHQDataModule` for the formats.
 
     Raises:
-        InputError: nothing there, nothing in it, or FFHQ's folders with gaps.
+        InputError: ``root`` does not exist or has no images, or FFHQ's folders are incomplete.
     """
     if root.is_file():
         return LmdbSource(root, image_size) if root.suffix in (".mdb", ".lmdb") else ZipSource(root)
     if not root.is_dir():
-        raise InputError(f"there is no folder and no file {root}")
+        raise InputError(f"no such file or folder: {root}")
     if (root / "data.mdb").is_file():
         return LmdbSource(root, image_size)
-    here = [name for name in FFHQ_FOLDERS if (root / name).is_dir()]
-    if here:
-        fitting = [name for name in here if FFHQ_FOLDERS[name] >= image_size]  # the smaller first
+    present = [name for name in FFHQ_FOLDERS if (root / name).is_dir()]
+    if present:
+        fitting = [name for name in present if FFHQ_FOLDERS[name] >= image_size]  # the smaller first
         if not fitting:
-            raise InputError(f"{root} holds {here[0]} alone, which is smaller than image_size {image_size}")
+            raise InputError(
+                f"{root} has only {present[0]}, which is smaller than image_size {image_size}; download images1024x1024"
+            )
         return _ffhq(root / fitting[0], expected)
     if root.name in FFHQ_FOLDERS:
         return _ffhq(root, expected)
-    found = (str(path.relative_to(root).as_posix()) for path in root.rglob("*") if path.is_file())
-    names = _images(found)
+    names = _image_names(path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file())
     if not names:
-        raise InputError(f"{root} holds no images (png, jpg), and neither thumbnails128x128 nor images1024x1024")
+        raise InputError(
+            f"{root} has no images (png, jpg) and neither thumbnails128x128 nor images1024x1024; check root"
+        )
     return FolderSource(root, names)
 
 
 def _ffhq(folder: Path, expected: int) -> FolderSource:
-    """FFHQ as distributed: ``00000/00000.png`` to ``69000/69999.png``, without gaps."""
-    cure = f"complete the download, or set expected (now {expected:,}) if you have the first images alone"
+    """Open FFHQ as distributed: ``00000/00000.png`` to ``69000/69999.png``, without gaps."""
     blocks = [f"{first:05d}" for first in range(0, expected, FFHQ_BLOCK)]
     missing = [block for block in blocks if not (folder / block).is_dir()]
     if missing:
-        raise InputError(f"{folder} lacks {_some('sub-folder', missing, len(blocks))}; {cure}")
+        raise _incomplete(folder, "subfolders", missing, len(blocks), expected)
     present = {f"{block}/{entry.name}" for block in blocks for entry in os.scandir(folder / block)}
     names = [f"{i // FFHQ_BLOCK * FFHQ_BLOCK:05d}/{i:05d}.png" for i in range(expected)]
-    absent = [name for name in names if name not in present]
-    if absent:
-        raise InputError(f"{folder} lacks {_some('image', absent, expected)}; {cure}")
-    return FolderSource(folder, names, (FFHQ_FOLDERS[folder.name],) * 2)
+    missing = [name for name in names if name not in present]
+    if missing:
+        raise _incomplete(folder, "images", missing, expected, expected)
+    size = FFHQ_FOLDERS[folder.name]
+    return FolderSource(folder, names, (size, size))
 
 
-def _some(what: str, missing: list[str], of: int) -> str:
-    return f"{len(missing):,} of {of:,} {what}s ({', '.join(missing[:3])}{', …' if len(missing) > 3 else ''})"
+def _incomplete(folder: Path, items: str, missing: list[str], total: int, expected: int) -> InputError:
+    return InputError(
+        f"{folder} lacks {len(missing):,} of {total:,} {items} ({abbreviate(missing, 3)}); complete the download, "
+        f"or decrease expected (now {expected:,}) if you have only the first images"
+    )
 
 
-def _images(names: Any) -> list[str]:
-    """Those that are images by their suffix and not hidden, folder by folder."""
-    kept = [
+def _image_names(names: Iterable[str]) -> list[str]:
+    """Select the names of images by their suffix, without hidden ones, sorted folder by folder."""
+    selected = [
         n for n in names if n.lower().endswith(SUFFIXES) and not any(p.startswith((".", "__")) for p in n.split("/"))
     ]
-    return sorted(kept, key=lambda name: name.split("/"))
+    return sorted(selected, key=lambda name: name.split("/"))

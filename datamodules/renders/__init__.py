@@ -1,1 +1,1 @@
-"""Data modules of rendered shapes, and the cache that keeps the renders on disk."""
+"""Data modules of rendered shapes, and the on-disk cache of the renders."""

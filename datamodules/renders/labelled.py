@@ -1,4 +1,4 @@
-"""Labelled renders of several shape sources, to train the classifier whose features FID compares."""
+"""Labelled renders of several shape sources, for training the classifier whose features FID uses."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
 from datamodules.base import RunDataModule
 from datamodules.renders.cache import RenderCache
 from datamodules.renders.shapenet import shape_renders
 from datamodules.shapes import MergedShapes, ShapeNetShapes, ShapeSource, Split, VoxelArchive, archive_classes
-from renderers import InputError, Renderer, ViewDistribution
+from renderers import Renderer, ViewDistribution
+from utils.errors import InputError
 
-# The largest of ShapeNetCore's categories. All but two of its cellphones are telephones as well, so they are one class here,
-# and bottles move up to be the 21st.
+# ShapeNetCore's largest categories. All but two of its cellphones are also telephones, so they are one class here, which
+# makes bottles the 21st.
 LARGEST_CLASSES = {
     "airplane": ["02691156"],
     "bathtub": ["02808440"],
@@ -44,19 +44,22 @@ LARGEST_CLASSES = {
 
 
 class RenderClassesDataModule(RunDataModule):
-    """Renders with the name of the source that each shape came from.
+    """Renders labelled with the class of their shape.
 
-    Batches are ``[images (B, C, H, W), labels (B,)]``; labels index the class names in alphabetical order.
+    Batches are ``[images (B, C, H, W), labels (B,)]``. Labels index the class names in alphabetical order.
 
     Args:
-        classes: class name to training shapes.
-        validation_classes: the same names to held-out shapes.
-        renderer: draws them.
-        views: where they are seen from.
-        images_per_class: for training.
-        validation_images_per_class: held out.
+        classes: maps class names to training shapes.
+        validation_classes: maps the same names to held-out shapes.
+        renderer: renderer of the images.
+        views: distribution of viewpoints.
+        images_per_class: number of training images per class.
+        validation_images_per_class: number of held-out images per class.
         batch_size, total_kimg, num_workers, seed: see :class:`RunDataModule`.
-        cache_dir: where renders are kept; default $UNRENDER_CACHE or ~/.cache/unrender.
+        cache_dir: folder of the render caches; default ``$UNRENDER_CACHE`` or ``~/.cache/unrender``.
+
+    Raises:
+        InputError: ``classes`` and ``validation_classes`` have different names.
     """
 
     def __init__(
@@ -80,7 +83,7 @@ class RenderClassesDataModule(RunDataModule):
             )
         self.classes, self.validation_classes = classes, validation_classes
         self.renderer, self.views, self.cache_dir = renderer, views, cache_dir
-        self.counts = {True: images_per_class, False: validation_images_per_class}
+        self.images_per_class, self.validation_images_per_class = images_per_class, validation_images_per_class
 
     @property
     def class_names(self) -> list[str]:
@@ -90,44 +93,44 @@ class RenderClassesDataModule(RunDataModule):
         return [self._cache(name, train) for train in (True, False) for name in self.class_names]
 
     def prepare_data(self) -> None:
-        """Draw what is missing.
+        """Check that the model has the same classes, then render what is missing.
 
         Raises:
-            InputError: before that, if the module that trains has other classes.
+            InputError: the model has other classes.
         """
         module = self.trainer.lightning_module if self.trainer else None
         expected = getattr(module, "classes", self.class_names)
         if expected != self.class_names:
-            unlike = sorted(set(expected) ^ set(self.class_names)) or ["their order"]
+            differences = sorted(set(expected) ^ set(self.class_names)) or ["their order"]
             raise InputError(
                 f"the classifier has {len(expected)} classes and the data {len(self.class_names)}; they differ in "
-                f"{', '.join(unlike[:5])}; name the data's classes in alphabetical order"
+                f"{', '.join(differences[:5])}; list the data's classes in alphabetical order"
             )
         for cache in self.caches():
             cache.prepare()
 
     def train_dataloader(self) -> DataLoader:
         dataset = self._dataset(train=True)
-        return self.stream(dataset, len(dataset))
+        return self.training_loader(dataset, len(dataset))
 
     def val_dataloader(self) -> DataLoader:
         dataset = self._dataset(train=False)
-        return self.share(dataset, len(dataset))
-
-    def test_dataloader(self) -> DataLoader:
-        return self.val_dataloader()
+        return self.evaluation_loader(dataset, len(dataset))
 
     def _dataset(self, train: bool) -> TensorDataset:
         images = [self._cache(name, train).load() for name in self.class_names]
-        labels: Tensor = torch.arange(len(images)).repeat_interleave(self.counts[train])
+        labels = torch.arange(len(images)).repeat_interleave(self._count(train))
         return TensorDataset(torch.from_numpy(np.concatenate(images)), labels)
+
+    def _count(self, train: bool) -> int:
+        return self.images_per_class if train else self.validation_images_per_class
 
     def _cache(self, name: str, train: bool) -> RenderCache:
         return shape_renders(
             (self.classes if train else self.validation_classes)[name],
             self.renderer,
             self.views,
-            self.counts[train],
+            self._count(train),
             2 * self.seed + (0 if train else 1),
             self.cache_dir,
             f"rendering {name} {'training' if train else 'held-out'} images",
@@ -135,17 +138,18 @@ class RenderClassesDataModule(RunDataModule):
 
 
 class ShapeNetClassesDataModule(RenderClassesDataModule):
-    """Renders of ShapeNetCore's 21 largest classes, on which IG-GAN's FID rests (supplement B.2).
+    """Renders of ShapeNetCore's 21 largest classes, for IG-GAN's FID (supplement B.2).
 
-    Models are told apart by their ids and held out by their hash; one that several classes list is in none of them.
+    Models are identified by their ids and held out by a hash of them. A model that several classes list is excluded from
+    all of them.
 
     Args:
-        root: the unpacked folder, which holds one folder a synset.
-        renderer: draws them.
-        views: where they are seen from.
-        voxel_size: voxels along an edge.
+        root: the unpacked folder, which contains one folder per synset.
+        renderer: renderer of the images.
+        views: distribution of viewpoints.
+        voxel_size: voxels per edge.
         kind: ``solid`` or ``surface`` binvox files (version 2 only), or ``obj``.
-        test_fraction: share of the models that are held out.
+        test_fraction: fraction of the models that is held out.
         **options: see :class:`RenderClassesDataModule`.
     """
 
@@ -177,9 +181,9 @@ class ArchiveClassesDataModule(RenderClassesDataModule):
 
     Args:
         path: the ``.npz`` file, see :class:`datamodules.shapes.VoxelArchive`.
-        renderer: draws them.
-        views: where they are seen from.
-        up: which of the file's axes points up.
+        renderer: renderer of the images.
+        views: distribution of viewpoints.
+        up: the file's vertical axis.
         **options: see :class:`RenderClassesDataModule`.
     """
 

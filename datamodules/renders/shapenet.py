@@ -1,4 +1,4 @@
-"""Images of shapes from random viewpoints: IG-GAN's training data (supplement B.2)."""
+"""Renders of shapes from random viewpoints: IG-GAN's training data (supplement B.2)."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from datamodules.shapes import ShapeSource
 from renderers import Camera, OpenGLRenderer, Renderer, ViewDistribution, VoxelGrid
 from utils.files import cache_key, cache_root
 
-RENDERS_VERSION = 3  # raise when a change makes other images of the same shapes
-KEPT_BYTES = 2**28
+RENDERS_VERSION = 3  # increase when a change alters the images of the same shapes
+MAX_CACHED_BYTES = 2**28
 
 
 class VoxelCache:
-    """Solids of a source by number, kept as bits once made: making one takes longer than to draw it.
+    """Boolean grids of a shape source, cached in memory as bits, because generating a shape takes longer than rendering it.
 
-    Kept are the first that are asked for, up to 256 MiB; those that no longer fit are made each time.
+    The first grids that are requested are cached, up to 256 MiB; the others are generated at every request.
     """
 
     def __init__(self, shapes: ShapeSource) -> None:
@@ -37,25 +37,24 @@ class VoxelCache:
     def __getitem__(self, index: int) -> Bool[np.ndarray, "D D D"]:
         bits = self._bits.get(index)
         if bits is not None:
-            return (
-                np.unpackbits(bits, count=self.shapes.voxel_size**3).view(bool).reshape((self.shapes.voxel_size,) * 3)
-            )
+            size = self.shapes.voxel_size
+            return np.unpackbits(bits, count=size**3).view(bool).reshape(size, size, size)
         solid = self.shapes[index].voxels.occupancy[0, 0].numpy() > 0.5
-        if (len(self._bits) + 1) * solid.size // 8 <= KEPT_BYTES:
+        if (len(self._bits) + 1) * solid.size // 8 <= MAX_CACHED_BYTES:
             self._bits[index] = np.packbits(solid)
         return solid
 
     def __getstate__(self) -> dict[str, object]:
-        return {"shapes": self.shapes, "_bits": {}}  # workers make their own
+        return {"shapes": self.shapes, "_bits": {}}  # each worker fills its own cache
 
 
 def render_shapes(
     solids: VoxelCache, renderer: Renderer, views: ViewDistribution, seed: int, indices: list[int]
 ) -> UInt8[np.ndarray, "n C H W"]:
-    """Images i of ``indices``: shape ``i mod len(solids)`` from a viewpoint drawn by (seed, i)."""
+    """Render the images ``indices``: image i is shape ``i mod len(solids)`` from a viewpoint sampled with (seed, i)."""
     grids = torch.from_numpy(np.stack([solids[i % len(solids)] for i in indices]))[:, None]
     if not isinstance(renderer, OpenGLRenderer):
-        grids = grids.float()  # OpenGL draws booleans, with a quarter of the memory to pass through
+        grids = grids.float()  # OpenGL takes booleans, which are a quarter of the data to transfer
     cameras = [views.sample(1, torch.Generator().manual_seed(seed * 1_000_003 + i)) for i in indices]
     camera = Camera(torch.cat([c.azimuth for c in cameras]), torch.cat([c.elevation for c in cameras]), views.fov)
     image = renderer(VoxelGrid(grids), camera).image
@@ -71,7 +70,7 @@ def shape_renders(
     cache_dir: str | None,
     description: str,
 ) -> RenderCache:
-    """The cache of ``count`` images ``(1, S, S)`` by :func:`render_shapes`, in a folder named by all they depend on."""
+    """Return the cache of ``count`` images ``(1, S, S)`` of :func:`render_shapes`, named by a hash of all inputs."""
     key = cache_key(RENDERS_VERSION, shapes.cache_key(), renderer.cache_key(), views, seed, count)
     solids = VoxelCache(shapes)
     return RenderCache(
@@ -84,7 +83,7 @@ def shape_renders(
 
 
 class InfiniteRenders(Dataset):
-    """Renders made as they are asked for, never the same view twice ("unlimited" in the supplement's tables)."""
+    """Renders made on request, each from a new viewpoint ("unlimited" in the supplement's tables)."""
 
     def __init__(self, shapes: ShapeSource, renderer: Renderer, views: ViewDistribution, seed: int) -> None:
         self.solids, self.renderer, self.views, self.seed = VoxelCache(shapes), renderer, views, seed
@@ -103,21 +102,21 @@ class ShapeNetRenderDataModule(CachedRenderDataModule):
     Batches are ``[images (B, C, H, W)]``, floats in [0, 1] on the device.
 
     Args:
-        shapes: what is drawn for training.
+        shapes: training shapes.
         reference_shapes: held-out shapes whose renders are the reference of FID; the training shapes if None.
-        renderer: draws them; give the module the same one.
-        views: where they are seen from.
-        reference_views: where the reference of FID is seen from; ``views`` if None. Generated shapes are drawn from there
-            as well: the limited viewpoints of the supplement's tables are evaluated all around (table 1, footnote).
-        images: a fixed number (500 in the supplement's tables), ``unlimited`` (drawn as training goes), or None for
-            ``images_per_model``.
-        images_per_model: 1, or 4 for bathtubs in the supplement.
-        reference_images: how many images FID compares, of each kind.
+        renderer: renderer of the images; use the same one in the model.
+        views: distribution of training viewpoints.
+        reference_views: viewpoints of the reference images and of generated shapes in evaluation; ``views`` if None. Runs
+            with limited viewpoints in the supplement's tables are evaluated from all sides (table 1, footnote).
+        images: number of training images (500 in the supplement's tables), ``unlimited`` (rendered during training), or None
+            for ``images_per_model`` images of each shape.
+        images_per_model: number of images per shape: 1, or 4 for bathtubs in the supplement.
+        reference_images: number of real and of generated images in an evaluation.
         batch_size: global batch size.
         total_kimg: length of the run in thousands of real images.
-        cache_dir: where renders are kept; default $UNRENDER_CACHE or ~/.cache/unrender.
-        num_workers: processes that load, and for ``unlimited`` draw, the images.
-        seed: of views and order.
+        cache_dir: folder of the render caches; default ``$UNRENDER_CACHE`` or ``~/.cache/unrender``.
+        num_workers: number of processes that load the images, and render them if ``unlimited``.
+        seed: seed of viewpoints and order.
     """
 
     def __init__(
@@ -145,11 +144,11 @@ class ShapeNetRenderDataModule(CachedRenderDataModule):
 
     @cached_property
     def reference_occupancy(self) -> float:
-        """Mean occupancy of (64 of) the shapes behind the reference: what a generator's should resemble."""
+        """Mean occupancy of up to 64 reference shapes, the target for a generator's mean occupancy."""
         shapes = self.reference_shapes
         return float(np.mean([float(shapes[i].voxels.occupancy.mean()) for i in range(min(64, len(shapes)))]))
 
-    def _endless(self) -> Dataset:
+    def _infinite_dataset(self) -> Dataset:
         return InfiniteRenders(self.shapes, self.renderer, self.views, self.seed)
 
     def _cache(self, train: bool) -> RenderCache:
@@ -157,7 +156,7 @@ class ShapeNetRenderDataModule(CachedRenderDataModule):
             self.shapes if train else self.reference_shapes,
             self.renderer,
             self.views if train else self.reference_views,
-            self.images if train else self.reference_images,
+            int(self.images) if train else self.reference_images,
             2 * self.seed + (0 if train else 1),
             self.cache_dir,
             "rendering training images" if train else "rendering reference images",

@@ -1,4 +1,4 @@
-"""Where shapes come from: programs, ShapeNet folders, packed archives; every source gives the same :class:`Shape`."""
+"""Shape sources: procedural shapes, ShapeNet folders, voxel archives. Each returns :class:`Shape` objects."""
 
 from datamodules.shapes.archive import VoxelArchive, archive_classes, write_archive
 from datamodules.shapes.base import Shape, ShapeSource, Split, in_split, to_voxel_grid
@@ -6,7 +6,7 @@ from datamodules.shapes.corrupted import CorruptedShapes
 from datamodules.shapes.merged import MergedShapes
 from datamodules.shapes.procedural.source import ProceduralShapes
 from datamodules.shapes.processing.binvox import Binvox, read_binvox, write_binvox
-from datamodules.shapes.processing.resample import fit, regrid
+from datamodules.shapes.processing.resample import fit_to_cube, resample
 from datamodules.shapes.processing.voxelize import normalize, voxelize
 from datamodules.shapes.shapenet import ShapeNetShapes
 
@@ -21,11 +21,11 @@ __all__ = [
     "Split",
     "VoxelArchive",
     "archive_classes",
-    "fit",
+    "fit_to_cube",
     "in_split",
     "normalize",
     "read_binvox",
-    "regrid",
+    "resample",
     "to_voxel_grid",
     "voxelize",
     "write_archive",

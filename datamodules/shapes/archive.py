@@ -1,4 +1,4 @@
-"""Packed voxel archives: one ``.npz`` of bits, labels and class names."""
+"""Voxel archives: one ``.npz`` file of bit-packed grids, labels and class names."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import logging
 import zipfile
 from functools import cached_property
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import IO, Any, Literal
 
 import numpy as np
 from jaxtyping import Bool, Int, UInt8
@@ -22,19 +22,19 @@ from datamodules.shapes.base import (
     file_stamp,
     to_voxel_grid,
 )
-from datamodules.shapes.processing.resample import regrid
+from datamodules.shapes.processing.resample import resample
 from utils.errors import InputError
 
 VERSION = 1
 ALIASES = {"couch": "sofa", "sofa": "couch", "tub": "bathtub"}
-MAX_BYTES = 8 * 2**30  # of one array, unpacked
-MAX_SMALL_BYTES = 2**20  # of the arrays that describe the others
-MAX_RATIO = 250  # packed to unpacked, beyond MAX_FREE_BYTES: grids of shapes pack to a tenth, emptiness to a thousandth
+MAX_BYTES = 8 * 2**30  # per decompressed array
+MAX_SMALL_BYTES = 2**20  # per array of metadata
+MAX_RATIO = 250  # compression above MAX_FREE_BYTES; shapes compress to about a tenth, empty grids to a thousandth
 MAX_FREE_BYTES = 2**26
 MAX_DIM = 512
-# Quarter turns about y, counter-clockwise seen from above, that bring ModelNet10's classes to face +z once its z-up frame
-# is laid over (x, z, -y). Chairs, beds and toilets face it already; sofas, desks, monitors and drawers face -x; tables and
-# bathtubs have no front, and are turned so that their long side lies along x.
+# Quarter turns about y, counter-clockwise seen from above, that make ModelNet10's classes face +z after its z-up frame is
+# mapped to (x, z, -y). Chairs, beds and toilets already face +z; sofas, desks, monitors and dressers face -x; tables and
+# bathtubs have no front and are turned so that their long side is along x.
 MODELNET_TURNS = {
     "bathtub": 1,
     "bed": 0,
@@ -52,23 +52,23 @@ log = logging.getLogger(__name__)
 
 
 class VoxelArchive(ShapeSource):
-    """Shapes of one class of a packed archive such as ModelNet10's.
+    """Shapes of one class of a voxel archive such as ModelNet10's.
 
-    The file holds, for ``split`` in train and test, ``voxels_<split>``, the ``np.packbits`` rows of grids in C order
-    ``[x, y, z]``, and ``labels_<split>``; and ``class_names`` and ``shape`` (the grid's three equal sides). Empty grids are
-    skipped, and their number is logged.
+    For ``split`` in train and test, the file contains ``voxels_<split>``, one ``np.packbits`` row per grid in C order
+    ``[x, y, z]``, and ``labels_<split>``. It also contains ``class_names`` and ``shape`` (the three equal sides of a grid).
+    Empty grids are skipped, and their number is logged.
 
     Args:
         path: the ``.npz`` file.
-        category: a class name; couch is taken for sofa.
+        category: a class name; couch and sofa are synonyms.
         split: train, test, or all for both, train first.
-        up: which of the file's axes points up.
-        voxel_size: voxels along an edge, or None for the archive's own. Smaller grids are max-pooled.
-        turns: quarter turns about the vertical, counter-clockwise seen from above, that make the class face +z; None takes
-            ModelNet10's for its class names where ``up`` is z, and 0 otherwise.
+        up: the file's vertical axis.
+        voxel_size: voxels per edge, or None for the archive's. Smaller grids are max-pooled.
+        turns: quarter turns about the vertical, counter-clockwise seen from above, that make the class face +z; None uses
+            ModelNet10's for its class names if ``up`` is z, and 0 otherwise.
 
     Raises:
-        InputError: a file that is missing, damaged, no such archive, or without the class.
+        InputError: the file is missing, corrupt or not a voxel archive, or does not have the class.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class VoxelArchive(ShapeSource):
         self.path = Path(path)
         self.split: Split = split
         self.up = up
-        self.size, self.class_names = _read_head(self.path)
+        self.size, self.class_names = _read_metadata(self.path)
         self.category = _class_name(self.path, category, self.class_names)
         self.turns = (MODELNET_TURNS.get(self.category, 0) if up == "z" else 0) if turns is None else turns
         if voxel_size is not None:
@@ -98,13 +98,13 @@ class VoxelArchive(ShapeSource):
 
     def __getitem__(self, index: int) -> Shape:
         name, row = self._entries[self._check_index(index)]
-        grid = np.unpackbits(row).reshape(self.size, self.size, self.size).astype(bool)  # [x, y, z] of the file
-        # z up: ours is (x, y, z) = (its x, its z, minus its y).
+        grid = np.unpackbits(row).reshape(self.size, self.size, self.size).astype(bool)  # file order [x, y, z]
+        # z up: our (x, y, z) is the file's (x, z, -y).
         solid = grid.transpose(1, 2, 0)[::-1] if self.up == "z" else grid.transpose(2, 1, 0)
-        # Seen from above (x right, z down) a turn takes z to x: from axis 0 to axis 2.
+        # Seen from above (x right, z down), a turn maps z to x: axis 0 to axis 2.
         solid = np.rot90(solid, self.turns, axes=(0, 2))
         if self.voxel_size != self.size:
-            solid = regrid(solid, self.voxel_size)
+            solid = resample(solid, self.voxel_size)
         return Shape(name, to_voxel_grid(solid))
 
     def name(self, index: int) -> str:
@@ -119,7 +119,7 @@ class VoxelArchive(ShapeSource):
 
     @cached_property
     def _entries(self) -> list[tuple[str, UInt8[np.ndarray, " N"]]]:
-        """Name and packed bits of every grid of the class that is not empty."""
+        """Name and packed bits of each non-empty grid of the class."""
         label = self.class_names.index(self.category)
         entries, empty = [], 0
         for split in ("train", "test") if self.split == "all" else (self.split,):
@@ -132,22 +132,22 @@ class VoxelArchive(ShapeSource):
         if empty:
             total = len(entries) + empty
             log.warning(
-                "%d of %s %s grids in %s are empty and were skipped", empty, f"{total:,}", self.category, self.path
+                "skipping %d of %s %s grids in %s that are empty", empty, f"{total:,}", self.category, self.path
             )
         if not entries:
             raise InputError(
-                f"{self.path} holds no {self.category} for split {self.split!r}; choose another class or split"
+                f"{self.path} has no {self.category} in split {self.split!r}; choose another class or split"
             )
         return entries
 
 
 def archive_classes(path: str | Path) -> list[str]:
-    """The classes of an archive, in its order.
+    """Return the class names of an archive, in its order.
 
     Raises:
-        InputError: a file that is missing, damaged, or no such archive.
+        InputError: the file is missing, corrupt or not a voxel archive.
     """
-    return _read_head(Path(path))[1]
+    return _read_metadata(Path(path))[1]
 
 
 def write_archive(
@@ -161,17 +161,17 @@ def write_archive(
     Args:
         path: the ``.npz`` file.
         voxels: for ``train`` and ``test``, grids ``[n, x, y, z]``.
-        labels: for each, indices into ``class_names``.
-        class_names: the classes.
+        labels: for ``train`` and ``test``, indices into ``class_names``.
+        class_names: names of the classes.
 
     Raises:
-        ValueError: grids that are not cubes of one size, or labels that do not fit.
+        ValueError: the grids are not cubes of one size, or the labels do not match them.
     """
     sizes = {side for grids in voxels.values() for side in grids.shape[1:]}
     if set(voxels) != {"train", "test"} or set(labels) != set(voxels) or len(sizes) != 1:
-        raise ValueError("voxels and labels need train and test, of shape (N, D, D, D) and (N,) with one D")
+        raise ValueError("voxels and labels must have keys train and test, and shapes (N, D, D, D) and (N,) with one D")
     (size,) = sizes
-    arrays: dict[str, np.ndarray] = {"class_names": np.array(class_names), "shape": np.full(3, size)}
+    arrays: dict[str, Any] = {"class_names": np.array(class_names), "shape": np.full(3, size)}
     for split, grids in voxels.items():
         if len(grids) != len(labels[split]) or not all(0 <= label < len(class_names) for label in labels[split]):
             raise ValueError(f"labels of {split} must be {len(grids)} indices below {len(class_names)}")
@@ -185,13 +185,13 @@ def _class_name(path: Path, category: str, names: list[str]) -> str:
     for name in (category, category.lower(), ALIASES.get(category.lower(), "")):
         if name in names:
             return name
-    near = difflib.get_close_matches(category.lower(), names, n=3, cutoff=0.5)
-    hint = f"did you mean {' or '.join(near)}?" if near else f"it has {', '.join(names)}"
+    matches = difflib.get_close_matches(category.lower(), names, n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(matches)}?" if matches else f"it has {', '.join(names)}"
     raise InputError(f"{path} has no class {category!r}; {hint}")
 
 
-def _read_head(path: Path) -> tuple[int, list[str]]:
-    """Grid size and class names; everything else is checked by its declared shape, without unpacking it."""
+def _read_metadata(path: Path) -> tuple[int, list[str]]:
+    """Return grid size and class names; check the other arrays by their declared shapes, without decompressing them."""
     keys = [f"{key}_{split}" for split in ("train", "test") for key in ("voxels", "labels")] + ["class_names", "shape"]
     declared = {key: _declared(path, key) for key in keys}
     if declared["shape"][0] != (3,) or declared["shape"][1].kind not in "iu":
@@ -200,41 +200,45 @@ def _read_head(path: Path) -> tuple[int, list[str]]:
         raise _not_an_archive(path, "'class_names' is not a list of text")
     sides = {int(side) for side in _read(path, "shape")}
     if len(sides) != 1 or not 1 <= min(sides) <= MAX_DIM:
-        raise _not_an_archive(path, f"its grids must be cubes of 1 to {MAX_DIM}, 'shape' says {sorted(sides)}")
+        raise _not_an_archive(
+            path, f"its grids must be cubes with edges of 1 to {MAX_DIM}, but 'shape' has {sorted(sides)}"
+        )
     (size,) = sides
     for split in ("train", "test"):
         rows, kind = declared[f"voxels_{split}"]
         labels, label_kind = declared[f"labels_{split}"]
         if len(rows) != 2 or rows[1] != -(-(size**3) // 8) or kind != np.uint8:
-            raise _not_an_archive(path, f"'voxels_{split}' is {kind} {rows}, not rows of {size}³ bits")
+            raise _not_an_archive(path, f"'voxels_{split}' has dtype {kind} and shape {rows}, not rows of {size}³ bits")
         if labels != rows[:1] or label_kind.kind not in "iu":
-            raise _not_an_archive(path, f"'labels_{split}' does not give an integer for each of {rows[0]} grids")
+            raise _not_an_archive(path, f"'labels_{split}' does not have one integer for each of {rows[0]} grids")
     return size, [str(name) for name in _read(path, "class_names")]
 
 
 def _declared(path: Path, key: str) -> tuple[tuple[int, ...], np.dtype]:
-    """Shape and dtype that an array's header declares, checked against the sizes that the zip declares."""
+    """Return an array's shape and dtype from its header, checked against the sizes in the ZIP directory."""
     with _Member(path, key) as file:
         shape, _, dtype = _array_header(path, key, file)
         size = int(np.prod(shape, dtype=object)) * dtype.itemsize
         limit = MAX_BYTES if key.startswith("voxels_") else MAX_SMALL_BYTES * (64 if key.startswith("labels_") else 1)
         if dtype.hasobject or min(shape, default=0) < 0 or size != file.unpacked_size - file.stream.tell():
-            raise _not_an_archive(path, f"'{key}' declares {dtype} {shape}, which is not what it holds")
+            raise _not_an_archive(
+                path, f"'{key}' declares dtype {dtype} and shape {shape}, which do not match its size"
+            )
         if size > limit or size > max(MAX_FREE_BYTES, MAX_RATIO * file.packed_size):
             raise _not_an_archive(
-                path, f"'{key}' unpacks from {file.packed_size:,} to {size:,} bytes, too much to be whole"
+                path, f"'{key}' decompresses from {file.packed_size:,} to {size:,} bytes, which is not plausible"
             )
         return shape, dtype
 
 
 def _read(path: Path, key: str) -> np.ndarray:
-    """One array; no more is unpacked than its own header declares."""
+    """Read one array; no more is decompressed than its header declares."""
     with _Member(path, key) as file:
         shape, fortran, dtype = _array_header(path, key, file)
         count = int(np.prod(shape, dtype=object))
         content = file.stream.read(min(count * dtype.itemsize, MAX_BYTES))
         if dtype.hasobject or len(content) != count * dtype.itemsize:
-            raise _not_an_archive(path, f"'{key}' is cut short")
+            raise _not_an_archive(path, f"'{key}' is truncated")
         return np.frombuffer(content, dtype).reshape(shape, order="F" if fortran else "C")
 
 
@@ -242,14 +246,14 @@ def _array_header(path: Path, key: str, file: _Member) -> tuple[tuple[int, ...],
     readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
     version = np.lib.format.read_magic(file.stream)
     if version not in readers:
-        raise _not_an_archive(path, f"'{key}' is an array of an unknown format")
+        raise _not_an_archive(path, f"'{key}' has an unknown array format")
     return readers[version](file.stream)
 
 
 class _Member:
-    """An array's file within the archive; whatever a damaged one raises leaves as an :class:`InputError`."""
+    """An array's file within the archive. Errors from reading a corrupt file become an :class:`InputError`."""
 
-    stream: BinaryIO
+    stream: IO[bytes]
     unpacked_size: int
     packed_size: int
 
@@ -259,7 +263,7 @@ class _Member:
 
     def __enter__(self) -> _Member:
         if not self.path.is_file():
-            raise InputError(f"there is no voxel archive at {self.path}; set path to where it is")
+            raise InputError(f"no such voxel archive: {self.path}; check path")
         try:
             self.archive = zipfile.ZipFile(self.path)
             info = self.archive.getinfo(f"{self.key}.npy")
@@ -267,21 +271,21 @@ class _Member:
             self.stream = self.archive.open(info)
         except KeyError as error:
             raise _not_an_archive(self.path, f"it has no array '{self.key}'") from error
-        except Exception as error:  # a damaged directory of members leads to struct.error and others as well
-            raise _damaged(self.path, error) from error
+        except Exception as error:  # a corrupt directory raises struct.error and others
+            raise _corrupt(self.path, error) from error
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         self.stream.close()
         self.archive.close()
-        if isinstance(error, Exception) and not isinstance(error, InputError):  # whatever damage led numpy and zlib to
-            raise _damaged(self.path, error) from error
+        if isinstance(error, Exception) and not isinstance(error, InputError):  # from numpy or zlib
+            raise _corrupt(self.path, error) from error
 
 
 def _not_an_archive(path: Path, reason: str) -> InputError:
-    return InputError(f"{path} is no voxel archive: {reason}; see VoxelArchive for what it must hold")
+    return InputError(f"{path} is not a voxel archive: {reason}; see VoxelArchive for the format")
 
 
-def _damaged(path: Path, error: BaseException) -> InputError:
-    reason = (str(error).splitlines() or [type(error).__name__])[0][:120]  # zipfile quotes what it found
-    return InputError(f"{path} is damaged ({reason}); copy or download it again")
+def _corrupt(path: Path, error: BaseException) -> InputError:
+    reason = (str(error).splitlines() or [type(error).__name__])[0][:120]  # zipfile quotes file contents
+    return InputError(f"{path} is corrupt ({reason}); copy or download it again")

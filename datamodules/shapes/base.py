@@ -1,4 +1,4 @@
-"""What every source of shapes gives: a named voxel grid for an index."""
+"""Base class of shape sources: indexable collections of named voxel grids."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -17,7 +17,6 @@ from renderers.scenes import VoxelGrid
 from utils.errors import InputError
 
 Split = Literal["train", "test", "all"]
-SPLITS = ("train", "test", "all")
 MAX_VOXEL_SIZE = 512
 
 
@@ -27,7 +26,7 @@ class Shape:
 
     Args:
         name: unique within its source, and the same on every machine.
-        voxels: a batch of one, ``(1, 1, D, D, D)`` float32 of 0 and 1, ``[b, c, z, y, x]``, y up; what has a front faces
+        voxels: a batch of one, ``(1, 1, D, D, D)`` float32 of 0 and 1, ``[b, c, z, y, x]``, y up. Shapes with a front face
             +z, toward the viewer at azimuth 0.
     """
 
@@ -38,11 +37,11 @@ class Shape:
 class ShapeSource(ABC):
     """A fixed, indexable collection of shapes.
 
-    A source is cheap to build (a config is checked by building it) and picklable (workers get a copy). Files and folders
-    that are not there are an :class:`InputError` at construction.
+    Sources must be cheap to construct, because a config is checked by constructing them, and picklable, because workers get
+    copies. A missing file or folder is an :class:`InputError` at construction.
 
     Attributes:
-        voxel_size: voxels along an edge, D.
+        voxel_size: voxels per edge, D.
     """
 
     voxel_size: int
@@ -52,40 +51,40 @@ class ShapeSource(ABC):
 
     @abstractmethod
     def __getitem__(self, index: int) -> Shape:
-        """The shape at ``0 <= index < len(self)``; a function of the index and the constructor's arguments alone.
+        """Return the shape at ``0 <= index < len(self)``, a function of the index and the constructor's arguments alone.
 
         Raises:
-            IndexError: an index outside.
-            InputError: a file that cannot be used.
+            IndexError: the index is out of range.
+            InputError: a file is unusable.
         """
 
     @abstractmethod
     def name(self, index: int) -> str:
-        """``self[index].name`` without making the shape."""
+        """Return ``self[index].name`` without loading the shape."""
 
     @abstractmethod
     def cache_key(self) -> str:
-        """Hex digits that change whenever any shape, or their order, may have changed; part of cache keys."""
+        """Return a hash that changes whenever a shape, or the order of shapes, may have changed."""
 
     def __iter__(self) -> Iterator[Shape]:
         return (self[i] for i in range(len(self)))
 
     def _check_index(self, index: int) -> int:
         if not 0 <= index < len(self):
-            raise IndexError(f"shape {index} of {len(self)}")
+            raise IndexError(f"shape index {index} is out of range for {len(self)} shapes")
         return index
 
 
 def to_voxel_grid(solid: Bool[np.ndarray, "D D D"]) -> VoxelGrid:
-    """A boolean grid ``[z, y, x]`` as a batch of one."""
+    """Convert a boolean grid ``[z, y, x]`` to a batch of one."""
     return VoxelGrid(torch.from_numpy(np.ascontiguousarray(solid).astype(np.float32))[None, None])
 
 
 def in_split(name: str, split: Split, test_fraction: float) -> bool:
-    """Whether the model called ``name`` belongs to ``split``.
+    """Return whether the model called ``name`` belongs to ``split``.
 
-    A model is a test model where the hash of its name, taken as a number in [0, 1), is below ``test_fraction``: so adding or
-    losing models moves no other, and a model listed in two categories falls on the same side in both.
+    A model is a test model if the hash of its name, as a number in [0, 1), is below ``test_fraction``. So adding or removing
+    models does not move others, and a model that is listed in two categories is in the same split in both.
     """
     if split == "all":
         return True
@@ -94,29 +93,29 @@ def in_split(name: str, split: Split, test_fraction: float) -> bool:
 
 
 def digest(*parts: object) -> str:
-    """16 hex digits of the representation of ``parts`` (numbers, strings, tuples of them)."""
+    """Hash the ``repr`` of ``parts`` (numbers, strings, tuples of them) to 16 hexadecimal digits."""
     return hashlib.blake2b(repr(parts).encode(), digest_size=8).hexdigest()
 
 
 def file_stamp(path: Path) -> tuple[int, int]:
-    """Size in bytes and modification time in nanoseconds."""
+    """Return a file's size in bytes and its modification time in nanoseconds."""
     stat = path.stat()
     return stat.st_size, stat.st_mtime_ns
 
 
 def check_split(split: str) -> None:
-    """Raises an :class:`InputError` unless ``split`` is train, test or all."""
-    if split not in SPLITS:
-        raise InputError(f"split must be one of {', '.join(SPLITS)}, got {split!r}")
+    """Raise an :class:`InputError` unless ``split`` is train, test or all."""
+    if split not in get_args(Split):
+        raise InputError(f"split must be one of {', '.join(get_args(Split))}, got {split!r}")
 
 
 def check_fraction(test_fraction: float) -> None:
-    """Raises an :class:`InputError` unless ``test_fraction`` is a share."""
+    """Raise an :class:`InputError` unless ``test_fraction`` is in [0, 1]."""
     if not 0 <= test_fraction <= 1:
-        raise InputError(f"test_fraction must lie between 0 and 1, got {test_fraction}")
+        raise InputError(f"test_fraction must be between 0 and 1, got {test_fraction}")
 
 
 def check_voxel_size(voxel_size: int, smallest: int = 2) -> None:
-    """Raises an :class:`InputError` for a grid too small to hold a shape or too large to hold in memory."""
+    """Raise an :class:`InputError` if a grid is too small for a shape or too large for memory."""
     if not smallest <= voxel_size <= MAX_VOXEL_SIZE:
-        raise InputError(f"voxel_size must lie between {smallest} and {MAX_VOXEL_SIZE}, got {voxel_size}")
+        raise InputError(f"voxel_size must be between {smallest} and {MAX_VOXEL_SIZE}, got {voxel_size}")

@@ -1,4 +1,4 @@
-"""Shapes with the faults that a generator's have: ragged surfaces, lost pieces, floating crumbs."""
+"""Shapes with a generator's typical faults: ragged surfaces, missing pieces, floating fragments."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ VERSION = 1
 
 
 class CorruptedShapes(ShapeSource):
-    """Every shape of another source, damaged at random to a random degree.
+    """The shapes of another source, each corrupted randomly and to a random degree.
 
-    A classifier that must tell the damaged from the whole has features that see quality; one that need only tell chairs
-    from tables takes any heap of the right size for a chair.
+    A classifier that must separate corrupted from intact shapes learns features of quality. One that only separates chairs
+    from tables accepts any blob of the right size as a chair.
 
     Args:
-        shapes: the whole ones.
-        seed: of the damage.
+        shapes: the intact shapes.
+        seed: seed of the corruption.
     """
 
     def __init__(self, shapes: ShapeSource, seed: int = 0) -> None:
@@ -29,9 +29,8 @@ class CorruptedShapes(ShapeSource):
         return len(self.shapes)
 
     def __getitem__(self, index: int) -> Shape:
-        whole = self.shapes[index]
-        solid = whole.voxels.occupancy[0, 0].numpy() > 0.5
-        return Shape(self.name(index), to_voxel_grid(damage(solid, np.random.default_rng([self.seed, index]))))
+        solid = self.shapes[index].voxels.occupancy[0, 0].numpy() > 0.5
+        return Shape(self.name(index), to_voxel_grid(corrupt(solid, np.random.default_rng([self.seed, index]))))
 
     def name(self, index: int) -> str:
         return f"{self.shapes.name(index)} damaged"
@@ -40,14 +39,14 @@ class CorruptedShapes(ShapeSource):
         return digest("damaged", VERSION, self.seed, self.shapes.cache_key())
 
 
-def damage(solid: Bool[np.ndarray, "D D D"], rng: np.random.Generator) -> Bool[np.ndarray, "D D D"]:
-    """Shift the surface by smooth noise and turn single voxels near it, each by a random amount."""
+def corrupt(solid: Bool[np.ndarray, "D D D"], rng: np.random.Generator) -> Bool[np.ndarray, "D D D"]:
+    """Shift the surface by smooth noise and flip single voxels near it, both by random amounts."""
     size = solid.shape[0]
     outside = distance_transform_edt(~solid) if solid.any() else np.full(solid.shape, float(size))
-    signed = outside - distance_transform_edt(solid)  # voxels to the surface, negative within
+    signed = outside - distance_transform_edt(solid)  # distance to the surface in voxels, negative inside
     cells = int(rng.choice([4, 8, 16]))
     noise = zoom(rng.standard_normal((min(cells, size),) * 3), size / min(cells, size), order=1)
     amount = rng.uniform(0.3, 1.5) * size / 32
-    damaged = signed + amount * noise < 0.5
+    corrupted = signed + amount * noise < 0.5
     flip = (rng.random(solid.shape) < rng.uniform(0, 0.15)) & (np.abs(signed) < 2 * size / 32)
-    return damaged ^ flip
+    return corrupted ^ flip

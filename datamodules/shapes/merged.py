@@ -12,54 +12,52 @@ VERSION = 1
 
 
 class MergedShapes(ShapeSource):
-    """The shapes of several sources, one source after the other; those with one name are one shape.
+    """The concatenated shapes of several sources, without duplicate names.
 
-    ShapeNet lists models in several categories: most of its cellphones are telephones as well, and some chairs are sofas.
+    ShapeNet lists some models in several categories: most of its cellphones are also telephones, and some chairs are sofas.
 
     Args:
-        sources: what is merged; their grids have one size.
-        without: sources whose shapes are left out, by name.
+        sources: the sources to merge, with grids of one size.
+        without: sources whose shapes are excluded, by name.
 
     Raises:
-        InputError: no sources, or sources of several sizes.
+        InputError: there are no sources, or their grids differ in size.
     """
 
     def __init__(self, sources: Sequence[ShapeSource], without: Sequence[ShapeSource] = ()) -> None:
         sizes = {source.voxel_size for source in sources}
         if len(sizes) != 1:
-            raise InputError(
-                f"shapes can be merged from sources of one voxel_size, got {sorted(sizes) or 'no sources'}"
-            )
+            raise InputError(f"merged sources must have one voxel_size, got {sorted(sizes) or 'no sources'}")
         (self.voxel_size,) = sizes
         self.sources, self.without = list(sources), list(without)
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self._locations)
 
     def __getitem__(self, index: int) -> Shape:
-        source, place = self._places[self._check_index(index)]
-        return self.sources[source][place]
+        source, position = self._locations[self._check_index(index)]
+        return self.sources[source][position]
 
     def name(self, index: int) -> str:
-        source, place = self._places[self._check_index(index)]
-        return self.sources[source].name(place)
+        source, position = self._locations[self._check_index(index)]
+        return self.sources[source].name(position)
 
     def cache_key(self) -> str:
-        return digest("merged", VERSION, [source.cache_key() for source in self.sources], self._places)
+        return digest("merged", VERSION, [source.cache_key() for source in self.sources], self._locations)
 
     def __getstate__(self) -> dict[str, object]:
-        return {key: value for key, value in self.__dict__.items() if key != "_places"}
+        return {key: value for key, value in self.__dict__.items() if key != "_locations"}
 
     @cached_property
-    def _places(self) -> list[tuple[int, int]]:
-        """The source and the index there of every shape."""
+    def _locations(self) -> list[tuple[int, int]]:
+        """Source number and index within that source, for each shape."""
         seen = {source.name(i) for source in self.without for i in range(len(source))}
-        places = []
+        locations = []
         for number, source in enumerate(self.sources):
             for i in range(len(source)):
                 if (name := source.name(i)) not in seen:
                     seen.add(name)
-                    places.append((number, i))
-        if not places:
-            raise InputError("of the merged shapes none is left: other classes list every one of them as well")
-        return places
+                    locations.append((number, i))
+        if not locations:
+            raise InputError("the merged sources have no shapes that are not excluded; other classes list all of them")
+        return locations

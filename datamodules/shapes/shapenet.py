@@ -1,4 +1,4 @@
-"""ShapeNetCore as it is unpacked, version 1 or 2."""
+"""Unpacked ShapeNetCore folders, version 1 or 2."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from datamodules.shapes.base import (
     to_voxel_grid,
 )
 from datamodules.shapes.processing.binvox import read_binvox
-from datamodules.shapes.processing.resample import fit, occupied_box, regrid
+from datamodules.shapes.processing.resample import fit_to_cube, occupied_box, resample
 from datamodules.shapes.processing.voxelize import normalize, voxelize
 from utils.errors import InputError
 
@@ -52,9 +52,9 @@ _FILES = {
     "obj": "models/model_normalized.obj",
 }
 _V1_FILE = "model.obj"
-_MAX_BYTES = 2**30  # of an OBJ file
-_FAR = 1e9  # coordinates beyond lose a model's shape to rounding; not a number is not below it either
-_TOLERANCE = 0.02  # how far a unit-diagonal model may lie outside of the cube before it is taken for something else
+_MAX_BYTES = 2**30  # per OBJ file
+_MAX_COORDINATE = 1e9  # beyond it, shapes are lost to rounding
+_TOLERANCE = 0.02  # how far a model may exceed the cube and still count as normalized
 
 log = logging.getLogger(__name__)
 
@@ -62,29 +62,31 @@ log = logging.getLogger(__name__)
 class ShapeNetShapes(ShapeSource):
     """Models of one ShapeNetCore category.
 
-    The version is told by the layout: ``<root>/<synset>/<model>/models/model_normalized.*`` is version 2 (front -Z),
+    The layout determines the version: ``<root>/<synset>/<model>/models/model_normalized.*`` is version 2 (front -Z),
     ``<root>/<synset>/<model>/model.obj`` is version 1 (front +X, and mirrored left to right, a known fault of that release
-    which is left as it is). Both are up +Y, and are turned about it to face +z.
+    that is not corrected). Both have +Y up and are turned about it to face +z.
 
-    Sizes: ShapeNet normalises a model to a bounding box of diagonal 1 around the origin, and that is kept, from the OBJ's
-    vertices or the binvox header's ``translate`` and ``scale``: a chair takes about 0.7 of the cube, and relative sizes
-    within a category stay. A model that is not normalised so (it would leave the cube), and every model if ``refit`` is
-    set, is centred with its longest side at 0.9. The 128³ binvox grids are max-pooled, so that thin legs survive.
+    ShapeNet normalizes a model to a bounding box of diagonal 1 around the origin. That size is kept, by the OBJ's vertices
+    or the binvox header's ``translate`` and ``scale``: a chair takes about 0.7 of the cube, and relative sizes within a
+    category are preserved. Models that are not normalized in this way (they would leave the cube), and all models if
+    ``refit`` is set, are centred with their longest side at 0.9. The 128³ binvox grids are max-pooled, so that thin legs
+    survive.
 
-    The split is by a hash of the model's id: the same on every machine and in every category that lists the model.
+    The split depends on a hash of the model's id, so it is the same on every machine and in every category that lists the
+    model.
 
     Args:
-        root: the unpacked folder, which holds one folder a synset.
+        root: the unpacked folder, which contains one folder per synset.
         category: a name such as chair, couch, sofa, bathtub or table, or a synset id.
-        voxel_size: voxels along an edge.
-        kind: ``solid`` or ``surface`` binvox files (version 2 only), or ``obj``, voxelised here (slower).
+        voxel_size: voxels per edge.
+        kind: ``solid`` or ``surface`` binvox files (version 2 only), or ``obj``, which is voxelized (slower).
         split: train, test or all.
-        test_fraction: share of the models that are for testing.
+        test_fraction: fraction of the models in the test split.
         refit: centre every model with its longest side at 0.9 of the cube.
-        models: a text file with one model id a line, to which the category is restricted; None takes all.
+        models: a text file of the model ids to use, one per line; None for all.
 
     Raises:
-        InputError: a root, category, list or split that is not there, or a category without usable models.
+        InputError: a folder or the list does not exist, an argument is invalid, or the category has no usable models.
     """
 
     def __init__(
@@ -113,10 +115,10 @@ class ShapeNetShapes(ShapeSource):
         self.folder = _category_folder(self.root, category)
         self.version = _version(self.folder)
         if self.version == 1 and kind != "obj":
-            raise InputError(f"{self.folder} is ShapeNetCore version 1, which holds no binvox files; set kind to 'obj'")
+            raise InputError(f"{self.folder} is ShapeNetCore version 1, which has no binvox files; set kind to 'obj'")
         self.models = None if models is None else Path(models)
         if self.models is not None and not self.models.is_file():
-            raise InputError(f"there is no list of models at {self.models}")
+            raise InputError(f"no such list of models: {self.models}; check models")
 
     def __len__(self) -> int:
         return len(self._names)
@@ -126,7 +128,9 @@ class ShapeNetShapes(ShapeSource):
         path = self._file(name)
         solid = self._from_obj(path) if self.kind == "obj" else self._from_binvox(path)
         if not solid.any():
-            raise InputError(f"{path} holds no shape; remove the model's folder, or leave it out of the list of models")
+            raise InputError(
+                f"{path} is empty; remove the model's folder, or leave the model out of the list in models"
+            )
         return Shape(name, to_voxel_grid(solid))
 
     def name(self, index: int) -> str:
@@ -141,14 +145,14 @@ class ShapeNetShapes(ShapeSource):
 
     @cached_property
     def _names(self) -> list[str]:
-        """Sorted ids of the usable models of the split."""
+        """Sorted ids of the split's usable models."""
         present = sorted(path.name for path in self.folder.iterdir() if path.is_dir())
         if self.models is not None:
-            present = self._restricted(present)
+            present = self._select(present, self.models)
         usable = [name for name in present if self._file(name).is_file()]
         if len(usable) < len(present):
             log.warning(
-                "%s of %s models in %s have no %s and were skipped",
+                "skipping %s of %s models in %s that have no %s",
                 f"{len(present) - len(usable):,}",
                 f"{len(present):,}",
                 self.folder,
@@ -157,20 +161,20 @@ class ShapeNetShapes(ShapeSource):
         names = [name for name in usable if in_split(name, self.split, self.test_fraction)]
         if not names:
             raise InputError(
-                f"{self.folder} has no {self.category} model for split {self.split!r} with a "
+                f"{self.folder} has no {self.category} model in split {self.split!r} with a "
                 f"{self._file('MODEL').name}; unpack the category again, or choose another kind or split"
             )
         return names
 
-    def _restricted(self, present: list[str]) -> list[str]:
+    def _select(self, present: list[str], models: Path) -> list[str]:
         try:
-            wanted = {line.strip() for line in self.models.read_text().splitlines() if line.strip()}
+            listed = {line.strip() for line in models.read_text().splitlines() if line.strip()}
         except UnicodeDecodeError as error:
-            raise InputError(f"{self.models} is not a text file with one model id a line") from error
-        missing = wanted - set(present)
+            raise InputError(f"{models} is not a text file; write one model id per line") from error
+        missing = listed - set(present)
         if missing:
-            log.warning("%d of %d models in %s are not in %s", len(missing), len(wanted), self.models, self.folder)
-        return [name for name in present if name in wanted]
+            log.warning("%d of %d models in %s are not in %s", len(missing), len(listed), models, self.folder)
+        return [name for name in present if name in listed]
 
     def _file(self, name: str) -> Path:
         return self.folder / name / (_V1_FILE if self.version == 1 else _FILES[self.kind])
@@ -179,7 +183,7 @@ class ShapeNetShapes(ShapeSource):
         file = read_binvox(path)
         if not file.voxels.any():
             return file.voxels
-        # Half a turn about y: x and z change their signs.
+        # Half a turn about y negates x and z.
         voxels = file.voxels[::-1, :, ::-1]
         x, y, z = file.translate
         low = (-x - file.scale, y, -z - file.scale)
@@ -187,8 +191,8 @@ class ShapeNetShapes(ShapeSource):
         first, last = occupied_box(voxels)
         reach = max(max(abs(a + voxel * i), abs(a + voxel * j)) for a, i, j in zip(low, first, last, strict=True))
         if self.refit or reach > 0.5 + _TOLERANCE:
-            return fit(voxels, self.voxel_size)
-        return regrid(voxels, self.voxel_size, low, file.scale)
+            return fit_to_cube(voxels, self.voxel_size)
+        return resample(voxels, self.voxel_size, low, file.scale)
 
     def _from_obj(self, path: Path) -> Bool[np.ndarray, "D D D"]:
         mesh = _load_obj(path)
@@ -198,60 +202,62 @@ class ShapeNetShapes(ShapeSource):
             if self.refit or np.abs(mesh.bounds).max() > 0.5 + _TOLERANCE:
                 mesh = normalize(mesh)
         except ValueError as error:
-            raise InputError(f"{path} cannot be used: {error}; leave it out of the list of models") from error
+            raise InputError(f"{path} is unusable: {error}; leave it out of the list in models") from error
         return voxelize(mesh, self.voxel_size)
 
 
 def _load_obj(path: Path) -> trimesh.Trimesh:
-    """The triangles of an OBJ file, without its materials."""
+    """Load the triangles of an OBJ file, without its materials."""
     size = path.stat().st_size if path.is_file() else 0
     if size > _MAX_BYTES:
         raise InputError(
-            f"{path} has {size / 2**20:,.0f} MiB, too much for one model; leave it out of the list of models"
+            f"{path} is {size / 2**20:,.0f} MiB, larger than the limit of {_MAX_BYTES / 2**20:,.0f} MiB; "
+            "leave it out of the list in models"
         )
     try:
         mesh = trimesh.load(
             path, file_type="obj", force="mesh", process=False, skip_materials=True, split_objects=False
         )
-    except Exception as error:  # trimesh raises whatever its parser ran into
+    except Exception as error:  # trimesh may raise anything on a corrupt file
         raise InputError(f"{path} cannot be read as OBJ ({type(error).__name__}); download it again") from error
     if not isinstance(mesh, trimesh.Trimesh) or len(mesh.faces) == 0:
-        raise InputError(f"{path} holds no triangles; leave it out of the list of models")
+        raise InputError(f"{path} has no triangles; leave it out of the list in models")
     if mesh.vertices.ndim != 2 or mesh.vertices.shape[1] != 3 or mesh.faces.shape[1] != 3:
-        raise InputError(f"{path} is damaged: its vertices do not have three coordinates; download it again")
-    # Negative: an index counted from the end of fewer vertices than that.
-    if mesh.faces.min() < 0 or mesh.faces.max() >= len(mesh.vertices) or not (np.abs(mesh.vertices) < _FAR).all():
-        raise InputError(f"{path} is damaged: its faces name vertices that are not there, or vertices lie nowhere")
+        raise InputError(f"{path} is corrupt: its vertices do not have three coordinates; download it again")
+    # An index is negative if it counts from the end past the first vertex.
+    if mesh.faces.min() < 0 or mesh.faces.max() >= len(mesh.vertices):
+        raise InputError(f"{path} is corrupt: its faces refer to missing vertices; download it again")
+    if not (np.abs(mesh.vertices) < _MAX_COORDINATE).all():  # also false for NaN
+        raise InputError(f"{path} is corrupt: its coordinates are out of range; download it again")
     return mesh
 
 
 def _category_folder(root: Path, category: str) -> Path:
     if not root.is_dir():
-        raise InputError(f"there is no folder {root}; set root to where ShapeNetCore is unpacked")
+        raise InputError(f"no such folder: {root}; set root to the unpacked ShapeNetCore")
     synset = SYNSETS.get(category.lower(), category)
     if not (synset.isdigit() and len(synset) == 8):
-        near = difflib.get_close_matches(category.lower(), SYNSETS, n=3, cutoff=0.5) or sorted(SYNSETS)
+        matches = difflib.get_close_matches(category.lower(), SYNSETS, n=3, cutoff=0.5) or sorted(SYNSETS)
         raise InputError(
-            f"unknown category {category!r}; did you mean {', '.join(near)}, or a synset id such as 03001627?"
+            f"unknown category {category!r}; did you mean {', '.join(matches)}, or a synset id such as 03001627?"
         )
     folder = root / synset
     if not folder.is_dir():
         names = {synset: name for name, synset in SYNSETS.items()}
-        found = sorted(p.name for p in root.iterdir() if p.is_dir() and p.name.isdigit())
-        listed = ", ".join(f"{s} ({names[s]})" if s in names else s for s in found[:8]) or "no categories"
-        raise InputError(
-            f"{root} has no folder {synset} for {category!r}; it holds {listed}; unpack {synset}.zip there"
-        )
+        present = sorted(p.name for p in root.iterdir() if p.is_dir() and p.name.isdigit())
+        listed = ", ".join(f"{s} ({names[s]})" if s in names else s for s in present[:8]) or "no categories"
+        raise InputError(f"{root} has no folder {synset} for {category!r} (it has {listed}); unpack {synset}.zip there")
     return folder
 
 
 def _version(folder: Path) -> Literal[1, 2]:
-    """Told by the first model folder that looks like either."""
+    """Return the version by the layout of the first model folder that has one of the two."""
     for model in sorted(folder.iterdir()):
         if (model / "models").is_dir():
             return 2
         if (model / _V1_FILE).is_file():
             return 1
     raise InputError(
-        f"{folder} holds no models; ShapeNetCore has MODEL/models/model_normalized.obj (v2) or MODEL/model.obj (v1) there"
+        f"{folder} has no models, neither MODEL/models/model_normalized.obj (v2) nor MODEL/model.obj (v1); "
+        "unpack the category again"
     )

@@ -1,4 +1,4 @@
-"""Masked photographs: made here, and the real ones where they are at hand."""
+"""Photographs with a transparent background: synthetic ones, and the real ones if they are available."""
 
 from pathlib import Path
 
@@ -10,8 +10,9 @@ from PIL import Image
 
 from datamodules import ChanterelleDataModule
 from datamodules.images.alpha_masked import LUMA, frame, read_masked, read_rgba, unify_intensity
-from renderers import AbsorptionRenderer, InputError, ViewDistribution
+from renderers import AbsorptionRenderer, ViewDistribution
 from trainer.__main__ import main
+from utils.errors import InputError
 
 REAL = Path(__file__).parents[3] / "shared" / "data" / "chanterelle"
 
@@ -25,10 +26,12 @@ def data(root, **options) -> ChanterelleDataModule:
     return ChanterelleDataModule(root, **{"image_size": 32, "batch_size": 4, "total_kimg": 0.012, **options})
 
 
-def test_what_is_behind_a_palettes_mask_stays_behind_it(folder):
+def test_palette_transparency_becomes_black(folder):
     with Image.open(folder / "train" / "0.png") as image:
         assert image.mode == "P" and "transparency" in image.info
-        assert np.asarray(image.convert("RGB"))[0, 0].tolist() == [255] * 3  # the trap
+        assert (
+            np.asarray(image.convert("RGB"))[0, 0].tolist() == [255] * 3
+        )  # converting to RGB directly would show white
     pixels = read_rgba((folder / "train" / "0.png").read_bytes())
     assert set(np.unique(pixels[..., 3])) == {0, 255}
     for channels in (1, 3):
@@ -39,12 +42,12 @@ def test_what_is_behind_a_palettes_mask_stays_behind_it(folder):
 
 @pytest.mark.parametrize("fill", [0.5, 0.75, 1.0])
 @pytest.mark.parametrize(("width", "height"), [(60, 80), (33, 17), (100, 100), (5, 3)])
-def test_frame_keeps_the_shape_in_the_middle(width, height, fill):
+def test_frame_centers_and_scales_the_object(width, height, fill):
     solid = np.full((height + 9, width + 7, 4), 255, np.uint8)
     solid[..., 3] = 0
-    solid[2 : 2 + height, 6 : 6 + width, 3] = 255  # margins that are cropped
+    solid[2 : 2 + height, 6 : 6 + width, 3] = 255  # the margins are cropped
     framed = frame(solid, 64, fill).astype(float) / 255
-    assert (framed[..., 0] == framed[..., 3]).all()  # white times alpha
+    assert (framed[..., 0] == framed[..., 3]).all()  # white, premultiplied
     scale = fill * 64 / max(width, height)
     assert framed[..., 3].sum(1).max() == pytest.approx(width * scale, abs=0.15)
     assert framed[..., 3].sum(0).max() == pytest.approx(height * scale, abs=0.15)
@@ -53,7 +56,7 @@ def test_frame_keeps_the_shape_in_the_middle(width, height, fill):
 
 
 def test_frame_averages_over_areas():
-    """Against blocks of whole pixels, and against Pillow's premultiplied box filter."""
+    """Compares with block means, and with Pillow's box filter on premultiplied colour."""
     random = np.random.default_rng(0)
     pixels = random.integers(0, 256, (96, 96, 4), dtype=np.uint8)
     pixels[..., 3] = 255 * (random.random((96, 96)) < 0.7)
@@ -70,7 +73,7 @@ def test_frame_averages_over_areas():
 
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("mean", [None, 0.3, 0.8])
-def test_mean_intensity_is_one_for_all_by_addition(folder, channels, mean):
+def test_mean_intensity_is_unified_by_addition(folder, channels, mean):
     framed = read_masked(folder, 64, 0.5)
     alpha = framed[..., 3].astype(float) / 255
 
@@ -83,18 +86,18 @@ def test_mean_intensity_is_one_for_all_by_addition(folder, channels, mean):
     before = framed[..., :3].transpose(0, 3, 1, 2)
     if channels == 1:
         before = (before.transpose(0, 2, 3, 1) @ LUMA)[:, None]
-    wanted = intensities(before).mean() if mean is None else mean
+    target = intensities(before).mean() if mean is None else mean
     assert np.ptp(intensities(before)) > 0.1
-    assert intensities(unified) == pytest.approx(np.full(6, wanted), abs=2e-3)
-    assert not unified.transpose(1, 0, 2, 3)[:, alpha == 0].any()  # nothing is added outside of the mask
-    if mean is None:  # little is cut off: one number an image is added, in all colours
+    assert intensities(unified) == pytest.approx(np.full(6, target), abs=2e-3)
+    assert not unified.transpose(1, 0, 2, 3)[:, alpha == 0].any()  # unchanged outside the mask
+    if mean is None:  # almost nothing is clipped, so one constant per image is added to all colours
         core = (alpha == 1) & (unified.min(1) > 0) & (unified.max(1) < 255)
         added = (unified.astype(float) - before).transpose(0, 2, 3, 1)
         for one, inside in zip(added, core, strict=True):
             assert np.ptp(one[inside]) <= 2
 
 
-def test_all_three_parts_are_one_set_without_repeats(folder):
+def test_all_splits_use_the_distinct_images(folder):
     module = data(folder)
     module.prepare_data()
     assert module.reference_images == 6 and module.kid_subset == 3
@@ -108,7 +111,7 @@ def test_all_three_parts_are_one_set_without_repeats(folder):
     assert batch.shape == (4, 1, 32, 32) and batch.dtype == torch.float32 and 0.3 < batch.max() <= 1
 
 
-def test_mirror_images_are_trained_on_and_never_the_reference(folder):
+def test_mirrored_images_are_only_for_training(folder):
     plain, module = data(folder), data(folder, mirror=True)
     images = module.train_dataloader().dataset.tensors[0]
     assert len(images) == 12 and torch.equal(images[6:], images[:6].flip(-1))
@@ -117,7 +120,7 @@ def test_mirror_images_are_trained_on_and_never_the_reference(folder):
     assert plain.reference_key != data(folder, mean_intensity=0.4).reference_key
 
 
-def test_the_same_images_in_another_mode_are_the_same(folder, tmp_path):
+def test_images_do_not_depend_on_the_file_mode(folder, tmp_path):
     for file in (folder / "train").iterdir():
         with Image.open(file) as image:
             image.convert("RGBA").save(tmp_path / file.name)
@@ -127,8 +130,10 @@ def test_the_same_images_in_another_mode_are_the_same(folder, tmp_path):
     assert data(tmp_path).reference_images == 7
 
 
-def test_parts_that_do_not_fit_are_refused(folder):
-    with pytest.raises(InputError, match="photographs are made 32², renderer draws 16²; set both to one image_size"):
+def test_invalid_arguments_raise(folder):
+    with pytest.raises(
+        InputError, match="image_size is 32 for the photographs but 16 for the renderer; set both to the same value"
+    ):
         data(folder, renderer=AbsorptionRenderer(16), views=ViewDistribution())
     for name, value in (("fill", 0.0), ("fill", 1.5), ("mean_intensity", 1.0), ("image_size", 0)):
         with pytest.raises(InputError, match=name):
@@ -142,14 +147,14 @@ def refused(root) -> str:
     return str(error.value)
 
 
-def test_folders_without_images_are_named(tmp_path):
-    assert refused(tmp_path / "nowhere") == f"there is no folder {tmp_path / 'nowhere'}"
+def test_folder_without_images_raises(tmp_path):
+    assert refused(tmp_path / "nowhere") == f"no such folder: {tmp_path / 'nowhere'}"
     (tmp_path / "notes.txt").write_text("no image")
-    assert refused(tmp_path / "notes.txt").endswith("it is a file")
-    assert f"{tmp_path} holds no images" in refused(tmp_path)
+    assert refused(tmp_path / "notes.txt").endswith("is a file, not a folder")
+    assert f"{tmp_path} has no PNG images" in refused(tmp_path)
 
 
-def test_images_that_will_not_do_are_named_and_counted(tmp_path):
+def test_unusable_images_are_named_and_counted(tmp_path):
     write_photographs(tmp_path, 3)
     whole = (tmp_path / "train" / "0.png").read_bytes()
     (tmp_path / "cut.png").write_bytes(whole[: len(whole) // 2])
@@ -160,44 +165,44 @@ def test_images_that_will_not_do_are_named_and_counted(tmp_path):
     Image.new("RGBA", (9, 9), (255, 255, 255, 0)).save(tmp_path / "nothing.png")
     (tmp_path / ".hidden.png").write_bytes(b"junk")
     assert refused(tmp_path) == (
-        f"6 of 13 images in {tmp_path} cannot be used: 2 unreadable (cut.png, empty.png); "
-        "3 without transparency (photo.jpg, solid.png, solid_rgba.png); 1 wholly transparent (nothing.png); "
+        f"6 of 13 images in {tmp_path} are unusable: 2 unreadable (cut.png, empty.png); "
+        "3 without transparency (photo.jpg, solid.png, solid_rgba.png); 1 fully transparent (nothing.png); "
         "remove or replace them"
     )
 
 
-def test_specks_that_no_pixel_keeps_are_nothing(tmp_path):
+def test_specks_that_vanish_count_as_transparent(tmp_path):
     pixels = np.zeros((2000, 2000, 4), np.uint8)
     pixels[0, 0] = pixels[-1, -1] = 255
     Image.fromarray(pixels, "RGBA").save(tmp_path / "specks.png")
-    assert "1 wholly transparent (specks.png)" in refused(tmp_path)
+    assert "1 fully transparent (specks.png)" in refused(tmp_path)
 
 
-def test_a_palette_that_is_opaque_all_over_is_refused(tmp_path):
+def test_opaque_palette_raises(tmp_path):
     photograph(0).save(tmp_path / "a.png", transparency=bytes([255] * 256))
     assert "1 of 1 images" in refused(tmp_path) and "1 without transparency (a.png)" in refused(tmp_path)
 
 
-def test_many_bad_images_are_counted(tmp_path):
+def test_long_lists_of_files_are_abbreviated(tmp_path):
     for i in range(8):
         (tmp_path / f"{i}.png").write_bytes(b"junk")
     assert "8 unreadable (0.png, 1.png, 2.png, 3.png, 4.png and 3 more)" in refused(tmp_path)
 
 
-def test_the_command_line_says_it_in_one_sentence(tmp_path, monkeypatch, capfd):
+def test_command_line_prints_one_sentence(tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
     save(photograph(0), tmp_path / "a.png")
     (tmp_path / "b.png").write_bytes(b"junk")
-    cut = ["--trainer.fast_dev_run=2", "--trainer.accelerator=cpu", "--data.batch_size=2"]
-    given = ["--config=chanterelle_32.yaml", "--model=model/dcgan_32.yaml", *cut]
-    assert main(["fit", *given, "--data.root=nowhere"]) == 2
-    assert "error: there is no folder nowhere" in capfd.readouterr().err
-    assert main(["fit", *given, "--data.root=."]) == 2
-    assert "error: 1 of 2 images in . cannot be used: 1 unreadable (b.png); remove" in capfd.readouterr().err
+    small = ["--trainer.fast_dev_run=2", "--trainer.accelerator=cpu", "--data.batch_size=2"]
+    arguments = ["--config=chanterelle_32.yaml", "--model=model/dcgan_32.yaml", *small]
+    assert main(["fit", *arguments, "--data.root=nowhere"]) == 2
+    assert "error: no such folder: nowhere" in capfd.readouterr().err
+    assert main(["fit", *arguments, "--data.root=."]) == 2
+    assert "error: 1 of 2 images in . are unusable: 1 unreadable (b.png); remove" in capfd.readouterr().err
 
 
-@pytest.mark.skipif(not REAL.is_dir(), reason="the Chanterelle photographs are not at hand")
-def test_the_real_photographs():
+@pytest.mark.skipif(not REAL.is_dir(), reason="the Chanterelle photographs are not available")
+def test_real_photographs():
     files = sorted(REAL.rglob("*.png"))
     assert len(files) == 74
     for file in files[:3]:
@@ -207,7 +212,9 @@ def test_the_real_photographs():
     module = ChanterelleDataModule(REAL)
     images = module.reference().float() / 255
     assert images.shape == (62, 1, 128, 128) and module.kid_subset == 31
-    assert not images[:, :, :31].any() and not images[..., -31:].any()  # half the frame, which a 64³ grid spans
+    assert not images[:, :, :31].any() and not images[..., -31:].any()  # half the frame, as a 64³ grid
     lit = (images > 0).float()
     means = images.sum((1, 2, 3)) / lit.sum((1, 2, 3))
-    assert means.mean() == pytest.approx(0.58, abs=0.03) and means.std() < 0.02  # edges count as whole pixels here
+    assert (
+        means.mean() == pytest.approx(0.58, abs=0.03) and means.std() < 0.02
+    )  # partly covered edge pixels count fully here

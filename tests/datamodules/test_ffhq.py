@@ -1,4 +1,4 @@
-"""Every format of FFHQ, from small instances made here; real faces where they are at hand."""
+"""All formats of FFHQ, with small synthetic instances, and real faces if they are available."""
 
 import io
 import pickle
@@ -17,14 +17,14 @@ from PIL import Image, ImageOps
 from datamodules import FFHQDataModule
 from datamodules.images.reader import ImageReader
 from datamodules.images.sources import ImageError, open_source
-from renderers import InputError
+from utils.errors import InputError
 
 FACES = Path(__file__).parents[3] / "shared" / "data" / "faces_orl"
 COUNT = 7
 
 
 def pixels(number: int, size: int = 128) -> np.ndarray:
-    """Smooth colours that tell their number, and noise that tells one pixel from another."""
+    """A colour that identifies the number, plus noise that identifies each pixel."""
     rng = np.random.default_rng(number)
     return (rng.integers(0, 200, (1, 1, 3)) + rng.integers(0, 56, (size, size, 3))).astype(np.uint8)
 
@@ -67,7 +67,7 @@ def write_lmdb(root: Path, contents: list[bytes], size: int = 128, length: bytes
 
 
 def shadow(folder: Path, name: str) -> Path:
-    """A folder that hides a package from a process that looks there first."""
+    """A folder that makes a package fail to import in processes with it on their path."""
     folder.mkdir()
     (folder / f"{name}.py").write_text(f"raise ModuleNotFoundError(\"No module named '{name}'\")")
     return folder
@@ -82,7 +82,7 @@ def all_images(module: FFHQDataModule) -> np.ndarray:
     return np.stack([module.reader[i] for i in range(len(module.reader))])
 
 
-def test_order_and_content_are_one_in_all_formats(tmp_path):
+def test_order_and_content_do_not_depend_on_the_format(tmp_path):
     contents = [png(pixels(i)) for i in range(COUNT)]
     ffhq = write_ffhq(tmp_path / "ffhq")
     roots = [
@@ -92,18 +92,18 @@ def test_order_and_content_are_one_in_all_formats(tmp_path):
         write_lmdb(tmp_path / "lmdb", contents),
     ]
     plain = tmp_path / "plain"
-    for i in reversed(range(COUNT)):  # written in another order than that of names
+    for i in reversed(range(COUNT)):  # not written in the order of names
         (plain / f"{i // 4}").mkdir(parents=True, exist_ok=True)
         (plain / f"{i // 4}" / f"face {i}.PNG").write_bytes(contents[i])
     blocks = np.stack([pixels(i).reshape(32, 4, 32, 4, 3).mean((1, 3)) for i in range(COUNT)]).transpose(0, 3, 1, 2)
     for root in [*roots, plain]:
         read = all_images(data(root))
         assert read.dtype == np.uint8 and np.abs(read - blocks).max() <= 0.5, root
-        assert (pickle.loads(pickle.dumps(data(root).reader))[1] == read[1]).all()  # as a worker gets it
+        assert (pickle.loads(pickle.dumps(data(root).reader))[1] == read[1]).all()  # as in a worker
     assert len({data(root).reference_key for root in roots[:2]}) == 1
 
 
-def test_the_smaller_folder_that_will_do_is_read(tmp_path):
+def test_smallest_sufficient_folder_is_read(tmp_path):
     write_ffhq(tmp_path, range(1))
     write_ffhq(tmp_path, range(1), 1024)
     assert data(tmp_path, expected=1).reader.size == (128, 128)
@@ -113,52 +113,52 @@ def test_the_smaller_folder_that_will_do_is_read(tmp_path):
     assert np.abs(large.reader[0] - blocks).max() <= 0.5
 
 
-def test_sizes_that_do_not_divide_are_averaged_by_area(tmp_path):
+def test_indivisible_sizes_are_averaged_by_area(tmp_path):
     write_zip(tmp_path / "a.zip", {"a.png": png(pixels(0, 48))})
     read = data(tmp_path / "a.zip", image_size=32).reader[0].astype(float)
     fine = pixels(0, 48).repeat(2, 0).repeat(2, 1).reshape(32, 3, 32, 3, 3).mean((1, 3)).transpose(2, 0, 1)
     assert np.abs(read - fine).max() <= 0.51
 
 
-@pytest.mark.parametrize("lacking", ["folder", "folders", "file"])
-def test_gaps_in_ffhq_are_named(tmp_path, lacking):
-    numbers = {"folder": [0, 1, 2000], "folders": [1000], "file": [0, 2]}[lacking]
-    expected = {"folder": 2001, "folders": 5000, "file": 3}[lacking]
+@pytest.mark.parametrize("missing", ["folder", "folders", "file"])
+def test_missing_files_of_ffhq_are_named(tmp_path, missing):
+    numbers = {"folder": [0, 1, 2000], "folders": [1000], "file": [0, 2]}[missing]
+    expected = {"folder": 2001, "folders": 5000, "file": 3}[missing]
     message = {
-        "folder": r"thumbnails128x128 lacks 1 of 3 sub-folders \(01000\); complete the download, or set expected",
-        "folders": r"lacks 4 of 5 sub-folders \(00000, 02000, 03000, …\)",
+        "folder": r"thumbnails128x128 lacks 1 of 3 subfolders \(01000\); complete the download, or decrease expected",
+        "folders": r"lacks 4 of 5 subfolders \(00000, 02000, 03000 and 1 more\)",
         "file": r"lacks 1 of 3 images \(00000/00001.png\)",
-    }[lacking]
+    }[missing]
     write_ffhq(tmp_path, numbers)
     with pytest.raises(InputError, match=message):
         data(tmp_path, expected=expected).prepare_data()
 
 
 def test_thumbnails_are_too_small_for_large_images(tmp_path):
-    with pytest.raises(InputError, match="holds thumbnails128x128 alone, which is smaller than image_size 256"):
+    with pytest.raises(InputError, match="has only thumbnails128x128, which is smaller than image_size 256"):
         data(write_ffhq(tmp_path), image_size=256).prepare_data()
     write_ffhq(tmp_path / "b", range(1))
     (tmp_path / "b" / "thumbnails128x128" / "00000" / "00000.png").write_bytes(png(pixels(0, 64)))
-    with pytest.raises(InputError, match=r"00000/00000.png is 64×64 where 128×128 is expected"):
+    with pytest.raises(InputError, match=r"00000/00000.png is 64×64, expected 128×128"):
         data(tmp_path / "b", expected=1).prepare_data()
 
 
 BAD = {
-    "text": (b"no image", "is no PNG or JPEG, or damaged"),
-    "cut": (png(pixels(1))[:2000], "is no PNG or JPEG, or damaged"),
-    "empty": (b"", "is no PNG or JPEG, or damaged"),
-    "gif": (png(pixels(1), "P", "GIF"), "is no PNG or JPEG, or damaged"),
-    "size": (png(pixels(1, 64)), "is 64×64 where 128×128 is expected"),
-    "wide": (png(pixels(1)[:100]), "is 128×100 where 128×128 is expected"),
+    "text": (b"no image", "is corrupt or not a PNG or JPEG"),
+    "cut": (png(pixels(1))[:2000], "is corrupt or not a PNG or JPEG"),
+    "empty": (b"", "is corrupt or not a PNG or JPEG"),
+    "gif": (png(pixels(1), "P", "GIF"), "is corrupt or not a PNG or JPEG"),
+    "size": (png(pixels(1, 64)), "is 64×64, expected 128×128"),
+    "wide": (png(pixels(1)[:100]), "is 128×100, expected 128×128"),
     "mask": (png(np.dstack([pixels(1), np.eye(128, dtype=np.uint8)])), "is partly transparent"),
-    "deep": (png(np.zeros((128, 128), np.uint16)), "is in mode I;16; make it 8-bit"),
-    "cmyk": (png(pixels(1), "CMYK", "JPEG"), "is in mode CMYK"),
+    "deep": (png(np.zeros((128, 128), np.uint16)), "has mode I;16; convert it to 8-bit"),
+    "cmyk": (png(pixels(1), "CMYK", "JPEG"), "has mode CMYK"),
 }
 
 
 @pytest.mark.parametrize("kind", BAD)
 @pytest.mark.parametrize("form", ["zip", "folder"])
-def test_what_is_no_image_is_refused_by_name(tmp_path, kind, form):
+def test_unusable_images_are_named(tmp_path, kind, form):
     content, message = BAD[kind]
     contents = {"a.png": png(pixels(0)), "b.png": content}
     if form == "zip":
@@ -176,7 +176,7 @@ def test_what_is_no_image_is_refused_by_name(tmp_path, kind, form):
 
 
 @pytest.mark.parametrize("kind", ["L", "1", "P", "opaque", "JPEG"])
-def test_what_is_taken_and_made_rgb(tmp_path, kind):
+def test_supported_modes_become_rgb(tmp_path, kind):
     flat = np.full((128, 128, 3), 255, np.uint8)
     if kind == "opaque":
         content = png(np.dstack([flat, flat[..., 0]]))
@@ -186,7 +186,7 @@ def test_what_is_taken_and_made_rgb(tmp_path, kind):
     assert (data(tmp_path / "set.zip").reader[0] == 255).all()
 
 
-def test_a_damaged_zip_names_its_member(tmp_path):
+def test_corrupt_zip_names_its_member(tmp_path):
     path = write_zip(tmp_path / "set.zip", {"a.png": png(pixels(0)), "b.png": png(pixels(1))})
     with zipfile.ZipFile(path) as file:
         info = file.getinfo("b.png")
@@ -199,21 +199,21 @@ def test_a_damaged_zip_names_its_member(tmp_path):
     with pytest.raises(InputError, match=r"set\.zip cannot be read as a ZIP file"):
         data(path).prepare_data()
     write_zip(path, {"readme.txt": b"", "__MACOSX/a.png": b""})
-    with pytest.raises(InputError, match=r"set\.zip holds no images"):
+    with pytest.raises(InputError, match=r"set\.zip has no images"):
         data(path).prepare_data()
 
 
 @settings(max_examples=30, deadline=None)
-@given(place=st.integers(0, 5000), change=st.integers(1, 255), cut=st.booleans())
-def test_no_damage_of_a_zip_gives_another_error(tmp_path_factory, place, change, cut):
-    folder = tmp_path_factory.mktemp("damaged")
+@given(position=st.integers(0, 5000), change=st.integers(1, 255), cut=st.booleans())
+def test_corrupt_zips_raise_only_input_errors(tmp_path_factory, position, change, cut):
+    folder = tmp_path_factory.mktemp("corrupt")
     path = write_zip(folder / "set.zip", {"a.png": png(pixels(0, 32))})
     content = bytearray(path.read_bytes())
-    place %= len(content)
+    position %= len(content)
     if cut:
-        content = content[:place]
+        content = content[:position]
     else:
-        content[place] ^= change
+        content[position] ^= change
     path.write_bytes(bytes(content))
     try:
         all_images(data(path))
@@ -221,50 +221,50 @@ def test_no_damage_of_a_zip_gives_another_error(tmp_path_factory, place, change,
         assert "set.zip" in str(error) and "\n" not in str(error)
 
 
-def test_other_sources_that_cannot_be_read(tmp_path, monkeypatch):
-    with pytest.raises(InputError, match="there is no folder and no file"):
+def test_unreadable_sources_raise(tmp_path, monkeypatch):
+    with pytest.raises(InputError, match="no such file or folder"):
         data(tmp_path / "nothing").prepare_data()
-    with pytest.raises(InputError, match=r"holds no images .* neither thumbnails128x128 nor images1024x1024"):
+    with pytest.raises(InputError, match=r"has no images .* neither thumbnails128x128 nor images1024x1024"):
         data(tmp_path).prepare_data()
     write_lmdb(tmp_path, [png(pixels(0))])
     monkeypatch.setenv("PYTHONPATH", str(shadow(tmp_path / "shadow", "lmdb")))
     monkeypatch.setitem(sys.modules, "lmdb", None)
-    with pytest.raises(InputError, match="is an LMDB, which needs the package lmdb: pip install lmdb"):
+    with pytest.raises(InputError, match="is an LMDB, which requires the package lmdb: pip install lmdb"):
         data(tmp_path).prepare_data()
 
 
-def test_lmdb_without_its_keys(tmp_path):
+def test_lmdb_without_required_keys_raises(tmp_path):
     root = write_lmdb(tmp_path / "a", [png(pixels(0, 64))], 64)
-    with pytest.raises(InputError, match=r"no resolution of at least image_size 128 \(it holds 64\)"):
+    with pytest.raises(InputError, match=r"no resolution of at least image_size 128 \(it has 64\)"):
         data(root, image_size=128).prepare_data()
     assert data(root).reader.size == (64, 64)
     root = write_lmdb(tmp_path / "b", [])
-    with pytest.raises(InputError, match="has no key 'length'"):
+    with pytest.raises(InputError, match="has no valid key 'length'"):
         data(root).prepare_data()
-    for number, (length, says) in enumerate(
-        {b"2": "no key '128-00001', though its length is 2", b"9" * 5000: "no key 'length'"}.items()
+    for number, (length, message) in enumerate(
+        {b"2": "no key '128-00001' although its length is 2", b"9" * 5000: "no valid key 'length'"}.items()
     ):
         root = write_lmdb(tmp_path / f"c{number}", [png(pixels(0))], length=length)
-        with pytest.raises(InputError, match=says):
+        with pytest.raises(InputError, match=message):
             data(root).prepare_data()
 
 
-def test_an_lmdb_that_is_damaged(tmp_path):
+def test_corrupt_lmdb_raises(tmp_path):
     contents = [png(pixels(i)) for i in range(COUNT)]
     whole = (write_lmdb(tmp_path / "whole", contents) / "data.mdb").read_bytes()
     file = tmp_path / "set.lmdb"
-    for content, says in (
-        (whole[: len(whole) // 2], "cut short"),
-        (b"", "is no LMDB"),
-        (pickle.dumps({}), "is no LMDB"),
-        (whole[:8192] + bytes(len(whole) - 8192), "its keys cannot be walked"),
+    for content, message in (
+        (whole[: len(whole) // 2], "is truncated"),
+        (b"", "is not an LMDB"),
+        (pickle.dumps({}), "is not an LMDB"),
+        (whole[:8192] + bytes(len(whole) - 8192), "its keys cannot be read"),
     ):
         file.write_bytes(content)
-        with pytest.raises(InputError, match=says):
+        with pytest.raises(InputError, match=message):
             data(file).prepare_data()
 
 
-def test_images_are_never_enlarged_and_cropped_on_request_alone(tmp_path):
+def test_images_are_never_enlarged_and_only_cropped_on_request(tmp_path):
     wide = pixels(0)[:64]
     write_zip(tmp_path / "wide.zip", {"a.png": png(wide)})
     with pytest.raises(InputError, match="128×64; set center_crop"):
@@ -275,7 +275,7 @@ def test_images_are_never_enlarged_and_cropped_on_request_alone(tmp_path):
         data(tmp_path / "wide.zip", center_crop=True, image_size=128).prepare_data()
 
 
-def test_several_sizes_are_cropped_on_request(tmp_path):
+def test_mixed_sizes_are_cropped_on_request(tmp_path):
     for name, image in (("a.png", pixels(0, 64)), ("b.PNG", pixels(1)[:, :80]), ("c é.png", pixels(2)[:100])):
         (tmp_path / name).write_bytes(png(image))
     with pytest.raises(
@@ -291,25 +291,25 @@ def test_several_sizes_are_cropped_on_request(tmp_path):
         data(tmp_path, center_crop=True, image_size=64).prepare_data()
 
 
-def test_all_that_is_wrong_is_said_at_once(tmp_path):
-    """The first images too, of which the size is taken."""
+def test_all_unusable_images_are_reported_at_once(tmp_path):
+    """Including the first images, which determine the expected size."""
     (tmp_path / "0 small.png").write_bytes(png(pixels(0, 16)))
     for i, kind in enumerate(("mask", "text", "empty", "deep", "cut")):
         (tmp_path / f"{i}.png").write_bytes(BAD[kind][0])
     for i in range(3):
         (tmp_path / f"z{i}.png").write_bytes(png(pixels(i)))
-    with pytest.raises(InputError) as told:
+    with pytest.raises(InputError) as caught:
         data(tmp_path).prepare_data()
-    sentence = str(told.value)
+    sentence = str(caught.value)
     assert sentence.startswith(
-        f"6 of 9 images in {tmp_path} cannot be used: 1 of another size than 128×128 (0 small.png)"
+        f"6 of 9 images in {tmp_path} are unusable: 1 of another size than 128×128 (0 small.png)"
     )
-    assert "1 partly transparent (0.png); 3 damaged, or no PNG or JPEG (1.png, 2.png, 4.png)" in sentence
+    assert "1 partly transparent (0.png); 3 corrupt or not a PNG or JPEG (1.png, 2.png, 4.png)" in sentence
     assert "on_corrupt=skip" in sentence and "chanterelle.yaml" in sentence
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_photographs_stand_as_the_camera_was_held(tmp_path, orientation):
+def test_exif_orientation_is_applied(tmp_path, orientation):
     image = Image.fromarray(np.kron(np.arange(8, dtype=np.uint8).reshape(2, 4) * 30, np.ones((32, 32), np.uint8)))
     image.getexif()[0x0112] = orientation
     image.save(tmp_path / "a.jpg", exif=image.getexif(), quality=95)
@@ -320,13 +320,13 @@ def test_photographs_stand_as_the_camera_was_held(tmp_path, orientation):
     assert (read == upright[top : top + 64, left : left + 64]).all()
 
 
-def test_division_mirror_and_reference(tmp_path):
+def test_held_out_mirror_and_reference(tmp_path):
     root = write_ffhq(tmp_path)
     whole, divided = data(root), data(root, held_out=3, mirror=True, reference_images=2)
     whole.prepare_data()
     divided.prepare_data()
     assert whole.reference_images == 7 and whole.training_images == 7 and whole.kid_subset == 3
-    assert divided.reference_numbers == [4, 6] and divided.training_images == 4
+    assert divided.reference_indices == [4, 6] and divided.training_images == 4
     assert torch.equal(divided.reference(), whole.reference()[[4, 6]])
     dataset = divided.train_dataloader().dataset
     assert len(dataset) == 8
@@ -335,7 +335,7 @@ def test_division_mirror_and_reference(tmp_path):
     )
     assert whole.reference_key != divided.reference_key
     assert sum(len(b[0]) for b in whole.val_dataloader()) == 7
-    with pytest.raises(InputError, match="7 images, of which held_out 7 leave none"):
+    with pytest.raises(InputError, match="7 images, so held_out 7 leaves none"):
         data(root, held_out=7).prepare_data()
 
 
@@ -349,26 +349,26 @@ def test_batches_are_seeded(tmp_path):
     assert floats.dtype == torch.float32 and 0 <= floats.min() and floats.max() <= 1
 
 
-def test_workers_give_the_same_and_tell_in_one_sentence(tmp_path):
+def test_workers_give_the_same_images_and_errors(tmp_path):
     contents = stylegan_names([*(png(pixels(i)) for i in range(COUNT)), b"text"])
     root = write_zip(tmp_path / "set.zip", contents)
     alone, workers = (iter(data(root, seed=3, batch_size=1, num_workers=n).train_dataloader()) for n in (0, 1))
-    good = 0
+    count = 0
     with pytest.raises(ImageError) as one:
         for (image,) in alone:
             assert torch.equal(image, next(workers)[0])
-            good += 1
-    assert good > 0
+            count += 1
+    assert count > 0
     with pytest.raises(ImageError) as other:
         next(workers)
     assert (
         str(one.value)
         == str(other.value)
-        == f"{root}: {list(contents)[-1]} is no PNG or JPEG, or damaged; " + ("replace or remove it")
+        == f"{root}: {list(contents)[-1]} is corrupt or not a PNG or JPEG; " + ("replace or remove it")
     )
 
 
-@pytest.mark.skipif(not FACES.is_dir(), reason="the real faces are not at hand")
+@pytest.mark.skipif(not FACES.is_dir(), reason="the real faces are not available")
 def test_real_faces():
     with pytest.raises(InputError, match="92×112; set center_crop"):
         data(FACES).prepare_data()

@@ -10,78 +10,79 @@ from datamodules import RenderClassesDataModule, ShapeNetRenderDataModule
 from datamodules.renders.cache import RenderCache
 from datamodules.renders.shapenet import RENDERS_VERSION, VoxelCache, render_shapes
 from datamodules.shapes import ProceduralShapes
-from renderers import InputError, OpenGLRenderer, ViewDistribution
+from renderers import OpenGLRenderer, ViewDistribution
+from utils.errors import InputError
 
 
 def make(folder, render, count=600):
     return RenderCache(folder, count, (1, 4, 4), render, "rendering")
 
 
-class Painter:
-    """Images that tell their index; counts what it drew."""
+class CountingRenderer:
+    """Renders images that encode their index, and counts them."""
 
     def __init__(self, fail_after=None):
-        self.drawn, self.fail_after = 0, fail_after
+        self.rendered, self.fail_after = 0, fail_after
 
     def __call__(self, indices):
-        if self.fail_after is not None and self.drawn + len(indices) > self.fail_after:
+        if self.fail_after is not None and self.rendered + len(indices) > self.fail_after:
             raise KeyboardInterrupt
-        self.drawn += len(indices)
+        self.rendered += len(indices)
         return np.stack([np.full((1, 4, 4), i % 251, np.uint8) for i in indices])
 
 
-def test_cache_draws_once_and_reads_back(tmp_path):
-    painter = Painter()
-    make(tmp_path, painter).prepare()
-    make(tmp_path, painter).prepare()
-    assert painter.drawn == 600
-    images = make(tmp_path, painter).load()
+def test_cache_renders_once_and_reads_back(tmp_path):
+    renderer = CountingRenderer()
+    make(tmp_path, renderer).prepare()
+    make(tmp_path, renderer).prepare()
+    assert renderer.rendered == 600
+    images = make(tmp_path, renderer).load()
     assert (images[:, 0, 0, 0] == np.arange(600) % 251).all()
 
 
-def test_an_interrupted_rendering_goes_on(tmp_path):
+def test_interrupted_rendering_resumes(tmp_path):
     with pytest.raises(KeyboardInterrupt):
-        make(tmp_path, Painter(fail_after=300)).prepare()
-    rest = Painter()
+        make(tmp_path, CountingRenderer(fail_after=300)).prepare()
+    rest = CountingRenderer()
     make(tmp_path, rest).prepare()
-    assert rest.drawn == 600 - 256  # one shard of 256 was finished
-    assert not [p for p in tmp_path.iterdir() if p.name.startswith(".")]  # no half-written file stays
+    assert rest.rendered == 600 - 256  # one shard of 256 was complete
+    assert not [p for p in tmp_path.iterdir() if p.name.startswith(".")]  # no partial file remains
 
 
-@pytest.mark.parametrize("damage", ["truncate", "flip", "remove", "checksum"])
-def test_damaged_shards_are_drawn_anew(tmp_path, damage):
-    make(tmp_path, Painter()).prepare()
+@pytest.mark.parametrize("corruption", ["truncate", "flip", "remove", "checksum"])
+def test_corrupt_shards_are_rendered_again(tmp_path, corruption):
+    make(tmp_path, CountingRenderer()).prepare()
     shard = sorted(tmp_path.glob("*.npy"))[1]
-    if damage == "truncate":
+    if corruption == "truncate":
         shard.write_bytes(shard.read_bytes()[:-7])
-    elif damage == "flip":
+    elif corruption == "flip":
         data = bytearray(shard.read_bytes())
         data[-1] ^= 1
         shard.write_bytes(bytes(data))
-    elif damage == "remove":
+    elif corruption == "remove":
         shard.unlink()
     else:
         shard.with_suffix(".json").write_text("[]")
-    with pytest.raises(InputError, match="missing or damaged; run the command again"):
-        make(tmp_path, Painter()).load()
-    painter = Painter()
-    make(tmp_path, painter).prepare()
-    assert painter.drawn == 256
-    assert (make(tmp_path, painter).load()[:, 0, 0, 0] == np.arange(600) % 251).all()
+    with pytest.raises(InputError, match="missing or corrupt; run the command again"):
+        make(tmp_path, CountingRenderer()).load()
+    renderer = CountingRenderer()
+    make(tmp_path, renderer).prepare()
+    assert renderer.rendered == 256
+    assert (make(tmp_path, renderer).load()[:, 0, 0, 0] == np.arange(600) % 251).all()
 
 
-def test_a_full_disk_is_said_before_rendering(tmp_path, monkeypatch):
+def test_full_disk_raises_before_rendering(tmp_path, monkeypatch):
     monkeypatch.setattr("datamodules.renders.cache.shutil.disk_usage", lambda _: type("Usage", (), {"free": 100})())
-    painter = Painter()
-    with pytest.raises(InputError, match=r"600 images need .* set cache_dir or ask for fewer images"):
-        make(tmp_path, painter).prepare()
-    assert painter.drawn == 0
+    renderer = CountingRenderer()
+    with pytest.raises(InputError, match=r"600 images need .* set cache_dir to a larger disk or use fewer images"):
+        make(tmp_path, renderer).prepare()
+    assert renderer.rendered == 0
 
 
-def test_a_folder_that_cannot_be_made_is_named(tmp_path):
+def test_unwritable_folder_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match=r"file/x cannot be written .* set cache_dir"):
-        make(tmp_path / "file" / "x", Painter()).prepare()
+        make(tmp_path / "file" / "x", CountingRenderer()).prepare()
 
 
 def data(**options):
@@ -98,7 +99,7 @@ def data(**options):
 
 
 @pytest.mark.parametrize(("options", "count"), [({}, 5), ({"images_per_model": 3}, 15), ({"images": 7}, 7)])
-def test_counts_of_the_papers_settings(options, count):
+def test_image_counts(options, count):
     module = data(**options)
     module.prepare_data()
     loader = module.train_dataloader()
@@ -109,7 +110,7 @@ def test_counts_of_the_papers_settings(options, count):
     assert 0 <= batch[0].min() and 0.3 < batch[0].max() <= 1
 
 
-def test_unlimited_never_repeats_a_image_and_resumes():
+def test_unlimited_images_are_distinct_and_resumable():
     module = data(images="unlimited")
     module.prepare_data()
     batches = [b[0] for b in module.train_dataloader()]
@@ -118,7 +119,7 @@ def test_unlimited_never_repeats_a_image_and_resumes():
     assert torch.equal(batches[2], [b[0] for b in module.train_dataloader()][2])
 
 
-def test_train_and_reference_images_differ_and_keys_follow_the_settings():
+def test_train_and_reference_images_differ_and_keys_depend_on_the_settings():
     a, b = data(), data(seed=1)
     assert a.reference_key != b.reference_key
     assert a.reference_key == data().reference_key
@@ -143,49 +144,49 @@ def test_labelled_renders():
         RenderClassesDataModule(shapes, {}, OpenGLRenderer(16), ViewDistribution())
 
 
-def test_parts_of_a_cache_are_drawn_apart_and_merged_by_a_manifest(tmp_path):
-    count, painters = 256 * 3 + 10, [Painter(), Painter(), Painter()]
+def test_parts_of_a_cache_are_rendered_separately_and_listed_in_a_manifest(tmp_path):
+    count, renderers = 256 * 3 + 10, [CountingRenderer(), CountingRenderer(), CountingRenderer()]
     manifest = tmp_path / "manifest.json"
-    assert make(tmp_path, painters[1], count).prepare((2, 2)) == 256 + 10
-    assert make(tmp_path, painters[1], count).missing() == 512 and not manifest.exists()
-    assert make(tmp_path, painters[0], count).prepare((1, 2)) == 512
-    assert make(tmp_path, painters[0], count).missing() == 0
+    assert make(tmp_path, renderers[1], count).prepare((2, 2)) == 256 + 10
+    assert make(tmp_path, renderers[1], count).missing() == 512 and not manifest.exists()
+    assert make(tmp_path, renderers[0], count).prepare((1, 2)) == 512
+    assert make(tmp_path, renderers[0], count).missing() == 0
     listed = json.loads(manifest.read_text())
-    assert listed["images"] == count and len(listed["sha256"]) == 4
-    assert make(tmp_path, painters[2], count).prepare() == 0
+    assert listed["pictures"] == count and len(listed["sha256"]) == 4
+    assert make(tmp_path, renderers[2], count).prepare() == 0
 
-    whole = make(tmp_path / "whole", Painter(), count)
+    whole = make(tmp_path / "whole", CountingRenderer(), count)
     whole.prepare()
-    assert np.array_equal(make(tmp_path, painters[2], count).load(), whole.load())
+    assert np.array_equal(make(tmp_path, renderers[2], count).load(), whole.load())
     assert manifest.read_text() == (tmp_path / "whole" / "manifest.json").read_text()
 
     (tmp_path / f"00001-of-{count}.npy").unlink()
-    assert make(tmp_path, painters[2], count).missing() == 256
-    assert make(tmp_path, painters[2], count).prepare((1, 2)) == 0
-    assert make(tmp_path, painters[2], count).prepare() == 256
+    assert make(tmp_path, renderers[2], count).missing() == 256
+    assert make(tmp_path, renderers[2], count).prepare((1, 2)) == 0
+    assert make(tmp_path, renderers[2], count).prepare() == 256
 
 
-@pytest.mark.parametrize(("most", "made"), [(2**20, 3), (2 * 17**3 // 8 + 1, 4)])
-def test_solids_are_made_once_while_there_is_room(monkeypatch, most, made):
-    monkeypatch.setattr("datamodules.renders.shapenet.KEPT_BYTES", most)
+@pytest.mark.parametrize(("limit", "generated"), [(2**20, 3), (2 * 17**3 // 8 + 1, 4)])
+def test_voxels_are_cached_up_to_the_memory_limit(monkeypatch, limit, generated):
+    monkeypatch.setattr("datamodules.renders.shapenet.MAX_CACHED_BYTES", limit)
     shapes = ProceduralShapes("chair", count=3, voxel_size=17)
-    solids, asked = VoxelCache(shapes), []
-    make = ProceduralShapes.__getitem__
-    monkeypatch.setattr(ProceduralShapes, "__getitem__", lambda self, i: asked.append(i) or make(self, i))
+    solids, requested = VoxelCache(shapes), []
+    original = ProceduralShapes.__getitem__
+    monkeypatch.setattr(ProceduralShapes, "__getitem__", lambda self, i: requested.append(i) or original(self, i))
     for _ in range(2):
         for i in range(3):
-            assert (solids[i] == make(shapes, i).voxels.occupancy[0, 0].numpy()).all()
-    assert len(asked) == made
+            assert (solids[i] == original(shapes, i).voxels.occupancy[0, 0].numpy()).all()
+    assert len(requested) == generated
     assert len(solids) == 3
 
 
-def test_what_is_drawn_is_of_this_version():
-    """Where this fails, caches of older images would be mixed with new ones: raise RENDERS_VERSION, and keep the sheet
-    that is drawn now under its number."""
+def test_renders_match_their_version():
+    """If this fails, older caches would be mixed with new renders: increase RENDERS_VERSION and store the new golden image
+    under its number."""
     solids = VoxelCache(ProceduralShapes("chair", 8, 32, split="test"))
     renderer = OpenGLRenderer(64, backend="moderngl")
     images = render_shapes(solids, renderer, ViewDistribution(), 0, list(range(16)))[:, 0]
-    sheet = images.reshape(4, 4, 64, 64).transpose(0, 2, 1, 3).reshape(256, 256)
+    grid = images.reshape(4, 4, 64, 64).transpose(0, 2, 1, 3).reshape(256, 256)
     golden = np.asarray(Image.open(Path(__file__).parent / "golden" / f"renders_{RENDERS_VERSION}.png"))
-    different = np.abs(sheet.astype(int) - golden) > 2
-    assert different.sum() <= 40  # drivers round; the changes behind versions 2 and 3 moved 138 and 436
+    different = np.abs(grid.astype(int) - golden) > 2
+    assert different.sum() <= 40  # drivers round differently; versions 2 and 3 changed 138 and 436 pixels

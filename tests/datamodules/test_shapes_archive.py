@@ -1,4 +1,4 @@
-"""Packed archives: axes, facing, skipping, refusals; and ModelNet10 itself where it is present."""
+"""Voxel archives: axes, orientation, empty grids and errors, and ModelNet10 itself if it is available."""
 
 import io
 import logging
@@ -12,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from datamodules.shapes import VoxelArchive, write_archive
-from renderers import InputError
+from utils.errors import InputError
 
 MODELNET = Path(__file__).parents[2] / "../shared/data/modelnet10_voxels_32.npz"
 NAMES = ["chair", "sofa"]
-real = pytest.mark.skipif(not MODELNET.is_file(), reason="ModelNet10 is not here")
+real = pytest.mark.skipif(not MODELNET.is_file(), reason="ModelNet10 is not available")
 
 
 def marked(x: int, y: int, z: int, size: int = 8) -> np.ndarray:
@@ -26,7 +26,7 @@ def marked(x: int, y: int, z: int, size: int = 8) -> np.ndarray:
 
 
 def make(path: Path) -> Path:
-    """Train: two chairs, an empty one, a sofa; test: a chair."""
+    """Write an archive with two chairs, an empty grid and a sofa in train, and a chair in test."""
     train = np.stack([marked(1, 2, 3), marked(7, 0, 5), np.zeros((8, 8, 8), bool), marked(1, 2, 3)])
     voxels = {"train": train, "test": marked(4, 4, 4)[None]}
     write_archive(path, voxels, {"train": np.array([0, 0, 0, 1]), "test": np.array([0])}, NAMES)
@@ -38,33 +38,33 @@ def archive(tmp_path_factory):
     return make(tmp_path_factory.mktemp("archive") / "shapes.npz")
 
 
-def where(source: VoxelArchive, index: int = 0) -> tuple[int, ...]:
+def position(source: VoxelArchive, index: int = 0) -> tuple[int, ...]:
     ((z, y, x),) = np.argwhere(source[index].voxels.occupancy[0, 0].numpy())
     return int(x), int(y), int(z)
 
 
-def test_z_up_becomes_y_up_by_a_rotation(archive):
+def test_z_up_is_rotated_to_y_up(archive):
     source = VoxelArchive(archive, "chair")
-    assert where(source, 0) == (1, 3, 7 - 2)  # (x, z, -y)
-    assert where(source, 1) == (7, 5, 7 - 0)
+    assert position(source, 0) == (1, 3, 7 - 2)  # (x, z, -y)
+    assert position(source, 1) == (7, 5, 7 - 0)
 
 
-def test_y_up_is_taken_as_it_is(archive):
-    assert where(VoxelArchive(archive, "chair", up="y")) == (1, 2, 3)
-    assert where(VoxelArchive(archive, "sofa", up="y")) == (1, 2, 3)
+def test_y_up_is_unchanged(archive):
+    assert position(VoxelArchive(archive, "chair", up="y")) == (1, 2, 3)
+    assert position(VoxelArchive(archive, "sofa", up="y")) == (1, 2, 3)
 
 
-def test_a_quarter_turn_brings_minus_x_to_plus_z(archive):
+def test_quarter_turn_maps_minus_x_to_plus_z(archive):
     # From (1, 3, 5) about the grid's middle: x' = z, z' = 7 - x.
-    assert where(VoxelArchive(archive, "sofa")) == (5, 3, 7 - 1)
-    assert where(VoxelArchive(archive, "sofa", turns=0)) == (1, 3, 5)
+    assert position(VoxelArchive(archive, "sofa")) == (5, 3, 7 - 1)
+    assert position(VoxelArchive(archive, "sofa", turns=0)) == (1, 3, 5)
 
 
-def test_couch_is_sofa(archive):
+def test_couch_is_a_synonym_of_sofa(archive):
     assert VoxelArchive(archive, "couch").category == "sofa"
 
 
-def test_empty_grids_are_skipped_and_said_once(archive, caplog):
+def test_empty_grids_are_skipped_and_logged_once(archive, caplog):
     with caplog.at_level(logging.WARNING):
         source = VoxelArchive(archive, "chair", "all")
         assert [s.name for s in source] == ["chair-train-00000", "chair-train-00001", "chair-test-00000"]
@@ -84,11 +84,11 @@ def test_sizes_and_types(archive):
         source[1]
 
 
-def test_pickles_and_fingerprints(archive, tmp_path):
+def test_pickling_and_cache_keys(archive, tmp_path):
     source = VoxelArchive(archive, "chair")
     len(source)
-    assert len(pickle.dumps(source)) < 2000  # the grids stay behind
-    assert where(pickle.loads(pickle.dumps(source)), 1) == where(source, 1)
+    assert len(pickle.dumps(source)) < 2000  # without the grids
+    assert position(pickle.loads(pickle.dumps(source)), 1) == position(source, 1)
     others = [
         VoxelArchive(archive, "sofa"),
         VoxelArchive(archive, "chair", "test"),
@@ -111,13 +111,13 @@ def test_pickles_and_fingerprints(archive, tmp_path):
     ],
 )
 @pytest.mark.usefixtures("unchecked")
-def test_mistakes_are_told_at_construction(archive, arguments, message):
+def test_invalid_arguments_raise_at_construction(archive, arguments, message):
     with pytest.raises(InputError, match=message):
         VoxelArchive(**{"path": archive, **arguments})
 
 
-def test_a_class_without_grids_in_the_split_is_refused(archive):
-    with pytest.raises(InputError, match="no sofa for split 'test'"):
+def test_class_without_grids_in_the_split_raises(archive):
+    with pytest.raises(InputError, match="no sofa in split 'test'"):
         len(VoxelArchive(archive, "sofa", "test"))
 
 
@@ -142,7 +142,7 @@ def arrays(archive: Path) -> dict[str, np.ndarray]:
         ({"class_names": np.array(["a", None], object)}, "class_names"),
     ],
 )
-def test_archives_that_hold_something_else_are_refused(archive, tmp_path, change, message):
+def test_malformed_archives_raise(archive, tmp_path, change, message):
     content = {k: v for k, v in {**arrays(archive), **change}.items() if v is not None}
     path = tmp_path / "other.npz"
     np.savez_compressed(path, **content)
@@ -152,8 +152,8 @@ def test_archives_that_hold_something_else_are_refused(archive, tmp_path, change
     assert "\n" not in str(caught.value)
 
 
-def test_a_zip_bomb_is_refused_by_what_it_declares(archive, tmp_path):
-    """An array whose header says 8 bytes of voxels and whose file holds a thousand times more, or the other way round."""
+def test_zip_bomb_is_rejected_by_its_declared_size(archive, tmp_path):
+    """An array whose header declares far less data than its file has, or far more."""
     for shape, size in [((1, 64), 64_000), ((10**12, 64), 64)]:
         header = io.BytesIO()
         np.lib.format.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": shape})
@@ -173,14 +173,14 @@ def test_a_zip_bomb_is_refused_by_what_it_declares(archive, tmp_path):
     mode=st.sampled_from(["cut", "overwrite"]),
 )
 @settings(max_examples=150, deadline=None)
-def test_nothing_but_input_errors_comes_out_of_damaged_files(archive, tmp_path_factory, cut, noise, at, mode):
+def test_corrupt_files_raise_only_input_errors(archive, tmp_path_factory, cut, noise, at, mode):
     content = archive.read_bytes()
     if mode == "cut":
         content = content[: int(cut * len(content))]
     else:
         start = int(at * len(content))
         content = content[:start] + noise + content[start + len(noise) :]
-    path = tmp_path_factory.getbasetemp() / "damaged.npz"
+    path = tmp_path_factory.getbasetemp() / "corrupt.npz"
     path.write_bytes(content)
     try:
         source = VoxelArchive(path, "chair")
@@ -197,7 +197,7 @@ def test_write_archive_checks_labels(tmp_path, labels):
         write_archive(tmp_path / "a.npz", {"train": grids, "test": grids}, {"train": labels, "test": labels}, NAMES)
 
 
-# --- the real one ---
+# --- ModelNet10 itself ---
 
 
 @real
@@ -212,7 +212,7 @@ def test_modelnet_counts(category, split, listed, empty):
 @real
 @pytest.mark.parametrize("category", ["chair", "sofa", "toilet", "bed"])
 def test_modelnet_faces_the_viewer(category):
-    """What rises high (backs, tanks, headboards) stands behind, in the middle from left to right."""
+    """High parts (backs, tanks, headboards) are at the back, centred from left to right."""
     source = VoxelArchive(MODELNET, category)
     upper = np.mean([source[i].voxels.occupancy[0, 0, :, 18:].numpy() for i in range(0, 300, 5)], axis=0)
     z = np.arange(32) - 15.5
@@ -222,7 +222,7 @@ def test_modelnet_faces_the_viewer(category):
 
 @real
 @pytest.mark.parametrize("category", ["sofa", "table", "bathtub", "desk"])
-def test_modelnet_long_sides_lie_along_x(category):
+def test_modelnet_long_sides_are_along_x(category):
     source = VoxelArchive(MODELNET, category, "test")
     mean = np.mean([source[i].voxels.occupancy[0, 0].numpy() for i in range(len(source))], axis=0)
     square = (np.arange(32) - 15.5) ** 2

@@ -1,4 +1,4 @@
-"""binvox: the axis order, round trips, and refusals of everything damaged."""
+"""binvox files: axis order, round trips, and errors on corrupt files."""
 
 import contextlib
 
@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from datamodules.shapes import read_binvox, write_binvox
-from renderers import InputError
+from utils.errors import InputError
 
 HEADER = b"#binvox 1\ndim 2 2 2\ntranslate 0 0 0\nscale 1\ndata\n"
 
@@ -41,7 +41,7 @@ def test_round_trip_of_long_runs(file, fill):
 
 
 def test_y_runs_fastest_then_z_then_x(file):
-    # Voxel n of the file is x = n // D², z = n // D % D, y = n % D (the format's definition).
+    # By the format's definition, voxel n of the file is x = n // D², z = n // D % D, y = n % D.
     for n in range(27):
         runs = bytes([0, n, 1, 1, 0, 26 - n])
         file.write_bytes(b"#binvox 1\ndim 3 3 3\ntranslate 0 0 0\nscale 1\ndata\n" + runs)
@@ -63,9 +63,9 @@ def test_written_bytes(file):
         (b"", "not a binvox"),
         (b"PK\x03\x04", "not a binvox"),
         (b"#binvox 2\n" + HEADER[10:] + b"\x00\x08", "version 1"),
-        (HEADER, "holds 0 voxels"),
-        (HEADER + b"\x00\x07", "holds 7 voxels"),
-        (HEADER + b"\x00\x08\x00\x01", "holds 9 voxels"),
+        (HEADER, "contain 0 voxels"),
+        (HEADER + b"\x00\x07", "contain 7 voxels"),
+        (HEADER + b"\x00\x08\x00\x01", "contain 9 voxels"),
         (HEADER + b"\x00\x08\x00", "within a"),
         (HEADER + b"\x07\x08", "other than 0 and 1"),
         (HEADER[:-5], "no line 'data'"),
@@ -74,14 +74,14 @@ def test_written_bytes(file):
         (HEADER.replace(b"dim 2 2 2", b"dim 0 0 0"), "0³"),
         (HEADER.replace(b"dim 2 2 2", b"dim -2 -2 -2") + b"\x00\x08", "three dimensions"),
         (HEADER.replace(b"dim 2 2 2\n", b"") + b"\x00\x08", "three dimensions"),
-        (HEADER.replace(b"dim 2 2 2\n", b"dim 2 2 2\ndim 2 2 2\n") + b"\x00\x08", "twice"),
+        (HEADER.replace(b"dim 2 2 2\n", b"dim 2 2 2\ndim 2 2 2\n") + b"\x00\x08", "repeats"),
         (HEADER.replace(b"scale 1", b"scale nan") + b"\x00\x08", "scale"),
         (HEADER.replace(b"scale 1", b"scale 0") + b"\x00\x08", "scale"),
         (HEADER.replace(b"scale 1", b"scale 1e999") + b"\x00\x08", "finite"),
         (HEADER.replace(b"translate 0 0 0", b"translate 0 0") + b"\x00\x08", "translate"),
     ],
 )
-def test_damaged_files_are_refused_in_one_sentence(file, content, message):
+def test_corrupt_files_raise_in_one_sentence(file, content, message):
     file.write_bytes(content)
     with pytest.raises(InputError, match=message) as caught:
         read_binvox(file)
@@ -89,15 +89,15 @@ def test_damaged_files_are_refused_in_one_sentence(file, content, message):
     assert "\n" not in str(caught.value)
 
 
-def test_a_missing_file_and_a_folder_are_refused(tmp_path):
+def test_missing_file_and_folder_raise(tmp_path):
     for path in (tmp_path / "none.binvox", tmp_path):
-        with pytest.raises(InputError, match=r"cannot be read|there is no file"):
+        with pytest.raises(InputError, match=r"cannot be read|no such file"):
             read_binvox(path)
 
 
 @given(st.binary(max_size=200), st.integers(0, 120), st.booleans())
 @settings(max_examples=200, deadline=None)
-def test_nothing_but_input_errors_comes_out(file, noise, at, headed):
+def test_corrupt_files_raise_only_input_errors(file, noise, at, headed):
     valid = HEADER.replace(b"2 2 2", b"4 4 4") + b"\x00\x20\x01\x20"
     file.write_bytes(valid[:at] + noise + (valid[at:] if headed else b""))
     with contextlib.suppress(InputError):
@@ -105,6 +105,6 @@ def test_nothing_but_input_errors_comes_out(file, noise, at, headed):
 
 
 @pytest.mark.usefixtures("unchecked")
-def test_shapes_that_the_format_cannot_hold_are_refused(file):
+def test_unsupported_shapes_raise(file):
     with pytest.raises(ValueError, match="shape"):
         write_binvox(file, np.zeros((2, 2, 3), bool))

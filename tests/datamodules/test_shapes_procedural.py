@@ -1,4 +1,4 @@
-"""Procedural shapes: reproducible, solid, in one piece at every size, varied, and facing the viewer."""
+"""Procedural shapes: reproducibility, connectivity at every size, variety, and orientation."""
 
 import pickle
 
@@ -9,8 +9,8 @@ from scipy import ndimage
 
 from datamodules.shapes import ProceduralShapes, ShapeSource
 from datamodules.shapes.procedural.primitives import OrientedBox, Sweep, block, box, rasterize, ring, strut
-from datamodules.shapes.processing.connected_components import count_pieces
-from renderers import InputError
+from datamodules.shapes.processing.connected_components import count_components
+from utils.errors import InputError
 
 CATEGORIES = ("chair", "couch", "bathtub", "table", "cubes")
 
@@ -21,7 +21,7 @@ def grid(source: ShapeSource, index: int) -> np.ndarray:
 
 @pytest.mark.parametrize("category", CATEGORIES)
 @pytest.mark.parametrize(("size", "count"), [(16, 40), (32, 60), (64, 15)])
-def test_every_shape_is_one_solid_piece_that_fills_the_cube_and_leaves_its_border_empty(category, size, count):
+def test_every_shape_is_connected_solid_and_fills_the_cube_inside_its_border(category, size, count):
     source = ProceduralShapes(category, count=count, voxel_size=size, seed=3)
     for index in range(count):
         solid = grid(source, index)
@@ -35,7 +35,7 @@ def test_every_shape_is_one_solid_piece_that_fills_the_cube_and_leaves_its_borde
 
 
 @pytest.mark.parametrize("category", CATEGORIES)
-def test_a_shape_is_a_function_of_seed_split_and_index(category):
+def test_shape_is_a_function_of_seed_split_and_index(category):
     source = ProceduralShapes(category, count=6, voxel_size=32)
     twin = pickle.loads(pickle.dumps(source))
     assert all(torch.equal(a.voxels.occupancy, b.voxels.occupancy) for a, b in zip(source, twin, strict=True))
@@ -52,18 +52,18 @@ def test_a_shape_is_a_function_of_seed_split_and_index(category):
 
 
 @pytest.mark.parametrize("category", CATEGORIES)
-def test_the_same_shape_at_another_size_is_the_same_shape(category):
+def test_shape_is_consistent_across_voxel_sizes(category):
     coarse = ProceduralShapes(category, voxel_size=32)
     fine = ProceduralShapes(category, voxel_size=64)
     for index in range(5):
         pooled = grid(fine, index).reshape(32, 2, 32, 2, 32, 2).mean((1, 3, 5))
         a, b = grid(coarse, index), pooled > 0
-        # Thin parts are thicker on the coarse grid, by up to a voxel; nothing lies farther off.
+        # Thin parts are up to a voxel thicker on the coarse grid; no part deviates more.
         assert not (a & ~ndimage.binary_dilation(b, np.ones((3, 3, 3)), 2)).any()
         assert not ((pooled == 1) & ~ndimage.binary_dilation(a, np.ones((3, 3, 3)), 2)).any()
 
 
-def test_fingerprints_tell_sources_apart():
+def test_cache_keys_differ_between_sources():
     sources = [
         ProceduralShapes("chair"),
         ProceduralShapes("table"),
@@ -78,7 +78,7 @@ def test_fingerprints_tell_sources_apart():
 
 @pytest.mark.parametrize("category", ["chair", "couch"])
 def test_seats_face_the_viewer(category):
-    """What rises above the middle, the back, stands behind (-z) on average; and left mirrors right."""
+    """Parts above the middle (the back) are at -z on average, and left mirrors right."""
     source = ProceduralShapes(category, voxel_size=32)
     upper = np.mean([grid(source, i)[:, 20:] for i in range(60)], axis=0)
     z = np.arange(32) - 15.5
@@ -87,7 +87,7 @@ def test_seats_face_the_viewer(category):
 
 
 def test_bathtubs_are_concave_from_above():
-    """Straight down onto the middle there is air first, then the floor, lower than the walls."""
+    """In the middle column, the highest voxel is the floor, which is lower than the walls."""
     source = ProceduralShapes("bathtub", voxel_size=32)
     for index in range(40):
         solid = grid(source, index)
@@ -107,7 +107,7 @@ def test_tables_are_widest_on_top():
 
 
 def test_shapes_vary():
-    """The mean pairwise overlap of chairs is low: neither one chair nor noise."""
+    """The mean pairwise IoU of chairs is between that of identical shapes and that of noise."""
     chairs = np.stack([grid(ProceduralShapes("chair", voxel_size=32), i).ravel() for i in range(30)]).astype(np.float32)
     both = chairs @ chairs.T
     counts = np.diag(both)
@@ -126,19 +126,19 @@ def test_shapes_vary():
     ],
 )
 @pytest.mark.usefixtures("unchecked")
-def test_arguments_that_make_no_sense_are_refused(arguments, message):
+def test_invalid_arguments_raise(arguments, message):
     with pytest.raises(InputError, match=message):
         ProceduralShapes(**arguments)
 
 
-def test_an_index_outside_is_an_index_error():
+def test_index_out_of_range_raises():
     source = ProceduralShapes("chair", count=2, voxel_size=16)
     for index in (2, -1):
         with pytest.raises(IndexError):
             source[index]
 
 
-# --- primitives against their formulas, every voxel ---
+# --- primitives, compared with their equations at every voxel ---
 
 
 def centres(size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -171,7 +171,7 @@ def test_sweeps_agree_with_their_equations():
         np.testing.assert_array_equal(canvas, expected)
 
 
-def test_a_strut_does_not_depend_on_its_direction():
+def test_strut_does_not_depend_on_its_direction():
     grids = []
     for part in (strut((4, 20, 11), (8, 2, 9), 1.2, 2.5), strut((8, 2, 9), (4, 20, 11), 2.5, 1.2)):
         canvas = np.zeros((24,) * 3, bool)
@@ -196,7 +196,7 @@ def test_oriented_boxes_and_rings_agree_with_their_equations():
 
 
 @pytest.mark.parametrize("size", [16, 32, 64])
-def test_a_hair_thin_leaning_leg_neither_vanishes_nor_breaks(size):
+def test_thin_leaning_legs_neither_vanish_nor_break(size):
     rng = np.random.default_rng(0)
     for _ in range(40):
         foot, power = rng.uniform(-0.5, 0.5, 2), float(rng.choice([2.0, np.inf]))
@@ -214,9 +214,9 @@ def test_rasterize_centres_and_spans_the_extent():
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 8, 17])
-def test_pieces_are_counted_as_scipy_does(size):
+def test_component_counts_agree_with_scipy(size):
     rng = np.random.default_rng(size)
     for density in (0, 0.02, 0.3, 0.5, 0.7, 0.95, 1):
         solid = rng.random((size,) * 3) < density
-        assert count_pieces(solid) == ndimage.label(solid)[1]
-        assert count_pieces(solid.transpose(2, 0, 1)[::-1], False) == ndimage.label(~solid)[1]
+        assert count_components(solid) == ndimage.label(solid)[1]
+        assert count_components(solid.transpose(2, 0, 1)[::-1], False) == ndimage.label(~solid)[1]

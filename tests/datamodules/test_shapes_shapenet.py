@@ -1,4 +1,4 @@
-"""ShapeNet folders of both versions, made small: axes, sizes, splits and everything that may be missing."""
+"""Small ShapeNet folders of both versions: axes, sizes, splits and missing files."""
 
 import logging
 import pickle
@@ -10,7 +10,7 @@ import trimesh
 
 from datamodules.shapes import ShapeNetShapes, write_binvox
 from datamodules.shapes.processing.voxelize import voxelize
-from renderers import InputError
+from utils.errors import InputError
 
 CHAIR = "03001627"
 
@@ -30,7 +30,7 @@ def l_chair() -> trimesh.Trimesh:
     return trimesh.util.concatenate(parts)
 
 
-def in_file_frame(version: int) -> trimesh.Trimesh:
+def to_file_frame(version: int) -> trimesh.Trimesh:
     """Version 2: front -Z. Version 1: front +X. Both are rotations of ours about y."""
     angle = np.pi if version == 2 else np.pi / 2  # +z goes to -z, or to +x
     mesh = l_chair()
@@ -39,7 +39,7 @@ def in_file_frame(version: int) -> trimesh.Trimesh:
 
 
 def make_v2(root: Path, names: list[str]) -> None:
-    mesh = in_file_frame(2)
+    mesh = to_file_frame(2)
     grid = voxelize_at(mesh, 128)
     for name in names:
         models = root / CHAIR / name / "models"
@@ -50,7 +50,7 @@ def make_v2(root: Path, names: list[str]) -> None:
 
 
 def voxelize_at(mesh: trimesh.Trimesh, size: int) -> np.ndarray:
-    """Voxels of a grid with its lower corner at (-0.6, -0.45, -0.5), as binvox would choose one of its own."""
+    """Voxelize to a grid with its lower corner at (-0.6, -0.45, -0.5); binvox also chooses its own corner."""
     moved = mesh.copy()
     moved.apply_translation((0.1, -0.05, 0.0))
     return voxelize(moved, size)
@@ -59,7 +59,7 @@ def voxelize_at(mesh: trimesh.Trimesh, size: int) -> np.ndarray:
 def make_v1(root: Path, names: list[str]) -> None:
     for name in names:
         (root / CHAIR / name).mkdir(parents=True)
-        in_file_frame(1).export(root / CHAIR / name / "model.obj")
+        to_file_frame(1).export(root / CHAIR / name / "model.obj")
 
 
 @pytest.fixture(scope="module")
@@ -85,13 +85,13 @@ def iou(a: np.ndarray, b: np.ndarray) -> float:
 
 
 @pytest.mark.parametrize("kind", ["solid", "surface", "obj"])
-def test_v2_comes_out_in_our_frame_and_size(v2, kind):
+def test_v2_is_loaded_in_our_frame_and_size(v2, kind):
     solid = solid_of(ShapeNetShapes(v2, "chair", 64, kind, split="all"))
-    # Max-pooling from 128³ adds up to a voxel of 64³ on each side; a wrong axis or mirror scores below 0.5.
+    # Max-pooling from 128³ adds up to a voxel on each side; a wrong axis or mirroring has an IoU below 0.5.
     assert iou(solid, voxelize(l_chair(), 64)) > (0.99 if kind == "obj" else 0.75)
 
 
-def test_the_back_is_behind_the_arm_on_the_right_and_the_leg_below(v2):
+def test_back_arm_and_leg_are_where_they_belong(v2):
     solid = solid_of(ShapeNetShapes(v2, "chair", 64, split="all"))
     assert solid[32 - 14, 44, 32]  # back: [z, y, x] at (0, 0.2, -0.22)
     assert not solid[32 + 14, 44, 32]
@@ -101,14 +101,14 @@ def test_the_back_is_behind_the_arm_on_the_right_and_the_leg_below(v2):
     assert not solid[32, 52, 32]
 
 
-def test_v1_comes_out_the_same_as_v2(v1):
+def test_v1_equals_v2(v1):
     source = ShapeNetShapes(v1, "chair", 64, "obj", split="all")
     assert source.version == 1
     assert iou(solid_of(source), voxelize(l_chair(), 64)) > 0.99
 
 
 @pytest.mark.parametrize("kind", ["solid", "obj"])
-def test_refit_spans_nine_tenths_and_centres(v2, kind):
+def test_refit_centres_and_spans_nine_tenths(v2, kind):
     solid = solid_of(ShapeNetShapes(v2, "chair", 64, kind, split="all", refit=True))
     spans = [(axis.min(), axis.max()) for axis in np.nonzero(solid)]
     longest = max(high - low + 1 for low, high in spans)
@@ -116,10 +116,10 @@ def test_refit_spans_nine_tenths_and_centres(v2, kind):
     assert all(abs(low + high - 63) <= 2 for low, high in spans)
 
 
-def test_a_binvox_that_is_not_normalised_is_refitted(tmp_path, v2):
+def test_unnormalized_binvox_is_refitted(tmp_path, v2):
     models = tmp_path / CHAIR / "big" / "models"
     models.mkdir(parents=True)
-    write_binvox(models / "model_normalized.solid.binvox", voxelize_at(in_file_frame(2), 128), (0, 0, 0), 80.0)
+    write_binvox(models / "model_normalized.solid.binvox", voxelize_at(to_file_frame(2), 128), (0, 0, 0), 80.0)
     (shape,) = ShapeNetShapes(tmp_path, "chair", 64, split="all")
     expected = solid_of(ShapeNetShapes(v2, "chair", 64, split="all", refit=True))
     np.testing.assert_array_equal(shape.voxels.occupancy[0, 0].numpy() > 0, expected)
@@ -147,7 +147,7 @@ def test_train_and_test_partition_all(tmp_path):
     assert [again.name(i) for i in range(len(again))] == names["test"]
 
 
-def test_models_without_the_file_are_skipped_and_counted_once(tmp_path, caplog):
+def test_models_without_the_file_are_skipped_and_logged_once(tmp_path, caplog):
     make_v2(tmp_path, ["a", "b", "c"])
     (tmp_path / CHAIR / "b" / "models" / "model_normalized.solid.binvox").unlink()
     with caplog.at_level(logging.WARNING):
@@ -159,7 +159,7 @@ def test_models_without_the_file_are_skipped_and_counted_once(tmp_path, caplog):
     assert "model_normalized.solid.binvox" in record.getMessage()
 
 
-def test_a_list_restricts_the_models(v2, tmp_path, caplog):
+def test_list_restricts_the_models(v2, tmp_path, caplog):
     chosen = tmp_path / "models.txt"
     chosen.write_text("model02\n\nmodel00\nunknown\n")
     source = ShapeNetShapes(v2, "chair", 16, split="all", models=chosen)
@@ -167,18 +167,18 @@ def test_a_list_restricts_the_models(v2, tmp_path, caplog):
     assert "1 of 3" in caplog.text
 
 
-def test_pickles_and_fingerprints(v2):
+def test_pickling_and_cache_keys(v2):
     source = ShapeNetShapes(v2, "chair", 16, split="all")
     twin = pickle.loads(pickle.dumps(source))
     np.testing.assert_array_equal(solid_of(source), solid_of(twin))
     assert source.cache_key() == twin.cache_key()
-    prints = {
+    keys = {
         ShapeNetShapes(v2, "chair", **k, split="all").cache_key() for k in ({"voxel_size": 16}, {}, {"kind": "obj"})
     }
-    assert len(prints) == 3
+    assert len(keys) == 3
 
 
-def test_a_changed_file_changes_the_fingerprint(tmp_path):
+def test_changed_file_changes_the_cache_key(tmp_path):
     make_v2(tmp_path, ["a"])
     before = ShapeNetShapes(tmp_path, "chair", 16, split="all").cache_key()
     write_binvox(tmp_path / CHAIR / "a" / "models" / "model_normalized.solid.binvox", np.ones((8, 8, 8), bool))
@@ -198,7 +198,7 @@ def test_a_changed_file_changes_the_fingerprint(tmp_path):
     ],
 )
 @pytest.mark.usefixtures("unchecked")
-def test_mistakes_are_told_at_construction(v2, arguments, message):
+def test_invalid_arguments_raise_at_construction(v2, arguments, message):
     with pytest.raises(InputError, match=message):
         ShapeNetShapes(**{"root": v2, **arguments})
 
@@ -208,9 +208,9 @@ def test_v1_has_no_binvox(v1):
         ShapeNetShapes(v1, "chair")
 
 
-def test_empty_categories_and_splits_are_refused(tmp_path):
+def test_empty_categories_and_splits_raise(tmp_path):
     (tmp_path / CHAIR).mkdir()
-    with pytest.raises(InputError, match="holds no models"):
+    with pytest.raises(InputError, match="has no models"):
         ShapeNetShapes(tmp_path, "chair")
     make_v2(tmp_path, ["a"])
     with pytest.raises(InputError, match="no chair model"):
@@ -220,15 +220,15 @@ def test_empty_categories_and_splits_are_refused(tmp_path):
 @pytest.mark.parametrize(
     "content", [b"", b"v 1 2\nf 1 2 3\n", b"\x00\xff\xfe", b"v 0 0 0\nv 1 0 0\nv 0 1 0\n", b"f 1 2 9\n"]
 )
-def test_a_damaged_obj_is_an_input_error(tmp_path, content):
+def test_corrupt_obj_raises(tmp_path, content):
     (tmp_path / CHAIR / "a").mkdir(parents=True)
     (tmp_path / CHAIR / "a" / "model.obj").write_bytes(content)
     with pytest.raises(InputError, match=r"model\.obj"):
         ShapeNetShapes(tmp_path, "chair", 16, "obj", split="all")[0]
 
 
-def test_an_empty_binvox_is_an_input_error(tmp_path):
+def test_empty_binvox_raises(tmp_path):
     make_v2(tmp_path, ["a"])
     write_binvox(tmp_path / CHAIR / "a" / "models" / "model_normalized.solid.binvox", np.zeros((8, 8, 8), bool))
-    with pytest.raises(InputError, match="no shape"):
+    with pytest.raises(InputError, match="is empty"):
         ShapeNetShapes(tmp_path, "chair", 16, split="all")[0]

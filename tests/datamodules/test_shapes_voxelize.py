@@ -1,12 +1,12 @@
-"""Voxelisation of meshes against closed forms, and regridding against max-pooling."""
+"""Voxelization of meshes, compared with closed forms, and resampling, compared with max-pooling."""
 
 import numpy as np
 import pytest
 import trimesh
 from scipy import ndimage
 
-from datamodules.shapes import fit, normalize
-from datamodules.shapes.processing.resample import occupied_box, regrid
+from datamodules.shapes import fit_to_cube, normalize
+from datamodules.shapes.processing.resample import occupied_box, resample
 from datamodules.shapes.processing.voxelize import voxelize
 
 SIZE = 40
@@ -33,7 +33,7 @@ def ball(radius: float = 0.4) -> tuple[trimesh.Trimesh, np.ndarray]:
     return trimesh.creation.icosphere(4, radius=radius), x**2 + y**2 + z**2 <= radius**2
 
 
-def test_a_box_is_exact_and_its_axes_are_not_swapped():
+def test_box_is_exact_and_its_axes_are_not_swapped():
     x, y, z = centres()
     mesh = trimesh.creation.box((0.8, 0.5, 0.3))
     mesh.apply_translation((0.05, -0.1, 0.2))
@@ -67,7 +67,7 @@ def test_flipped_and_duplicated_faces_do_not_matter():
     assert iou(voxelize(trimesh.Trimesh(mesh.vertices, faces, process=False), SIZE), expected) > 0.97
 
 
-def test_a_shell_with_missing_faces_is_filled():
+def test_shell_with_missing_faces_is_filled():
     mesh, expected = ball()
     keep = np.random.default_rng(0).random(len(mesh.faces)) > 0.02
     mesh.update_faces(keep)
@@ -75,13 +75,14 @@ def test_a_shell_with_missing_faces_is_filled():
     assert iou(voxelize(mesh, SIZE), expected) > 0.97
 
 
-def test_unmerged_vertices_are_no_obstacle():
+def test_unmerged_vertices_are_supported():
     mesh, expected = ball()
     soup = trimesh.Trimesh(mesh.triangles.reshape(-1, 3), np.arange(3 * len(mesh.faces)).reshape(-1, 3), process=False)
     assert iou(voxelize(soup, SIZE), expected) > 0.97
 
 
-def test_overlapping_parts_are_united_where_parity_alone_would_leave_a_hole():
+def test_overlapping_parts_are_united():
+    """With ray parity over all parts together, the overlap would be a hole."""
     x, y, z = centres()
     a, b = trimesh.creation.box((0.6, 0.3, 0.3)), trimesh.creation.box((0.3, 0.6, 0.3))
     b.apply_translation((0.01, 0.01, 0.01))
@@ -91,7 +92,7 @@ def test_overlapping_parts_are_united_where_parity_alone_would_leave_a_hole():
     np.testing.assert_array_equal(solid, in_a | in_b)
 
 
-def test_legs_thinner_than_a_voxel_survive_in_one_piece_with_the_seat():
+def test_legs_thinner_than_a_voxel_stay_connected_to_the_seat():
     rng = np.random.default_rng(1)
     for _ in range(10):
         x, z = rng.uniform(-0.3, 0.3, 2)
@@ -101,12 +102,12 @@ def test_legs_thinner_than_a_voxel_survive_in_one_piece_with_the_seat():
         solid = voxelize(trimesh.util.concatenate([leg, seat]), SIZE)
         below = solid[:, : SIZE // 2].any((0, 2))
         assert below[2:].all()
-        assert solid[:, : SIZE // 2].sum() <= 2 * SIZE  # and are not blown up
+        assert solid[:, : SIZE // 2].sum() <= 2 * SIZE  # but are not inflated
         layers = solid.any((0, 2))
         assert np.ptp(np.flatnonzero(layers)) + 1 == layers.sum()
 
 
-def test_a_single_sheet_is_kept():
+def test_single_sheet_is_preserved():
     sheet = trimesh.Trimesh(
         [[-0.4, 0.013, -0.4], [0.4, 0.013, -0.4], [0.4, 0.013, 0.4], [-0.4, 0.013, 0.4]], [[0, 1, 2], [0, 2, 3]]
     )
@@ -115,7 +116,7 @@ def test_a_single_sheet_is_kept():
     assert abs(solid.sum() - (0.8 * SIZE) ** 2) < 4 * SIZE
 
 
-def test_what_lies_outside_is_cut_off_and_nothing_gives_nothing():
+def test_meshes_are_clipped_and_empty_meshes_are_empty():
     mesh = trimesh.creation.box((3, 0.2, 0.2))
     solid = voxelize(mesh, SIZE)
     assert solid[SIZE // 2, SIZE // 2].all()
@@ -132,38 +133,38 @@ def test_normalize_centres_and_scales():
         normalize(trimesh.Trimesh())
 
 
-# --- regrid ---
+# --- resample ---
 
 
-def test_halving_is_two_by_two_by_two_max_pooling():
+def test_halving_is_max_pooling():
     solid = np.random.default_rng(0).random((16, 16, 16)) < 0.1
     pooled = solid.reshape(8, 2, 8, 2, 8, 2).any((1, 3, 5))
-    np.testing.assert_array_equal(regrid(solid, 8), pooled)
+    np.testing.assert_array_equal(resample(solid, 8), pooled)
 
 
-def test_the_same_grid_and_doubling_are_exact():
+def test_identity_and_doubling_are_exact():
     solid = np.random.default_rng(0).random((8, 8, 8)) < 0.3
-    np.testing.assert_array_equal(regrid(solid, 8), solid)
-    np.testing.assert_array_equal(regrid(solid, 16), solid.repeat(2, 0).repeat(2, 1).repeat(2, 2))
+    np.testing.assert_array_equal(resample(solid, 8), solid)
+    np.testing.assert_array_equal(resample(solid, 16), solid.repeat(2, 0).repeat(2, 1).repeat(2, 2))
 
 
-def test_a_placed_cube_lands_where_its_coordinates_say():
+def test_placed_cube_is_at_its_coordinates():
     solid = np.ones((10, 10, 10), bool)
-    result = regrid(solid, 20, low=(-0.5, -0.25, 0.0), edge=0.25)
+    result = resample(solid, 20, low=(-0.5, -0.25, 0.0), edge=0.25)
     expected = np.zeros((20, 20, 20), bool)
     expected[10:15, 5:10, 0:5] = True  # [z, y, x]
     np.testing.assert_array_equal(result, expected)
 
 
-def test_what_is_shifted_out_is_cut_off():
-    assert not regrid(np.ones((4, 4, 4), bool), 8, low=(0.6, 0, 0), edge=0.3).any()
+def test_source_outside_the_grid_is_clipped():
+    assert not resample(np.ones((4, 4, 4), bool), 8, low=(0.6, 0, 0), edge=0.3).any()
 
 
-def test_fit_centres_and_spans():
+def test_fit_to_cube_centres_and_spans():
     solid = np.zeros((50, 50, 50), bool)
     solid[3:13, 20:40, 30:35] = True
-    result = fit(solid, 40, span=0.9)
+    result = fit_to_cube(solid, 40, span=0.9)
     low, high = occupied_box(result)
     assert all(abs(b - a - n) <= 1 for a, b, n in zip(low, high, (9, 36, 18), strict=True))
     assert all(abs(a + b - 40) <= 1 for a, b in zip(low, high, strict=True))
-    assert not fit(np.zeros((4, 4, 4), bool), 8).any()
+    assert not fit_to_cube(np.zeros((4, 4, 4), bool), 8).any()

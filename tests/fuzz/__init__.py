@@ -1,1 +1,1 @@
-"""Files that are cut, changed or made up, given to every parser of the project."""
+"""Fuzzing of every parser in the project with truncated, modified and random files."""

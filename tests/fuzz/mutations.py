@@ -1,4 +1,4 @@
-"""Ways in which a file gets damaged, or is made to damage."""
+"""Mutations of files: accidental corruption and malicious content."""
 
 import io
 import struct
@@ -15,22 +15,22 @@ INTEGERS = (0, 1, 2**31 - 1, 2**31, 2**32 - 1, 2**40, 2**63, 2**64 - 1)
 
 
 def mutate(content: bytes, random: Random) -> bytes:
-    """One to three kinds of damage done to a file's content; every other time within, where no checksum tells."""
+    """Apply one to three random mutations; half the time inside a container format, with valid checksums."""
     if random.integers(2):
         if content.startswith(b"PK"):
-            return _within_zip(content, random)
+            return _mutate_zip(content, random)
         if content.startswith(PNG):
-            return _within_png(content, random)
+            return _mutate_png(content, random)
     for _ in range(random.integers(1, 4)):
         content = KINDS[random.integers(len(KINDS))](content, random)
     return content
 
 
-def _within_zip(content: bytes, random: Random) -> bytes:
-    """One member damaged and packed again, so that its checksum holds."""
+def _mutate_zip(content: bytes, random: Random) -> bytes:
+    """Mutate one member and pack it again with a valid checksum."""
     source = zipfile.ZipFile(io.BytesIO(content))
     members = {member: source.read(member) for member in source.infolist()}
-    # Small members describe the large ones.
+    # Prefer small members, which describe the large ones.
     chosen = sorted(members, key=lambda member: member.file_size)[int(len(members) * random.random() ** 2)]
     target = io.BytesIO()
     with zipfile.ZipFile(target, "w") as file:
@@ -39,16 +39,16 @@ def _within_zip(content: bytes, random: Random) -> bytes:
     return target.getvalue()
 
 
-def _within_png(content: bytes, random: Random) -> bytes:
-    """One chunk damaged, its length and checksum made to fit."""
+def _mutate_png(content: bytes, random: Random) -> bytes:
+    """Mutate one chunk and update its length and checksum."""
     chunks, at = [], len(PNG)
     while at < len(content):
         (length,) = struct.unpack_from(">I", content, at)
         chunks.append((content[at + 4 : at + 8], content[at + 8 : at + 8 + length]))
         at += 12 + length
     chosen = random.integers(len(chunks))
-    damaged = mutate(chunks[chosen][1], random)
-    chunks[chosen] = (chunks[chosen][0], damaged)
+    kind, data = chunks[chosen]
+    chunks[chosen] = (kind, mutate(data, random))
     return PNG + b"".join(_chunk(kind, data) for kind, data in chunks)
 
 
@@ -89,7 +89,7 @@ def insert(content: bytes, random: Random) -> bytes:
 
 
 def integer(content: bytes, random: Random) -> bytes:
-    """A number that claims too much, as binary headers write it."""
+    """Overwrite bytes with an extreme binary integer."""
     size = (1, 2, 4, 8)[random.integers(4)]
     value = INTEGERS[random.integers(len(INTEGERS))] % 256**size
     at = random.integers(len(content) + 1)
@@ -97,7 +97,7 @@ def integer(content: bytes, random: Random) -> bytes:
 
 
 def number(content: bytes, random: Random) -> bytes:
-    """A number that claims too much, in the place of one that is written in digits."""
+    """Replace a decimal number by an extreme one."""
     digits = [i for i, byte in enumerate(content[:65536]) if chr(byte).isdigit()]
     if not digits:
         return content
@@ -107,12 +107,12 @@ def number(content: bytes, random: Random) -> bytes:
     return content[:first] + NUMBERS[random.integers(len(NUMBERS))] + content[last:]
 
 
-def made_up(content: bytes, random: Random) -> bytes:
+def random_bytes(content: bytes, random: Random) -> bytes:
     return random.bytes(int(random.integers(0, 512)))
 
 
-def words(content: bytes, random: Random) -> bytes:
-    """Two parts between spaces or line ends exchanged."""
+def swap_words(content: bytes, random: Random) -> bytes:
+    """Swap two parts that are separated by spaces or line breaks."""
     parts = content.split(b"\n" if random.integers(2) else b" ")
     if len(parts) > 2:
         i, j = random.integers(len(parts), size=2)
@@ -136,6 +136,6 @@ KINDS: tuple[Callable[[bytes, Random], bytes], ...] = (
     integer,
     integer,
     number,
-    made_up,
-    words,
+    random_bytes,
+    swap_words,
 )

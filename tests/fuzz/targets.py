@@ -1,4 +1,4 @@
-"""Every parser, with a small whole file to begin with."""
+"""All parsers, each with a small valid file to mutate."""
 
 import io
 import json
@@ -36,13 +36,13 @@ from trainer.tables.spec import load_scale, load_table
 
 @dataclass(frozen=True)
 class Target:
-    """A parser.
+    """A parser to fuzz.
 
     Args:
-        prepare: fills a folder, of which it returns the file that is to be damaged.
-        read: reads that file, or what it belongs to, to the end.
-        share: of the inputs that the others get.
-        quiet: whether a damaged file may count as one that is not there.
+        prepare: fills a folder and returns the file in it to mutate.
+        read: reads that file, or what it belongs to, completely.
+        share: number of inputs relative to the other parsers.
+        quiet: whether a corrupt file is treated as missing instead of raising an error.
     """
 
     prepare: Callable[[Path], Path]
@@ -191,7 +191,7 @@ data: {base: demo.yaml, init_args: {<<: *args, count: 0x10, name: "x", more+: [1
 trainer: {base: [demo.yaml], max_epochs: 1, limit: !!float 3}
 """
 TABLE = """\
-title: Words
+title: Fuzz
 paper: somewhere
 rows: {a: {name: A, words: --model.x=1}, b: {name: B, same: {c: table1/iggan-chairs_one}}}
 columns: {c: {heads: [C, D], words: "{chairs}", paper: {a: 1.5}}}
@@ -229,7 +229,7 @@ TARGETS: dict[str, Target] = {
     "evaluations": Target(text("metrics.jsonl", EVALUATION * 3), lambda path: read_metrics(path.parent)),
     "run_metadata": Target(
         text("run.json", '{"status": "finished", "pid": 3}'),
-        lambda path: RunDirectory(path.parent).run_metadata,
+        lambda path: RunDirectory(path.parent).metadata,
         quiet=True,
     ),
 }

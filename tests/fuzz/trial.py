@@ -1,4 +1,4 @@
-"""One damaged file given to a parser, and what became of it."""
+"""Run a parser on a mutated file and classify the outcome."""
 
 import logging
 import resource
@@ -15,21 +15,21 @@ from fuzz.mutations import mutate
 from fuzz.targets import TARGETS, Target
 from renderers import InputError
 
-SECONDS = 10  # for one small file
+SECONDS = 10  # per small file
 
 
 class HangError(BaseException):
-    """No ``Exception``, so that no parser takes it for its own."""
+    """A timeout. Not an ``Exception``, so that parsers do not catch it."""
 
 
 def inputs(content: bytes, seed: int, first: int, count: int) -> Iterator[bytes]:
-    """Damaged versions of a file, each by its own seed."""
+    """Yield mutated versions of a file, each with its own seed."""
     for number in range(first, first + count):
         yield mutate(content, np.random.default_rng([seed, number]))
 
 
 def judge(target: Target, path: Path, content: bytes) -> tuple[str, str]:
-    """``read``, ``refused`` (in one sentence that names the file), or else a finding; and its words."""
+    """Return ``read``, ``refused`` (with one sentence that names the file) or a kind of finding, and the message."""
     path.write_bytes(content)
     try:
         with _time_limit(), warnings.catch_warnings(), np.errstate(all="ignore"):
@@ -39,9 +39,9 @@ def judge(target: Target, path: Path, content: bytes) -> tuple[str, str]:
         sentence = error.message
         named = path.name in sentence or str(path.parent) in sentence
         if target.quiet:
-            return "refused loudly", sentence
+            return "refused instead of ignored", sentence
         if not named or "Traceback" in sentence or len(sentence) > 600:
-            return "without its name", sentence
+            return "unclear message", sentence
         return "refused", sentence
     except HangError:
         return "hang", f"more than {SECONDS} s"
@@ -51,7 +51,7 @@ def judge(target: Target, path: Path, content: bytes) -> tuple[str, str]:
 
 
 def limit_memory(more: int) -> None:
-    """Let this process take ``more`` bytes of addresses beyond those that it has now."""
+    """Limit this process to ``more`` bytes of address space in addition to what it has now."""
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     limit = pages * resource.getpagesize() + more
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
@@ -62,17 +62,17 @@ def _time_limit() -> Iterator[None]:
     def stop(*_: object) -> None:
         raise HangError
 
-    before = signal.signal(signal.SIGALRM, stop)
+    previous = signal.signal(signal.SIGALRM, stop)
     signal.alarm(SECONDS)
     try:
         yield
     finally:
         signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)
+        signal.signal(signal.SIGALRM, previous)
 
 
 def quiet() -> None:
-    """No log lines of parsers that skip what is damaged."""
+    """Disable log output of parsers that skip corrupt data."""
     logging.disable(logging.WARNING)
 
 

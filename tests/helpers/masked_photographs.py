@@ -1,4 +1,4 @@
-"""Photographs such as PlatonicGAN's: 8-bit palette PNG, a white entry made transparent by tRNS, cropped to the mask."""
+"""Synthetic photographs like PlatonicGAN's: 8-bit palette PNGs cropped to the mask, with a transparent entry (tRNS)."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ from PIL import Image
 
 
 def photograph(seed: int, width: int = 60, height: int = 80) -> Image.Image:
-    """An ellipse that touches all four sides, brighter to the right, of some colour; entry 0 is white and transparent."""
+    """Return an ellipse of a random colour that touches all sides, brighter at the right; palette entry 0 is background."""
     random = np.random.default_rng(seed)
     y, x = ((np.arange(n) + 0.5) / n * 2 - 1 for n in (height, width))
     inside = x[None] ** 2 + y[:, None] ** 2 <= 1
@@ -20,12 +20,11 @@ def photograph(seed: int, width: int = 60, height: int = 80) -> Image.Image:
 
 
 def write_photographs(folder: Path, count: int = 6) -> Path:
-    """``train/<i>.png``, with ``test`` and ``val`` the same two of them again; returns the folder."""
+    """Write ``train/<i>.png`` and copies of the first two in ``test`` and ``val``; return the folder."""
     for i in range(count):
-        places = ("train", "test", "val") if i < 2 else ("train",)
-        for place in places:
-            (folder / place).mkdir(parents=True, exist_ok=True)
-            save(photograph(i, 60 + 10 * i, 80), folder / place / f"{i}.png")
+        for split in ("train", "test", "val") if i < 2 else ("train",):
+            (folder / split).mkdir(parents=True, exist_ok=True)
+            save(photograph(i, 60 + 10 * i, 80), folder / split / f"{i}.png")
     return folder
 
 

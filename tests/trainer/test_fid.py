@@ -97,7 +97,7 @@ def test_incomparable_directories_are_rejected(folders, refused, workplace):
 def test_mixed_sizes_are_counted_and_named(folders, refused, workplace):
     Image.fromarray(np.zeros((8, 9), np.uint8)).save(workplace / "real" / "odd.png")
     assert refused(*folders) == (
-        "real holds images of 2 sizes, 20 of 16×16 (part0/000.png), 1 of 9×8 (odd.png); make them one size"
+        "real has images of 2 sizes, 20 of 16×16 (part0/000.png), 1 of 9×8 (odd.png); resize them to one size"
     )
 
 

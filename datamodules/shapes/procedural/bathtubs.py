@@ -8,7 +8,7 @@ from datamodules.shapes.procedural.primitives import INF, Hollow, Part, Sweep, b
 
 
 def bathtub(rng: np.random.Generator) -> list[Part]:
-    """The parts of a random bathtub, its long side along x."""
+    """Return the parts of a random bathtub, its long side along x."""
     u = rng.uniform
     w, d, deep = u(0.7, 1.0), u(0.32, 0.52), u(0.34, 0.62)
     wall, floor = u(0.03, 0.1), u(0.05, 0.14)
@@ -24,7 +24,7 @@ def bathtub(rng: np.random.Generator) -> list[Part]:
     slipper = rng.random() < 0.25  # one end sweeps up
     high = lift + deep * (u(1.15, 1.45) if slipper else 1.0)
     outer = Sweep((shift, lift, 0), (0, high, 0), (w * narrow[0], d * narrow[1]), (w, d), power=power)
-    inner_power = min(power, float(rng.choice([2.0, 3.0, 5.0, INF])))  # more would pierce the corners
+    inner_power = min(power, float(rng.choice([2.0, 3.0, 5.0, INF])))  # a larger power would pierce the corners
     vessel = _vessel(outer, wall, floor, inner_power)
     if slipper:
         slope = (high - lift - deep) / w * rng.choice([-1, 1])
@@ -51,17 +51,17 @@ def bathtub(rng: np.random.Generator) -> list[Part]:
 
 
 def _vessel(outer: Sweep, wall: float, floor: float, power: float) -> Hollow:
-    """``outer`` with a hollow open at the top."""
+    """Return ``outer`` with a hollow that is open at the top."""
     y0, y1 = outer.start[1], outer.end[1]
     t = floor / (y1 - y0)
-    half = tuple(a + t * (b - a) - wall for a, b in zip(outer.start_half, outer.end_half, strict=True))
-    top = tuple(b - wall for b in outer.end_half)
-    inner = Sweep((outer.start[0], y0 + floor, 0), (outer.end[0], y1 + 0.05, 0), half, top, power=power)
+    (a0, a1), (b0, b1) = outer.start_half, outer.end_half
+    bottom, top = (a0 + t * (b0 - a0) - wall, a1 + t * (b1 - a1) - wall), (b0 - wall, b1 - wall)
+    inner = Sweep((outer.start[0], y0 + floor, 0), (outer.end[0], y1 + 0.05, 0), bottom, top, power=power)
     return Hollow(outer, inner)
 
 
 def _rim(w: float, d: float, top: float, out: float, high: float, wall: float, power: float) -> Hollow:
-    """A band around the upper edge."""
+    """Return a band around the upper edge."""
     outer = block((0, top - high / 2, 0), (w + out, high / 2, d + out), power)
     return Hollow(outer, block((0, top - high / 2, 0), (w - wall, high, d - wall), power))
 
@@ -69,7 +69,7 @@ def _rim(w: float, d: float, top: float, out: float, high: float, wall: float, p
 def _built_in(
     rng: np.random.Generator, w: float, d: float, deep: float, wall: float, floor: float, power: float
 ) -> list[Part]:
-    """A block with a hollow of another outline, the apron down to the floor."""
+    """Return a block with a hollow of another outline and an apron down to the floor."""
     u = rng.uniform
     outer = block((0, deep / 2, 0), (w, deep / 2, d), float(rng.choice([INF, 12.0])))
     ends = (w - wall * u(1, 3), d - wall)
@@ -88,7 +88,7 @@ def _built_in(
 
 
 def _corner(rng: np.random.Generator, side: float, deep: float, floor: float) -> list[Part]:
-    """A near square tub with a round hollow."""
+    """Return an almost square tub with a round hollow."""
     u = rng.uniform
     outer = block((0, deep / 2, 0), (side * u(1.0, 1.3), deep / 2, side), float(rng.choice([2.0, 3.0, INF])))
     share = u(0.72, 0.88) if outer.power != 2.0 else u(0.8, 0.9)
@@ -98,7 +98,7 @@ def _corner(rng: np.random.Generator, side: float, deep: float, floor: float) ->
 
 
 def _tap(rng: np.random.Generator, w: float, top: float, wall: float) -> list[Part]:
-    """A spout at one end, over the hollow."""
+    """Return a spout at one end, above the hollow."""
     high, thin = rng.uniform(0.1, 0.22), 0.018
     x = w - 0.5 * wall
     return [

@@ -1,4 +1,4 @@
-"""Procedural chairs: legs, a seat, a back, sometimes arms; every combination of their kinds."""
+"""Procedural chairs: combinations of kinds of legs, seats, backs and optional arms."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ ARM_ODDS = (0.56, 0.22, 0.14, 0.08)
 
 @dataclass(frozen=True)
 class _Chair:
-    """Proportions that the parts share. The floor is y = 0, the seat's middle x = z = 0, its front at +z."""
+    """Proportions shared by the parts. The floor is at y = 0, the seat's centre at x = z = 0, its front at +z."""
 
     w: float  # half the seat's width
-    d: float  # half its depth
-    under: float  # the seat's underside
-    top: float  # the seat's upper side
+    d: float  # half the seat's depth
+    under: float  # y of the seat's underside
+    top: float  # y of the seat's upper side
     height: float  # from the seat to the top of the back
-    tilt: float  # how far the back leans, per unit of height
-    bar: float  # half thickness of a leg, slat or arm
+    tilt: float  # backward lean of the back per unit of height
+    bar: float  # half the thickness of a leg, slat or arm
     power: float  # outline of the seat and of the legs
 
     def back(self, y: float, z: float = 0.0) -> float:
-        """z of the back's middle at height y, shifted by z."""
+        """Return z of the back's centre at height y, shifted by z."""
         return -self.d + self.bar - self.tilt * max(y - self.top, 0.0) + z
 
 
 def chair(rng: np.random.Generator) -> list[Part]:
-    """The parts of a random chair."""
+    """Return the parts of a random chair."""
     u = rng.uniform
     style = rng.choice(LEGS, p=LEG_ODDS)
     back = str(rng.choice(BACKS, p=BACK_ODDS))
@@ -55,7 +55,7 @@ def chair(rng: np.random.Generator) -> list[Part]:
         power=float(rng.choice([INF, 2.0], p=[0.6, 0.4])),
     )
     round_seat = back in ("barrel", "none", "loop") and rng.random() < 0.5
-    parts = [_seat(rng, body, 2.0 if round_seat else float(rng.choice([INF, 5.0], p=[0.6, 0.4])))]
+    parts: list[Part] = [_seat(rng, body, 2.0 if round_seat else float(rng.choice([INF, 5.0], p=[0.6, 0.4])))]
     inset = 0.75 if round_seat else u(0.85, 1.0)
     parts += _LEGS[style](rng, body, inset)
     parts += _BACKS[back](rng, body)
@@ -75,7 +75,7 @@ def _seat(rng: np.random.Generator, c: _Chair, power: float) -> Sweep:
 
 
 def _four(rng: np.random.Generator, c: _Chair, inset: float) -> list[Part]:
-    """Four legs, straight, tapered or splayed, with or without stretchers."""
+    """Return four legs, straight, tapered or splayed, with or without stretchers."""
     u = rng.uniform
     x, z = inset * c.w - c.bar, inset * c.d - c.bar
     splay_x, splay_z = (u(0, 0.3), u(0, 0.3)) if rng.random() < 0.4 else (0.0, 0.0)
@@ -108,7 +108,7 @@ def _four(rng: np.random.Generator, c: _Chair, inset: float) -> list[Part]:
 
 
 def _pedestal(rng: np.random.Generator, c: _Chair, inset: float) -> list[Part]:
-    """A column on a star foot or a disc."""
+    """Return a column on a star-shaped foot or a disc."""
     u = rng.uniform
     column = u(0.04, 0.09)
     parts: list[Part] = [strut((0, 0.02, 0), (0, c.top, 0), column * u(1, 1.5), column, 2.0)]
@@ -128,7 +128,7 @@ def _pedestal(rng: np.random.Generator, c: _Chair, inset: float) -> list[Part]:
 
 
 def _sled(rng: np.random.Generator, c: _Chair, inset: float) -> list[Part]:
-    """A runner on the floor along each side."""
+    """Return legs on a floor runner along each side."""
     x, z, thin = inset * c.w - c.bar, inset * c.d - c.bar, c.bar * rng.uniform(0.7, 1)
     slant = rng.uniform(0, 0.2) * c.under
     parts: list[Part] = []
@@ -141,7 +141,7 @@ def _sled(rng: np.random.Generator, c: _Chair, inset: float) -> list[Part]:
 
 
 def _solid(rng: np.random.Generator, c: _Chair, inset: float) -> list[Part]:
-    """A closed body down to the floor, or to short feet."""
+    """Return a closed body down to the floor or to short feet."""
     gap = rng.uniform(0.05, 0.15) if rng.random() < 0.6 else 0.0
     inset = max(inset, 0.9)
     shrink = rng.uniform(0.75, 1.0)
@@ -156,7 +156,7 @@ def _solid(rng: np.random.Generator, c: _Chair, inset: float) -> list[Part]:
 
 
 def _cantilever(rng: np.random.Generator, c: _Chair, inset: float) -> list[Part]:
-    """Front posts on runners, nothing behind."""
+    """Return front posts on runners, without back legs."""
     x, z, thin = inset * c.w - c.bar, inset * c.d - c.bar, c.bar * 0.9
     parts: list[Part] = [strut((-x, thin, -z), (x, thin, -z), thin)]
     for s in (-1, 1):
@@ -166,7 +166,7 @@ def _cantilever(rng: np.random.Generator, c: _Chair, inset: float) -> list[Part]
 
 
 def _crossed(rng: np.random.Generator, c: _Chair, inset: float) -> list[Part]:
-    """Legs crossed as on a folding chair: in the side view, or in the front view."""
+    """Return legs that cross as on a folding chair, in the side view or in the front view."""
     x, z = inset * c.w - c.bar, inset * c.d - c.bar
     parts: list[Part] = []
     if rng.random() < 0.5:
@@ -180,7 +180,7 @@ def _crossed(rng: np.random.Generator, c: _Chair, inset: float) -> list[Part]:
 
 
 def _panels(rng: np.random.Generator, c: _Chair, inset: float) -> list[Part]:
-    """A board on either side."""
+    """Return a panel on each side."""
     thin = max(c.bar, 0.04)
     parts: list[Part] = [box((s * (c.w - thin), c.top / 2, 0), (thin, c.top / 2, c.d)) for s in (-1, 1)]
     if rng.random() < 0.5:
@@ -200,14 +200,14 @@ _LEGS = {
 }
 
 
-def _board(c: _Chair, bottom: float, top: float, half: float, thick: float, flare: float = 1.0) -> Sweep:
-    """A leaning board that fills the back's width between two heights above the seat."""
+def _panel(c: _Chair, bottom: float, top: float, half: float, thick: float, flare: float = 1.0) -> Sweep:
+    """Return a leaning panel across the back between two heights above the seat."""
     a, b = c.top + bottom, c.top + top
     return Sweep((0, a, c.back(a)), (0, b, c.back(b)), (half, thick), (half * flare, thick))
 
 
 def _posts(c: _Chair, x: float, top: float, thin: float) -> list[Part]:
-    """The two uprights of a back, from within the seat."""
+    """Return the two uprights of a back, which start inside the seat."""
     return [
         strut((s * x, c.under, c.back(c.top)), (s * x, c.top + top, c.back(c.top + top)), thin, power=c.power)
         for s in (-1, 1)
@@ -217,11 +217,11 @@ def _posts(c: _Chair, x: float, top: float, thin: float) -> list[Part]:
 def _solid_back(rng: np.random.Generator, c: _Chair) -> list[Part]:
     thick = rng.uniform(0.03, 0.06) if rng.random() < 0.6 else rng.uniform(0.06, 0.15)
     half, flare = c.w * rng.uniform(0.85, 1.0), rng.uniform(0.8, 1.15)
-    if rng.random() < 0.3:  # a board held off the seat by posts
+    if rng.random() < 0.3:  # a panel above the seat on posts
         gap = rng.uniform(0.15, 0.5) * c.height
         x = half * rng.uniform(0.3, 0.8)
-        return [_board(c, gap, c.height, half, thick, flare), *_posts(c, x, gap + 0.3 * (c.height - gap), c.bar)]
-    back = _board(c, -(c.top - c.under), c.height, half, thick, flare)
+        return [_panel(c, gap, c.height, half, thick, flare), *_posts(c, x, gap + 0.3 * (c.height - gap), c.bar)]
+    back = _panel(c, -(c.top - c.under), c.height, half, thick, flare)
     wings: list[Part] = []
     if rng.random() < 0.15:  # a wing chair
         for s in (-1, 1):
@@ -236,9 +236,9 @@ def _vertical_slats(rng: np.random.Generator, c: _Chair) -> list[Part]:
     rail = rng.uniform(0.04, 0.12)
     thin = (c.bar * rng.uniform(0.5, 0.9), c.bar * 0.6)
     top = c.height - rail
-    parts = [*_posts(c, x, c.height, c.bar), _board(c, c.height - 2 * rail, c.height, x, c.bar)]
+    parts = [*_posts(c, x, c.height, c.bar), _panel(c, c.height - 2 * rail, c.height, x, c.bar)]
     if rng.random() < 0.4:
-        parts.append(_board(c, 0.1 * c.height, 0.1 * c.height + rail, x, c.bar))
+        parts.append(_panel(c, 0.1 * c.height, 0.1 * c.height + rail, x, c.bar))
     for i in range(1, n + 1):
         at = -x + 2 * x * i / (n + 1)
         parts.append(strut((at, c.under, c.back(c.top)), (at, c.top + top, c.back(c.top + top)), thin))
@@ -254,26 +254,26 @@ def _horizontal_slats(rng: np.random.Generator, c: _Chair) -> list[Part]:
     parts = _posts(c, x, c.height, c.bar)
     for i in range(n):
         bottom = start + i * step + (1 - share) * step
-        parts.append(_board(c, bottom, start + (i + 1) * step, x, c.bar * rng.uniform(0.6, 1)))
+        parts.append(_panel(c, bottom, start + (i + 1) * step, x, c.bar * rng.uniform(0.6, 1)))
     return parts
 
 
 def _frame(rng: np.random.Generator, c: _Chair) -> list[Part]:
     x, rail = c.w * rng.uniform(0.85, 1.0) - c.bar, rng.uniform(0.06, 0.16)
     low = rng.uniform(0.0, 0.25) * c.height
-    parts = [*_posts(c, x, c.height, c.bar * rng.uniform(1, 1.8)), _board(c, c.height - rail, c.height, x, c.bar)]
-    parts.append(_board(c, low, low + rail, x, c.bar))
+    parts = [*_posts(c, x, c.height, c.bar * rng.uniform(1, 1.8)), _panel(c, c.height - rail, c.height, x, c.bar)]
+    parts.append(_panel(c, low, low + rail, x, c.bar))
     if rng.random() < 0.5:  # a splat in the middle
-        parts.append(_board(c, -0.02, c.height, x * rng.uniform(0.15, 0.5), c.bar * 0.6))
+        parts.append(_panel(c, -0.02, c.height, x * rng.uniform(0.15, 0.5), c.bar * 0.6))
     return parts
 
 
 def _rounded(rng: np.random.Generator, c: _Chair) -> list[Part]:
-    """A board whose top is an arc; on a gap and posts at times."""
+    """Return a panel with an arched top, sometimes above a gap on posts."""
     thick, half = rng.uniform(0.03, 0.09), c.w * rng.uniform(0.8, 1.05)
     gap = rng.uniform(0.1, 0.4) * c.height if rng.random() < 0.4 else c.under - c.top
     a, b = c.top + gap, c.top + c.height
-    board = Sweep(
+    panel = Sweep(
         (0, a, c.back(a)),
         (0, b, c.back(b)),
         (half, thick),
@@ -282,11 +282,11 @@ def _rounded(rng: np.random.Generator, c: _Chair) -> list[Part]:
         round_both=gap > 0,
         round_both_axes=False,
     )
-    return [board] if gap < 0 else [board, *_posts(c, half * 0.5, gap + 0.5 * (c.height - gap), c.bar)]
+    return [panel] if gap < 0 else [panel, *_posts(c, half * 0.5, gap + 0.5 * (c.height - gap), c.bar)]
 
 
 def _barrel(rng: np.random.Generator, c: _Chair) -> list[Part]:
-    """A wall around the seat's back and sides."""
+    """Return a wall around the seat's back and sides."""
     height = min(c.height, rng.uniform(0.4, 0.9))
     wall, power = rng.uniform(0.05, 0.14), float(rng.choice([2.0, 3.0, 6.0]))
     half = (c.w + 0.5 * wall, (height + c.top - c.under) / 2, c.d + 0.5 * wall)
@@ -295,7 +295,7 @@ def _barrel(rng: np.random.Generator, c: _Chair) -> list[Part]:
 
 
 def _loop(rng: np.random.Generator, c: _Chair) -> list[Part]:
-    """A hoop, its lower part in the seat, with a splat or spindles in it."""
+    """Return a hoop, its lower part inside the seat, with a splat or spindles."""
     half = (c.w * rng.uniform(0.8, 1), (c.height + 0.12) / 2, c.bar)
     center = (0.0, c.top - 0.12 + half[1], c.back(c.top))
     parts: list[Part] = [ring(center, half, 2.2 * c.bar, axis=2, power=float(rng.choice([2.0, 2.6, 4.0])))]
@@ -321,7 +321,7 @@ _BACKS = {
 
 
 def _arms(rng: np.random.Generator, c: _Chair, kind: str, attach: bool) -> list[Part]:
-    """Arm rests on both sides: on posts, closed down to the seat, or held by the back alone."""
+    """Return armrests on both sides: on posts, closed down to the seat, or attached only to the back."""
     rise = rng.uniform(0.22, 0.45)
     y = c.top + min(rise, 0.75 * c.height)
     thin, wide = c.bar * rng.uniform(0.7, 1.2), c.bar * rng.uniform(0.9, 1.8)
@@ -339,7 +339,7 @@ def _arms(rng: np.random.Generator, c: _Chair, kind: str, attach: bool) -> list[
             continue
         drop = rng.uniform(0, 0.1) if kind == "floating" else rng.uniform(-0.02, 0.06)
         parts.append(strut((s * x, y, back), (s * x, y - drop, front), (wide, thin)))
-        # The rest meets the back: across to the uprights, wherever they stand.
+        # Connect the armrest to the uprights of the back.
         parts.append(strut((s * x * 0.6, y, back), (s * x, y, back), thin))
         if kind == "post" or not attach:
             foot = front * rng.uniform(0.7, 1.0)

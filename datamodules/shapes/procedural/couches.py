@@ -1,4 +1,4 @@
-"""Procedural couches: a base, a back, arms, cushions with gaps, feet, and a chaise at times."""
+"""Procedural couches: a base, a back, arms, cushions with gaps, feet, and sometimes a chaise."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from datamodules.shapes.procedural.primitives import INF, Part, Sweep, block, bo
 
 
 def couch(rng: np.random.Generator) -> list[Part]:
-    """The parts of a random couch, its long side along x."""
+    """Return the parts of a random couch, its long side along x."""
     u = rng.uniform
     w = u(0.65, 1.3)
     d = u(0.38, 0.5)
@@ -31,7 +31,7 @@ def couch(rng: np.random.Generator) -> list[Part]:
     parts += _cushions(rng, inner, room, base, seat, n)
     if rng.random() < 0.45:
         parts += _back_cushions(rng, inner, room[0], seat, back, tilt, n)
-    if rng.random() < 0.2:  # an L: one seat runs on to the front
+    if rng.random() < 0.2:  # an L shape: one seat extends to the front
         side = rng.choice([-1, 1])
         wide, out = inner * u(0.3, 0.5), u(0.35, 0.9)
         at = side * (w - wide)
@@ -41,7 +41,7 @@ def couch(rng: np.random.Generator) -> list[Part]:
         )
         if feet:
             parts += [_foot((at + s * wide * 0.8, d + out * 0.88), base, 0.035, INF) for s in (-1, 1)]
-        if rng.random() < 0.4:  # a corner sofa: the back follows
+        if rng.random() < 0.4:  # a corner sofa: the back extends as well
             high = (back + feet) / 2
             parts.append(box((side * (w - thick), high, out / 2), (thick, high - feet, d + out / 2)))
     if feet:
@@ -60,7 +60,7 @@ def _back(
     tilt: float,
     soft: float,
 ) -> list[Part]:
-    """A leaning board: straight, with a soft upper edge, or arched along x."""
+    """Return a leaning panel: straight, with a soft upper edge, or arched along x."""
     lean = tilt * (back - base)
     foot, top = (0.0, base - 0.08, -d + thick), (0.0, back, -d + thick - lean)
     kind = rng.choice(["flat", "soft", "arched", "camel"], p=[0.4, 0.3, 0.18, 0.12])
@@ -79,7 +79,7 @@ def _back(
 def _arms(
     rng: np.random.Generator, w: float, d: float, feet: float, seat: float, back: float, arm: float, soft: float
 ) -> list[Part]:
-    """Arms of one kind on both sides, one arm alone at times."""
+    """Return arms of one kind on both sides, or rarely on one side."""
     high = seat + rng.uniform(0.1, 0.95) * min(back - seat, 0.35)
     flare = rng.uniform(0, 0.3) * arm if rng.random() < 0.3 else 0.0
     kind = rng.choice(["block", "rolled", "sloping"], p=[0.55, 0.25, 0.2])
@@ -107,7 +107,7 @@ def _arms(
 def _cushions(
     rng: np.random.Generator, inner: float, room: tuple[float, float], base: float, seat: float, n: int
 ) -> list[Part]:
-    """``n`` seat cushions side by side, a gap between them."""
+    """Return ``n`` seat cushions side by side with gaps between them."""
     gap, power = rng.uniform(0.01, 0.05), float(rng.choice([INF, 8.0, 4.0]))
     rounding = INF if power == INF else rng.uniform(3, 8)
     half = inner / n
@@ -123,7 +123,7 @@ def _cushions(
 def _back_cushions(
     rng: np.random.Generator, inner: float, z: float, seat: float, back: float, tilt: float, n: int
 ) -> list[Part]:
-    """Cushions that lean on the back."""
+    """Return cushions that lean on the back."""
     half, gap, thick = inner / n, rng.uniform(0.01, 0.05), rng.uniform(0.05, 0.1)
     top = seat + rng.uniform(0.7, 1.05) * (back - seat)
     low = seat - 0.05
@@ -141,7 +141,7 @@ def _foot(at: tuple[float, float], base: float, half: float, power: float) -> Pa
 
 
 def _feet(rng: np.random.Generator, w: float, d: float, base: float) -> list[Part]:
-    """Four or six feet, or two runners."""
+    """Return four or six feet, or two runners."""
     half, power = rng.uniform(0.02, 0.06), float(rng.choice([INF, 2.0]))
     x, z = w * rng.uniform(0.82, 0.93), d * rng.uniform(0.7, 0.88)
     if rng.random() < 0.15:

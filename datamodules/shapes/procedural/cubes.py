@@ -1,36 +1,36 @@
-"""Random boxes, for pre-training a proxy on something that looks like nothing."""
+"""Random boxes, for pre-training a proxy on shapes that resemble no object."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from datamodules.shapes.procedural.primitives import OrientedBox, Part, box
+from datamodules.shapes.procedural.primitives import OrientedBox, Part, box, vector
 
 MAX_BOXES = 12
 
 
 def cubes(rng: np.random.Generator) -> list[Part]:
-    """One to twelve boxes, each with its middle inside an earlier one, some of them turned."""
+    """Return 1 to 12 boxes, each centred inside an earlier one, some of them rotated."""
     parts: list[Part] = []
-    places: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
-    turned = rng.choice([0.0, 0.4, 1.0])
+    placed: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+    rotated = rng.choice([0.0, 0.4, 1.0])
     for _ in range(int(rng.integers(1, MAX_BOXES + 1))):
         half = rng.uniform(0.06, 0.5, 3) if rng.random() < 0.7 else np.full(3, rng.uniform(0.1, 0.45))
-        rotation = _rotation(rng) if rng.random() < turned else np.eye(3)
+        rotation = _rotation(rng) if rng.random() < rotated else np.eye(3)
         center = np.zeros(3)
-        if places:
-            middle, reach, axes = places[int(rng.integers(len(places)))]
+        if placed:
+            middle, reach, axes = placed[int(rng.integers(len(placed)))]
             center = middle + (rng.uniform(-0.95, 0.95, 3) * reach) @ axes
-        places.append((center, half, rotation))
+        placed.append((center, half, rotation))
         if (rotation == np.eye(3)).all():
-            parts.append(box(tuple(center), tuple(half)))
+            parts.append(box(vector(center), vector(half)))
         else:
-            parts.append(OrientedBox(tuple(center), tuple(half), rotation))
+            parts.append(OrientedBox(vector(center), vector(half), rotation))
     return parts
 
 
 def _rotation(rng: np.random.Generator) -> np.ndarray:
-    """A rotation drawn uniformly, from a unit quaternion."""
+    """Return a uniformly distributed rotation from a random unit quaternion."""
     w, x, y, z = (q := rng.standard_normal(4)) / np.linalg.norm(q)
     return np.array(
         [

@@ -1,8 +1,8 @@
-"""Textured heads made by a program: what a face data set holds, with known geometry.
+"""Procedural textured heads: like a data set of faces, but with known geometry.
 
-A head is a surface over directions ``(theta, phi)``: theta from the crown, phi the longitude, 0 at the nose. Geometry and
-paint are functions of the same direction, so that the painted eyes lie beside the modelled nose. A neck is a second
-surface; both share one topology and one texture, the neck's strip below the head's.
+A head is a surface over directions ``(theta, phi)``: theta is the angle from the crown, phi the longitude, 0 at the nose.
+Geometry and texture are functions of the same directions, so that the painted eyes are next to the modelled nose. The neck
+is a second surface. Both are in one mesh and one texture, with the neck's strip of the texture below the head's.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from torch import Tensor
 from renderers import TriangleMesh
 from renderers.meshes.vertex_normals import vertex_normals
 
-# Raise it whenever a change of the program changes any head: caches of older images are then not reused.
+# Increase when a change alters any head, so that caches of older images are not reused.
 HEADS_VERSION = 1
 RINGS, MERIDIANS, NECK_RINGS = 52, 96, 10
-LIMIT = 0.99  # heads reach out to this radius at most: they live in the unit ball
-NECK_SHARE = 4  # the neck's strip of the texture is the head's height divided by this
+LIMIT = 0.99  # maximum radius: heads must be inside the unit ball
+NECK_SHARE = 4  # ratio of the head's rows in the texture to the neck's
 
 Color = tuple[float, float, float]
 SKIN = ((0.97, 0.84, 0.76), (0.90, 0.72, 0.58), (0.76, 0.56, 0.42), (0.55, 0.37, 0.26), (0.33, 0.21, 0.15))
@@ -34,55 +34,56 @@ IRIS = ((0.20, 0.11, 0.06), (0.22, 0.38, 0.55), (0.25, 0.38, 0.22), (0.35, 0.35,
 
 @dataclass(frozen=True)
 class Head:
-    """All that makes one head; lengths in world units, places ``a`` (sideways) and ``b`` (up) on the unit sphere."""
+    """Parameters of a head: lengths in world units, positions ``a`` (sideways) and ``b`` (up) on the unit sphere."""
 
     width: float  # half-axes of the skull
     height: float
     depth: float
-    boxiness: float  # exponent of the profile from crown to chin, 2 an ellipsoid
-    jaw: float  # how much narrower the chin is than the temples
-    forehead: float  # how far it recedes
-    nose: float  # how far its tip stands out
+    boxiness: float  # exponent of the profile from crown to chin; 2 is an ellipsoid
+    jaw: float  # narrowing from the temples to the chin
+    forehead: float  # how far the forehead recedes
+    nose: float  # protrusion of the tip
     nose_width: float
     nose_tip: float  # b
-    nose_bridge: float  # height of the bridge between the eyes, as a share of the tip's
+    nose_bridge: float  # protrusion of the bridge between the eyes, as a fraction of the tip's
     brow: float
     sockets: float
     cheeks: float
     chin: float
     lips: float
     ears: float
-    eye_place: tuple[float, float]  # a, b
+    eye_position: tuple[float, float]  # a, b
     eye_size: tuple[float, float]
-    mouth_place: float  # b
+    mouth_height: float  # b
     mouth_size: tuple[float, float]
     smile: float
-    hair: float  # how thick; 0 is bald
-    hairline: float  # b, at the middle of the forehead
-    hair_length: float  # b down to which it reaches at the sides and behind
-    parting: float  # a, where the hairline is highest
+    hair: float  # thickness; 0 is bald
+    hairline: float  # b at the middle of the forehead
+    hair_length: float  # lowest b at the sides and the back
+    parting: float  # a at which the hairline is highest
     beard: float  # opacity
     glasses: float
     neck: float  # radius
-    collar: float  # y, in the world
+    collar: float  # y in world units
     skin: Color
     hair_color: Color
     lip_color: Color
     iris: Color
     shirt: Color
-    light: tuple[float, float, float]  # toward the light, in the head's frame
+    light: tuple[float, float, float]  # direction toward the light, in the head's frame
     ambient: float
 
     @classmethod
-    def draw(cls, rng: np.random.Generator) -> Head:
-        """A random head; a function of the generator's state."""
+    def sample(cls, rng: np.random.Generator) -> Head:
+        """Sample a head; a function of the generator's state."""
         u = rng.uniform
 
         def palette(colors: tuple[Color, ...], spread: float) -> Color:
-            place = u(0, len(colors) - 1)
-            low = min(int(place), len(colors) - 2)
+            position = u(0, len(colors) - 1)
+            low = min(int(position), len(colors) - 2)
             mixed = [
-                (1 - place + low) * p + (place - low) * q for p, q in zip(colors[low], colors[low + 1], strict=True)
+                (1 - position + low) * p + (position - low) * q
+                for p, q in zip(colors[low], colors[low + 1], strict=True)
             ]
             return _color(np.array(mixed) * (1 + rng.normal(0, spread)) + rng.normal(0, spread / 5, 3))
 
@@ -109,9 +110,9 @@ class Head:
             chin=u(0.0, 0.09),
             lips=u(0.01, 0.04),
             ears=u(0.04, 0.1),
-            eye_place=(u(0.33, 0.42), u(0.0, 0.08)),
+            eye_position=(u(0.33, 0.42), u(0.0, 0.08)),
             eye_size=(u(0.12, 0.165), u(0.05, 0.085)),
-            mouth_place=u(-0.6, -0.5),
+            mouth_height=u(-0.6, -0.5),
             mouth_size=(u(0.2, 0.34), u(0.04, 0.08)),
             smile=u(-0.25, 0.8),
             hair=thickness,
@@ -142,14 +143,14 @@ def _color(rgb: np.ndarray) -> Color:
 
 
 def head_meshes(heads: list[Head], texture_size: int = 128) -> TriangleMesh:
-    """The heads as one batch: facing +z, y up, within the unit ball.
+    """Return the meshes of B heads as one batch: facing +z, y up, inside the unit ball.
 
-    Light is painted into the texture, as :class:`Head` says where it comes from: it turns with the head, as it does for
-    every renderer of an unlit texture, MeshGAN's among them. So draw them unlit.
+    Lighting is baked into the texture and so rotates with the head, as in every renderer of unlit textures, such as
+    MeshGAN's. Render the meshes unlit.
 
     Args:
-        heads: B.
-        texture_size: S, rows that the head has in its texture ``(B, 3, S + S / 4, 2 S)``, a multiple of 4.
+        heads: the B heads.
+        texture_size: rows S of the head in the texture ``(B, 3, S + S / 4, 2 S)``, a multiple of 4.
     """
     faces, uvs = _topology(texture_size)
     theta, phi = _directions(RINGS + 1, MERIDIANS + 1, corners=True)
@@ -163,7 +164,7 @@ def head_meshes(heads: list[Head], texture_size: int = 128) -> TriangleMesh:
 
 
 def surface(head: Head, theta: Float[Tensor, "R C"], phi: Float[Tensor, "R C"]) -> Float[Tensor, "R C 3"]:
-    """Where the head's surface lies in these directions, world frame."""
+    """Return the points of the head's surface in the given directions, in the world frame."""
     b = theta.cos()
     ring = (1 - b.abs().clamp(max=1) ** head.boxiness).clamp(min=0) ** (1 / head.boxiness)
     a, front = theta.sin() * phi.sin(), _front(theta, phi)
@@ -177,7 +178,7 @@ def surface(head: Head, theta: Float[Tensor, "R C"], phi: Float[Tensor, "R C"]) 
     def bump(at_a: float, at_b: float, wide: float, tall: float) -> Tensor:
         return front * torch.exp(-(((a - at_a) / wide) ** 2) - ((b - at_b) / tall) ** 2)
 
-    eye_a, eye_b = head.eye_place
+    eye_a, eye_b = head.eye_position
     slope = ((eye_b + 0.12 - b) / (eye_b + 0.12 - head.nose_tip)).clamp(0, 1)
     profile = (head.nose_bridge * (slope > 0) * slope**0.3 + (1 - head.nose_bridge) * slope**1.2).clamp(max=1)
     under = torch.sigmoid((b - head.nose_tip + 0.06) / 0.02)
@@ -185,7 +186,7 @@ def surface(head: Head, theta: Float[Tensor, "R C"], phi: Float[Tensor, "R C"]) 
     z = z + head.nose * profile * under * front * torch.exp(-((a / across) ** 2))
     z = z + head.brow * bump(0, eye_b + 0.2, 0.5, 0.08)
     z = z + head.chin * bump(0, -0.86, 0.3, 0.14)
-    z = z + head.lips * bump(0, head.mouth_place, head.mouth_size[0], 0.09)
+    z = z + head.lips * bump(0, head.mouth_height, head.mouth_size[0], 0.09)
     for side in (-1, 1):
         z = z - head.sockets * bump(side * eye_a, eye_b, 0.2, 0.13)
         z = z + 0.35 * head.sockets * bump(side * eye_a, eye_b, 0.1, 0.06)  # the eyeball
@@ -194,23 +195,23 @@ def surface(head: Head, theta: Float[Tensor, "R C"], phi: Float[Tensor, "R C"]) 
         x = x + side * head.ears * ear
         z = z - 0.5 * head.ears * ear
     thick = 1 + head.hair * hair_cover(head, theta, phi) / head.depth
-    return torch.stack([x * thick, y * thick + _raise(head), z * thick], -1)
+    return torch.stack([x * thick, y * thick + _center_y(head), z * thick], -1)
 
 
 def hair_cover(head: Head, theta: Float[Tensor, "*n"], phi: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
-    """How much hair grows in these directions, 0 to 1."""
+    """Return the density of hair in the given directions, 0 to 1."""
     if head.hair == 0:
         return torch.zeros_like(theta)
     a, b = theta.sin() * phi.sin(), theta.cos()
-    back = torch.sigmoid((phi.abs() - 1.25) / 0.1)  # beyond the temples
+    back = torch.sigmoid((phi.abs() - 1.25) / 0.1)  # behind the temples
     line = (1 - back) * (head.hairline - 0.35 * (a - 0.3 * head.parting) ** 2) + back * head.hair_length
     return torch.sigmoid((b - line) / 0.03)
 
 
 def paint(head: Head, theta: Float[Tensor, "R C"], phi: Float[Tensor, "R C"]) -> Float[Tensor, "3 R C"]:
-    """The head's colours, unlit, in these directions."""
+    """Return the head's unlit colours in the given directions."""
     a, b, front = theta.sin() * phi.sin(), theta.cos(), _front(theta, phi)
-    texel = math.pi / theta.shape[0]  # edges are as soft as the texture's grid, so that nothing aliases in it
+    texel = math.pi / theta.shape[0]  # edges are as wide as a texel, to avoid aliasing
     image = torch.tensor(head.skin).view(3, 1, 1).expand(3, *theta.shape).clone()
 
     def blend(weight: Tensor, color: Color | list[float]) -> None:
@@ -220,14 +221,14 @@ def paint(head: Head, theta: Float[Tensor, "R C"], phi: Float[Tensor, "R C"]) ->
         away = (((a - at_a) / wide) ** 2 + ((b - at_b) / tall) ** 2).clamp(min=1e-6).sqrt()
         return torch.sigmoid((1 - away) * min(wide, tall) * 3 / texel)
 
-    eye_a, eye_b = head.eye_place
+    eye_a, eye_b = head.eye_position
     wide, tall = head.eye_size
     dark = [0.55 * c for c in head.skin]
     brows = [0.6 * h + 0.1 * s for h, s in zip(head.hair_color, head.skin, strict=True)]
-    curve = head.mouth_place + head.smile * 0.35 * (a**2 - 0.02)
+    curve = head.mouth_height + head.smile * 0.35 * (a**2 - 0.02)
     if head.beard:
-        low = torch.sigmoid((head.mouth_place + 0.14 + 0.5 * a**2 - b) / 0.03)
-        blend(head.beard * low * (1 - disc(0, head.mouth_place, head.mouth_size[0] * 0.9, 0.07)), head.hair_color)
+        low = torch.sigmoid((head.mouth_height + 0.14 + 0.5 * a**2 - b) / 0.03)
+        blend(head.beard * low * (1 - disc(0, head.mouth_height, head.mouth_size[0] * 0.9, 0.07)), head.hair_color)
     for side in (-1, 1):
         blend(0.35 * torch.exp(-(((a - side * 0.5) / 0.16) ** 2) - ((b - eye_b + 0.33) / 0.12) ** 2), head.lip_color)
         blend(0.4 * disc(side * eye_a, eye_b + 0.01, wide * 1.3, tall * 1.6), dark)
@@ -264,7 +265,7 @@ def _lit_texture(head: Head, normals: Float[Tensor, "V 3"], size: int) -> Float[
     parts = []
     for colors, normal, rings in (
         (paint(head, theta, phi), normals[:split], RINGS + 1),
-        (cloth * shirt + (1 - cloth) * 0.85 * skin, normals[split:], NECK_RINGS + 1),  # under the chin it is darker
+        (cloth * shirt + (1 - cloth) * 0.85 * skin, normals[split:], NECK_RINGS + 1),  # darker under the chin
     ):
         grid = normal.view(1, rings, MERIDIANS + 1, 3).permute(0, 3, 1, 2)
         grid = F.interpolate(grid, colors.shape[1:], mode="bilinear", align_corners=True)[0]
@@ -278,7 +279,7 @@ def _neck_span() -> tuple[float, float]:
 
 
 def _neck(head: Head) -> Float[Tensor, "R C 3"]:
-    """From inside the head down, a little wider below."""
+    """Return the points of the neck, from inside the head downward, a little wider at the bottom."""
     down = torch.linspace(0, 1, NECK_RINGS + 1)[:, None]
     phi = torch.linspace(-math.pi, math.pi, MERIDIANS + 1)[None]
     top, bottom = _neck_span()
@@ -288,18 +289,18 @@ def _neck(head: Head) -> Float[Tensor, "R C 3"]:
     return torch.stack([radius * phi.sin(), y, 0.85 * radius * phi.cos() - 0.08], -1)
 
 
-def _raise(head: Head) -> float:
-    """How high the head's middle is: its crown touches the ball whatever its height."""
+def _center_y(head: Head) -> float:
+    """Return y of the head's centre, chosen so that the crown is at the same height for all heads."""
     return 0.93 - head.height - head.hair
 
 
 def _front(theta: Tensor, phi: Tensor) -> Tensor:
-    """1 on the face, 0 behind, smoothly between: a and b alone do not tell front from back."""
+    """Return 1 on the face and 0 at the back, with a smooth transition; a and b alone do not separate front and back."""
     return torch.sigmoid((theta.sin() * phi.cos() - 0.15) / 0.05)
 
 
 def _directions(rows: int, columns: int, corners: bool) -> tuple[Float[Tensor, "R C"], Float[Tensor, "R C"]]:
-    """theta and phi on a grid over the whole sphere, its lines at the border (``corners``) or half a cell within."""
+    """Return theta and phi on a grid over the sphere, sampled at cell corners (``corners``) or at cell centres."""
 
     def axis(count: int) -> Tensor:
         return torch.linspace(0, 1, count) if corners else (torch.arange(count) + 0.5) / count
@@ -310,7 +311,7 @@ def _directions(rows: int, columns: int, corners: bool) -> tuple[Float[Tensor, "
 
 @lru_cache(maxsize=4)
 def _topology(size: int) -> tuple[Int[Tensor, "F 3"], Float[Tensor, "V 2"]]:
-    """Faces and UVs of head and neck, for a texture of so many rows for the head."""
+    """Return the faces and UVs of head and neck, for a texture with ``size`` rows for the head."""
     faces, uvs, start = [], [], 0
     neck_rows = size // NECK_SHARE
     for rings, first, rows in ((RINGS, 0, size), (NECK_RINGS, size, neck_rows)):
@@ -318,7 +319,9 @@ def _topology(size: int) -> tuple[Int[Tensor, "F 3"], Float[Tensor, "V 2"]]:
         below, across = corner + MERIDIANS + 1, corner + MERIDIANS + 2
         faces += [torch.stack([corner, below, across], -1), torch.stack([corner, across, corner + 1], -1)]
         v, u = torch.meshgrid(torch.linspace(0, 1, rings + 1), torch.linspace(0, 1, MERIDIANS + 1), indexing="ij")
-        v = (first + 0.5 + v * (rows - 1)) / (size + neck_rows)  # half a texel within, so that the strips do not mix
+        v = (first + 0.5 + v * (rows - 1)) / (
+            size + neck_rows
+        )  # half a texel inside each strip, so that they do not mix
         uvs.append(torch.stack([u, v], -1).view(-1, 2))
         start += (rings + 1) * (MERIDIANS + 1)
     return torch.cat(faces), torch.cat(uvs)

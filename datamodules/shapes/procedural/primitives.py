@@ -1,7 +1,7 @@
-"""Solids with an analytic inside, and their union on a voxel grid.
+"""Analytic solids and the rasterization of their union to a voxel grid.
 
-Procedural shapes are lists of these. Coordinates are (x, y, z), y up, in any unit: :func:`rasterize` fits the whole to
-the grid.
+Procedural shapes are lists of these solids. Coordinates are (x, y, z), y up, in any unit: :func:`rasterize` scales the
+union to the grid.
 """
 
 from __future__ import annotations
@@ -15,50 +15,52 @@ from jaxtyping import Bool, Float
 
 Vector = tuple[float, float, float]
 INF = float("inf")
-# A section at least this many voxels wide (plus its drift from layer to layer) holds a voxel centre in every layer, and
-# neighbouring layers hold a common one, so a part can neither vanish nor break. 1 would do; the rest is margin.
+# A section at least this many voxels wide (plus its drift per layer) contains a voxel centre in every layer, and
+# neighbouring layers share one, so a part can neither vanish nor break. 1 would be enough; the rest is margin.
 MIN_THICKNESS = 1.25
-WALL = 1.75  # the same for a curved wall, which the grid meets at every angle
+WALL = 1.75  # the same for a curved wall, which crosses the grid at every angle
 
 
 class Part(ABC):
-    """A solid that can be moved, thickened and painted on a grid."""
+    """A solid that can be transformed, thickened and painted on a grid."""
 
     @abstractmethod
     def bounds(self) -> tuple[np.ndarray, np.ndarray]:
-        """Lower and upper corner of the axis-aligned bounding box."""
+        """Return the lower and upper corner of the axis-aligned bounding box."""
 
     @abstractmethod
     def moved(self, scale: float, offset: np.ndarray) -> Part:
-        """The image under ``p -> scale p + offset``."""
+        """Return the part transformed by ``p -> scale p + offset``."""
 
     @abstractmethod
     def thickened(self, voxel: float) -> Part:
-        """The part, grown where it is too thin for voxels of this edge."""
+        """Return the part, thickened where it is too thin for voxels of this edge length."""
 
     @abstractmethod
     def paint(self, canvas: Bool[np.ndarray, "D D D"]) -> None:
-        """Add to a grid ``[z, y, x]`` whose voxel (i, j, k) has its centre at (i, j, k): units are voxels here."""
+        """Set the part's voxels in a grid ``[z, y, x]``. Units are voxels: voxel (i, j, k) has its centre at (i, j, k)."""
 
 
 @dataclass(frozen=True)
 class Sweep(Part):
-    """A superelliptic section that moves, and changes size, along one axis.
+    """A superelliptic section that is swept along one axis while it moves and changes size.
 
-    At height t in [0, 1] between ``start`` and ``end`` the section has its centre on the straight line between them and the
-    half-sizes ``(1 - t) start_half + t end_half``, times ``(1 - |2t - 1|^round)^(1/round)`` if it is rounded (``2t - 1`` is
-    ``t`` if only the end is). A point at (u, v) from the centre is inside if ``|u / a|^power + |v / b|^power <= 1``.
+    At height t in [0, 1], the section's centre is on the line from ``start`` to ``end``. Its half-sizes (a, b) are
+    ``(1 - t) start_half + t end_half``, times ``(1 - |2t - 1|^round)^(1/round)`` if both ends are rounded, or
+    ``(1 - t^round)^(1/round)`` if only the end is. A point at (u, v) from the centre is inside if
+    ``|u / a|^power + |v / b|^power <= 1``.
 
-    It serves as box (power INF), cylinder, ellipsoid (power 2, round 2), cushion, tapered or splayed leg, and leaning board.
+    Sweeps are boxes (power INF), cylinders, ellipsoids (power 2, round 2), cushions, tapered or splayed legs, and leaning
+    boards.
 
     Args:
         start, end: centres of the end sections.
         start_half, end_half: half-sizes of the end sections along the two other axes, in the order x, y, z.
-        axis: 0, 1, 2 for x, y, z, the axis of the sweep; ``start`` lies below ``end`` on it.
-        power: exponent of the section: 2 an ellipse, 4 to 8 a rounded rectangle, INF a rectangle.
+        axis: axis of the sweep, 0, 1, 2 for x, y, z; ``start`` is below ``end`` on it.
+        power: exponent of the section: 2 for an ellipse, 4 to 8 for a rounded rectangle, INF for a rectangle.
         round: exponent of the rounding along the axis, INF for flat ends.
-        round_both: whether both ends are rounded, or the end alone.
-        round_both_axes: whether rounding shrinks both half-sizes, or the first alone.
+        round_both: whether both ends are rounded, or only the end.
+        round_both_axes: whether rounding shrinks both half-sizes, or only the first.
     """
 
     start: Vector
@@ -90,7 +92,7 @@ class Sweep(Part):
         start, end = np.array(self.start), np.array(self.end)
         length = end[self.axis] - start[self.axis]
         slope = (end - start) / max(length, 1e-9)
-        # The section must hold a square as wide as this; an ellipse holds one of 1/sqrt(2) of its diameter.
+        # The section must contain a square of this width; an ellipse contains one of 1/sqrt(2) of its diameter.
         fill = 1.0 if self.power == INF else 2 ** (1 / self.power)
         least = [voxel * fill * (MIN_THICKNESS + abs(slope[a])) / 2 for a in _others(self.axis)]
         if length < MIN_THICKNESS * voxel:
@@ -110,7 +112,7 @@ class Sweep(Part):
             canvas[blocks[::-1]] |= self.inside(blocks)
 
     def inside(self, blocks: tuple[slice, slice, slice]) -> Bool[np.ndarray, "Z Y X"]:
-        """Which voxels of the block (slices along x, y, z) lie inside, ``[z, y, x]``."""
+        """Return which voxels of the block (slices along x, y, z) are inside, ``[z, y, x]``."""
         u_axis, v_axis = _others(self.axis)
         w = np.arange(blocks[self.axis].start, blocks[self.axis].stop, dtype=np.float64)
         length = max(self.end[self.axis] - self.start[self.axis], 1e-9)
@@ -145,11 +147,11 @@ class Sweep(Part):
 
 @dataclass(frozen=True)
 class Hollow(Part):
-    """``outer`` without ``inner``; the wall between them keeps its least thickness.
+    """``outer`` minus ``inner``; the wall between them keeps a minimum thickness.
 
     Args:
-        outer, inner: along the same axis. Where ``inner`` reaches to or past an end of ``outer``, the hollow is open there.
-        keep: (normal, distance): only points p with ``normal · p <= distance`` are kept; None keeps all.
+        outer, inner: sweeps along the same axis. The hollow is open at each end of ``outer`` that ``inner`` reaches.
+        keep: (normal, distance); only points p with ``normal · p <= distance`` are kept. None keeps all.
     """
 
     outer: Sweep
@@ -158,9 +160,7 @@ class Hollow(Part):
 
     def bounds(self) -> tuple[np.ndarray, np.ndarray]:
         low, high = self.outer.bounds()
-        if (
-            self.keep is not None and np.count_nonzero(self.keep[0]) == 1
-        ):  # the bounds of a slanted cut are left as they are
+        if self.keep is not None and np.count_nonzero(self.keep[0]) == 1:  # slanted cuts do not change the bounds
             axis = int(np.flatnonzero(self.keep[0])[0])
             (high if self.keep[0][axis] > 0 else low)[axis] = self.keep[1] / self.keep[0][axis]
         return low, high
@@ -172,22 +172,21 @@ class Hollow(Part):
     def thickened(self, voxel: float) -> Hollow:
         outer, inner, axis = self.outer.thickened(voxel), self.inner, self.outer.axis
         start, end = np.array(inner.start), np.array(inner.end)
-        # Open ends stay open, though the outer part may have grown past them; floors keep their thickness.
+        # Open ends stay open although the outer part may have grown past them; floors keep their thickness.
         is_open = (start[axis] <= self.outer.start[axis], end[axis] >= self.outer.end[axis])
         first, last = outer.start[axis], outer.end[axis]
         start[axis] = min(start[axis], first - voxel) if is_open[0] else max(start[axis], first + WALL * voxel)
         end[axis] = max(end[axis], last + voxel) if is_open[1] else min(end[axis], last - WALL * voxel)
         length = outer.end[axis] - outer.start[axis]
-        halves = ([], [])
+        start_half, end_half = list(inner.start_half), list(inner.end_half)
         for i, other in enumerate(_others(axis)):
             change = (outer.end_half[i] - outer.start_half[i]) / length
             drift = abs(change) + abs(outer.end[other] - outer.start[other]) / length
-            for at, half, result in zip((start, end), (inner.start_half, inner.end_half), halves, strict=True):
-                around = outer.start_half[i] + change * (at[axis] - outer.start[axis])
-                result.append(max(min(half[i], around - voxel * (WALL + drift)), 0.0))
-        inner = replace(
-            inner, start=tuple(start), end=tuple(end), start_half=tuple(halves[0]), end_half=tuple(halves[1])
-        )
+            for center, half in ((start, start_half), (end, end_half)):
+                outer_half = outer.start_half[i] + change * (center[axis] - outer.start[axis])
+                half[i] = max(min(half[i], outer_half - voxel * (WALL + drift)), 0.0)
+        (su, sv), (eu, ev) = start_half, end_half
+        inner = replace(inner, start=tuple(start), end=tuple(end), start_half=(su, sv), end_half=(eu, ev))
         return replace(self, outer=outer, inner=inner)
 
     def paint(self, canvas: Bool[np.ndarray, "D D D"]) -> None:
@@ -206,12 +205,12 @@ class Hollow(Part):
 
 @dataclass(frozen=True)
 class OrientedBox(Part):
-    """A box turned any way.
+    """A rotated box.
 
     Args:
-        center: its middle.
+        center: its centre.
         half: half-sizes along its own axes.
-        rotation: ``(3, 3)``, rows are the box's axes in the world.
+        rotation: ``(3, 3)``; rows are the box's axes in the world.
     """
 
     center: Vector
@@ -227,7 +226,7 @@ class OrientedBox(Part):
         return replace(self, center=tuple(center), half=tuple(scale * np.array(self.half)))
 
     def thickened(self, voxel: float) -> OrientedBox:
-        # A ball of diameter sqrt(3) holds a voxel centre wherever it is.
+        # A ball of diameter sqrt(3) contains a voxel centre at every position.
         return replace(self, half=tuple(np.maximum(self.half, 0.9 * voxel)))
 
     def paint(self, canvas: Bool[np.ndarray, "D D D"]) -> None:
@@ -243,13 +242,13 @@ class OrientedBox(Part):
 
 
 def rasterize(parts: Sequence[Part], size: int, extent: float) -> Bool[np.ndarray, "D D D"]:
-    """The union of ``parts`` on a grid ``[z, y, x]``, centred, its longest side ``extent`` of the grid's.
+    """Rasterize the union of ``parts`` to a grid ``[z, y, x]``, centred, its longest side ``extent`` of the grid's.
 
     The outermost layer of voxels stays empty, and no part is thinner than :data:`MIN_THICKNESS` voxels.
     """
     usable = size - 2.0
     parts = list(parts)
-    for _ in range(2):  # thickening moves the bounds a little: fit, thicken, fit again
+    for _ in range(2):  # twice, because thickening changes the bounds a little
         low, high = _bounds(parts)
         scale = min(extent * size, usable) / (high - low).max()
         offset = (size - 1) / 2 - scale * (low + high) / 2
@@ -265,31 +264,37 @@ def _bounds(parts: Sequence[Part]) -> tuple[np.ndarray, np.ndarray]:
     return np.min([low for low, _ in bounds], axis=0), np.max([high for _, high in bounds], axis=0)
 
 
+def vector(values: Sequence[float] | np.ndarray) -> Vector:
+    """Convert three numbers to a tuple."""
+    x, y, z = map(float, values)
+    return x, y, z
+
+
 def _others(axis: int) -> tuple[int, int]:
     return ((1, 2), (0, 2), (0, 1))[axis]
 
 
 def _blocks(bounds: tuple[np.ndarray, np.ndarray], size: int) -> tuple[slice, slice, slice] | None:
-    """Slices along x, y, z of the voxel centres within the bounds, the grid's outermost layer excluded."""
+    """Return slices along x, y, z of the voxel centres within the bounds, without the grid's outermost layer."""
     low = np.maximum(np.ceil(bounds[0] - 1e-9), 1).astype(int)
     high = np.minimum(np.floor(bounds[1] + 1e-9), size - 2).astype(int) + 1
     if (low >= high).any():
         return None
-    return tuple(slice(int(a), int(b)) for a, b in zip(low, high, strict=True))
+    x, y, z = (slice(int(a), int(b)) for a, b in zip(low, high, strict=True))
+    return x, y, z
 
 
 def box(center: Vector, half: Vector) -> Sweep:
-    """An axis-aligned box."""
+    """Return an axis-aligned box."""
     return block(center, half, INF, INF)
 
 
 def block(center: Vector, half: Vector, power: float, round: float = INF, axis: int = 1) -> Sweep:
-    """A straight, untapered sweep with the given middle and half-sizes (x, y, z)."""
+    """Return a straight, untapered sweep with the given centre and half-sizes (x, y, z)."""
     reach = np.zeros(3)
     reach[axis] = half[axis]
     u, v = (half[a] for a in _others(axis))
-    start, end = tuple(np.array(center) - reach), tuple(np.array(center) + reach)
-    return Sweep(start, end, (u, v), (u, v), axis, power, round)
+    return Sweep(vector(center - reach), vector(center + reach), (u, v), (u, v), axis, power, round)
 
 
 def strut(
@@ -299,18 +304,18 @@ def strut(
     end_half: float | tuple[float, float] | None = None,
     power: float = INF,
 ) -> Sweep:
-    """A bar from ``a`` to ``b``, swept along the axis on which they lie farthest apart, with half-sizes at both ends."""
+    """Return a bar from ``a`` to ``b``, swept along the axis of their largest distance, with half-sizes at both ends."""
     axis = int(np.argmax(np.abs(np.subtract(b, a))))
     pair = half if isinstance(half, tuple) else (half, half)
     end_half = pair if end_half is None else end_half
     end_pair = end_half if isinstance(end_half, tuple) else (end_half, end_half)
     if a[axis] > b[axis]:
         a, b, pair, end_pair = b, a, end_pair, pair
-    return Sweep(tuple(map(float, a)), tuple(map(float, b)), pair, end_pair, axis, power)
+    return Sweep(vector(a), vector(b), pair, end_pair, axis, power)
 
 
 def ring(center: Vector, half: Vector, wall: float, axis: int = 1, power: float = 2) -> Hollow:
-    """A band of thickness ``wall`` within the superelliptic cylinder of the given half-sizes, open along ``axis``."""
+    """Return a band of thickness ``wall`` inside a superelliptic cylinder of the given half-sizes, open along ``axis``."""
     outer = block(center, half, power, axis=axis)
-    inner_half = tuple(h * 1.2 if i == axis else h - wall for i, h in enumerate(half))
-    return Hollow(outer, block(center, inner_half, power, axis=axis))
+    x, y, z = (h * 1.2 if i == axis else h - wall for i, h in enumerate(half))
+    return Hollow(outer, block(center, (x, y, z), power, axis=axis))

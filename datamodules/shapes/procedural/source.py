@@ -1,4 +1,4 @@
-"""Shapes made by programs: endless, seeded, and there before any download."""
+"""Procedural shapes: seeded, unlimited in number, and available without a download."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from datamodules.shapes.procedural.couches import couch
 from datamodules.shapes.procedural.cubes import cubes
 from datamodules.shapes.procedural.primitives import Part, rasterize
 from datamodules.shapes.procedural.tables import table
-from datamodules.shapes.processing.connected_components import count_pieces
+from datamodules.shapes.processing.connected_components import count_components
 from utils.errors import InputError
 
 Category = Literal["chair", "couch", "bathtub", "table", "cubes"]
-# Raise it whenever a change of the programs changes any shape: caches of older shapes are then not reused.
+# Increase when a change alters any shape, so that caches of older shapes are not reused.
 VERSION = 1
-EXTENT = (0.85, 0.95)  # longest side, as a share of the cube's
+EXTENT = (0.85, 0.95)  # longest side as a fraction of the cube's
 
-_MAKERS: dict[str, Callable[[np.random.Generator], list[Part]]] = {
+_GENERATORS: dict[str, Callable[[np.random.Generator], list[Part]]] = {
     "chair": chair,
     "couch": couch,
     "bathtub": bathtub,
@@ -36,19 +36,19 @@ _MAKERS: dict[str, Callable[[np.random.Generator], list[Part]]] = {
 class ProceduralShapes(ShapeSource):
     """Random shapes of one category, each a function of (category, seed, split, index) alone.
 
-    Train and test draw from different random streams, so no shape of one is in the other. The same shape at another
-    ``voxel_size`` is the same shape, sampled more finely. Shapes are solid and in one piece (6-connected), leave the
-    outermost layer of voxels empty, and their longest side takes about 0.85 to 0.95 of the cube's.
+    Train and test use different random streams and so share no shape. Another ``voxel_size`` samples the same shapes at
+    another resolution. Shapes are solid, 6-connected, leave the outermost layer of voxels empty, and their longest side is
+    about 0.85 to 0.95 of the cube's.
 
     Args:
-        category: chair, couch, bathtub, table, or cubes (1 to 12 random boxes, to pre-train a proxy on).
-        count: shapes in a split; ``all`` is the ``count`` of train followed by the ``count`` of test.
-        voxel_size: voxels along an edge, from 16.
-        seed: another seed gives other shapes.
+        category: chair, couch, bathtub, table, or cubes (1 to 12 random boxes, for pre-training a proxy).
+        count: number of shapes per split; ``all`` is the train shapes followed by the test shapes.
+        voxel_size: voxels per edge, at least 16.
+        seed: seed of the shapes.
         split: train, test or all.
 
     Raises:
-        InputError: an unknown category or split, or sizes that make no sense.
+        InputError: the category or split is unknown, or a number is out of range.
     """
 
     def __init__(
@@ -56,8 +56,8 @@ class ProceduralShapes(ShapeSource):
     ) -> None:
         check_split(split)
         check_voxel_size(voxel_size, smallest=16)
-        if category not in _MAKERS:
-            raise InputError(f"procedural shapes are {', '.join(get_args(Category))}; there is no {category!r}")
+        if category not in _GENERATORS:
+            raise InputError(f"category must be one of {', '.join(get_args(Category))}, got {category!r}")
         if count < 1 or seed < 0:
             raise InputError(f"count must be at least 1 and seed at least 0, got {count} and {seed}")
         self.category = category
@@ -71,10 +71,10 @@ class ProceduralShapes(ShapeSource):
 
     def __getitem__(self, index: int) -> Shape:
         stream, number = self._stream(index)
-        words = [self.seed, ("train", "test").index(stream), number, *self.category.encode()]
-        rng = np.random.default_rng(words)
+        entropy = [self.seed, ("train", "test").index(stream), number, *self.category.encode()]
+        rng = np.random.default_rng(entropy)
         extent = rng.uniform(*EXTENT)
-        solid = _one_solid(rasterize(_MAKERS[self.category](rng), self.voxel_size, extent))
+        solid = _connect(rasterize(_GENERATORS[self.category](rng), self.voxel_size, extent))
         return Shape(self.name(index), to_voxel_grid(solid))
 
     def name(self, index: int) -> str:
@@ -91,13 +91,13 @@ class ProceduralShapes(ShapeSource):
         return ("train", index) if index < self.count else ("test", index - self.count)
 
 
-def _one_solid(solid: Bool[np.ndarray, "D D D"]) -> Bool[np.ndarray, "D D D"]:
-    """The solid in one piece, without closed cavities, which no renderer could show.
+def _connect(solid: Bool[np.ndarray, "D D D"]) -> Bool[np.ndarray, "D D D"]:
+    """Return the solid as one component without closed cavities, which no renderer could show.
 
-    On a coarse grid a joint of two thin parts may end up diagonal: the voxels between are filled. Specks go.
+    On a coarse grid, two thin parts may touch only diagonally; the voxels between them are filled. Specks are removed.
     """
-    if count_pieces(solid) <= 1 and count_pieces(solid, False) == 1:
-        return solid  # as nearly all are
+    if count_components(solid) <= 1 and count_components(solid, False) == 1:
+        return solid  # the case for nearly all shapes
     labels, n = ndimage.label(solid)
     while n > 1:
         largest = labels == 1 + np.argmax(np.bincount(labels.ravel())[1:])

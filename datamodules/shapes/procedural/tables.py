@@ -1,4 +1,4 @@
-"""Procedural tables: a top on legs, a pedestal, trestles or panels, with shelves and drawers at times."""
+"""Procedural tables: a top on legs, a pedestal, trestles or panels, sometimes with shelves and drawers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ SUPPORT_ODDS = (0.54, 0.16, 0.1, 0.08, 0.07, 0.05)
 
 
 def table(rng: np.random.Generator) -> list[Part]:
-    """The parts of a random table, its long side along x."""
+    """Return the parts of a random table, its long side along x."""
     u = rng.uniform
     height = u(0.3, 0.55) if rng.random() < 0.3 else u(0.6, 1.0)
     outline = float(rng.choice([INF, 2.0, 5.0], p=[0.6, 0.25, 0.15]))
@@ -19,8 +19,8 @@ def table(rng: np.random.Generator) -> list[Part]:
     d = w if rng.random() < 0.3 else w * u(0.4, 0.95)
     thick = u(0.02, 0.05) if rng.random() < 0.8 else u(0.05, 0.1)
     top = block((0, height - thick, 0), (w, thick, d), outline)
-    fit = 0.68 if outline == 2.0 else u(0.8, 0.98)
-    x, z = fit * w, fit * d
+    inset = 0.68 if outline == 2.0 else u(0.8, 0.98)
+    x, z = inset * w, inset * d
     bar = u(0.025, 0.075)
     kind = str(rng.choice(SUPPORTS, p=SUPPORT_ODDS))
     return [top, *_SUPPORTS[kind](rng, x - bar, z - bar, height, thick, bar)]
@@ -36,14 +36,14 @@ def _four(rng: np.random.Generator, x: float, z: float, h: float, t: float, bar:
         strut((i * x, h - t, j * z), (i * (x + splay), 0, j * (z + splay)), bar * 1.1, foot, power) for i, j in corners
     ]
     extra = rng.random()
-    if extra < 0.3:  # an apron, with drawers in effect when it is deep
+    if extra < 0.3:  # an apron, which looks like drawers if it is deep
         deep = u(0.04, 0.16) * h
         legs.append(box((0, h - 2 * t - deep + 0.02, 0), (x, deep + 0.02, z)))
     elif extra < 0.5:  # a shelf
         level = u(0.15, 0.45) * h
         out = 1 + splay / x * (1 - level / (h - t))
         legs.append(box((0, level, 0), (x * out, u(0.015, 0.03), z * out)))
-    elif extra < 0.65:  # drawers on one side, or on both
+    elif extra < 0.65:  # drawers on one side or both
         deep, wide = u(0.15, 0.4) * h, u(0.2, 0.4) * x
         sides = (-1, 1) if rng.random() < 0.5 else (1,)
         legs += [box((s * (x - wide), h - t - deep, 0), (wide, deep, z)) for s in sides]
@@ -74,7 +74,7 @@ def _pedestal(rng: np.random.Generator, x: float, z: float, h: float, t: float, 
 
 def _trestle(rng: np.random.Generator, x: float, z: float, h: float, t: float, bar: float) -> list[Part]:
     at, lean = rng.uniform(0.65, 1.0) * x, rng.uniform(0.2, 0.8)
-    rung = z * (1 - lean * 0.3 * h / (h - t))  # where the legs are at its height
+    rung = z * (1 - lean * 0.3 * h / (h - t))  # z of the legs at the rung's height
     parts: list[Part] = []
     for s in (-1, 1):
         parts += [strut((s * at, h - t, j * z * (1 - lean)), (s * at, 0, j * z), bar) for j in (-1, 1)]

@@ -1,1 +1,1 @@
-"""Operations on shapes: binvox files, voxelization, resampling, connected components."""
+"""Processing of shapes: binvox files, voxelization, resampling, connected components."""

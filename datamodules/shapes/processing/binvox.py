@@ -1,6 +1,6 @@
 """The binvox file format, version 1: a short text header, then run-length encoded occupancy.
 
-Its voxels are ordered with x slowest, then z, then y fastest; here they are ``[z, y, x]``, as everywhere in the project.
+A file orders voxels with x slowest, then z, then y fastest. In memory they are ``[z, y, x]``, as everywhere in the project.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ from jaxtyping import Bool, UInt8
 from utils.errors import InputError
 
 MAX_DIM = 1024
-MAX_LENGTH = 1e6  # of a scale and a translation: what lies beyond loses its voxels to rounding
+MAX_LENGTH = 1e6  # of scale and translation; beyond it, voxels are lost to rounding
 _HEADER_LIMIT = 4096  # bytes; real headers take about a hundred
 _NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 
 
 @dataclass(frozen=True)
 class Binvox:
-    """A binvox file's content.
+    """The content of a binvox file.
 
-    The centre of voxel ``[k, j, i]`` lies at ``translate + scale * ((i, j, k) + 1/2) / D`` in the frame of the mesh that was
-    voxelised: the grid is a cube of edge ``scale`` with its lower corner at ``translate``.
+    The grid is a cube of edge ``scale`` with its lower corner at ``translate``: the centre of voxel ``[k, j, i]`` is at
+    ``translate + scale * ((i, j, k) + 1/2) / D`` in the frame of the voxelized mesh.
 
     Args:
         voxels: ``(D, D, D)`` bool, ``[z, y, x]``.
-        translate: (x, y, z) of the grid's lower corner.
-        scale: the grid's edge length.
+        translate: lower corner (x, y, z) of the grid.
+        scale: edge length of the grid.
     """
 
     voxels: Bool[np.ndarray, "D D D"]
@@ -39,33 +39,33 @@ class Binvox:
 
 
 def read_binvox(path: str | Path) -> Binvox:
-    """Read a file.
+    """Read a binvox file.
 
     Raises:
-        InputError: a file that is missing, is not binvox version 1, is not a cube of at most 1024, or whose data holds fewer
-            or more voxels than its header declares.
+        InputError: the file is missing, is not binvox version 1, is not a cube of at most 1024³, or has fewer or more voxels
+            than its header declares.
     """
     path = Path(path)
     try:
-        if not path.is_file():  # a pipe would be waited for
-            raise InputError(f"there is no file {path}; check the path")
+        if not path.is_file():  # reading a pipe would block
+            raise InputError(f"no such file: {path}; check the path")
         with path.open("rb") as file:
             head = file.read(_HEADER_LIMIT)
             dim, translate, scale, start = _parse_header(path, head)
-            content = head + file.read(max(0, start + 2 * dim**3 + 1 - len(head)))  # a pair a voxel at most
+            content = head + file.read(max(0, start + 2 * dim**3 + 1 - len(head)))  # at most one pair per voxel
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror}); check the path") from error
     if len(content) > start + 2 * dim**3:
-        raise _damaged(path, f"it goes on after the {dim}³ voxels of its header")
+        raise _corrupt(path, f"data follow after the {dim}³ voxels that its header declares")
     if (len(content) - start) % 2:
-        raise _damaged(path, "its data ends within a (value, count) pair")
+        raise _corrupt(path, "its data end within a (value, count) pair")
     pairs: UInt8[np.ndarray, "N 2"] = np.frombuffer(content, np.uint8, offset=start).reshape(-1, 2)
     values, counts = pairs[:, 0], pairs[:, 1]
     if (values > 1).any():
-        raise _damaged(path, "its data holds values other than 0 and 1")
+        raise _corrupt(path, "its data contain values other than 0 and 1")
     total = int(counts.sum(dtype=np.int64))
-    if total != dim**3:  # known before anything of that size is allocated
-        raise _damaged(path, f"its data holds {total:,} voxels where its header declares {dim}³ = {dim**3:,}")
+    if total != dim**3:  # checked before allocation
+        raise _corrupt(path, f"its data contain {total:,} voxels but its header declares {dim}³ = {dim**3:,}")
     flat = np.repeat(values.astype(bool), counts)
     voxels = flat.reshape(dim, dim, dim).transpose(1, 2, 0)  # [x, z, y] to [z, y, x]
     return Binvox(np.ascontiguousarray(voxels), translate, scale)
@@ -77,10 +77,10 @@ def write_binvox(
     translate: tuple[float, float, float] = (0.0, 0.0, 0.0),
     scale: float = 1.0,
 ) -> None:
-    """Write voxels ``[z, y, x]`` with the placement that :class:`Binvox` explains.
+    """Write voxels ``[z, y, x]``; see :class:`Binvox` for ``translate`` and ``scale``.
 
     Raises:
-        ValueError: voxels that are not a cube of 1 to 1024.
+        ValueError: the voxels are not a cube with edges of 1 to 1024.
     """
     if voxels.ndim != 3 or len(set(voxels.shape)) != 1 or not 1 <= voxels.shape[0] <= MAX_DIM:
         raise ValueError(f"voxels must have shape (D, D, D) with D from 1 to {MAX_DIM}, got {voxels.shape}")
@@ -90,7 +90,7 @@ def write_binvox(
     flat = voxels.astype(bool).transpose(2, 0, 1).ravel()  # [z, y, x] to [x, z, y]
     starts = np.concatenate([[0], np.flatnonzero(flat[1:] != flat[:-1]) + 1])
     lengths = np.diff(np.append(starts, flat.size))
-    # A count is one byte: a longer run is cut into pieces of 255 and the rest.
+    # A count is one byte, so a longer run is split into pieces of at most 255.
     pieces = -(-lengths // 255)
     values = np.repeat(flat[starts], pieces).astype(np.uint8)
     counts = np.full(values.size, 255, np.uint8)
@@ -99,46 +99,44 @@ def write_binvox(
 
 
 def _parse_header(path: Path, content: bytes) -> tuple[int, tuple[float, float, float], float, int]:
-    """Dim, translate, scale, and where the data starts."""
+    """Return dim, translate, scale, and the offset of the data."""
     head = content[:_HEADER_LIMIT]
     if not re.match(rb"#binvox 1\s*\n", head):
         raise InputError(f"{path} is not a binvox file of version 1; convert the mesh again with binvox")
     end = re.search(rb"\ndata\r?\n", head)
     if end is None:
-        raise _damaged(path, "its header has no line 'data'")
+        raise _corrupt(path, "its header has no line 'data'")
     fields: dict[str, list[str]] = {}
     for line in head[: end.start()].decode("ascii", "replace").splitlines()[1:]:
         words = line.split()
         if words:
             if words[0] in fields:
-                raise _damaged(path, f"its header states {words[0]!r} twice")
+                raise _corrupt(path, f"its header repeats {words[0]!r}")
             fields[words[0]] = words[1:]
     dims = fields.get("dim", [])
     if len(dims) != 3 or not all(re.fullmatch(r"\d{1,9}", d, re.ASCII) for d in dims):
-        raise _damaged(path, "its header states no three dimensions")
+        raise _corrupt(path, "its header does not declare three dimensions")
     x, y, z = map(int, dims)
     if not x == y == z:
-        raise InputError(
-            f"{path} is a grid of {x} × {y} × {z}; only cubes can be used, so run binvox without -bb or -c"
-        )
+        raise InputError(f"{path} is a grid of {x} × {y} × {z}, not a cube; run binvox without -bb or -c")
     if not 1 <= x <= MAX_DIM:
         raise InputError(f"{path} declares {x}³ voxels; use a grid of 1 to {MAX_DIM} along an edge (binvox -d)")
-    translate = _numbers(path, fields, "translate", 3, ["0", "0", "0"])
+    tx, ty, tz = _numbers(path, fields, "translate", 3, ["0", "0", "0"])
     (scale,) = _numbers(path, fields, "scale", 1, ["1"])
-    if not 1 / MAX_LENGTH <= scale <= MAX_LENGTH or max(map(abs, translate)) > MAX_LENGTH:
-        raise _damaged(path, f"its scale is {scale:g} and its place {' '.join(f'{t:g}' for t in translate)}")
-    return x, translate, scale, end.end()
+    if not 1 / MAX_LENGTH <= scale <= MAX_LENGTH or max(abs(tx), abs(ty), abs(tz)) > MAX_LENGTH:
+        raise _corrupt(path, f"its scale {scale:g} or translate {tx:g} {ty:g} {tz:g} is out of range")
+    return x, (tx, ty, tz), scale, end.end()
 
 
 def _numbers(path: Path, fields: dict[str, list[str]], name: str, count: int, default: list[str]) -> tuple[float, ...]:
     words = fields.get(name, default)
     if len(words) != count or not all(re.fullmatch(_NUMBER, word, re.ASCII) for word in words):
-        raise _damaged(path, f"its header's {name!r} is not {count} number{'s' * (count > 1)}")
+        raise _corrupt(path, f"its header's {name!r} is not {count} number{'s' * (count > 1)}")
     numbers = tuple(map(float, words))
     if not np.isfinite(numbers).all():
-        raise _damaged(path, f"its header's {name!r} is not finite")
+        raise _corrupt(path, f"its header's {name!r} is not finite")
     return numbers
 
 
-def _damaged(path: Path, reason: str) -> InputError:
-    return InputError(f"{path} is damaged: {reason}; download it or convert it again")
+def _corrupt(path: Path, reason: str) -> InputError:
+    return InputError(f"{path} is corrupt: {reason}; download or convert it again")

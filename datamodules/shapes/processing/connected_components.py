@@ -1,6 +1,9 @@
-"""How many pieces a solid is in, by a kernel: scipy's labels of every voxel take most of the time of making a shape."""
+"""Number of connected components of a voxel grid.
 
-# ruff: noqa: ANN001, ANN202 (numba types the kernels itself)
+``scipy.ndimage.label`` labels every voxel, which would take most of the time of generating a shape.
+"""
+
+# ruff: noqa: ANN001, ANN202 (numba infers the types of kernels)
 
 from __future__ import annotations
 
@@ -12,21 +15,21 @@ from jaxtyping import Bool
 from renderers.numba_jit import compiled
 
 
-def count_pieces(solid: Bool[np.ndarray, "D D D"], value: bool = True) -> int:
-    """The number of 6-connected pieces of the voxels that are ``value``."""
+def count_components(solid: Bool[np.ndarray, "D D D"], value: bool = True) -> int:
+    """Return the number of 6-connected components of the voxels that equal ``value``."""
     voxels = np.ascontiguousarray(solid).view(np.uint8)
-    rows, most = voxels.shape[0] * voxels.shape[1], voxels.shape[2] // 2 + 1
+    rows, max_runs = voxels.shape[0] * voxels.shape[1], voxels.shape[2] // 2 + 1
     first = np.empty(rows + 1, np.int32)
-    begin, end, parent = (np.empty(rows * most, np.int32) for _ in range(3))
+    begin, end, parent = (np.empty(rows * max_runs, np.int32) for _ in range(3))
     return int(_count(voxels, int(value), first, begin, end, parent))
 
 
 @compiled
 @no_type_check
 def _count(voxels, value, first, begin, end, parent):
-    """Runs along x are joined with those they touch in the row before and in the plane before."""
+    """Join runs along x with those that they touch in the previous row and in the previous plane (union-find)."""
     depth, height, width = voxels.shape
-    runs = pieces = 0
+    runs = components = 0
     for z in range(depth):
         for y in range(height):
             row = z * height + y
@@ -41,10 +44,10 @@ def _count(voxels, value, first, begin, end, parent):
                     x += 1
                 end[runs], parent[runs] = x, runs
                 runs += 1
-                pieces += 1
+                components += 1
             first[row + 1] = runs
-            for inside, other in ((y > 0, row - 1), (z > 0, row - height)):
-                if not inside:
+            for exists, other in ((y > 0, row - 1), (z > 0, row - height)):
+                if not exists:
                     continue
                 a, b = first[row], first[other]
                 while a < runs and b < first[other + 1]:
@@ -56,10 +59,10 @@ def _count(voxels, value, first, begin, end, parent):
                             other_root = parent[other_root]
                         if root != other_root:
                             parent[max(root, other_root)] = min(root, other_root)
-                            pieces -= 1
+                            components -= 1
                         parent[a] = parent[b] = min(root, other_root)
                     if end[a] < end[b]:
                         a += 1
                     else:
                         b += 1
-    return pieces
+    return components

@@ -1,41 +1,43 @@
-"""Occupancy from one grid to another without losing thin parts."""
+"""Resampling of occupancy grids that preserves thin parts."""
 
 from __future__ import annotations
 
 import numpy as np
 from jaxtyping import Bool
 
+Vector = tuple[float, float, float]
 
-def regrid(
-    solid: Bool[np.ndarray, "D D D"], size: int, low: tuple[float, float, float] = (-0.5, -0.5, -0.5), edge: float = 1.0
+
+def resample(
+    solid: Bool[np.ndarray, "D D D"], size: int, low: Vector = (-0.5, -0.5, -0.5), edge: float = 1.0
 ) -> Bool[np.ndarray, "N N N"]:
-    """Occupancy ``[z, y, x]`` of a cube placed in the world, on the grid that fills [-1/2, 1/2]³.
+    """Resample the occupancy ``[z, y, x]`` of a cube in the world to the grid that fills [-1/2, 1/2]³.
 
-    A voxel of the result is occupied if any voxel of the source has its centre in it (max-pooling, so thin legs survive a
-    smaller grid), or, where it is the finer one, if the source voxel at its centre is.
+    A target voxel is occupied if it contains the centre of an occupied source voxel (max-pooling, so that thin legs survive
+    in smaller grids). A target voxel that contains no centre takes the source voxel at its own centre.
 
     Args:
         solid: the source grid.
-        size: voxels along an edge of the result, N.
-        low: (x, y, z) of the source cube's lower corner in the world.
-        edge: the source cube's edge length in the world.
+        size: voxels per edge of the result, N.
+        low: lower corner (x, y, z) of the source cube in the world.
+        edge: edge length of the source cube in the world.
     """
     result = solid.astype(bool)
-    for axis, start in zip((0, 1, 2), reversed(low), strict=True):  # z first: its layers lie in one piece in memory
+    for axis, start in zip((0, 1, 2), reversed(low), strict=True):  # z first, because its layers are contiguous
         result = _pool(result, axis, size, start, edge)
     return result
 
 
 def _pool(values: np.ndarray, axis: int, size: int, low: float, edge: float) -> np.ndarray:
     count = values.shape[axis]
-    # Borders of the target voxels in source voxels; source voxel i has its centre at i + 1/2. Rounded, so that a border
-    # that falls on a centre falls the same way on every machine.
+    # Borders of the target voxels in source voxels; source voxel i has its centre at i + 1/2. They are rounded so that a
+    # border at a voxel centre is assigned to the same side on every machine.
     borders = np.round(((np.arange(size + 1) / size - 0.5) - low) / edge * count, 6)
     first = np.ceil(borders[:-1] - 0.5).astype(int)
     last = np.ceil(borders[1:] - 0.5).astype(int)  # exclusive
     nearest = np.floor((borders[:-1] + borders[1:]) / 2).astype(int)
-    finer = first >= last  # no centre within: take the source voxel around the target's centre
-    first, last = np.where(finer, nearest, first), np.where(finer, nearest + 1, last)
+    empty = first >= last  # no source centre in the target voxel
+    first, last = np.where(empty, nearest, first), np.where(empty, nearest + 1, last)
     first, last = np.clip(first, 0, count), np.clip(last, 0, count)
     layers = np.ascontiguousarray(np.moveaxis(values, axis, 0))
     pooled = np.zeros((size, *layers.shape[1:]), bool)
@@ -44,13 +46,11 @@ def _pool(values: np.ndarray, axis: int, size: int, low: float, edge: float) -> 
     return np.moveaxis(pooled, 0, axis)
 
 
-def occupied_box(
-    solid: Bool[np.ndarray, "D D D"],
-) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
-    """First occupied and last occupied plus one voxel, each (x, y, z).
+def occupied_box(solid: Bool[np.ndarray, "D D D"]) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
+    """Return the first occupied voxel and the last occupied voxel plus one, each (x, y, z).
 
     Raises:
-        ValueError: an empty grid.
+        ValueError: the grid is empty.
     """
     spans = []
     for axis in (2, 1, 0):
@@ -62,11 +62,11 @@ def occupied_box(
     return (x0, y0, z0), (x1, y1, z1)
 
 
-def fit(solid: Bool[np.ndarray, "D D D"], size: int, span: float = 0.9) -> Bool[np.ndarray, "N N N"]:
-    """The occupied part centred in the cube, its longest side ``span`` of the cube's; an empty grid stays empty."""
+def fit_to_cube(solid: Bool[np.ndarray, "D D D"], size: int, span: float = 0.9) -> Bool[np.ndarray, "N N N"]:
+    """Centre the occupied part and scale its longest side to ``span`` of the cube; an empty grid stays empty."""
     if not solid.any():
         return np.zeros((size, size, size), bool)
     low, high = occupied_box(solid)
     voxel = span / max(h - a for a, h in zip(low, high, strict=True))
-    corner = tuple(-voxel * (a + h) / 2 for a, h in zip(low, high, strict=True))
-    return regrid(solid, size, corner, voxel * solid.shape[0])
+    x, y, z = (-voxel * (a + h) / 2 for a, h in zip(low, high, strict=True))
+    return resample(solid, size, (x, y, z), voxel * solid.shape[0])

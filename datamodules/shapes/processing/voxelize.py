@@ -1,4 +1,4 @@
-"""Triangle meshes to solid voxels, also where the mesh is not watertight."""
+"""Solid voxelization of triangle meshes that need not be watertight."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ import trimesh
 from jaxtyping import Bool, Float, Int
 from scipy import ndimage
 
-_SHIFT = 1e-5  # voxels; rays leave the exact centre so that they meet no edge of an axis-aligned mesh
-_CHUNK = 2_000_000  # ray-triangle pairs tested at a time
-_SAMPLES = 4_000_000  # surface points in memory at a time
-_ANY = np.ones((3, 3, 3), bool)
+_SHIFT = 1e-5  # voxels; rays are shifted off the voxel centres so that they miss the edges of axis-aligned meshes
+_CHUNK = 2_000_000  # ray-triangle pairs per pass
+_SAMPLES = 4_000_000  # surface points per pass
+_NEIGHBORHOOD = np.ones((3, 3, 3), bool)
 
 
 def normalize(mesh: trimesh.Trimesh, span: float = 0.9) -> trimesh.Trimesh:
-    """A copy centred at the origin by its bounding box, the longest side ``span``.
+    """Return a copy with its bounding box centred at the origin and its longest side scaled to ``span``.
 
     Raises:
-        ValueError: a mesh without extent.
+        ValueError: the mesh has no extent.
     """
     low, high = mesh.bounds if len(mesh.vertices) else (np.zeros(3), np.zeros(3))
     longest = float((high - low).max())
@@ -29,39 +29,39 @@ def normalize(mesh: trimesh.Trimesh, span: float = 0.9) -> trimesh.Trimesh:
 
 
 def voxelize(mesh: trimesh.Trimesh, size: int) -> Bool[np.ndarray, "D D D"]:
-    """Solid occupancy ``[z, y, x]`` of a mesh on the grid that fills [-1/2, 1/2]³; what lies outside is cut off.
+    """Return the solid occupancy ``[z, y, x]`` of a mesh on the grid that fills [-1/2, 1/2]³, clipped to it.
 
     A voxel is occupied
 
-    - if its centre is inside: after an odd number of crossings along at least two of the three axes, each closed part of
-      the mesh counted by itself (parts may overlap) and all open faces together; or
-    - if the surface shuts it off from the grid's border, though no ray parity says so (shells with small holes); or
-    - if the surface passes through it where the solid is too thin to hold a voxel centre: sheets, wires and thin legs
-      survive.
+    - if its centre is inside by ray parity along at least two of the three axes; crossings are counted separately for each
+      closed part of the mesh (parts may overlap) and together for all open faces; or
+    - if the surface encloses it, even if parity fails (shells with small holes); or
+    - if the surface passes through it where the solid is too thin to contain a voxel centre, so that sheets, wires and thin
+      legs survive.
 
     Args:
         mesh: triangles in the world frame, watertight or not, in any winding.
-        size: voxels along an edge, D.
+        size: voxels per edge, D.
     """
     if len(mesh.faces) == 0:
         return np.zeros((size, size, size), bool)
-    # In voxel units, voxel (i, j, k) has its centre at (i, j, k).
+    # In voxel units: voxel (i, j, k) has its centre at (i, j, k).
     triangles = (np.asarray(mesh.triangles, np.float64) + 0.5) * size - 0.5
     surface = _surface(triangles, size)
     parts = _closed_parts(mesh)
     votes = sum(_inside_along(axis, triangles, parts, size).astype(np.int8) for axis in range(3))
     solid = votes >= 2
     solid |= _enclosed(surface)
-    # Where a solid is thick, the surface's voxels touch voxels with their centre inside. The others are thin parts; one
-    # more ring of surface joins them to the thick ones.
-    thin = surface & ~ndimage.binary_dilation(solid, _ANY)
+    # Surface voxels of thick parts touch voxels whose centre is inside. The others are thin parts; one more ring of surface
+    # voxels joins them to the thick parts.
+    thin = surface & ~ndimage.binary_dilation(solid, _NEIGHBORHOOD)
     if thin.any():
-        solid |= thin | (surface & ndimage.binary_dilation(thin, _ANY))
+        solid |= thin | (surface & ndimage.binary_dilation(thin, _NEIGHBORHOOD))
     return solid
 
 
 def _closed_parts(mesh: trimesh.Trimesh) -> Int[np.ndarray, " F"]:
-    """A part number for each face: one per closed component, and 0 for all faces of open ones."""
+    """Return a part number per face: one per closed component, and 0 for the faces of open components."""
     merged = trimesh.Trimesh(mesh.vertices, mesh.faces, process=False)
     merged.merge_vertices(merge_tex=True, merge_norm=True)
     edges = np.sort(merged.edges, axis=1)
@@ -80,7 +80,7 @@ def _closed_parts(mesh: trimesh.Trimesh) -> Int[np.ndarray, " F"]:
 def _inside_along(
     axis: int, triangles: Float[np.ndarray, "F 3 3"], parts: Int[np.ndarray, " F"], size: int
 ) -> Bool[np.ndarray, "D D D"]:
-    """Which voxel centres ``[z, y, x]`` lie between an odd and the next crossing of the grid line along ``axis``."""
+    """Return which voxel centres ``[z, y, x]`` are inside by ray parity along ``axis``."""
     u_axis, v_axis = ((1, 2), (0, 2), (0, 1))[axis]
     columns, heights, faces = _crossings(triangles[:, :, [u_axis, v_axis, axis]], size)
     part = parts[faces]
@@ -90,7 +90,7 @@ def _inside_along(
     starts = np.flatnonzero(np.r_[True, key[1:] != key[:-1]]) if len(key) else np.zeros(0, int)
     counts = np.diff(np.r_[starts, len(key)])
     rank = np.arange(len(key)) - np.repeat(starts, counts)
-    # An odd count says nothing about the line's inside: it casts no vote.
+    # A line with an odd number of crossings is ambiguous and marks nothing.
     enter = np.flatnonzero((rank % 2 == 0) & (np.repeat(counts, counts) % 2 == 0))
     first = np.clip(np.ceil(heights[enter]), 0, size).astype(int)
     last = np.clip(np.ceil(heights[enter + 1]), 0, size).astype(int)  # exclusive
@@ -98,14 +98,13 @@ def _inside_along(
     np.add.at(change, (columns[enter], first), 1)
     np.add.at(change, (columns[enter], last), -1)
     inside = (np.cumsum(change, axis=1)[:, :size] > 0).reshape(size, size, size)  # [u, v, axis]
-    order = [(u_axis, v_axis, axis).index(a) for a in (2, 1, 0)]
-    return inside.transpose(order)
+    return inside.transpose([(u_axis, v_axis, axis).index(a) for a in (2, 1, 0)])
 
 
 def _crossings(
     triangles: Float[np.ndarray, "F 3 3"], size: int
 ) -> tuple[Int[np.ndarray, " N"], Float[np.ndarray, " N"], Int[np.ndarray, " N"]]:
-    """Where the grid lines through integer (u, v) meet triangles of (u, v, w): line ``u size + v``, w, and face."""
+    """Intersect the grid lines through integer (u, v) with triangles; return line ``u size + v``, w and face of each hit."""
     triangles = triangles - np.array([_SHIFT, _SHIFT * np.sqrt(2), 0])
     low = np.clip(np.ceil(triangles[:, :, :2].min(1)), 0, size).astype(np.int64)
     high = np.clip(np.floor(triangles[:, :, :2].max(1)) + 1, 0, size).astype(np.int64)
@@ -118,7 +117,7 @@ def _crossings(
         u = low[faces, 0] + local // extent[faces, 1]
         v = low[faces, 1] + local % extent[faces, 1]
         a, b, c = (triangles[faces, i] for i in range(3))
-        # Twice the signed areas opposite each corner: all of one sign inside.
+        # Twice the signed areas opposite each corner, which all have the same sign inside.
         areas = [(p[:, 0] - u) * (q[:, 1] - v) - (p[:, 1] - v) * (q[:, 0] - u) for p, q in ((b, c), (c, a), (a, b))]
         total = areas[0] + areas[1] + areas[2]
         hit = (np.all([s >= 0 for s in areas], axis=0) | np.all([s <= 0 for s in areas], axis=0)) & (total != 0)
@@ -131,16 +130,16 @@ def _crossings(
 
 
 def _chunks(counts: Int[np.ndarray, " F"], limit: int) -> list[Int[np.ndarray, " N"]]:
-    """Indices with a positive count, in runs whose counts sum to about ``limit`` at most."""
+    """Split the indices with a positive count into runs whose counts sum to at most about ``limit``."""
     chosen = np.flatnonzero(counts)
     cuts = np.flatnonzero(np.diff((np.cumsum(counts[chosen]) - 1) // limit)) + 1
     return [part for part in np.split(chosen, cuts) if len(part)]
 
 
 def _surface(triangles: Float[np.ndarray, "F 3 3"], size: int) -> Bool[np.ndarray, "D D D"]:
-    """Voxels ``[z, y, x]`` that the surface passes through, found from points at most half a voxel apart."""
+    """Return the voxels ``[z, y, x]`` that the surface passes through, from samples at most half a voxel apart."""
     marked = np.zeros((size, size, size), bool)
-    # What a cut at the border removes need not be sampled.
+    # Triangles outside the grid need no samples.
     near = (triangles.max(1) > -1).all(1) & (triangles.min(1) < size).all(1)
     triangles = triangles[near]
     longest = np.linalg.norm(triangles - np.roll(triangles, 1, axis=1), axis=2).max(1, initial=0)
@@ -157,6 +156,6 @@ def _surface(triangles: Float[np.ndarray, "F 3 3"], size: int) -> Bool[np.ndarra
 
 
 def _enclosed(surface: Bool[np.ndarray, "D D D"]) -> Bool[np.ndarray, "D D D"]:
-    """Empty voxels from which no path of face neighbours leads to the outside of the grid."""
+    """Return the empty voxels that are not 6-connected to the outside of the grid."""
     labels, _ = ndimage.label(np.pad(~surface, 1, constant_values=True))
     return ((labels != labels[0, 0, 0]) & (labels != 0))[1:-1, 1:-1, 1:-1]

@@ -1,4 +1,4 @@
-"""Procedural heads: varied, seeded, upright, and with a truth that agrees with the image."""
+"""Procedural heads: variety, seeding, orientation, and agreement of ground truth and image."""
 
 import math
 
@@ -10,7 +10,8 @@ from datamodules import HeadImages, HeadsDataModule
 from datamodules.backgrounds import background
 from datamodules.shapes.procedural.heads import Head, _directions, hair_cover, head_meshes, paint, surface
 from metrics import measure_depth
-from renderers import Camera, InputError, OpenGLRenderer, Rendering, TriangleMesh, ViewDistribution
+from renderers import Camera, OpenGLRenderer, Rendering, TriangleMesh, ViewDistribution
+from utils.errors import InputError
 
 VIEWS = ViewDistribution((-45.0, 45.0), (-15.0, 15.0), 10.0)
 
@@ -24,7 +25,7 @@ def data(**options) -> HeadsDataModule:
     return HeadsDataModule(**{**small, **options})
 
 
-def test_a_image_is_a_function_of_seed_split_and_number():
+def test_image_is_a_function_of_seed_split_and_index():
     first = heads().images([3, 0, 7])
     assert first.shape == (3, 3, 32, 32) and first.dtype == np.uint8
     assert (heads().images([7])[0] == first[2]).all()
@@ -34,11 +35,11 @@ def test_a_image_is_a_function_of_seed_split_and_number():
 
 
 def test_heads_and_views_vary():
-    made = [heads().head(i) for i in range(200)]
-    assert len({(h.width, h.skin) for h in made}) == 200
+    sampled = [heads().head(i) for i in range(200)]
+    assert len({(h.width, h.skin) for h in sampled}) == 200
     for name in ("hair", "beard", "glasses"):
-        assert 0 < sum(getattr(h, name) > 0 for h in made) < 200
-    lightness = [sum(h.skin) / 3 for h in made]
+        assert 0 < sum(getattr(h, name) > 0 for h in sampled) < 200
+    lightness = [sum(h.skin) / 3 for h in sampled]
     assert min(lightness) < 0.3 and max(lightness) > 0.75
     camera = heads().camera(list(range(200)))
     for angles, limit in ((camera.azimuth, 45), (camera.elevation, 15)):
@@ -46,26 +47,26 @@ def test_heads_and_views_vary():
     assert camera.fov == 10.0
 
 
-def test_meshes_lie_in_the_unit_ball_and_face_outward():
+def test_meshes_are_in_the_unit_ball_and_face_outward():
     mesh = head_meshes([heads().head(i) for i in range(6)], 64)
     assert mesh.vertices.norm(dim=-1).max() <= 0.99 + 1e-5
     assert mesh.vertices[..., 1].amax(1).min() > 0.8 and mesh.vertices[..., 1].amin(1).max() < -0.8  # fills the frame
     assert 0 <= mesh.uvs.min() and mesh.uvs.max() <= 1
     a, b, c = mesh.face_vertices().unbind(2)
-    volume = (torch.linalg.cross(a, b) * c).sum((1, 2)) / 6  # positive for faces that turn counter-clockwise outside
+    volume = (torch.linalg.cross(a, b) * c).sum((1, 2)) / 6  # positive if faces are counter-clockwise from outside
     assert (volume > 0.3).all()
 
 
-def test_the_nose_is_below_and_between_the_painted_eyes():
+def test_nose_is_below_and_between_the_painted_eyes():
     theta, phi = _directions(128, 256, corners=False)
     for i in range(12):
         head = heads().head(i)
-        place = surface(head, theta, phi)
-        tip = place.view(-1, 3)[place[..., 2].argmax()]
+        points = surface(head, theta, phi)
+        tip = points.view(-1, 3)[points[..., 2].argmax()]
         colors = paint(head, theta, phi)
         face = (phi.abs() < 1) & (theta.cos().abs() < 0.2) & (hair_cover(head, theta, phi) < 0.1)
         white = (colors[2] > 0.7) & (colors[0] - colors[2] < 0.08)
-        eyes = place[white & face]
+        eyes = points[white & face]
         assert len(eyes) > 4
         left, right = eyes[eyes[:, 0] < 0], eyes[eyes[:, 0] > 0]
         assert abs(left[:, 0].mean() + right[:, 0].mean()) < 0.03 and abs(tip[0]) < 0.02
@@ -74,7 +75,7 @@ def test_the_nose_is_below_and_between_the_painted_eyes():
 
 
 def test_images_follow_the_camera():
-    """From the right (+x) the nose points left in the image, and a head looks the same however it is reached."""
+    """From the right (+x), the nose points left in the image."""
     mesh = head_meshes([heads().head(1)], 64)
     tip = mesh.vertices[0, mesh.vertices[0, :, 2].argmax()]
     for azimuth, sign in ((40.0, -1), (-40.0, 1)):
@@ -82,7 +83,7 @@ def test_images_follow_the_camera():
         assert sign * x > 0.2
 
 
-def test_canonical_truth_agrees_with_the_image():
+def test_canonical_ground_truth_agrees_with_the_image():
     truth = heads(64).canonical(list(range(6)))
     seen = truth.alpha > 0
     assert torch.equal(torch.isfinite(truth.depth), seen)
@@ -90,8 +91,8 @@ def test_canonical_truth_agrees_with_the_image():
     assert near < truth.depth[seen].min() and truth.depth[seen].max() < far
     assert torch.allclose(truth.normals.norm(dim=1, keepdim=True)[seen], torch.ones(()), atol=1e-4)
     assert ((truth.image.amax(1, keepdim=True) > 0) & seen).sum() > 0.95 * seen.sum()
-    assert (truth.image.amax(1, keepdim=True)[~seen] > 0).float().mean() < 0.05  # edges alone
-    for i in range(6):  # nearest where the nose is: in the middle column, below the middle of the head
+    assert (truth.image.amax(1, keepdim=True)[~seen] > 0).float().mean() < 0.05  # only at edges
+    for i in range(6):  # the nearest point is the nose: in the middle column, around the middle rows
         row, column = divmod(int(truth.depth[i, 0].argmin()), 64)
         assert abs(column - 31.5) < 3 and 22 < row < 42
     middle = truth.depth[:, 0, :, 32]
@@ -101,20 +102,20 @@ def test_canonical_truth_agrees_with_the_image():
     assert torch.allclose((with_background.image - truth.image[:1])[:, :, 24:36, 24:40], torch.zeros(()), atol=1e-6)
 
 
-def test_normals_are_those_of_the_depth():
-    """Against differences of neighbouring pixels' places."""
+def test_normals_agree_with_the_depth():
+    """Compares with finite differences of neighbouring pixels' positions."""
     truth = heads(128).canonical([0])
     axis = (torch.arange(128) + 0.5) * 2 / 128 - 1
     y, x = torch.meshgrid(-axis, axis, indexing="ij")
     points = torch.stack([x, y, truth.depth[0, 0]], -1).view(1, -1, 3)
-    place = Camera.orbit(0.0, 0.0, 10.0).unproject(points).view(128, 128, 3)[48:76, 50:78]
-    across, up = place[1:-1, 2:] - place[1:-1, :-2], place[:-2, 1:-1] - place[2:, 1:-1]
+    position = Camera.orbit(0.0, 0.0, 10.0).unproject(points).view(128, 128, 3)[48:76, 50:78]
+    across, up = position[1:-1, 2:] - position[1:-1, :-2], position[:-2, 1:-1] - position[2:, 1:-1]
     normal = torch.nn.functional.normalize(torch.linalg.cross(across, up), dim=-1)
     cosine = (normal * truth.normals[0].permute(1, 2, 0)[49:75, 51:77]).sum(-1)
     assert cosine.median() > 0.99 and cosine.mean() > 0.95
 
 
-def test_held_out_heads_are_the_yardstick_of_depth():
+def test_depth_metrics_of_held_out_heads():
     known, held_out = heads().canonical(list(range(24))), heads(split="test").canonical(list(range(12)))
     figures = measure_depth(held_out, known)
     assert figures["depth_correlation"] > 0.8 and figures["hollow_rate"] == 0
@@ -126,15 +127,15 @@ def test_held_out_heads_are_the_yardstick_of_depth():
 
 
 def test_backgrounds_vary_and_scale():
-    made = torch.stack([background(np.random.default_rng(i), 32) for i in range(40)])
-    assert 0 <= made.min() and made.max() <= 1
-    assert made.mean((2, 3)).std(0).min() > 0.1
-    assert made.std((2, 3)).mean() > 0.05
+    images = torch.stack([background(np.random.default_rng(i), 32) for i in range(40)])
+    assert 0 <= images.min() and images.max() <= 1
+    assert images.mean((2, 3)).std(0).min() > 0.1
+    assert images.std((2, 3)).mean() > 0.05
     large = background(np.random.default_rng(3), 64)
-    assert (torch.nn.functional.avg_pool2d(large, 2) - made[3]).abs().mean() < 0.03
+    assert (torch.nn.functional.avg_pool2d(large, 2) - images[3]).abs().mean() < 0.03
 
 
-def test_data_module_splits_and_repeats():
+def test_data_module_splits_and_is_reproducible():
     module = data()
     module.prepare_data()
     batches = [module.on_after_batch_transfer(b, 0) for b in module.train_dataloader()]
@@ -159,16 +160,16 @@ def test_unlimited_heads_never_repeat():
     assert torch.equal(batches[2], [b[0] for b in module.train_dataloader()][2])
 
 
-def test_what_makes_no_sense_is_refused():
+def test_invalid_arguments_raise():
     with pytest.raises(InputError, match="image_size of at least 8"):
         data(image_size=4)
-    with pytest.raises(InputError, match="images of at least 1"):
+    with pytest.raises(InputError, match="images and reference_images must be at least 1"):
         data(images=0)
 
 
-def test_a_head_turned_by_the_camera_is_the_head_turned():
-    """Light is painted on: it turns with the head, as in every renderer of an unlit texture."""
-    mesh = head_meshes([Head.draw(np.random.default_rng(5))], 64)
+def test_orbiting_the_camera_equals_rotating_the_head():
+    """Lighting is baked into the texture and so rotates with the head."""
+    mesh = head_meshes([Head.sample(np.random.default_rng(5))], 64)
     turn = Camera.orbit(30.0, 0.0, 10.0)
     moved = TriangleMesh(mesh.vertices @ turn.rotation[0].T, mesh.faces, mesh.uvs, mesh.texture)
     renderer = OpenGLRenderer(48, lighting="unlit", backend="moderngl")
