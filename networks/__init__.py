@@ -1,6 +1,6 @@
-"""Plain networks: no training, no data, no Lightning."""
+"""Network architectures, without training, data or Lightning."""
 
-from networks.dcgan import DCGANDiscriminator
+from networks.dcgan_discriminator import DCGANDiscriminator
 from networks.dcgan_generator import DCGANGenerator
 from networks.inception import InceptionV3
 from networks.mesh_generator import GeneratedScene, MeshGenerator, sample_offsets

@@ -1,4 +1,4 @@
-"""InceptionV3 as FID knows it: one network for the published ImageNet weights and for weights trained on renders."""
+"""InceptionV3 as used for FID, for the published ImageNet weights and for weights trained on renders."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-Conv = tuple[int, int | tuple[int, int]]  # channels out, kernel (height, width)
+from networks.dcgan_layers import to_channels_last
+
+Conv = tuple[int, int | tuple[int, int]]  # output channels, kernel (height, width)
+Chain = list[Conv | tuple[Conv, Conv]]  # a pair is two convolutions of the same input
 
 
 class ConvNorm(nn.Module):
@@ -24,39 +27,40 @@ class ConvNorm(nn.Module):
 
 
 class Mixed(nn.Module):
-    """Branches of convolutions beside a pooling, their outputs side by side.
+    """Branches of convolutions and one of pooling, with concatenated outputs.
 
-    A branch is a chain; a pair in the place of its last convolution is two of them on the same input. The names follow
-    the published weights: ``branch`` alone, or ``branch_1``, ``branch_2``, …, and ``branch_3a``, ``branch_3b`` for a pair.
+    A branch is a chain of convolutions, whose last link may be a pair on the same input. Names follow the published weights:
+    ``branch`` for a single convolution, otherwise ``branch_1``, ``branch_2``, …, and ``branch_3a``, ``branch_3b`` for a
+    pair.
 
     Args:
-        before: channels in.
-        branches: name to chain, in the order of the output's channels.
-        pool: of the last branch: ``mean`` (of the pixels inside alone) or ``max`` over 3², then a 1² convolution; with
-            ``after=0`` the maximum at stride 2 and no convolution, as the whole block then halves the image.
+        before: input channels.
+        branches: chains by name, in the order of the output's channels.
+        pool: ``mean`` (without padding) or ``max`` over 3², then a 1² convolution. With ``after=0`` the maximum has stride 2
+            and there is no convolution, and the whole block halves the image.
         after: channels of the convolution after the pooling.
     """
 
-    def __init__(self, before: int, branches: dict[str, list[Conv | tuple[Conv, Conv]]], pool: str, after: int) -> None:
+    def __init__(self, before: int, branches: dict[str, Chain], pool: str, after: int) -> None:
         super().__init__()
         self.pool, self.halves = pool, after == 0
         self.chains: list[list[list[str]]] = []
         self.channels = after or before
         for name, chain in branches.items():
             names: list[list[str]] = []
-            inside = before
+            channels = before
             for i, link in enumerate(chain):
-                pair = [link] if isinstance(link[0], int) else link
+                pair = [link] if isinstance(link[0], int) else list(link)
                 label = f"{name}_{i + 1}" if len(chain) > 1 else name
                 names.append([label] if len(pair) == 1 else [f"{label}a", f"{label}b"])
                 for key, conv in zip(names[-1], pair, strict=True):
-                    shrinks = self.halves and i == len(chain) - 1
-                    size = conv[1] if isinstance(conv[1], tuple) else (conv[1],) * 2
-                    padding = 0 if shrinks else tuple(k // 2 for k in size)
-                    self.add_module(key, ConvNorm(inside, conv, 2 if shrinks else 1, padding))
-                inside = sum(conv[0] for conv in pair)
+                    halves = self.halves and i == len(chain) - 1
+                    height, width = conv[1] if isinstance(conv[1], tuple) else (conv[1], conv[1])
+                    padding = (0, 0) if halves else (height // 2, width // 2)
+                    self.add_module(key, ConvNorm(channels, conv, 2 if halves else 1, padding))
+                channels = sum(conv[0] for conv in pair)
             self.chains.append(names)
-            self.channels += inside
+            self.channels += channels
         if after:
             self.branch_pool = ConvNorm(before, (after, 1))
 
@@ -74,39 +78,54 @@ class Mixed(nn.Module):
         return torch.cat([*outputs, self.branch_pool(pooled)], 1)
 
 
-def _fives(before: int, after: int) -> Mixed:
-    branches = {"branch1x1": [(64, 1)], "branch5x5": [(48, 1), (64, 5)], "branch3x3dbl": [(64, 1), (96, 3), (96, 3)]}
+def _block_35(before: int, after: int) -> Mixed:
+    """Build a block of the 35² stage."""
+    branches: dict[str, Chain] = {
+        "branch1x1": [(64, 1)],
+        "branch5x5": [(48, 1), (64, 5)],
+        "branch3x3dbl": [(64, 1), (96, 3), (96, 3)],
+    }
     return Mixed(before, branches, "mean", after)
 
 
-def _sevens(inside: int) -> Mixed:
-    wide, high, last = (inside, (1, 7)), (inside, (7, 1)), (192, (1, 7))
-    branches = {
+def _block_17(inside: int) -> Mixed:
+    """Build a block of the 17² stage."""
+    wide: Conv = (inside, (1, 7))
+    high: Conv = (inside, (7, 1))
+    branches: dict[str, Chain] = {
         "branch1x1": [(192, 1)],
         "branch7x7": [(inside, 1), wide, (192, (7, 1))],
-        "branch7x7dbl": [(inside, 1), high, wide, high, last],
+        "branch7x7dbl": [(inside, 1), high, wide, high, (192, (1, 7))],
     }
     return Mixed(768, branches, "mean", 192)
 
 
-def _forks(before: int, pool: str) -> Mixed:
-    fork = ((384, (1, 3)), (384, (3, 1)))
-    branches = {"branch1x1": [(320, 1)], "branch3x3": [(384, 1), fork], "branch3x3dbl": [(448, 1), (384, 3), fork]}
+def _block_8(before: int, pool: str) -> Mixed:
+    """Build a block of the 8² stage."""
+    pair: tuple[Conv, Conv] = ((384, (1, 3)), (384, (3, 1)))
+    branches: dict[str, Chain] = {
+        "branch1x1": [(320, 1)],
+        "branch3x3": [(384, 1), pair],
+        "branch3x3dbl": [(448, 1), (384, 3), pair],
+    }
     return Mixed(before, branches, pool, 192)
 
 
 class InceptionV3(nn.Module):
-    """InceptionV3 (1512.00567) with the poolings of TensorFlow's graph of 2015, on which published FIDs rest.
+    """InceptionV3 (1512.00567) with the pooling of TensorFlow's 2015 graph, which published FIDs are based on.
 
-    It differs from the usual ports in three ways: average poolings count no padding, the last block pools by maximum, and
-    the published weights have 1008 classes. Names and shapes of the state dict are those of
-    ``pt_inception-2015-12-05-6726825d.pth``. There is no dropout before the last layer, whose draws a resumed run could not
-    repeat.
+    It differs from common ports in three ways: average pooling excludes padding, the last block uses max pooling, and the
+    published weights have 1008 classes. Names and shapes of the state dict are those of
+    ``pt_inception-2015-12-05-6726825d.pth``. There is no dropout before the last layer, because a resumed run could not
+    repeat its random values.
 
     Args:
         classes: names of the classes, in the order of the logits.
-        channels: of the images inside: 3 (grey ones are repeated) or 1 (colours are averaged).
-        image_size: images are resized to this square, at least 75; 299 is the published one.
+        channels: of the network's input: 3 (grey images are repeated) or 1 (colours are averaged).
+        image_size: images are resized to this square, at least 75; 299 is the published size.
+
+    Raises:
+        ValueError: if ``channels`` or ``image_size`` is not supported.
     """
 
     num_features = 2048
@@ -122,23 +141,23 @@ class InceptionV3(nn.Module):
         self.Conv2d_2b_3x3 = ConvNorm(32, (64, 3), padding=1)
         self.Conv2d_3b_1x1 = ConvNorm(64, (80, 1))
         self.Conv2d_4a_3x3 = ConvNorm(80, (192, 3))
-        self.Mixed_5b, self.Mixed_5c, self.Mixed_5d = _fives(192, 32), _fives(256, 64), _fives(288, 64)
+        self.Mixed_5b, self.Mixed_5c, self.Mixed_5d = _block_35(192, 32), _block_35(256, 64), _block_35(288, 64)
         self.Mixed_6a = Mixed(288, {"branch3x3": [(384, 3)], "branch3x3dbl": [(64, 1), (96, 3), (96, 3)]}, "max", 0)
-        self.Mixed_6b, self.Mixed_6c, self.Mixed_6d, self.Mixed_6e = map(_sevens, (128, 160, 160, 192))
-        sevens: list[Conv] = [(192, 1), (192, (1, 7)), (192, (7, 1)), (192, 3)]
-        self.Mixed_7a = Mixed(768, {"branch3x3": [(192, 1), (320, 3)], "branch7x7x3": sevens}, "max", 0)
-        self.Mixed_7b, self.Mixed_7c = _forks(1280, "mean"), _forks(2048, "max")
+        self.Mixed_6b, self.Mixed_6c, self.Mixed_6d, self.Mixed_6e = map(_block_17, (128, 160, 160, 192))
+        chain: Chain = [(192, 1), (192, (1, 7)), (192, (7, 1)), (192, 3)]
+        self.Mixed_7a = Mixed(768, {"branch3x3": [(192, 1), (320, 3)], "branch7x7x3": chain}, "max", 0)
+        self.Mixed_7b, self.Mixed_7c = _block_8(1280, "mean"), _block_8(2048, "max")
         self.fc = nn.Linear(self.num_features, len(classes))
         for layer in self.modules():
             if isinstance(layer, nn.Conv2d):
                 nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
-        self.to(memory_format=torch.channels_last)
+        to_channels_last(self)
 
     def features(self, image: Float[Tensor, "B C H W"]) -> Float[Tensor, "B 2048"]:
-        """Features of images in [0, 1] of any size, averaged over the last 8² pixels ("pool3")."""
+        """Return features of images in [0, 1] of any size: the mean over the last 8² pixels ("pool3")."""
         if image.shape[1] != self.channels:
             image = image.mean(1, keepdim=True).expand(-1, self.channels, -1, -1)
-        x = (255 * resize_tf1(image, self.image_size) - 128) / 128  # the graph's own scaling: [-1, 127/128]
+        x = (255 * resize_tf1(image, self.image_size) - 128) / 128  # the original graph's scaling: [-1, 127/128]
         x = self.Conv2d_2b_3x3(self.Conv2d_2a_3x3(self.Conv2d_1a_3x3(x)))
         x = self.Conv2d_4a_3x3(self.Conv2d_3b_1x1(F.max_pool2d(x, 3, 2)))
         x = F.max_pool2d(x, 3, 2)
@@ -148,15 +167,15 @@ class InceptionV3(nn.Module):
         return x.mean((2, 3))
 
     def forward(self, image: Float[Tensor, "B C H W"]) -> Float[Tensor, "B K"]:
-        """Logits."""
+        """Return logits."""
         return self.fc(self.features(image))
 
 
 def resize_tf1(image: Float[Tensor, "B C H W"], size: int) -> Float[Tensor, "B C size size"]:
-    """Bilinear resize to a square as TensorFlow 1 does it, neither corners nor pixel centres aligned, without antialias.
+    """Resize bilinearly to a square like TensorFlow 1: without aligned corners or pixel centres, and without antialiasing.
 
-    Pixel i of the result lies at position ``i n / size`` of the n pixels of a side, counted from the first one's centre;
-    beyond the last pixel the last one is repeated.
+    Pixel i of the result is at position ``i n / size`` of a side's n pixels, measured from the first pixel's centre; the
+    last pixel is repeated beyond its centre.
     """
     for dim in (2, 3):
         n = image.shape[dim]

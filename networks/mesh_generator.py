@@ -1,4 +1,4 @@
-"""MeshGAN's generator (sections 6 and 7): latents become a textured mesh and a background."""
+"""MeshGAN's generator (sections 6 and 7): latents to a textured mesh and a background."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from networks.stylegan_generator import Noise, StyleGANGenerator, needed
-from networks.stylegan_layers import halve
-from networks.voxel_generator import power_of_two
+from networks.dcgan_layers import power_of_two
+from networks.stylegan_generator import Noise, StyleGANGenerator, require_generator
+from networks.stylegan_layers import downsample
 from renderers import InputError, TriangleMesh, grid_mesh
 
 
 @dataclass(frozen=True)
 class GeneratedScene:
-    """A batch of what MeshGAN's generator makes.
+    """A batch of generated scenes.
 
     Args:
         mesh: N² vertices and one topology; its texture is ``(B, 3, 2N, 2N)`` in [0, 1].
-        background: ``(B, 3, N, N)`` in [0, 1], the crop that goes behind the object.
-        full_background: ``(B, 3, 2N, 2N)`` in [0, 1], what the background is cropped from.
+        background: ``(B, 3, N, N)`` in [0, 1], the crop behind the object.
+        full_background: ``(B, 3, 2N, 2N)`` in [0, 1], the uncropped background.
     """
 
     mesh: TriangleMesh
@@ -35,34 +35,37 @@ class GeneratedScene:
 
 
 class MeshGenerator(nn.Module):
-    """Two StyleGANs: ``G_o`` gives K shape images and a texture, ``G_b`` a background, all of 2N x 2N for N x N images.
+    """Two StyleGANs: ``G_o`` generates K shape images and a texture, ``G_b`` a background, all 2N x 2N for N x N images.
 
-    Shape images are halved to N x N, blurred and summed to a pyramid (eq. 13), laid over an initial disc and held within a
-    ball (eq. 14); each pixel of the result is a vertex of the circular sheet :func:`renderers.grid_mesh`, x right, y up.
+    Shape images are downsampled to N x N, blurred and summed to a pyramid (eq. 13), added to an initial disc and limited to
+    a ball (eq. 14). Each pixel of the result is a vertex of the circular :func:`renderers.grid_mesh`, x right, y up.
 
-    What the paper leaves open, and is our choice:
+    The paper leaves the following open; the choices are ours:
 
-    - It is the shape image that is downsampled by 2, by a mean over 2² pixels, not the texture as printed: only so do the
-      sizes of section 6 hold (N x N vertices, texture 2N).
-    - The blur's sigma is in pixels of the N x N shape image at any N. While a resolution fades in it goes from twice
-      that, which is the previous resolution's in pixels of the new one, to that: shapes do not jump as growth goes on.
-      The border repeats mirrored, which keeps the mean.
-    - What the pyramid deforms: the flat disc of ``initial_radius`` about the origin, facing +z; the pyramid is added,
-      times ``shape_scale``, so that training starts with a disc and not with a crumpled sheet. The disc goes through the
-      inverse of eq. 14 first.
+    - The shape image is downsampled by 2 (mean over 2² pixels), not the texture as printed: otherwise the sizes of section
+      6 do not match (N x N vertices, texture 2N).
+    - The blur's sigma is in pixels of the N x N shape image for every N. As a resolution fades in, sigma goes from twice
+      that value, which is the previous resolution's sigma in new pixels, to that value, so that shapes do not jump during
+      growth. The border is mirrored, which preserves the mean.
+    - The pyramid deforms a flat disc of ``initial_radius`` around the origin that faces +z. The pyramid is multiplied by
+      ``shape_scale``, so that training starts with a disc and not with a crumpled surface. The disc is first mapped through
+      the inverse of eq. 14.
     - Colours are ``sigmoid(x)`` of StyleGAN's unbounded output.
-    - Style mixing draws a crossover for each of the two networks.
+    - Style mixing samples a separate crossover for each of the two networks.
 
     Args:
-        image_size: N of the full-grown generator, a power of two of at least 4.
-        latent_size: length of each network's latent; ``self.latent_size`` is both together, object first.
+        image_size: N of the fully grown generator, a power of two of at least 4.
+        latent_size: length of each network's latent; ``self.latent_size`` is the length of both, object first.
         pyramid_levels: K; 0 is one shape image without blur (the paper's ablation).
-        max_size: s_max of eq. 14, or None for no constraint (likewise).
+        max_size: s_max of eq. 14, or None for no constraint (another ablation).
         initial_radius: of the disc.
-        initial_bulge: how far the disc's middle stands out toward +z. The paper starts unprejudiced (0); a bulge takes
-            sides in the hollow-mask ambiguity.
-        shape_scale: world units of 1 in a shape image; they start with a deviation of about 2.
+        initial_bulge: how far the disc's middle protrudes toward +z. The paper starts flat (0); a bulge biases the
+            hollow-mask ambiguity.
+        shape_scale: world units per unit of the shape images, whose initial standard deviation is about 2.
         **stylegan: of both networks, see :class:`~networks.StyleGANGenerator`.
+
+    Raises:
+        InputError: if ``image_size`` is not a power of two, or the disc exceeds ``max_size``.
     """
 
     def __init__(
@@ -86,20 +89,20 @@ class MeshGenerator(nn.Module):
         channels = 3 * self.shape_images + 3
         self.object = StyleGANGenerator(2 * image_size, channels, latent_size, **stylegan)
         self.background = StyleGANGenerator(2 * image_size, 3, latent_size, **stylegan)
-        # Functions of the arguments alone, so they stay out of checkpoints; the same tensors at each call, so that the
+        # These depend only on the arguments, so checkpoints omit them. Each call returns the same tensors, so that the
         # rasterizer checks a topology once.
         for size in self.sizes:
             faces, uvs = grid_mesh(size)
             disc = initial_disc(uvs, initial_radius, initial_bulge)
             if max_size is not None:
-                disc = unlimit(disc, max_size)
+                disc = unlimit_size(disc, max_size)
             self.register_buffer(f"faces_{size}", faces, persistent=False)
             self.register_buffer(f"uvs_{size}", uvs, persistent=False)
             self.register_buffer(f"disc_{size}", disc, persistent=False)
 
     @property
     def sizes(self) -> list[int]:
-        """The N that it can be grown to."""
+        """The values of N that the generator can be grown to."""
         return [1 << i for i in range(2, power_of_two("image_size", self.image_size, 4) + 1)]
 
     def forward(
@@ -116,22 +119,22 @@ class MeshGenerator(nn.Module):
         noise: Noise | tuple[Noise, Noise] = None,
         generator: torch.Generator | None = None,
     ) -> GeneratedScene:
-        """A mesh with texture, and a background.
+        """Generate textured meshes and backgrounds.
 
         Args:
-            z: latents of the object and of the background, one after the other: independent, as in the paper.
-            size: N, one of ``sizes``; None is full-grown. The networks work at 2N.
+            z: latents of the object and of the background, concatenated; they are independent, as in the paper.
+            size: N, one of ``sizes``; None is fully grown. The networks work at 2N.
             fade: in [0, 1], how far the resolution has faded in; see :class:`~networks.StyleGANGenerator`.
-            offsets: row and column of the background's crop, 0 to N (:func:`sample_offsets`); None is the middle.
+            offsets: row and column of the background's crop, 0 to N (:func:`sample_offsets`); None is the centre.
             mix: second latents, for style mixing in both networks.
-            crossover: of the object's and of the background's network; drawn from ``generator`` if None.
+            crossover: of the object's and of the background's network; sampled from ``generator`` if None.
             truncation: psi, for display; None for training and FID.
-            truncation_cutoff: the layers of each network below it are truncated (8 as published); None is all.
+            truncation_cutoff: the layers of each network below it are truncated (8 as published); None truncates all.
             noise: of both networks, or a pair.
-            generator: where what is not given comes from: crossover and noise of the object, then of the background.
+            generator: source of crossover and noise that are not given: first the object's, then the background's.
 
         Raises:
-            ValueError: a size, fade, crossover or offset that does not exist; no generator where one is needed.
+            ValueError: if size, fade, crossover or offsets are invalid, or ``generator`` is missing but needed.
         """
         size = self.image_size if size is None else size
         if size not in self.sizes:
@@ -140,7 +143,7 @@ class MeshGenerator(nn.Module):
         mixes = mix.chunk(2, 1) if mix is not None else (None, None)
         crossovers = crossover if crossover is not None else (None, None)
         noises = noise if isinstance(noise, tuple) else (noise, noise)
-        made, full_background = (
+        generated, full_background = (
             network(
                 latents[i],
                 2 * size,
@@ -155,48 +158,50 @@ class MeshGenerator(nn.Module):
             for i, network in enumerate((self.object, self.background))
         )
         # Half precision does not hold coordinates.
-        made, full_background = (x.to(torch.promote_types(x.dtype, torch.float32)) for x in (made, full_background))
+        generated, full_background = (
+            x.to(torch.promote_types(x.dtype, torch.float32)) for x in (generated, full_background)
+        )
         with torch.autocast(z.device.type, enabled=False):
-            vertices = self.shape(made[:, :-3], fade).flatten(2).mT
+            vertices = self.shape(generated[:, :-3], fade).flatten(2).mT
         mesh = TriangleMesh(
-            vertices, getattr(self, f"faces_{size}"), getattr(self, f"uvs_{size}"), texture=made[:, -3:].sigmoid()
+            vertices, getattr(self, f"faces_{size}"), getattr(self, f"uvs_{size}"), texture=generated[:, -3:].sigmoid()
         )
         full_background = full_background.sigmoid()
         return GeneratedScene(mesh, crop(full_background, offsets), full_background)
 
     def shape(self, images: Float[Tensor, "B C M M"], fade: float = 1.0) -> Float[Tensor, "B 3 N N"]:
-        """Vertex positions (x, y, z) from the K shape images of 2N x 2N: eqs. 13 and 14."""
-        images = halve(images)
+        """Compute vertex positions (x, y, z) from the K shape images of 2N x 2N: eqs. 13 and 14."""
+        images = downsample(images)
         size = images.shape[-1]
         if self.pyramid_levels:
             images = pyramid(images.unflatten(1, (self.shape_images, 3)), 2 ** (1 - fade))
         points = getattr(self, f"disc_{size}") + self.shape_scale * images
-        return points if self.max_size is None else limit(points, self.max_size)
+        return points if self.max_size is None else limit_size(points, self.max_size)
 
 
 def sample_offsets(batch: int, size: int, generator: torch.Generator | None) -> Int[Tensor, "B 2"]:
-    """Where N x N backgrounds are cut from 2N x 2N ones: row and column, uniform in 0 to N."""
-    generator = needed(generator, "the crop of the background")
+    """Sample the row and column where N x N backgrounds are cropped from 2N x 2N ones, uniform in 0 to N."""
+    generator = require_generator(generator, "the crop of the background")
     return torch.randint(0, size + 1, (batch, 2), generator=generator, device=generator.device)
 
 
 def crop(images: Float[Tensor, "B C M M"], offsets: Int[Tensor, "B 2"] | None) -> Float[Tensor, "B C N N"]:
-    """The N x N part of each 2N x 2N image that begins at its offset, or the middle.
+    """Crop N x N from each 2N x 2N image at its offset, or at the centre.
 
     Raises:
-        ValueError: offsets outside 0 to N.
+        ValueError: if offsets are outside 0 to N.
     """
     n = images.shape[-1] // 2
     starts = [(n // 2, n // 2)] * len(images) if offsets is None else offsets.tolist()
     if not all(0 <= i <= n for start in starts for i in start):
-        raise ValueError(f"offsets must lie between 0 and {n}, got {starts}")
+        raise ValueError(f"offsets must be between 0 and {n}, got {starts}")
     return torch.stack(
         [p[:, row : row + n, column : column + n] for p, (row, column) in zip(images, starts, strict=True)]
     )
 
 
 def pyramid(images: Float[Tensor, "B K C N N"], stretch: float = 1.0) -> Float[Tensor, "B C N N"]:
-    """``sum over k of blur(s_k, sigma = 2^k) / 2^k`` (eq. 13, where print has s_i).
+    """Compute ``sum over k of blur(s_k, sigma = 2^k) / 2^k`` (eq. 13, where the paper prints s_i).
 
     ``stretch`` multiplies every sigma.
     """
@@ -208,10 +213,10 @@ def pyramid(images: Float[Tensor, "B K C N N"], stretch: float = 1.0) -> Float[T
 
 
 def gaussian(size: int, sigma: float) -> Float[Tensor, "N N"]:
-    """Gaussian blur of N pixels as a matrix, so that ``G @ image @ G.T`` blurs both ways.
+    """Return the Gaussian blur of N pixels as a matrix, so that ``G @ image @ G.T`` blurs both dimensions.
 
-    The kernel reaches to ``ceil(3 sigma)`` pixels and sums to 1. Beyond the border the signal repeats mirrored, the outer
-    pixel twice, as often as a kernel wider than the image needs.
+    The kernel has a radius of ``ceil(3 sigma)`` pixels and sums to 1. Beyond the border the signal is mirrored, including
+    the outer pixel, repeatedly if the kernel is wider than the image.
     """
     reach = math.ceil(3 * sigma)
     steps = torch.arange(-reach, reach + 1)
@@ -222,21 +227,21 @@ def gaussian(size: int, sigma: float) -> Float[Tensor, "N N"]:
     return torch.zeros(size, size, dtype=torch.double).scatter_add(1, index, kernel.expand(size, -1))
 
 
-def limit(points: Float[Tensor, "*B 3 H W"], max_size: float) -> Float[Tensor, "*B 3 H W"]:
-    """``s tanh(|s|) / |s| s_max`` for each pixel (eq. 14); ``s_max s`` near 0, where it is smooth."""
-    # 1e-12 keeps the derivative of the root finite, and is lost in rounding elsewhere.
+def limit_size(points: Float[Tensor, "*B 3 H W"], max_size: float) -> Float[Tensor, "*B 3 H W"]:
+    """Compute ``s tanh(|s|) / |s| s_max`` for each pixel (eq. 14), which is smooth and equals ``s_max s`` near 0."""
+    # 1e-12 keeps the root's derivative finite at 0, and is below rounding elsewhere.
     norm = (points.square().sum(-3, keepdim=True) + 1e-12).sqrt()
     return points * (max_size * norm.tanh() / norm)
 
 
-def unlimit(points: Float[Tensor, "*B 3 H W"], max_size: float) -> Float[Tensor, "*B 3 H W"]:
-    """What :func:`limit` maps to these points; those beyond its reach are brought just within."""
+def unlimit_size(points: Float[Tensor, "*B 3 H W"], max_size: float) -> Float[Tensor, "*B 3 H W"]:
+    """Invert :func:`limit_size`; points outside its range are first moved just inside."""
     norm = points.norm(dim=-3, keepdim=True).clamp(min=1e-6)
     return points * ((norm / max_size).clamp(max=0.99).atanh() / norm)
 
 
 def initial_disc(uvs: Float[Tensor, "V 2"], radius: float, bulge: float) -> Float[Tensor, "3 N N"]:
-    """Positions of a sheet's vertices: a disc that faces +z, its middle ``bulge`` in front of its rim (a paraboloid)."""
+    """Return the initial vertex positions: a disc that faces +z, its middle ``bulge`` in front of its rim (a paraboloid)."""
     size = math.isqrt(len(uvs))
     x, y = 2 * uvs[:, 0] - 1, 1 - 2 * uvs[:, 1]
     z = bulge * (1 - x.square() - y.square()).clamp(min=0)

@@ -1,29 +1,29 @@
-"""RenderNet: a convolutional network that draws a rotated voxel grid."""
+"""RenderNet: a convolutional network that renders a rotated voxel grid."""
 
 from __future__ import annotations
 
 import math
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from networks.voxel_generator import power_of_two
+from networks.dcgan_layers import power_of_two, to_channels_last
 from utils.errors import InputError
 
 
 class RenderNet(nn.Module):
     """Voxels to an image: a 3D encoder, a projection of depth into channels, a 2D trunk, and upsampling.
 
-    RenderNet's layers with 2 residual blocks in 3D and 4 in 2D (IG-GAN, supplement B.1): 5³ convolution of stride 2 (8
-    channels), 3³ of stride 2 in depth (16), 3³ (32), residual blocks, then depth times channels becomes ``width``
-    channels by a 1² convolution, residual blocks, two 4² convolutions and as many transposed ones as the image needs.
-    The original upsamples to 512²; how IG-GAN cut that to 128² is not
-    said, so here there are just as many doublings as ``image_size`` takes.
+    The layers are RenderNet's with 2 residual blocks in 3D and 4 in 2D (IG-GAN, supplement B.1): a 5³ convolution of stride
+    2 (8 channels), 3³ with stride 2 in depth (16), 3³ (32), residual blocks, a 1² convolution from depth times channels to
+    ``width`` channels, residual blocks, two 4² convolutions, and transposed convolutions. The original upsamples to 512².
+    IG-GAN does not specify how it reduced this to 128²; here the number of doublings follows from ``image_size``.
 
-    A cube turned about its centre stays within sqrt(3)/2 of the lattice's half-width: the rest of the lattice is empty
-    whatever the view, and the 3D layers leave it out (64³ to 56³, 128³ to 112³: two thirds of the work).
+    A cube rotated about its centre stays within sqrt(3)/2 of the lattice's half-width. The rest of the lattice is empty in
+    every view, and the 3D layers skip it (64³ to 56³, 128³ to 112³: two thirds of the work).
 
     Args:
         lattice_size: S, size of the rotated grid (128 for a 64³ volume).
@@ -32,11 +32,14 @@ class RenderNet(nn.Module):
         channels_3d: channels of the three encoding convolutions.
         blocks_3d: residual blocks on the volume.
         blocks_2d: residual blocks on the projection.
-        trunk_size: height and width of the trunk: ``S / 2`` as in RenderNet (None) or ``S / 4``, far cheaper, where the
-            second convolution has stride 2 in every direction.
+        trunk_size: height and width of the trunk: ``S / 2`` as in RenderNet (None), or ``S / 4``, which is much cheaper:
+            the second convolution then has stride 2 in every direction.
         out_channels: 1 for grey, 3 for colour.
-        initial_intensity: mean of the images to come. Images are mostly background, and a sigmoid that starts at one
-            half overshoots into saturated black for ever; so the network starts with a faint image of this grey.
+        initial_intensity: mean intensity of the training images, and of the network's initial output. Images are mostly
+            background, and a sigmoid that starts at one half overshoots to saturated black and does not recover.
+
+    Raises:
+        InputError: if a size is not a power of two, or ``trunk_size`` is not supported.
     """
 
     def __init__(
@@ -81,35 +84,37 @@ class RenderNet(nn.Module):
         last = nn.Conv2d(max(quarter >> doublings, 16), out_channels, 4)
         self.trunk = nn.Sequential(*trunk, same_padding(), last, nn.Sigmoid())
         self._initialize(last, initial_intensity)
-        self.encoder.to(memory_format=torch.channels_last_3d)
-        self.projection.to(memory_format=torch.channels_last)
-        self.trunk.to(memory_format=torch.channels_last)
+        to_channels_last(self.encoder, 3)
+        to_channels_last(self.projection)
+        to_channels_last(self.trunk)
 
     def _initialize(self, last: nn.Conv2d, initial_intensity: float) -> None:
-        """Keep the signal's size through 20 layers: with Xavier's it fades to 1e-3 and nothing is learnt for long.
+        """Preserve the signal's scale through 20 layers; with Xavier initialization it decays to 1e-3 and training stalls.
 
-        He's scale for each layer, a third of it for what a residual branch adds, four times for the first layer, whose
-        input is a grid that is nearly empty.
+        Each layer has He's scale, the last layer of each residual branch 0.3 times that, and the first layer, whose input
+        is a mostly empty grid, four times that.
         """
         for layer in self.modules():
             if isinstance(layer, nn.Conv2d | nn.Conv3d):
                 nn.init.kaiming_normal_(layer.weight)
             elif isinstance(layer, nn.ConvTranspose2d):
-                nn.init.normal_(layer.weight, 0.0, math.sqrt(2 / (layer.in_channels * 4)))  # 4 taps reach a pixel
-            if isinstance(layer, nn.modules.conv._ConvNd):
+                nn.init.normal_(layer.weight, 0.0, math.sqrt(2 / (layer.in_channels * 4)))  # 4 taps per pixel
+            if isinstance(layer, nn.modules.conv._ConvNd) and layer.bias is not None:
                 nn.init.zeros_(layer.bias)
         with torch.no_grad():
             for layer in self.modules():
                 if isinstance(layer, ResidualBlocks):
-                    for convolution in [layer.skip, *(block[-1] for block in layer.blocks)]:
+                    for convolution in layer.last_convolutions():
                         convolution.weight.mul_(0.3)
-            self.encoder[0].weight.mul_(4.0)
+            first = self.encoder[0]
+            assert isinstance(first, HalvingConv3d) and last.bias is not None
+            first.weight.mul_(4.0)
             nn.init.xavier_uniform_(last.weight)
             last.weight.mul_(0.3)
             last.bias.fill_(math.log(initial_intensity / (1 - initial_intensity)))
 
     def forward(self, rotated: Float[Tensor, "B 1 S S S"]) -> Float[Tensor, "B C H W"]:
-        """Image in [0, 1] of a grid that is indexed ``[b, c, depth, row, column]``, depth 0 nearest."""
+        """Return the image, in [0, 1], of a grid indexed ``[b, c, depth, row, column]``, depth 0 nearest."""
         b, scale = self.border, self.lattice_size // self.trunk_size
         inner = slice(b, self.lattice_size - b)
         volume = self.encoder(rotated[:, :, inner, inner, inner])
@@ -117,17 +122,17 @@ class RenderNet(nn.Module):
 
 
 def prelu(channels: int) -> nn.PReLU:
-    """One slope a channel, as in RenderNet. It starts at 0.2, not at RenderNet's 0, to pass gradients from the start."""
+    """PReLU with one slope per channel, as in RenderNet, but initialized to 0.2 instead of 0 so that gradients pass."""
     return nn.PReLU(channels, init=0.2)
 
 
 def same_padding() -> nn.ZeroPad2d:
-    """TensorFlow's "SAME" for a 4² convolution: one pixel before, two after."""
+    """TensorFlow's "SAME" padding for a 4² convolution: one pixel before, two after."""
     return nn.ZeroPad2d((1, 2, 1, 2))
 
 
 class ResidualBlocks(nn.Module):
-    """n times [3 convolution, PReLU, 3 convolution] with identity around each, then a convolution with a long skip."""
+    """n residual blocks [convolution 3, PReLU, convolution 3], then a convolution, with a skip around all of it."""
 
     def __init__(self, convolution: type[nn.Conv2d] | type[nn.Conv3d], channels: int, n: int) -> None:
         super().__init__()
@@ -141,8 +146,13 @@ class ResidualBlocks(nn.Module):
         )
         self.skip = convolution(channels, channels, 3, padding=1)
 
+    def last_convolutions(self) -> list[nn.Conv2d | nn.Conv3d]:
+        """Return the convolutions whose output is added to a skip connection."""
+        ends = [cast(nn.Sequential, block)[-1] for block in self.blocks]
+        return [self.skip, *cast(list[nn.Conv2d | nn.Conv3d], ends)]
+
     def forward(self, x: Tensor) -> Tensor:
-        """Same shape as x."""
+        """Return a tensor of the same shape as x."""
         y = x
         for block in self.blocks:
             y = y + block(y)
@@ -152,15 +162,15 @@ class ResidualBlocks(nn.Module):
 class HalvingConv3d(nn.Conv3d):
     """5³ convolution of stride 2 on one channel, with TensorFlow's "SAME" padding (1 before, 2 after).
 
-    Computed as a 3³ convolution on 2³ cells of voxels: the same numbers, four times as fast on a CPU, where strided 3D
-    convolutions of a single channel are slow, their gradients above all.
+    It is computed as a 3³ convolution on 2³ cells of voxels. The result is the same, but four times as fast on a CPU, where
+    strided 3D convolutions of a single channel are slow, in particular their gradients.
     """
 
     def __init__(self, out_channels: int) -> None:
         super().__init__(1, out_channels, 5, stride=2)
 
     def forward(self, x: Float[Tensor, "B 1 S S S"]) -> Float[Tensor, "B C R R R"]:
-        """R = S / 2."""
+        """Return features of size R = S / 2."""
         b, _, d, h, w = x.shape
         cells = x.view(b, d // 2, 2, h // 2, 2, w // 2, 2).permute(0, 2, 4, 6, 1, 3, 5)
         cells = cells.reshape(b, 8, d // 2, h // 2, w // 2).contiguous(memory_format=torch.channels_last_3d)

@@ -1,4 +1,4 @@
-"""StyleGAN's discriminator (v1), that of Progressive GAN with blurred downsampling."""
+"""StyleGAN's discriminator (v1): Progressive GAN's with blurred downsampling."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from networks.dcgan_layers import power_of_two
 from networks.stylegan_generator import check_growth
 from networks.stylegan_layers import (
     SLOPE,
@@ -16,27 +17,29 @@ from networks.stylegan_layers import (
     EqualizedLinear,
     blur,
     channels_at,
-    halve,
+    downsample,
     minibatch_stddev,
 )
-from networks.voxel_generator import power_of_two
 
 
 class StyleGANDiscriminator(nn.Module):
-    """Images to one logit: at each resolution a way in by a 1² convolution, then two convolutions and a halving.
+    """Images to one logit. Each resolution has an input layer (1² convolution), two convolutions and downsampling.
 
-    At 4² the deviation over the minibatch is added as a map; then a convolution and two fully connected layers. No
-    normalization. Samples of one batch see each other (minibatch deviation): real and generated ones go in separately.
+    At 4² the minibatch deviation is appended as a map, followed by a convolution and two fully connected layers. There is no
+    normalization. The minibatch deviation couples the samples of a batch: pass real and generated images separately.
 
-    R1's gamma of 10 belongs to gradients with respect to images in [-1, 1]; with respect to this network's input in
-    [0, 1] gradients are twice as large, so that gamma 2.5 is the same penalty.
+    R1's gamma of 10 refers to gradients with respect to images in [-1, 1]. Gradients with respect to this network's input in
+    [0, 1] are twice as large, so gamma 2.5 gives the same penalty.
 
     Args:
-        resolution: of the full-grown network, a power of two of at least 4.
+        resolution: of the fully grown network, a power of two of at least 4.
         channels: of the image.
-        channel_base: feature maps, see :func:`~networks.stylegan_layers.channels_at`; lower for small machines.
-        channel_max: likewise.
-        stddev_group: samples over which the minibatch deviation is taken; 1 leaves it out.
+        channel_base: see :func:`~networks.stylegan_layers.channels_at`; use less on small machines.
+        channel_max: see :func:`~networks.stylegan_layers.channels_at`.
+        stddev_group: number of samples per group of the minibatch deviation; 1 disables it.
+
+    Raises:
+        InputError: if ``resolution`` is not a power of two of at least 4.
     """
 
     def __init__(
@@ -62,27 +65,28 @@ class StyleGANDiscriminator(nn.Module):
         self.logit = EqualizedLinear(hidden, 1, gain=1.0)
 
     def forward(self, image: Float[Tensor, "B C R R"], fade: float = 1.0) -> Float[Tensor, " B"]:
-        """Logit of "real" for images in [0, 1] of any resolution that the network has.
+        """Return the logit of "real" for images in [0, 1] of any resolution of the network.
 
         Args:
-            image: images; their size says how far the network is grown.
-            fade: in [0, 1], as of the generator: weight of this resolution's layers over the way in at half of it.
+            image: images; their size determines how far the network is grown.
+            fade: in [0, 1], as for the generator: weight of this resolution's layers relative to the input layer at half
+                the resolution.
 
         Raises:
-            ValueError: a resolution that does not exist, nothing to fade from, or a batch that does not divide into groups.
+            ValueError: if the resolution does not exist, ``fade`` is invalid, or the batch does not divide into groups.
         """
         level = check_growth(image.shape[-1], fade, self.resolution)
         scaled = image * 2 - 1
-        x = activate(self.from_image[level](scaled))
+        x = _activate(self.from_image[level](scaled))
         for i in reversed(range(level)):
-            x = activate(self.second[i](blur(activate(self.first[i](x)))))
+            x = _activate(self.second[i](blur(_activate(self.first[i](x)))))
             if fade < 1 and i == level - 1:
-                x = torch.lerp(activate(self.from_image[i](halve(scaled))), x, fade)
+                x = torch.lerp(_activate(self.from_image[i](downsample(scaled))), x, fade)
         if self.stddev_group > 1:
             x = minibatch_stddev(x, self.stddev_group)
-        x = activate(self.last(x))
-        return self.logit(activate(self.hidden(x.flatten(1)))).flatten()
+        x = _activate(self.last(x))
+        return self.logit(_activate(self.hidden(x.flatten(1)))).flatten()
 
 
-def activate(x: Tensor) -> Tensor:
+def _activate(x: Tensor) -> Tensor:
     return F.leaky_relu(x, SLOPE)

@@ -1,4 +1,4 @@
-"""StyleGAN's generator (v1; Karras et al. 2019): a mapping network, and a synthesis network that grows."""
+"""StyleGAN's generator (v1; Karras et al. 2019): a mapping network and a progressively grown synthesis network."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from networks.dcgan_layers import power_of_two
 from networks.stylegan_layers import (
     SLOPE,
     EqualizedConv2d,
     EqualizedLinear,
     StyledLayer,
     channels_at,
-    double,
     pixel_norm,
+    upsample,
 )
-from networks.voxel_generator import power_of_two
 
-# Random numbers a pixel for each layer: drawn from a generator (None), none at all, the same for ever, or given.
+# Noise of each layer: sampled from a generator (None), zero, constant, or given.
 Noise: TypeAlias = Literal["zero", "fixed"] | Sequence[Tensor] | None
 
 
 class MappingNetwork(nn.Module):
-    """z to w: normalization to mean square 1, then fully connected layers with leaky ReLU that learn at 1 % of the rate."""
+    """Map z to w: normalize to mean square 1, then apply fully connected layers that learn at 1 % of the rate."""
 
     def __init__(
         self, latent_size: int = 512, style_size: int = 512, layers: int = 8, lr_multiplier: float = 0.01
@@ -46,11 +46,11 @@ class MappingNetwork(nn.Module):
 
 
 class SynthesisNetwork(nn.Module):
-    """Styles to an image: a learnt 4² constant, two layers at each resolution, a 1² convolution to channels at each.
+    """Styles to an image: a learned 4² constant, then two layers and a 1² convolution to image channels per resolution.
 
     Args:
-        resolution: of the full-grown network, a power of two of at least 4.
-        out_channels: of the image. Nothing bounds it.
+        resolution: of the fully grown network, a power of two of at least 4.
+        out_channels: of the image, whose values are unbounded.
         style_size: length of w.
         channel_base: see :func:`channels_at`.
         channel_max: see :func:`channels_at`.
@@ -79,13 +79,13 @@ class SynthesisNetwork(nn.Module):
     def forward(
         self, w: Float[Tensor, "B L W_"], resolution: int, fade: float, noise: Sequence[Tensor] | None
     ) -> Float[Tensor, "B C R R"]:
-        """The image of ``resolution``; see :meth:`StyleGANGenerator.forward`.
+        """Return the image at ``resolution``; see :meth:`StyleGANGenerator.forward`.
 
         Args:
-            w: a style for each layer; at least the ``2 log2(resolution) - 2`` that this resolution has.
-            resolution: 4 to the full-grown one.
-            fade: weight of this resolution's image over the doubled one of half the resolution.
-            noise: ``(B or 1, 1, R, R)`` for each layer, or None.
+            w: one style per layer; at least the ``2 log2(resolution) - 2`` of this resolution.
+            resolution: R, from 4 to that of the fully grown network.
+            fade: weight of this resolution's image relative to the upsampled image of half the resolution.
+            noise: ``(B or 1, 1, r, r)`` for each layer, or None.
         """
         level = check_growth(resolution, fade, self.resolution)
         x = before = self.constant.expand(len(w), -1, -1, -1)
@@ -95,30 +95,35 @@ class SynthesisNetwork(nn.Module):
             x = self.layers[i](x, w[:, i], None if noise is None else noise[i])
         image = self.to_image[level](x)
         if fade < 1:
-            image = torch.lerp(double(self.to_image[level - 1](before)), image, fade)
+            image = torch.lerp(upsample(self.to_image[level - 1](before)), image, fade)
         return image
 
 
 class StyleGANGenerator(nn.Module):
-    """Latents to images, by way of styles w that steer every layer's statistics.
+    """Latents to images, through styles w that control every layer's statistics.
 
-    No randomness is hidden: noise and the crossover of style mixing come from the ``torch.Generator`` that is passed, in
-    this order, or are passed themselves.
+    All randomness is explicit: the crossover of style mixing and the noise come from the passed ``torch.Generator``, in this
+    order, or are passed themselves.
 
-    In training mode each call moves ``style_average``, the mean of w that truncation pulls toward, by 1 - 0.995 toward the
-    batch's mean. It is a buffer: an average of the weights should copy it, or call :meth:`measure_average`.
+    In training mode each call moves ``style_average``, the mean of w used for truncation, by 1 - 0.995 toward the batch's
+    mean. It is a buffer: an EMA of the weights should copy it, or call :meth:`measure_average`.
 
     Args:
-        resolution: of the full-grown network, a power of two of at least 4.
-        out_channels: of the image. Nothing bounds it.
+        resolution: of the fully grown network, a power of two of at least 4.
+        out_channels: of the image, whose values are unbounded.
         latent_size: length of z, standard normal.
         style_size: length of w.
-        mapping_layers: of the mapping network.
-        mapping_lr_multiplier: its learning rate beside the others'.
-        mixing_probability: of a crossover that is drawn; otherwise nothing is mixed.
-        channel_base: feature maps, see :func:`~networks.stylegan_layers.channels_at`; lower for small machines.
-        channel_max: likewise.
+        mapping_layers: number of layers of the mapping network.
+        mapping_lr_multiplier: learning rate of the mapping network relative to the other layers.
+        mixing_probability: probability that a sampled crossover mixes styles.
+        channel_base: see :func:`~networks.stylegan_layers.channels_at`; use less on small machines.
+        channel_max: see :func:`~networks.stylegan_layers.channels_at`.
+
+    Raises:
+        InputError: if ``resolution`` is not a power of two of at least 4.
     """
+
+    style_average: Tensor
 
     def __init__(
         self,
@@ -155,22 +160,21 @@ class StyleGANGenerator(nn.Module):
         noise: Noise = None,
         generator: torch.Generator | None = None,
     ) -> Float[Tensor, "B C R R"]:
-        """The image of ``resolution``, or in a fade ``(1 - fade) double(previous) + fade new``.
+        """Return the image at ``resolution``, or ``(1 - fade) upsample(previous) + fade new`` while it fades in.
 
         Args:
             z: latents.
-            resolution: R, 4 to the full-grown one (None).
-            fade: in [0, 1]; 1 is fully grown, 0 the doubled image of half the resolution.
-            mix: second latents, whose styles the layers from ``crossover`` on take.
-            crossover: 1 to the number of layers (nothing is mixed); drawn from ``generator`` if None, one a batch.
+            resolution: R, from 4 to that of the fully grown network (None).
+            fade: in [0, 1]; 1 is fully grown, 0 is the upsampled image of half the resolution.
+            mix: second latents, whose styles are used by the layers from ``crossover`` on.
+            crossover: from 1 to the number of layers (no mixing); if None, one per batch is sampled from ``generator``.
             truncation: psi of ``w' = average + psi (w - average)``. None for training and for FID.
-            truncation_cutoff: the layers below it are truncated (8 as published); None is all.
+            truncation_cutoff: the layers below it are truncated (8 as published); None truncates all layers.
             noise: see :data:`Noise`; given tensors are ``(B or 1, 1, r, r)`` with the sizes of :meth:`noise_sizes`.
-            generator: where random noise and crossover come from; the same on every device.
+            generator: source of random noise and crossover; the same on every device.
 
         Raises:
-            ValueError: random numbers are needed and there is no generator; a resolution, fade or crossover that does
-                not exist.
+            ValueError: if ``generator`` is missing but needed, or resolution, fade or crossover is invalid.
         """
         resolution = self.resolution if resolution is None else resolution
         check_growth(resolution, fade, self.resolution)
@@ -187,7 +191,7 @@ class StyleGANGenerator(nn.Module):
         truncation_cutoff: int | None = 8,
         generator: torch.Generator | None = None,
     ) -> Float[Tensor, "B L W_"]:
-        """A style for each of the ``L = 2 log2(resolution) - 2`` layers; arguments as of :meth:`forward`."""
+        """Return one style for each of the ``L = 2 log2(resolution) - 2`` layers; see :meth:`forward`."""
         layers = len(self.noise_sizes(resolution))
         w = self.mapping(z)
         if self.training:
@@ -197,7 +201,7 @@ class StyleGANGenerator(nn.Module):
         if mix is not None:
             crossover = self.sample_crossover(resolution, generator) if crossover is None else crossover
             if not 1 <= crossover <= layers:
-                raise ValueError(f"crossover must lie between 1 and {layers}, got {crossover}")
+                raise ValueError(f"crossover must be between 1 and {layers}, got {crossover}")
             styles = torch.where(index < crossover, styles, self.mapping(mix)[:, None])
         if truncation is not None:
             truncated = torch.lerp(self.style_average.to(styles.dtype).expand_as(styles), styles, truncation)
@@ -206,29 +210,30 @@ class StyleGANGenerator(nn.Module):
         return styles
 
     def sample_crossover(self, resolution: int, generator: torch.Generator | None) -> int:
-        """A layer from 1 on, all equally likely, with ``mixing_probability``; else the number of layers: no mixing."""
+        """Sample a layer uniformly from 1 on with ``mixing_probability``, otherwise the number of layers: no mixing."""
         layers = len(self.noise_sizes(resolution))
-        u, v = torch.rand(2, generator=needed(generator, "the crossover"), device=generator.device).tolist()
+        generator = require_generator(generator, "the crossover")
+        u, v = torch.rand(2, generator=generator, device=generator.device).tolist()
         return 1 + int(v * (layers - 1)) if u < self.mixing_probability else layers
 
     def sample_noise(
         self, batch: int, resolution: int, generator: torch.Generator | None
     ) -> list[Float[Tensor, "B 1 _ _"]]:
-        """Standard normal noise for each layer, lowest first, on the generator's device."""
-        device = needed(generator, "the noise").device
+        """Sample standard normal noise for each layer, lowest resolution first, on the generator's device."""
+        generator = require_generator(generator, "the noise")
         return [
-            torch.randn(batch, 1, size, size, generator=generator, device=device)
+            torch.randn(batch, 1, size, size, generator=generator, device=generator.device)
             for size in self.noise_sizes(resolution)
         ]
 
     @staticmethod
     def noise_sizes(resolution: int) -> list[int]:
-        """Side of each layer's noise: 4, 4, 8, 8, ..., R, R."""
+        """Return the size of each layer's noise: 4, 4, 8, 8, ..., R, R."""
         return [size for level in range(power_of_two("resolution", resolution, 4) - 1) for size in [4 << level] * 2]
 
     @torch.no_grad()
     def measure_average(self, generator: torch.Generator, samples: int = 10_000) -> None:
-        """Set ``style_average`` to the mean of w over so many latents: a function of the weights alone."""
+        """Set ``style_average`` to the mean of w over ``samples`` latents, which depends only on the weights."""
         z = torch.randn(samples, self.latent_size, generator=generator, device=generator.device)
         self.style_average.copy_(self.mapping(z.to(self.style_average)).mean(0))
 
@@ -243,24 +248,27 @@ class StyleGANGenerator(nn.Module):
         return [n.to(w) for n in noise]
 
 
-def needed(generator: torch.Generator | None, purpose: str) -> torch.Generator:
-    """Refuse to draw from torch's global state, which no checkpoint holds."""
+def require_generator(generator: torch.Generator | None, purpose: str) -> torch.Generator:
+    """Return the generator. Sampling from torch's global state is an error, because checkpoints do not include it.
+
+    Raises:
+        ValueError: if ``generator`` is None.
+    """
     if generator is None:
-        raise ValueError(f"a torch.Generator is needed to draw {purpose}")
+        raise ValueError(f"pass a torch.Generator to sample {purpose}")
     return generator
 
 
 def check_growth(resolution: int, fade: float, largest: int) -> int:
-    """The level of a resolution: 0 for 4².
+    """Return the level of a resolution: 0 for 4².
 
     Raises:
-        ValueError: a resolution that the network does not have, or a fade outside [0, 1] or with nothing to fade from.
+        ValueError: if the network does not have the resolution, or ``fade`` is outside [0, 1] or below 1 at the lowest
+            resolution.
     """
     level = power_of_two("resolution", resolution, 4) - 2
     if resolution > largest:
         raise ValueError(f"resolution must be at most {largest}, got {resolution}")
     if not 0 <= fade <= 1 or (fade < 1 and level == 0):
-        raise ValueError(
-            f"fade must lie between 0 and 1, and be 1 at the lowest resolution, got {fade} at {resolution}"
-        )
+        raise ValueError(f"fade must be between 0 and 1, and 1 at the lowest resolution, got {fade} at {resolution}")
     return level

@@ -1,7 +1,7 @@
-"""What StyleGAN's networks are made of (Karras et al. 2019, and its published code): equalized weights, blur, AdaIN.
+"""Layers of StyleGAN's networks (Karras et al. 2019, and its published code): equalized weights, blur, AdaIN.
 
-Every learnt weight is drawn from N(0, 1) and multiplied by He's constant each time that it is used, not once at the start:
-Adam's steps, which do not depend on the gradient's scale, then change all layers at one relative speed.
+Weights are initialized from N(0, 1) and multiplied by He's constant at each use instead of once at initialization. Adam's
+steps, which do not depend on the gradient's scale, then change all layers at the same relative speed.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from torch import Tensor, nn
 from networks.synced_layers import group_deviation
 from utils.distributed import rank_count
 
-GAIN = math.sqrt(2)  # He's, for a layer before a leaky ReLU
-SLOPE = 0.2
+GAIN = math.sqrt(2)  # He's gain, for a layer before a leaky ReLU
+SLOPE = 0.2  # of the leaky ReLU
 
 
 def channels_at(resolution: int, base: int = 8192, maximum: int = 512) -> int:
-    """Feature maps at ``resolution``²: ``min(2 base / resolution, maximum)``; 512 up to 32², 256 at 64², 128 at 128².
+    """Return the channels at ``resolution``²: ``min(2 base / resolution, maximum)``; 512 up to 32², 256 at 64², 128 at 128².
 
     ``base`` is the published ``fmap_base`` with ``fmap_decay`` 1.
     """
@@ -33,8 +33,11 @@ class EqualizedLinear(nn.Module):
     """``x · (c W)ᵀ + m b`` with ``c = m gain / sqrt(in_features)``, W ~ N(0, 1 / m²), b = 0.
 
     Args:
-        gain: sqrt(2) before a leaky ReLU, 1 where none follows.
-        lr_multiplier: m. The layer computes the same at the start and learns m times as fast: 0.01 in the mapping network.
+        in_features: length of the input.
+        out_features: length of the output.
+        gain: sqrt(2) before a leaky ReLU, 1 otherwise.
+        lr_multiplier: m, 0.01 in the mapping network. The initial output does not depend on it; the layer learns m times as
+            fast.
     """
 
     def __init__(self, in_features: int, out_features: int, gain: float = GAIN, lr_multiplier: float = 1.0) -> None:
@@ -49,10 +52,11 @@ class EqualizedLinear(nn.Module):
 
 
 class EqualizedConv2d(nn.Module):
-    """Convolution by ``c W``, ``c = gain / sqrt(in_channels kernel²)``, W ~ N(0, 1); zero padding keeps the size.
+    """Convolution with ``c W``, ``c = gain / sqrt(in_channels kernel²)``, W ~ N(0, 1); zero padding keeps the size.
 
-    ``resample="up"`` is nearest-neighbour doubling before it, ``"down"`` a mean over 2² pixels after it. Both are computed
-    as one 4² convolution of stride 2, at 4/9 of the cost: the same numbers (the published code does so from 128² on).
+    ``resample="up"`` doubles the size (nearest neighbour) before the convolution, ``"down"`` averages 2² pixels after it.
+    Both are computed as one 4² convolution of stride 2, with the same result at 4/9 of the cost (the published code does
+    this from 128² on).
     """
 
     def __init__(
@@ -71,30 +75,30 @@ class EqualizedConv2d(nn.Module):
         self.resample = resample
 
     def forward(self, x: Float[Tensor, "B I H W"]) -> Float[Tensor, "B O _ _"]:
-        """H x W, or twice or half of it."""
+        """Return features of size H x W, or twice or half of it."""
         weight = self.weight * self.scale
         if self.resample is None:
             return F.conv2d(x, weight, self.bias, padding=weight.shape[-1] // 2)
         if self.resample == "down":
-            return F.conv2d(x, spread(weight) / 4, self.bias, stride=2, padding=1)
-        return F.conv_transpose2d(x, spread(weight.flip(2, 3)).transpose(0, 1), self.bias, stride=2, padding=1)
+            return F.conv2d(x, _sum_shifts(weight) / 4, self.bias, stride=2, padding=1)
+        return F.conv_transpose2d(x, _sum_shifts(weight.flip(2, 3)).transpose(0, 1), self.bias, stride=2, padding=1)
 
 
-def spread(weight: Float[Tensor, "O I K K"]) -> Float[Tensor, "O I L L"]:
-    """The kernel convolved with 2² ones; L = K + 1."""
+def _sum_shifts(weight: Float[Tensor, "O I K K"]) -> Float[Tensor, "O I L L"]:
+    """Convolve the kernel with 2² ones; L = K + 1."""
     rows = F.pad(weight, (0, 0, 1, 0)) + F.pad(weight, (0, 0, 0, 1))
     return F.pad(rows, (1, 0)) + F.pad(rows, (0, 1))
 
 
 def blur(x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
-    """Low-pass filter ``[1, 2, 1] ⊗ [1, 2, 1] / 16`` with zeros around."""
+    """Apply the low-pass filter ``[1, 2, 1] ⊗ [1, 2, 1] / 16`` with zero padding."""
     return _Blur.apply(x)
 
 
 class _Blur(torch.autograd.Function):
-    """A symmetric filter with zeros around is its own adjoint, so all of its derivatives are blurs.
+    """A symmetric filter with zero padding is its own adjoint, so all its derivatives are blurs.
 
-    Autograd's second derivative of a depthwise convolution, which R1 takes, is one small convolution a channel instead.
+    Autograd's second derivative of a depthwise convolution, which R1 needs, is one small convolution per channel instead.
     """
 
     @staticmethod
@@ -107,34 +111,34 @@ class _Blur(torch.autograd.Function):
         return _Blur.apply(grad)
 
 
-def double(x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C _ _"]:
-    """Nearest-neighbour upsampling by 2."""
+def upsample(x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C _ _"]:
+    """Upsample by 2 (nearest neighbour)."""
     return F.interpolate(x, scale_factor=2, mode="nearest")
 
 
-def halve(x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C _ _"]:
-    """Mean over 2² pixels."""
+def downsample(x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C _ _"]:
+    """Downsample by 2 (mean over 2² pixels)."""
     return F.avg_pool2d(x, 2)
 
 
 def fade_images(images: Float[Tensor, "B C H W"], fade: float) -> Float[Tensor, "B C H W"]:
-    """Real images as they are shown while a resolution fades in: ``fade`` of them, the rest of half the resolution."""
-    return images if fade == 1 else torch.lerp(double(halve(images)), images, fade)
+    """Blend real images with their half-resolution version as a resolution fades in; ``fade`` weights the images."""
+    return images if fade == 1 else torch.lerp(upsample(downsample(images)), images, fade)
 
 
 def pixel_norm(x: Float[Tensor, "B C"]) -> Float[Tensor, "B C"]:
-    """Vectors of mean square 1."""
+    """Normalize vectors to mean square 1."""
     return x * (x.square().mean(1, keepdim=True) + 1e-8).rsqrt()
 
 
 def minibatch_stddev(x: Float[Tensor, "B C H W"], group: int = 4) -> Float[Tensor, "B D H W"]:
-    """x and one more map: how much the samples of a group differ, a constant for each group.
+    """Append a map with the standard deviation within each sample's group, averaged over channels and pixels.
 
-    The deviation over the group, of each channel and pixel, averaged over those. The B / G groups are interleaved:
-    sample i is in group ``i mod (B / G)``. In distributed training B counts the samples of all ranks.
+    The B / G groups are interleaved: sample i is in group ``i mod (B / G)``. In distributed training B counts the samples of
+    all ranks.
 
     Raises:
-        ValueError: a batch larger than the group that is no multiple of it.
+        ValueError: if the batch is larger than the group but not a multiple of it.
     """
     b, _, h, w = x.shape
     total = b * rank_count()
@@ -147,7 +151,8 @@ def minibatch_stddev(x: Float[Tensor, "B C H W"], group: int = 4) -> Float[Tenso
 class AdaIN(nn.Module):
     """Adaptive instance normalization: ``(1 + s) (x - mean) / sqrt(var + 1e-8) + t``, (s, t) linear in the style w.
 
-    Mean and variance are of each channel of each sample. Gain 1 and bias 0, so it starts near the plain normalization.
+    Mean and variance are per channel and sample. The style has gain 1 and bias 0, so the layer starts near the plain
+    normalization.
     """
 
     def __init__(self, channels: int, style_size: int) -> None:
@@ -162,13 +167,13 @@ class AdaIN(nn.Module):
 
 
 class StyledLayer(nn.Module):
-    """One layer of the synthesis network: convolution, [blur], noise, bias, leaky ReLU, AdaIN; in the published order.
+    """One layer of the synthesis network: convolution, [blur], noise, bias, leaky ReLU, AdaIN, in the published order.
 
     Args:
-        in_channels: 0 for the first layer of all, which has no convolution.
-        out_channels: of the layer.
+        in_channels: 0 for the network's first layer, which has no convolution.
+        out_channels: number of output channels.
         style_size: length of w.
-        up: double the resolution, then blur.
+        up: whether to double the resolution and blur.
     """
 
     def __init__(self, in_channels: int, out_channels: int, style_size: int, up: bool = False) -> None:
@@ -185,7 +190,7 @@ class StyledLayer(nn.Module):
     def forward(
         self, x: Float[Tensor, "B I _ _"], w: Float[Tensor, "B W_"], noise: Float[Tensor, "#B 1 H W"] | None
     ) -> Float[Tensor, "B O H W"]:
-        """``noise`` is one standard normal number a pixel, scaled for each channel; None is none."""
+        """Apply the layer; ``noise`` has one standard normal number per pixel, scaled per channel, or is None."""
         if self.convolution is not None:
             x = self.convolution(x)
         if self.up:

@@ -1,7 +1,7 @@
-"""What a network must know of the other processes that train with it: sums over all of their batches.
+"""Layers whose statistics cover the batches of all ranks in distributed training.
 
-Only two layers look at more than one sample, batch norm and the minibatch deviation. Both see the batch of all ranks, so
-that the number of ranks changes speed and nothing else.
+Only two layers use more than one sample: batch norm and the minibatch standard deviation. Both use the batches of all
+ranks, so that the number of ranks affects only the speed.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from utils.distributed import rank_count, sum_over_ranks, this_rank
 
 
 class SyncedBatchNorm(nn.modules.batchnorm._BatchNorm):
-    """Batch norm over the batches of all ranks, which are of one size, on any device.
+    """Batch norm over the batches of all ranks, which must have the same size, on any device.
 
-    torch's ``SyncBatchNorm`` does this on GPUs alone. Running statistics come out the same on every rank, bit for bit.
+    torch's ``SyncBatchNorm`` supports only GPUs. Running statistics are bit-identical on all ranks.
     """
 
     def _check_input_dim(self, input: Tensor) -> None:
         if input.dim() < 2:
-            raise ValueError(f"batch norm needs a batch and channels, got {tuple(input.shape)}")
+            raise ValueError(f"batch norm requires a batch and channels, got {tuple(input.shape)}")
 
     def forward(self, input: Tensor) -> Tensor:
         self._check_input_dim(input)
@@ -42,8 +42,8 @@ class SyncedBatchNorm(nn.modules.batchnorm._BatchNorm):
 
     @torch.no_grad()
     def _track(self, mean: Tensor, variance: Tensor) -> None:
-        if not self.track_running_stats:
-            return
+        if self.num_batches_tracked is None or self.running_mean is None or self.running_var is None:
+            return  # track_running_stats is False
         self.num_batches_tracked += 1
         weight = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
         self.running_mean.lerp_(mean, weight)
@@ -51,9 +51,9 @@ class SyncedBatchNorm(nn.modules.batchnorm._BatchNorm):
 
 
 def sync_batch_norm(network: nn.Module, on_cpu: bool) -> None:
-    """Let every batch norm within a network see all ranks' batches; its weights and their names stay.
+    """Replace every batch norm in a network by one over all ranks' batches, with the same weights and names.
 
-    torch's ``SyncBatchNorm`` on GPUs, :class:`SyncedBatchNorm` on CPUs.
+    This is torch's ``SyncBatchNorm`` on GPUs and :class:`SyncedBatchNorm` on CPUs.
     """
     for name, child in network.named_children():
         if not isinstance(child, nn.modules.batchnorm._BatchNorm):
@@ -70,16 +70,16 @@ def sync_batch_norm(network: nn.Module, on_cpu: bool) -> None:
 
 
 def group_deviation(x: Tensor, group: int) -> Tensor:
-    """How much the samples of a group differ, ``(B,)``: the deviation over the group of each channel and pixel, averaged.
+    """Return the standard deviation within each sample's group, averaged over channels and pixels, ``(B,)``.
 
-    Groups are drawn from the batches of all ranks, rank after rank: sample i of those ``B R`` is in group
+    Groups span the batches of all ranks, concatenated in rank order: sample i of the ``B R`` samples is in group
     ``i mod (B R / G)``.
 
     Args:
         x: ``(B, C, H, W)``.
-        group: G.
+        group: G, which divides ``B R``.
     """
-    dtype, x = x.dtype, x.to(torch.promote_types(x.dtype, torch.float32))  # small differences need it
+    dtype, x = x.dtype, x.to(torch.promote_types(x.dtype, torch.float32))  # small differences need the precision
     b, r = len(x), rank_count()
     if r == 1:
         deviation = (x.view(group, -1, *x.shape[1:]).var(0, unbiased=False) + 1e-8).sqrt().mean((1, 2, 3))

@@ -9,7 +9,7 @@ from networks.inception import Mixed, resize_tf1
 
 
 def published_state() -> dict[str, torch.Tensor]:
-    """A state dict with the names and shapes of the published weights, its numbers from a formula."""
+    """A state dict with the names and shapes of the published weights, and values from a formula."""
 
     def numbers(*shape: int) -> torch.Tensor:
         count = int(np.prod(shape))
@@ -36,17 +36,17 @@ def published_network() -> InceptionV3:
     return network.double().eval()
 
 
-def test_published_names_and_shapes_are_all_there_are():
+def test_state_dict_has_exactly_the_published_names_and_shapes():
     state = published_state()
     ours = {k: v.shape for k, v in InceptionV3(["a"] * 1008, channels=3).state_dict().items() if "num_batches" not in k}
     assert ours == {k: v.shape for k, v in state.items()}
-    # 23,834,568 weights are what InceptionV3 has for 1000 classes, without its auxiliary head.
+    # InceptionV3 has 23,834,568 weights for 1000 classes, without its auxiliary head.
     assert sum(v.numel() for k, v in state.items() if "running" not in k) == 23_834_568 + 8 * 2049
 
 
 @torch.no_grad()
-def test_features_are_those_of_the_tf_port():
-    """The numbers are torch-fidelity 0.3.0's in float64, for the same weights and image."""
+def test_features_match_the_tensorflow_port():
+    """Expected values: torch-fidelity 0.3.0 in float64, with the same weights and image."""
     bytes_ = (torch.arange(3 * 40 * 50, dtype=torch.float64) * 37 % 256).view(1, 3, 40, 50)
     features = published_network().features(bytes_ / 255)
     assert features.shape == (1, 2048)
@@ -55,7 +55,7 @@ def test_features_are_those_of_the_tf_port():
 
 
 @torch.no_grad()
-def test_grey_is_repeated_and_colour_averaged():
+def test_grey_is_repeated_and_colours_are_averaged():
     three, one = InceptionV3(["a", "b"], 3, 75).eval(), InceptionV3(["a", "b"], 1, 75).eval()
     grey = torch.rand(1, 1, 75, 75)
     assert torch.equal(three(grey), three(grey.repeat(1, 3, 1, 1)))
@@ -65,14 +65,14 @@ def test_grey_is_repeated_and_colour_averaged():
 
 
 @pytest.mark.parametrize("pool", ["mean", "max"])
-def test_pooling_counts_no_padding(pool):
+def test_pooling_excludes_padding(pool):
     block = Mixed(1, {"branch1x1": [(1, 1)]}, pool, 1).eval()
     block.branch_pool.conv.weight.data.fill_(1)
     out = block(torch.ones(1, 1, 4, 4))[0, 1] * (1 + 1e-3) ** 0.5
     assert torch.allclose(out, torch.ones(4, 4))
 
 
-def test_pools_of_the_blocks():
+def test_blocks_have_the_published_pooling():
     network = InceptionV3(["a", "b"], image_size=75)
     pools = {name: ("halves" if m.halves else m.pool) for name, m in network.named_children() if isinstance(m, Mixed)}
     assert [pools[f"Mixed_{name}"] for name in ("6a", "7a", "7c")] == ["halves", "halves", "max"]
@@ -80,7 +80,7 @@ def test_pools_of_the_blocks():
 
 
 @pytest.mark.parametrize(("before", "after"), [(7, 13), (13, 7), (5, 5), (1, 4), (4, 8)])
-def test_resize_is_tensorflows(before, after):
+def test_resize_matches_tensorflow(before, after):
     image = torch.rand(2, 3, before, before + 1, dtype=torch.float64)
     out = resize_tf1(image, after)
     for i in range(after):
@@ -93,12 +93,12 @@ def test_resize_is_tensorflows(before, after):
             assert torch.allclose(out[..., i, j], top + (bottom - top) * (y - y0), atol=1e-12)
 
 
-def test_a_size_too_small_is_refused():
+def test_rejects_too_small_images():
     with pytest.raises(ValueError, match="image_size at least 75"):
         InceptionV3(["a"], image_size=64)
 
 
-def test_it_learns():
+def test_training_lowers_the_loss():
     torch.manual_seed(0)
     network = InceptionV3(["dark", "bright"], image_size=75)
     images = torch.cat([torch.rand(4, 1, 75, 75) * 0.3, 0.7 + torch.rand(4, 1, 75, 75) * 0.3])

@@ -6,8 +6,8 @@ import torch
 from scipy import ndimage
 
 from networks import MeshGenerator, sample_offsets
-from networks.mesh_generator import crop, gaussian, limit, pyramid, unlimit
-from networks.stylegan_layers import double, halve
+from networks.mesh_generator import crop, gaussian, limit_size, pyramid, unlimit_size
+from networks.stylegan_layers import downsample, upsample
 from renderers import Camera, InputError, SoftRasterizer, TriangleMesh, grid_mesh
 
 
@@ -31,7 +31,7 @@ def latents(batch=2) -> torch.Tensor:
     return torch.randn(batch, 32, generator=seeded())
 
 
-def test_sizes_of_section_6():
+def test_sizes_match_section_6():
     generator = small()
     assert generator.sizes == [4, 8, 16, 32] and generator.latent_size == 32
     assert generator.object.out_channels == 15 and generator.background.out_channels == 3
@@ -50,7 +50,7 @@ def test_sizes_of_section_6():
 
 
 def test_pyramid_by_hand():
-    """An impulse: each level's middle is the square of the kernel's, 1 / (1 + 2 (e^-1/2 + e^-2 + e^-9/2)) for sigma 1."""
+    """An impulse: the result's middle is the square of the kernel's, 1 / (1 + 2 (e^-1/2 + e^-2 + e^-9/2)) for sigma 1."""
     images = torch.zeros(1, 4, 3, 65, 65, dtype=torch.double)
     images[0, 0, 0, 32, 32] = 1
     middle = 1 / (1 + 2 * (math.exp(-0.5) + math.exp(-2) + math.exp(-4.5)))
@@ -62,7 +62,7 @@ def test_pyramid_by_hand():
 
 
 @pytest.mark.parametrize("size", [8, 64])
-def test_pyramid_is_eq_13(size):
+def test_pyramid_matches_eq_13(size):
     images = torch.randn(2, 4, 3, size, size, dtype=torch.double)
     expected = np.zeros((2, 3, size, size))
     for k in range(4):
@@ -72,40 +72,40 @@ def test_pyramid_is_eq_13(size):
     assert np.allclose(pyramid(images).numpy(), expected)
 
 
-def test_blur_keeps_the_mean():
+def test_blur_preserves_the_mean():
     for sigma in (0.5, 1.0, 3.0, 16.0):
         assert torch.allclose(gaussian(8, sigma).sum(0), torch.ones(8).double())
         assert torch.allclose(gaussian(8, sigma).sum(1), torch.ones(8).double())
 
 
-def test_shapes_do_not_jump_when_a_resolution_begins():
-    """At fade 0 the images are doubled ones, and twice the sigma in pixels blurs them as before."""
+def test_shapes_do_not_jump_when_a_resolution_starts_to_fade_in():
+    """At fade 0 the images are upsampled, and twice the sigma in pixels blurs them equally."""
     images = torch.randn(4, 3, 16, 16)
     before = pyramid(images[None])
-    stretched = (halve(pyramid(double(images)[None], 2.0)) - before).std()
-    as_they_are = (halve(pyramid(double(images)[None])) - before).std()
-    assert stretched < 0.1 * before.std() and as_they_are > 0.3 * before.std()
+    stretched = (downsample(pyramid(upsample(images)[None], 2.0)) - before).std()
+    unstretched = (downsample(pyramid(upsample(images)[None])) - before).std()
+    assert stretched < 0.1 * before.std() and unstretched > 0.3 * before.std()
     generator = small()
     images = torch.randn(1, 15, 32, 32)
     for fade, stretch in ((0.0, 2.0), (1.0, 1.0)):
-        raw = pyramid(halve(images[:, :12]).unflatten(1, (4, 3)), stretch)
+        raw = pyramid(downsample(images[:, :12]).unflatten(1, (4, 3)), stretch)
         assert torch.allclose(
-            generator.shape(images[:, :12], fade), limit(generator.disc_16 + 0.02 * raw, 1.3), atol=1e-6
+            generator.shape(images[:, :12], fade), limit_size(generator.disc_16 + 0.02 * raw, 1.3), atol=1e-6
         )
 
 
 def test_size_constraint_by_hand():
     """|s| = 0.5 and 5: 1.3 tanh(0.5) = 0.60075, 1.3 tanh(5) = 1.29988."""
     points = torch.tensor([[0.3, 0.4, 0.0], [-3.0, 0.0, 4.0], [0.0, 0.0, 0.0]]).T.reshape(3, 1, 3).requires_grad_()
-    held = limit(points, 1.3)
+    limited = limit_size(points, 1.3)
     expected = torch.tensor([[0.36045, 0.48060, 0.0], [-0.77993, 0.0, 1.03990], [0.0, 0.0, 0.0]])
-    assert torch.allclose(held[:, 0].T, expected, atol=1e-5)
-    held.sum().backward()
+    assert torch.allclose(limited[:, 0].T, expected, atol=1e-5)
+    limited.sum().backward()
     assert torch.allclose(points.grad[:, 0, 2], torch.full((3,), 1.3))  # smooth at the origin
-    assert torch.allclose(limit(unlimit(expected[:1].T[..., None], 1.3), 1.3), expected[:1].T[..., None])
+    assert torch.allclose(limit_size(unlimit_size(expected[:1].T[..., None], 1.3), 1.3), expected[:1].T[..., None])
 
 
-def test_a_flat_disc_is_what_shapes_deform():
+def test_shape_images_deform_a_flat_disc():
     generator = small(16, initial_radius=0.6)
     vertices = generator.shape(torch.zeros(1, 12, 32, 32))
     assert vertices[0, 2].abs().max() == 0
@@ -121,21 +121,21 @@ def test_ablations():
     generator = small(16, pyramid_levels=0, max_size=None)
     assert generator.object.out_channels == 6
     images = 1000 * torch.randn(1, 3, 32, 32)
-    assert torch.allclose(generator.shape(images), generator.disc_16 + 0.02 * halve(images))
+    assert torch.allclose(generator.shape(images), generator.disc_16 + 0.02 * downsample(images))
     assert small(16).shape(1000 * torch.randn(1, 12, 32, 32)).norm(dim=1).max() <= 1.3 + 1e-5
 
 
-def test_background_is_cropped_where_told():
+def test_background_is_cropped_at_the_offsets():
     images = torch.rand(3, 3, 16, 16)
     offsets = torch.tensor([[0, 0], [8, 3], [5, 8]])
     cut = crop(images, offsets)
     assert torch.equal(cut[0], images[0, :, :8, :8]) and torch.equal(cut[1], images[1, :, 8:, 3:11])
     assert torch.equal(crop(images, None)[2], images[2, :, 4:12, 4:12])
-    with pytest.raises(ValueError, match="offsets must lie between 0 and 8"):
+    with pytest.raises(ValueError, match="offsets must be between 0 and 8"):
         crop(images, torch.tensor([[0, 0], [9, 0], [0, 0]]))
-    drawn = sample_offsets(2000, 8, seeded())
-    assert torch.equal(drawn, sample_offsets(2000, 8, seeded()))
-    assert drawn.unique().tolist() == list(range(9))
+    sampled = sample_offsets(2000, 8, seeded())
+    assert torch.equal(sampled, sample_offsets(2000, 8, seeded()))
+    assert sampled.unique().tolist() == list(range(9))
     scene = small(8)(latents(3), offsets=offsets, generator=seeded())
     assert torch.equal(scene.background, crop(scene.full_background, offsets))
 
@@ -148,7 +148,7 @@ def test_object_and_background_are_independent():
     assert not torch.allclose(other.full_background, first.full_background)
 
 
-def test_all_randomness_is_passed():
+def test_randomness_comes_only_from_the_passed_generator():
     generator, z = small(8).eval(), latents()
     for name, parameter in generator.named_parameters():
         if "noise_strength" in name:
@@ -158,31 +158,32 @@ def test_all_randomness_is_passed():
     assert torch.equal(torch.get_rng_state(), state)
     assert torch.equal(same.mesh.vertices, first.mesh.vertices) and torch.equal(same.background, first.background)
     assert not torch.allclose(other.mesh.vertices, first.mesh.vertices)
-    with pytest.raises(ValueError, match=r"a torch.Generator is needed"):
+    with pytest.raises(ValueError, match=r"pass a torch.Generator to sample"):
         generator(z)
 
     stream = seeded()
     parts = [
-        (n.sample_crossover(16, stream), n.sample_noise(2, 16, stream)) for n in (generator.object, generator.background)
+        (n.sample_crossover(16, stream), n.sample_noise(2, 16, stream))
+        for n in (generator.object, generator.background)
     ]
     given = generator(z, mix=-z, crossover=(parts[0][0], parts[1][0]), noise=(parts[0][1], parts[1][1]))
     assert torch.equal(given.mesh.vertices, first.mesh.vertices) and torch.equal(given.background, first.background)
 
 
-def test_truncation_shows_the_average():
+def test_full_truncation_gives_the_average():
     generator = small(8).eval()
     scene = generator(latents(), truncation=0.0, noise="zero")
     assert torch.allclose(scene.mesh.vertices[0], scene.mesh.vertices[1], atol=1e-5)
 
 
-def test_fade_begins_with_the_previous_texture():
+def test_fade_starts_with_the_previous_texture():
     generator = small().eval()
     before, after = generator(latents(), 16, noise="fixed"), generator(latents(), 32, 0.0, noise="fixed")
-    assert torch.allclose(after.mesh.texture, double(before.mesh.texture), atol=1e-6)
-    assert torch.allclose(after.full_background, double(before.full_background), atol=1e-6)
+    assert torch.allclose(after.mesh.texture, upsample(before.mesh.texture), atol=1e-6)
+    assert torch.allclose(after.full_background, upsample(before.full_background), atol=1e-6)
 
 
-def test_sizes_that_are_not_there_are_refused():
+def test_rejects_invalid_sizes():
     with pytest.raises(ValueError, match=r"size must be one of \[4, 8\], got 16"):
         small(8)(latents(), 16, noise="zero")
     with pytest.raises(ValueError, match="image_size must be a power of two of at least 4, got 24"):
@@ -190,7 +191,7 @@ def test_sizes_that_are_not_there_are_refused():
 
 
 @pytest.mark.parametrize("size", [16, 32])
-def test_training_starts_with_one_disc_an_image(size):
+def test_training_starts_with_one_disc_per_image(size):
     scene = small()(latents(4), size, generator=seeded())
     rendering = SoftRasterizer(32)(scene.mesh, Camera.orbit([0.0, 45.0, -45.0, 0.0], [0.0, 15.0, 0.0, -15.0], fov=10.0))
     assert rendering.image.shape == (4, 3, 32, 32) and rendering.image.isfinite().all()
@@ -204,7 +205,7 @@ def test_gradients_reach_every_weight_through_the_rasterizer():
     generator = small(8)
     for name, parameter in generator.named_parameters():
         if "noise_strength" in name or name.endswith("constant"):
-            torch.nn.init.normal_(parameter)  # at the start noise has no strength, and the constant no detail to scale
+            torch.nn.init.normal_(parameter)  # initially the noise strength is 0 and the constant is uniform
     for size in (4, 8):
         scene = generator(latents(), size, 0.5, offsets=sample_offsets(2, size, seeded()), generator=seeded())
         camera = Camera.orbit([20.0, -30.0], 10.0, fov=10.0)

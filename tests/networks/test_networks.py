@@ -7,14 +7,14 @@ from networks.rendernet import HalvingConv3d
 
 
 @pytest.mark.parametrize("size", [8, 16, 32, 64])
-def test_generator_gives_any_power_of_two(size):
+def test_voxel_generator_supports_any_power_of_two(size):
     generator = VoxelGenerator(size, latent_size=10, width=32)
     occupancy = generator(torch.randn(2, 10))
     assert occupancy.shape == (2, 1, size, size, size)
     assert 0 <= occupancy.min() and occupancy.max() <= 1
 
 
-def test_generator_has_3dgans_layers():
+def test_voxel_generator_has_the_layers_of_3dgan():
     generator = VoxelGenerator()
     convolutions = [m for m in generator.layers if isinstance(m, torch.nn.ConvTranspose3d)]
     assert [(m.in_channels, m.out_channels, m.stride[0]) for m in convolutions] == [
@@ -28,17 +28,17 @@ def test_generator_has_3dgans_layers():
     assert weights == pytest.approx(17.6e6, rel=0.01)  # as published
 
 
-def test_generator_starts_at_the_asked_occupancy():
+def test_voxel_generator_starts_at_the_initial_occupancy():
     occupancy = VoxelGenerator(16, 10, 64, initial_occupancy=0.1)(torch.randn(8, 10))
     assert occupancy.mean().item() == pytest.approx(0.1, abs=0.02)
 
 
 @pytest.mark.parametrize("size", [8, 16, 32, 64, 128])
-def test_discriminator_takes_any_power_of_two(size):
+def test_discriminator_supports_any_power_of_two(size):
     assert DCGANDiscriminator(size, channels=3, width=4)(torch.rand(3, 3, size, size)).shape == (3,)
 
 
-def test_sizes_that_are_no_powers_of_two_are_refused():
+def test_rejects_invalid_sizes():
     with pytest.raises(ValueError, match="voxel_size must be a power of two of at least 8, got 48"):
         VoxelGenerator(48)
     with pytest.raises(ValueError, match="image_size must be a power of two of at least 8, got 100"):
@@ -57,7 +57,7 @@ def test_discriminator_layers_have_spectral_norm_one():
             assert torch.linalg.matrix_norm(layer.weight.flatten(1), 2).item() == pytest.approx(1, abs=0.02)
 
 
-def test_discriminator_stands_still_in_eval_mode():
+def test_discriminator_is_constant_in_eval_mode():
     discriminator = DCGANDiscriminator(16, width=8).eval()
     image = torch.rand(1, 1, 16, 16)
     first = discriminator(image)
@@ -67,7 +67,7 @@ def test_discriminator_stands_still_in_eval_mode():
     assert torch.equal(discriminator(image), second)
 
 
-def test_cells_compute_the_strided_convolution():
+def test_halving_convolution_matches_the_strided_convolution():
     layer = HalvingConv3d(3)
     x = torch.randn(2, 1, 12, 12, 12)
     expected = F.conv3d(F.pad(x, (1, 2) * 3), layer.weight, layer.bias, stride=2)
@@ -75,21 +75,21 @@ def test_cells_compute_the_strided_convolution():
 
 
 @pytest.mark.parametrize(("lattice", "image", "trunk"), [(16, 16, None), (32, 32, 8), (32, 64, 16), (16, 8, None)])
-def test_rendernet_is_parametric_in_size(lattice, image, trunk):
+def test_rendernet_supports_several_sizes(lattice, image, trunk):
     network = RenderNet(lattice, image, width=16, channels_3d=(2, 4, 4), trunk_size=trunk)
-    drawn = network(torch.rand(2, 1, lattice, lattice, lattice))
-    assert drawn.shape == (2, 1, image, image)
+    rendered = network(torch.rand(2, 1, lattice, lattice, lattice))
+    assert rendered.shape == (2, 1, image, image)
 
 
-def test_rendernet_has_the_papers_blocks():
+def test_rendernet_has_the_blocks_of_the_paper():
     network = RenderNet(width=64)
     assert len(network.encoder[-1].blocks) == 2
     assert len(network.trunk[0].blocks) == 4
     assert network.projection[0].in_channels == 896  # 28 depths of 32 channels: 112 of 128 voxels, halved twice
 
 
-def test_rendernet_starts_as_a_faint_image_and_learns():
-    """At a plain initialization it falls to saturated black and stays there."""
+def test_rendernet_starts_with_a_faint_image_and_learns():
+    """With a plain initialization the output saturates to black and stays there."""
     torch.manual_seed(0)
     network = RenderNet(16, 16, width=32, channels_3d=(4, 8, 8))
     grids = torch.zeros(8, 1, 16, 16, 16)
@@ -107,14 +107,14 @@ def test_rendernet_starts_as_a_faint_image_and_learns():
     assert (network(grids) - target).square().sum() / target.square().sum() < 0.2
 
 
-def test_classifier_takes_any_image():
+def test_classifier_accepts_any_image():
     classifier = RenderClassifier(["a", "b"], width=4, num_features=8)
     assert classifier(torch.rand(2, 3, 100, 100)).shape == (2, 2)
     assert classifier.features(torch.rand(2, 1, 64, 64)).shape == (2, 8)
 
 
 @pytest.mark.parametrize(("size", "channels"), [(8, 1), (64, 3), (128, 1)])
-def test_image_generator_gives_any_power_of_two(size, channels):
+def test_image_generator_supports_any_power_of_two(size, channels):
     images = DCGANGenerator(size, latent_size=10, width=32, channels=channels)(torch.randn(2, 10))
     assert images.shape == (2, channels, size, size)
     assert 0 <= images.min() and images.max() <= 1
@@ -133,7 +133,7 @@ def test_image_generator_mirrors_the_discriminator():
     )
 
 
-def test_initial_occupancy_leaves_colour_alone():
+def test_initial_occupancy_does_not_affect_colour():
     volume = VoxelGenerator(8, 10, 64, out_channels=4, initial_occupancy=0.1)(torch.randn(16, 10))
     assert volume[:, 0].mean().item() == pytest.approx(0.1, abs=0.02)
     assert volume[:, 1:].mean().item() == pytest.approx(0.5, abs=0.02)

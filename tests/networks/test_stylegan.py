@@ -11,16 +11,16 @@ from networks.stylegan_layers import (
     EqualizedLinear,
     StyledLayer,
     blur,
-    double,
+    downsample,
     fade_images,
-    halve,
     minibatch_stddev,
     pixel_norm,
+    upsample,
 )
 
-# Layer, channels, parameters: what the published TensorFlow program prints of its 1024² networks (print_layers of
-# NVlabs/stylegan); their sums are 26,219,627 and 23,087,249, the paper's 26.2M and 23.1M. A layer's channels depend on its
-# resolution alone, so the 128² networks are the rows up to 128².
+# Layer, channels and parameters, as the published TensorFlow program prints them for its 1024² networks (print_layers of
+# NVlabs/stylegan). Their sums are 26,219,627 and 23,087,249, the paper's 26.2M and 23.1M. A layer's channels depend only on
+# its resolution, so the 128² networks are the rows up to 128².
 PUBLISHED_G = """
 4x4/Const 512 534528          4x4/Conv 512 2885632         ToRGB_4 3 1539
 8x8/Conv0_up 512 2885632      8x8/Conv1 512 2885632        ToRGB_8 3 1539
@@ -56,7 +56,7 @@ def count(module) -> int:
 
 
 def small_generator(resolution=16, **kwargs) -> StyleGANGenerator:
-    """Noise and constant are random, as after some training: at the start they are 0 and 1."""
+    """Noise strength and constant are random, as after some training; initially they are 0 and 1."""
     options = {"latent_size": 16, "style_size": 12, "mapping_layers": 2, "channel_base": 64, "channel_max": 8, **kwargs}
     generator = StyleGANGenerator(resolution, **options).eval()
     for name, parameter in generator.named_parameters():
@@ -102,7 +102,7 @@ def test_discriminator_has_the_published_layers(resolution, total):
     assert count(network) == total
 
 
-def test_what_meshgan_changes_at_128():
+def test_meshgan_generators_at_128():
     """Both generators at 256² (14 layers); 12 + 3 channels for shapes and texture."""
     with torch.device("meta"):
         thing, background = StyleGANGenerator(256, 15), StyleGANGenerator(256, 3)
@@ -113,14 +113,14 @@ def test_what_meshgan_changes_at_128():
 
 
 def test_equalized_weights():
-    """c = gain / sqrt(fan in): sqrt(2 / 8) = 0.5, sqrt(2 / (2 * 9)) = 1 / 3; mapping at 0.01 of the rate."""
+    """c = gain / sqrt(fan in): sqrt(2 / 8) = 0.5, sqrt(2 / (2 * 9)) = 1 / 3; the mapping network has rate 0.01."""
     linear = EqualizedLinear(8, 1)
     torch.nn.init.ones_(linear.weight)
     assert linear(torch.ones(1, 8)).item() == pytest.approx(8 * 0.5)
     convolution = EqualizedConv2d(2, 1, 3)
     torch.nn.init.ones_(convolution.weight)
     assert convolution(torch.ones(1, 2, 3, 3))[0, 0, 1, 1].item() == pytest.approx(18 / 3)
-    assert convolution(torch.ones(1, 2, 3, 3))[0, 0, 0, 0].item() == pytest.approx(8 / 3)  # zeros around
+    assert convolution(torch.ones(1, 2, 3, 3))[0, 0, 0, 0].item() == pytest.approx(8 / 3)  # zero padding
 
     slow = EqualizedLinear(8, 1, lr_multiplier=0.01)
     torch.nn.init.ones_(slow.weight)
@@ -130,8 +130,8 @@ def test_equalized_weights():
     assert EqualizedLinear(500, 500).weight.std().item() == pytest.approx(1, rel=0.01)
 
 
-def test_one_step_of_adam_moves_all_layers_alike():
-    """By c lr in each weight that is used, whatever the layer's width; by a hundredth of it in the mapping network."""
+def test_one_adam_step_moves_all_layers_equally():
+    """Each effective weight moves by c lr for any width, and by a hundredth of that in the mapping network."""
     for layer, moved in ((EqualizedLinear(8, 1), 1e-3 * 0.5), (EqualizedLinear(8, 1, lr_multiplier=0.01), 1e-5 * 0.5)):
         optimizer = torch.optim.Adam(layer.parameters(), lr=1e-3)
         before = layer.weight * layer.scale
@@ -140,12 +140,12 @@ def test_one_step_of_adam_moves_all_layers_alike():
         assert torch.allclose(before - layer.weight * layer.scale, torch.full((1, 8), moved), rtol=0.02)
 
 
-def test_strided_convolutions_are_the_published_ones():
+def test_strided_convolutions_match_the_published_layers():
     x = torch.randn(2, 3, 8, 8, dtype=torch.double)
     up = EqualizedConv2d(3, 5, 3, resample="up").double()
-    assert torch.allclose(up(x), F.conv2d(double(x), up.weight * up.scale, padding=1))
+    assert torch.allclose(up(x), F.conv2d(upsample(x), up.weight * up.scale, padding=1))
     down = EqualizedConv2d(3, 5, 3, resample="down").double()
-    assert torch.allclose(down(x), halve(F.conv2d(x, down.weight * down.scale, padding=1)))
+    assert torch.allclose(down(x), downsample(F.conv2d(x, down.weight * down.scale, padding=1)))
 
 
 def test_blur():
@@ -187,7 +187,7 @@ def test_mapping_network():
     mapping = StyleGANGenerator(8, latent_size=64, style_size=64, channel_max=8).mapping
     z = torch.randn(32, 64)
     assert torch.allclose(mapping(z), mapping(5 * z), atol=1e-4)
-    assert 0.3 < mapping(z).std() < 3  # eight layers at He's scale keep the signal
+    assert 0.3 < mapping(z).std() < 3  # eight layers at He's scale preserve the signal
 
 
 def test_minibatch_stddev_by_brute_force():
@@ -215,14 +215,14 @@ def test_generator_fades_in():
     old = generator(z, 8, noise="fixed")
     new = generator(z, 16, noise="fixed")
     assert old.shape == (2, 3, 8, 8) and new.shape == (2, 3, 16, 16)
-    assert torch.equal(generator(z, 16, 0.0, noise="fixed"), double(old))
+    assert torch.equal(generator(z, 16, 0.0, noise="fixed"), upsample(old))
     assert torch.equal(generator(z, noise="fixed"), new)
-    assert torch.allclose(generator(z, 16, 0.25, noise="fixed"), 0.75 * double(old) + 0.25 * new, atol=1e-5)
+    assert torch.allclose(generator(z, 16, 0.25, noise="fixed"), 0.75 * upsample(old) + 0.25 * new, atol=1e-5)
 
 
 def test_discriminator_fades_in():
     discriminator, images = small_discriminator(), torch.rand(4, 3, 16, 16)
-    assert torch.allclose(discriminator(images, 0.0), discriminator(halve(images)), atol=1e-6)
+    assert torch.allclose(discriminator(images, 0.0), discriminator(downsample(images)), atol=1e-6)
     logits = [discriminator(images, fade) for fade in (0.0, 0.5, 1.0)]
     assert torch.equal(logits[2], discriminator(images)) and not torch.allclose(logits[0], logits[2])
     assert logits[1].shape == (4,)
@@ -232,13 +232,13 @@ def test_discriminator_fades_in():
     assert fade_images(images, 1) is images
 
 
-def test_growth_that_is_not_there_is_refused():
+def test_rejects_invalid_resolution_and_fade():
     generator, z = small_generator(), torch.randn(1, 16)
     for arguments, message in (
         ((32,), "resolution must be at most 16, got 32"),
         ((12,), "resolution must be a power of two of at least 4, got 12"),
-        ((16, 1.5), "fade must lie between 0 and 1"),
-        ((4, 0.5), "fade .* be 1 at the lowest resolution, got 0.5 at 4"),
+        ((16, 1.5), "fade must be between 0 and 1"),
+        ((4, 0.5), "fade .* 1 at the lowest resolution, got 0.5 at 4"),
     ):
         with pytest.raises(ValueError, match=message):
             generator(z, *arguments, noise="zero")
@@ -246,7 +246,7 @@ def test_growth_that_is_not_there_is_refused():
         small_discriminator()(torch.rand(4, 3, 32, 32))
 
 
-def test_noise_comes_from_the_generator_alone():
+def test_noise_comes_only_from_the_generator():
     network, z = small_generator(), torch.randn(2, 16)
     state = torch.get_rng_state()
     first = network(z, generator=seeded())
@@ -262,7 +262,7 @@ def test_noise_comes_from_the_generator_alone():
     assert torch.equal(network(z, noise="fixed"), network(z, noise="fixed"))
     assert torch.equal(network.fixed_noise_2, small_generator().fixed_noise_2)
     assert not any("fixed" in name for name in network.state_dict())
-    with pytest.raises(ValueError, match=r"a torch.Generator is needed to draw the noise"):
+    with pytest.raises(ValueError, match=r"pass a torch.Generator to sample the noise"):
         network(z)
 
 
@@ -276,18 +276,18 @@ def test_styles_mix_at_the_crossover():
     assert torch.equal(
         network(z, mix=other, crossover=2, noise="zero"), network.synthesis(mixed, 16, fade=1.0, noise=None)
     )
-    with pytest.raises(ValueError, match="crossover must lie between 1 and 4, got 5"):
+    with pytest.raises(ValueError, match="crossover must be between 1 and 4, got 5"):
         network.styles(z, 8, other, crossover=5)
-    with pytest.raises(ValueError, match=r"a torch.Generator is needed to draw the crossover"):
+    with pytest.raises(ValueError, match=r"pass a torch.Generator to sample the crossover"):
         network.styles(z, 8, other)
 
 
 def test_crossovers_are_uniform_with_the_published_probability():
     network, generator = small_generator(), seeded()
-    drawn = [network.sample_crossover(16, generator) for _ in range(4000)]
+    sampled = [network.sample_crossover(16, generator) for _ in range(4000)]
     for crossover in range(1, 6):
-        assert drawn.count(crossover) / 4000 == pytest.approx(0.9 / 5, abs=0.02)
-    assert drawn.count(6) / 4000 == pytest.approx(0.1, abs=0.02)
+        assert sampled.count(crossover) / 4000 == pytest.approx(0.9 / 5, abs=0.02)
+    assert sampled.count(6) / 4000 == pytest.approx(0.1, abs=0.02)
     assert network.sample_crossover(16, seeded(3)) == network.sample_crossover(16, seeded(3))
 
 
@@ -306,7 +306,7 @@ def test_truncation_pulls_toward_the_average():
     assert torch.allclose(images[0], images[1], atol=1e-5)
 
 
-def test_average_style_moves_in_training_alone():
+def test_average_style_moves_only_in_training():
     network, z = small_generator(8), torch.randn(4, 16)
     network(z, noise="zero")
     assert not network.style_average.any()
@@ -331,7 +331,7 @@ def test_gradients_reach_every_weight():
 
 
 def test_gradient_penalty_is_differentiable():
-    """R1 takes the derivative of a derivative; here against finite differences of one weight."""
+    """R1 needs a second derivative; compare it with finite differences of one weight."""
     discriminator, real = small_discriminator(8).double(), torch.rand(4, 3, 8, 8, dtype=torch.double)
 
     def penalty() -> torch.Tensor:
