@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -57,16 +58,11 @@ class GBuffer:
     def cat(cls, parts: list[GBuffer]) -> GBuffer:
         """Concatenate parts of a batch."""
 
-        def join(tensors: list[Tensor | None]) -> Tensor | None:
-            present = [tensor for tensor in tensors if tensor is not None]
-            return torch.cat(present) if present else None
+        def join(name: str) -> Any:
+            tensors = [getattr(part, name) for part in parts]
+            return None if tensors[0] is None else torch.cat(tensors)
 
-        return cls(
-            torch.cat([part.alpha for part in parts]),
-            join([part.normals for part in parts]),
-            join([part.depth for part in parts]),
-            join([part.color for part in parts]),
-        )
+        return cls(join("alpha"), join("normals"), join("depth"), join("color"))
 
     @classmethod
     def empty(cls, count: int, size: int, colored: bool, geometry: bool = True) -> GBuffer:
@@ -107,7 +103,7 @@ def atlas_capacity(size: int) -> int:
 def atlas_slices(surfaces: list[Surface], camera: Camera, size: int) -> list[slice]:
     """Split a batch into slices that fit one atlas each, for a backend that cannot clip at tiles.
 
-    An item that extends beyond its frame would cover other tiles, so it gets an atlas of its own.
+    An item that extends beyond its frame would cover other tiles, so it gets a separate atlas.
     """
     slices, start = [], 0
     for i, surface in enumerate(surfaces):

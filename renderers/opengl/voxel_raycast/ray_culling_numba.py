@@ -37,7 +37,7 @@ def cull_rays(
 ):
     """Write the cells of a batch of grids, and list the pixels whose samples may hit front-facing surface.
 
-    Returns whether all values are certainly in [0, 1]. If False, check again: -0.0 also gives False.
+    Return whether all values are certainly in [0, 1]. If False, check again: -0.0 also gives False.
 
     Args:
         volumes: ``(B, D, D, D)``, float32 or uint8.
