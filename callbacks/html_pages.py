@@ -74,7 +74,7 @@ def write_page(path: Path, template: str, **values: object) -> None:
         values: Its variables. ``title`` is required.
     """
     page = _environment().from_string(template).render(values)
-    write_atomically(path, lambda file: file.write_text(page, encoding="utf-8") and None)
+    write_atomically(path, lambda file: file.write_text(page, encoding="utf-8"))
 
 
 def grids(folder: Path) -> list[Path]:
@@ -108,5 +108,5 @@ def _data_url(content: bytes, mime: str) -> str:
 
 
 def _kimg(file: Path) -> str:
-    """``000002.98kimg.png`` as ``2.98 kimg``."""
+    """Return the kimg of a grid for captions: ``2.98 kimg`` for ``000002.98kimg.png``."""
     return re.sub(r"^0*(?=\d)", "", file.stem).replace("kimg", " kimg")

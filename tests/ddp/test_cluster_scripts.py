@@ -101,7 +101,7 @@ def test_slurm_requeue_resumes_after_time_limit(cluster):
     command = ["bash", str(SCRIPTS / "slurm.sh"), "small.yaml", "--checkpoint_minutes=0.005"]
 
     job = subprocess.Popen(command, cwd=folder, env=environment, stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while not (run / "checkpoints" / "last.ckpt").exists() and time.monotonic() < deadline and job.poll() is None:
         time.sleep(0.05)
     job.send_signal(signal.SIGUSR1)
