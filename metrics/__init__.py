@@ -1,4 +1,4 @@
-"""Distances between sets of images, with the networks that they rest on, and measures of sets of shapes."""
+"""Distances between sets of images (FID, KID) with their feature extractors, and metrics of sets of shapes."""
 
 from metrics.depth import measure_depth
 from metrics.extractors import EXTRACTORS, FeatureExtractor, load_extractor

@@ -1,4 +1,4 @@
-"""Networks whose features compare sets of images."""
+"""Feature extractors for FID and KID."""
 
 from __future__ import annotations
 
@@ -19,12 +19,16 @@ from utils.progress import Progress
 from utils.torch_io import load_state
 
 WEIGHTS = Path(__file__).parent / "weights"
-NETWORKS = {"renders_small": RenderClassifier, "renders": InceptionV3, "imagenet": InceptionV3}
+NETWORKS: dict[str, type[RenderClassifier] | type[InceptionV3]] = {
+    "renders_small": RenderClassifier,
+    "renders": InceptionV3,
+    "imagenet": InceptionV3,
+}
 EXTRACTORS = tuple(NETWORKS)
 IMAGENET_FILE = "pt_inception-2015-12-05-6726825d.pth"
 IMAGENET_SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
 IMAGENET_URL = f"https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/{IMAGENET_FILE}"
-MAKE = {
+TRAIN_COMMANDS = {
     "renders_small": "make extractor",
     "renders": "python -m trainer fit --config extractor_renders.yaml, then "
     "python -m trainer export-extractor RUN FILE",
@@ -32,13 +36,13 @@ MAKE = {
 
 
 class FeatureExtractor(nn.Module):
-    """Byte images to features, in float64, so that no feature depends on the batch that it is computed in.
+    """Map byte images to features, in float64, so that features do not depend on the batch.
 
     Args:
-        name: as users ask for it.
+        name: one of ``EXTRACTORS``.
         network: has ``num_features`` and ``features``.
         checksum: of the weights.
-        label: as figures state it: the name, and for weights of the user's own their checksum.
+        label: reported with metrics: the name, and the checksum of weights given by the user. Defaults to the name.
     """
 
     def __init__(
@@ -50,51 +54,51 @@ class FeatureExtractor(nn.Module):
         self.network = network.double().eval().requires_grad_(False)
 
     def train(self, mode: bool = True) -> FeatureExtractor:
-        """Always in evaluation mode."""
+        """Stay in evaluation mode."""
         return super().train(False)
 
     @torch.no_grad()
     def forward(self, images: UInt8[Tensor, "B C H W"]) -> Float[Tensor, "B F"]:
-        """Features of images in 0..255."""
+        """Return features of images in 0..255."""
         return self.network.features(images.double() / 255)
 
 
 def load_extractor(name: str, path: str | Path | None = None, cache_dir: str | Path | None = None) -> FeatureExtractor:
-    """An extractor by name.
+    """Load an extractor by name.
 
-    - ``renders_small``: :class:`networks.RenderClassifier` trained on procedural renders by ``make extractor``; comes with
-      the project, and ``path`` names other weights of the same kind.
+    - ``renders_small``: :class:`networks.RenderClassifier` trained on procedural renders by ``make extractor``. Its weights
+      are part of the project; ``path`` selects other weights of the same architecture.
     - ``renders``: :class:`networks.InceptionV3` trained on renders by ``extractor_renders.yaml`` (IG-GAN, supplement B.2);
-      ``path`` must be given.
-    - ``imagenet``: :class:`networks.InceptionV3` with the weights of published FIDs, from ``path`` or the cache, into which
-      they are fetched once; their SHA-256 is checked whenever they are loaded.
+      ``path`` is required.
+    - ``imagenet``: :class:`networks.InceptionV3` with the weights of published FIDs, from ``path`` or the cache, to which
+      they are downloaded once. Their SHA-256 is checked at every load.
 
     Args:
         name: one of the above.
-        path: a file of weights.
-        cache_dir: where fetched weights are kept; default $UNRENDER_CACHE or ~/.cache/unrender.
+        path: file of weights.
+        cache_dir: directory for downloaded weights; default $UNRENDER_CACHE or ~/.cache/unrender.
 
     Raises:
-        InputError: an unknown name, or weights that are not there, not of this kind, or with another checksum.
+        InputError: if the name is unknown, or the weights do not exist, are of another kind, or have another checksum.
     """
     if name not in EXTRACTORS:
-        raise InputError(f"no feature extractor is called {name!r}; choose from {', '.join(EXTRACTORS)}")
+        raise InputError(f"unknown feature extractor {name!r}; choose from {', '.join(EXTRACTORS)}")
     if path is None and name == "renders":
-        raise InputError(f"extractor 'renders' needs a file of weights; make one with: {MAKE[name]}")
+        raise InputError(f"extractor 'renders' requires a weights file; create one with: {TRAIN_COMMANDS[name]}")
     if name == "imagenet":
         file = Path(path) if path else imagenet_weights(cache_dir)
     else:
         file = Path(path) if path else WEIGHTS / f"{name}.pt"
     if not file.is_file():
-        raise InputError(f"the weights of extractor {name!r} are not at {file}; {_remedy(name)}")
-    return _load(name, file.absolute(), own=path is not None and name != "imagenet")
+        raise InputError(f"the weights of extractor {name!r} do not exist at {file}; {_remedy(name)}")
+    return _load(name, file.absolute(), custom=path is not None and name != "imagenet")
 
 
 def imagenet_weights(cache_dir: str | Path | None = None) -> Path:
-    """The file of the published weights in the cache, downloaded if it is not there yet.
+    """Return the file of the published weights in the cache; download it if it does not exist.
 
     Raises:
-        InputError: the download fails, or what came has another checksum.
+        InputError: if the download fails or has another checksum.
     """
     file = cache_root(cache_dir) / "extractors" / IMAGENET_FILE
     if file.is_file():
@@ -104,8 +108,8 @@ def imagenet_weights(cache_dir: str | Path | None = None) -> Path:
     except (OSError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", None) or str(error) or type(error).__name__
         raise InputError(
-            f"the weights of extractor 'imagenet' could not be fetched from {IMAGENET_URL} ({reason}); "
-            f"fetch them elsewhere and put them at {file}, or name the file as the extractor's weights"
+            f"the weights of extractor 'imagenet' could not be downloaded from {IMAGENET_URL} ({reason}); "
+            f"download them on another machine to {file}, or pass the file as the extractor's weights"
         ) from error
     return file
 
@@ -117,10 +121,10 @@ def _download(file: Path) -> None:
             while part := source.read(1 << 20):
                 target.write(part)
                 bar.update(len(part))
-    if (found := _sha256(file)) != IMAGENET_SHA256:
+    if (checksum := _sha256(file)) != IMAGENET_SHA256:
         raise InputError(
-            f"{IMAGENET_URL} gave a file with SHA-256 {found[:16]}…, not {IMAGENET_SHA256[:16]}…: the download was cut "
-            "short or changed on its way; run the command again"
+            f"the download of {IMAGENET_URL} has SHA-256 {checksum[:16]}… instead of {IMAGENET_SHA256[:16]}…: it is "
+            "incomplete or was modified; run the command again"
         )
 
 
@@ -130,16 +134,18 @@ def _sha256(file: Path) -> str:
 
 
 def _remedy(name: str) -> str:
-    return f"make them with: {MAKE[name]}" if name in MAKE else f"fetch them from {IMAGENET_URL}"
+    """How to get the weights."""
+    if name in TRAIN_COMMANDS:
+        return f"create them with: {TRAIN_COMMANDS[name]}"
+    return f"download them from {IMAGENET_URL}"
 
 
 @lru_cache(maxsize=4)
-def _load(name: str, file: Path, own: bool) -> FeatureExtractor:
-    found = _sha256(file)
-    if name == "imagenet" and found != IMAGENET_SHA256:
+def _load(name: str, file: Path, custom: bool) -> FeatureExtractor:
+    checksum = _sha256(file)
+    if name == "imagenet" and checksum != IMAGENET_SHA256:
         raise InputError(
-            f"{file} has SHA-256 {found[:16]}… where {IMAGENET_FILE} has {IMAGENET_SHA256[:16]}…; remove it and "
-            f"{_remedy(name)}"
+            f"{file} has SHA-256 {checksum[:16]}… instead of {IMAGENET_SHA256[:16]}…; remove it and {_remedy(name)}"
         )
     try:
         state = load_state(file)
@@ -149,18 +155,22 @@ def _load(name: str, file: Path, own: bool) -> FeatureExtractor:
         if name == "imagenet":
             network: RenderClassifier | InceptionV3 = InceptionV3([str(i) for i in range(1008)], channels=3)
         else:
-            network = _sized(name, state["classes"], state["sizes"], sum(w.numel() for w in state["weights"].values()))
+            network = _build_network(
+                name, state["classes"], state["sizes"], sum(w.numel() for w in state["weights"].values())
+            )
             state = state["weights"]
         network.load_state_dict({key: value.float() for key, value in state.items()})
-    except Exception as error:  # whatever a damaged or foreign file leads to
+    except Exception as error:  # a corrupt or foreign file can cause any error
         raise InputError(f"{file} does not hold the weights of extractor {name!r}; {_remedy(name)}") from error
-    return FeatureExtractor(name, network, found[:16], f"{name} ({found[:8]})" if own else name)
+    return FeatureExtractor(name, network, checksum[:16], f"{name} ({checksum[:8]})" if custom else name)
 
 
-def _sized(name: str, classes: list[str], sizes: dict[str, int], weights: int) -> RenderClassifier | InceptionV3:
-    """The network that a file describes, which may take no more memory than the weights that it holds."""
+def _build_network(
+    name: str, classes: list[str], sizes: dict[str, int], weights: int
+) -> RenderClassifier | InceptionV3:
+    """Build the network that a file describes, after checking that its size matches the file's weights."""
     with torch.device("meta"):
         described = NETWORKS[name](classes, **sizes)
     if sum(w.numel() for w in described.state_dict().values()) != weights:
-        raise ValueError("the weights are not those of the sizes")
+        raise ValueError("the weights do not match the sizes")
     return NETWORKS[name](classes, **sizes)

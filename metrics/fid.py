@@ -16,20 +16,20 @@ from metrics.kid import KernelDistance
 from utils.files import save_torch
 from utils.torch_io import load_state
 
-_REAL = ("real_features_sum", "real_features_cov_sum", "real_features_num_samples")
+_REAL_STATE = ("real_features_sum", "real_features_cov_sum", "real_features_num_samples")
 
 
 class ImageFID:
-    """torchmetrics' FID with our extractor, in float64, KID if asked for, and real statistics that can be kept on disk.
+    """torchmetrics' FID in float64 with our extractors, optionally with KID, and with cached statistics of real images.
 
-    No ``nn.Module`` on purpose: as a module's attribute it would write the extractor's weights into every checkpoint.
-
-    A figure means nothing without :meth:`describe`: which extractor, how many images of each kind.
+    This is not an ``nn.Module``, because as a module's attribute it would add the extractor's weights to every checkpoint.
+    Report :meth:`describe` with every value: the extractor and the number of images of each kind.
 
     Args:
         extractor: features of byte images.
-        cache_dir: where statistics of real images are kept, or None.
-        kid_subset: images a subset of KID's, 0 for no KID; features are then kept, 16 kB an image for InceptionV3.
+        cache_dir: directory for cached statistics of real images, or None.
+        kid_subset: images per subset of KID, or 0 for no KID. With KID all features are kept, 16 kB per image for
+            InceptionV3.
 
     Example:
         >>> import torch
@@ -44,13 +44,15 @@ class ImageFID:
     def __init__(self, extractor: FeatureExtractor, cache_dir: Path | None = None, kid_subset: int = 0) -> None:
         self.extractor = extractor
         self.cache_dir = cache_dir
-        self.metric = FrechetInceptionDistance(feature=_Given(extractor.num_features), reset_real_features=False)
+        self.metric = FrechetInceptionDistance(
+            feature=_PrecomputedFeatures(extractor.num_features), reset_real_features=False
+        )
         self.metric.set_dtype(torch.float64)
         self.kid = KernelDistance(kid_subset) if kid_subset else None
 
     @property
     def min_images(self) -> int:
-        """The fewest images of either kind that give figures."""
+        """The minimum number of images of each kind."""
         return max(2, self.kid.subset) if self.kid else 2
 
     def to(self, device: torch.device | str) -> ImageFID:
@@ -60,28 +62,28 @@ class ImageFID:
         return self
 
     def update(self, images: Tensor, real: bool) -> None:
-        """Add images ``(B, C, H, W)``: bytes, or floats in [0, 1], which are rounded to bytes first."""
+        """Add images ``(B, C, H, W)``: bytes, or floats in [0, 1], which are rounded to bytes."""
         features = self.extractor(to_bytes(images))
         self.metric.update(features, real=real)
         if self.kid is not None:
             self.kid.update(features, real=real)
 
     def compute(self) -> float:
-        """FID over all ranks' images. Every rank must call it.
+        """Return the FID over the images of all ranks. Every rank must call it.
 
         Raises:
-            ValueError: with fewer than two images of either kind.
+            ValueError: if there are fewer than two images of either kind.
         """
         if min(self.counts().values()) < 2:
-            raise ValueError(f"FID needs at least two images of either kind, got {self.counts()}")
+            raise ValueError(f"FID requires at least two images of each kind, got {self.counts()}")
         return float(self.metric.compute())
 
     def figures(self) -> dict[str, float]:
-        """``fid`` and, if asked for, ``kid`` and ``kid_std`` over its subsets. Every rank must call it.
+        """Return ``fid`` and, with KID, ``kid`` and ``kid_std`` over its subsets. Every rank must call it.
 
         Raises:
-            ValueError: with fewer than two images of either kind.
-            InputError: with fewer than KID's subsets have.
+            ValueError: if there are fewer than two images of either kind.
+            InputError: if there are fewer images of either kind than in a KID subset.
         """
         if self.kid is None:
             return {"fid": self.compute()}
@@ -89,61 +91,61 @@ class ImageFID:
         return {"fid": self.compute(), "kid": kid, "kid_std": deviation}
 
     def reset(self) -> None:
-        """Forget the generated images; the real ones stay."""
+        """Remove the generated images; keep the real ones."""
         self.metric.reset()
         if self.kid is not None:
             self.kid.reset()
 
     def counts(self) -> dict[str, int]:
-        """How many images this rank has added, by kind."""
+        """Return the number of images that this rank has added, by kind."""
         return {
             "real": int(self.metric.real_features_num_samples),
             "fake": int(self.metric.fake_features_num_samples),
         }
 
     def describe(self, real: int, fake: int) -> str:
-        """What a figure must say beside itself."""
+        """Return the description to report with a value."""
         subsets = f", KID over {self.kid.subsets} subsets of {self.kid.subset:,}" if self.kid else ""
         return f"extractor {self.extractor.label}, {fake:,} generated against {real:,} real images{subsets}"
 
     def load_real(self, key: str) -> bool:
-        """Take the real statistics that an earlier run kept under ``key``; False if there are none that fit."""
+        """Load real statistics cached under ``key`` by an earlier run; return False if there are none that match."""
         if self.cache_dir is None:
             return False
         try:
             state = load_state(self._file(key))
-            found = [self._taken(state[name], getattr(self.metric, name).shape) for name in _REAL]
+            values = [self._check_cached(state[name], getattr(self.metric, name).shape) for name in _REAL_STATE]
             if self.kid is not None:
-                features = self._taken(state["real_features"], (int(found[2]), self.extractor.num_features))
+                features = self._check_cached(state["real_features"], (int(values[2]), self.extractor.num_features))
                 self.kid.real_features = [features]
-        except (KeyError, TypeError, ValueError, IndexError, AttributeError):  # InputError among them: it is made anew
+        except (KeyError, TypeError, ValueError, IndexError, AttributeError):  # includes InputError; recompute
             return False
-        for name, value in zip(_REAL, found, strict=True):
+        for name, value in zip(_REAL_STATE, values, strict=True):
             setattr(self.metric, name, value)
         return True
 
-    def _taken(self, value: Tensor, shape: Sequence[int]) -> Tensor:
+    def _check_cached(self, value: Tensor, shape: Sequence[int]) -> Tensor:
         if not isinstance(value, Tensor) or value.shape != torch.Size(shape) or not value.isfinite().all():
-            raise ValueError("statistics of another shape, or not finite")
+            raise ValueError("cached statistics have the wrong shape or are not finite")
         return value.to(self.metric.device)
 
     def save_real(self, key: str) -> None:
-        """Keep the real statistics of this rank under ``key``, written whole or not at all."""
+        """Cache this rank's real statistics under ``key``, atomically."""
         if self.cache_dir is None:
             return
-        state = {name: getattr(self.metric, name).cpu() for name in _REAL}
+        state = {name: getattr(self.metric, name).cpu() for name in _REAL_STATE}
         if self.kid is not None:
             state["real_features"] = torch.cat(self.kid.real_features).cpu()
         save_torch(state, self._file(key))
 
     def _file(self, key: str) -> Path:
         assert self.cache_dir is not None
-        whole = hashlib.sha256(f"{key} {self.extractor.name} {self.extractor.checksum}".encode()).hexdigest()[:24]
-        return self.cache_dir / f"{'kid' if self.kid else 'fid'}-{whole}.pt"
+        digest = hashlib.sha256(f"{key} {self.extractor.name} {self.extractor.checksum}".encode()).hexdigest()[:24]
+        return self.cache_dir / f"{'kid' if self.kid else 'fid'}-{digest}.pt"
 
 
-class _Given(nn.Module):
-    """Stands for the extractor within torchmetrics' FID, which is given features: both distances rest on one forward."""
+class _PrecomputedFeatures(nn.Module):
+    """Passes features through torchmetrics' FID, so that FID and KID share one forward pass of the extractor."""
 
     def __init__(self, num_features: int) -> None:
         super().__init__()
@@ -154,14 +156,14 @@ class _Given(nn.Module):
 
 
 def to_bytes(images: Tensor) -> UInt8[Tensor, "B C H W"]:
-    """Bytes as they are; floats in [0, 1] times 255, rounded."""
+    """Return bytes unchanged, and floats in [0, 1] multiplied by 255 and rounded."""
     if images.dtype == torch.uint8:
         return images
     return (images.clamp(0, 1) * 255).round().to(torch.uint8)
 
 
 def fid_between(real: Iterable[Tensor], fake: Iterable[Tensor], extractor: FeatureExtractor) -> float:
-    """FID of two collections of image batches (bytes or floats in [0, 1])."""
+    """Return the FID of two collections of image batches (bytes or floats in [0, 1])."""
     fid = ImageFID(extractor)
     for batches, is_real in ((real, True), (fake, False)):
         for batch in batches:

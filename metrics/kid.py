@@ -1,4 +1,4 @@
-"""Kernel Inception Distance: what FID is for thousands of images, for tens or hundreds."""
+"""Kernel Inception Distance, which unlike FID is meaningful for tens or hundreds of images."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from renderers import InputError
 
 
 def polynomial_mmd2(real: Float[Tensor, "n d"], fake: Float[Tensor, "m d"]) -> Float[Tensor, ""]:
-    """Unbiased squared maximum mean discrepancy for the kernel ``(x·y / d + 1)³`` (Bińkowski et al., 1801.01401).
+    """Return the unbiased squared maximum mean discrepancy for ``k(x, y) = (x·y / d + 1)³`` (Bińkowski, 1801.01401).
 
-    The mean of k over distinct pairs of ``real``, plus that of ``fake``, minus twice that over all pairs of one of each; it
-    may be negative where the two hardly differ. At least two of each.
+    This is the mean of k over distinct pairs of ``real``, plus that over ``fake``, minus twice the mean over all mixed
+    pairs. It may be negative if the sets are similar. Both sets need at least two samples.
     """
 
     def kernel(x: Tensor, y: Tensor) -> Tensor:
@@ -33,21 +33,26 @@ def polynomial_mmd2(real: Float[Tensor, "n d"], fake: Float[Tensor, "m d"]) -> F
 class KernelDistance(Metric):
     """Mean and standard deviation of :func:`polynomial_mmd2` over random subsets of the features, in float64.
 
-    Subsets are drawn without replacement from the features in the order of their sums, so that the figure is a function of
-    the two sets: neither batches nor the number of processes change it.
+    Features are sorted by their sums, and subsets are sampled without replacement. The result therefore depends only on the
+    two sets, not on batches or the number of processes.
 
     Args:
-        subset: images a subset, of either kind.
-        subsets: how many.
-        seed: of the draws.
+        subset: images of each kind per subset.
+        subsets: number of subsets.
+        seed: of the sampling.
+
+    Raises:
+        InputError: if ``subset`` is less than 2 or ``subsets`` less than 1.
     """
 
     full_state_update = False
+    real_features: list[Tensor]
+    fake_features: list[Tensor]
 
     def __init__(self, subset: int = 1000, subsets: int = 100, seed: int = 0) -> None:
         super().__init__()
         if subset < 2 or subsets < 1:
-            raise InputError(f"KID needs subsets of at least 2 images, and one of them; got {subsets} of {subset}")
+            raise InputError(f"KID requires at least 1 subset of at least 2 images, got {subsets} of {subset}")
         self.subset, self.subsets, self.seed = subset, subsets, seed
         self.add_state("real_features", [], dist_reduce_fx="cat")
         self.add_state("fake_features", [], dist_reduce_fx="cat")
@@ -56,34 +61,34 @@ class KernelDistance(Metric):
         (self.real_features if real else self.fake_features).append(features.double())
 
     def compute(self) -> tuple[float, float]:
-        """Mean and standard deviation.
+        """Return mean and standard deviation.
 
         Raises:
-            InputError: fewer images of either kind than a subset has.
+            InputError: if there are fewer images of either kind than in a subset.
         """
         sets = []
-        for kind, kept in (("real", self.real_features), ("generated", self.fake_features)):
-            features = dim_zero_cat(kept) if len(kept) else torch.zeros(0, 1)
+        for kind, batches in (("real", self.real_features), ("generated", self.fake_features)):
+            features = dim_zero_cat(batches) if len(batches) else torch.zeros(0, 1)
             check_subset(self.subset, len(features), kind)
             sets.append(features[features.sum(1).argsort()])
         generator = torch.Generator().manual_seed(self.seed)
         values = []
         for _ in range(self.subsets):
-            drawn = [x[torch.randperm(len(x), generator=generator)[: self.subset].to(x.device)] for x in sets]
-            values.append(float(polynomial_mmd2(*drawn)))
+            sampled = [x[torch.randperm(len(x), generator=generator)[: self.subset].to(x.device)] for x in sets]
+            values.append(float(polynomial_mmd2(*sampled)))
         return statistics.fmean(values), statistics.pstdev(values)
 
     def reset(self) -> None:
-        """Forget the generated images; the real ones stay."""
-        real = list(self.real_features)  # torchmetrics empties its own list
+        """Remove the generated images; keep the real ones."""
+        real = list(self.real_features)  # torchmetrics clears its list in place
         super().reset()
         self.real_features = real
 
 
 def check_subset(subset: int, count: int, kind: str) -> None:
-    """Raises an :class:`InputError` if there are fewer images than a subset has."""
+    """Raise an :class:`InputError` if there are fewer images than in a subset."""
     if count < subset:
         raise InputError(
-            f"KID draws subsets of {subset:,} images and there are {count:,} {kind} ones; set kid_subset to at most "
-            f"{count:,}, or to 0 for FID alone"
+            f"KID samples subsets of {subset:,} images, but there are {count:,} {kind} images; set kid_subset to at most "
+            f"{count:,}, or to 0 for FID only"
         )

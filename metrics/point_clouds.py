@@ -1,7 +1,7 @@
-"""Distances between sets of shapes by points on their surfaces: coverage, minimum matching distance, 1-NN accuracy.
+"""Metrics of sets of shapes by points on their surfaces: coverage, minimum matching distance, 1-NN accuracy.
 
 The definitions are those of PointFlow (Yang et al., 1906.12320, section 5.1) with the Chamfer distance. ``G`` generated
-shapes stand beside ``R`` reference shapes, as a rule as many as those; each is a cloud of P points in the cube [-1/2, 1/2]³.
+shapes are compared with ``R`` reference shapes, usually R = G. Each is a cloud of P points in the cube [-1/2, 1/2]³.
 """
 
 from __future__ import annotations
@@ -19,34 +19,32 @@ from renderers.meshes.marching_cubes import marching_cubes
 def sample_surface(
     vertices: Float[np.ndarray, "V 3"], faces: Int[np.ndarray, "F 3"], points: int, seed: int
 ) -> Float[np.ndarray, "P 3"]:
-    """``points`` points drawn uniformly by area from a triangle mesh, float64.
+    """Sample points uniformly by area from a triangle mesh, float64.
 
     Raises:
-        InputError: a mesh without area, which has no surface to draw from.
+        InputError: if the mesh has no area.
     """
     corners = vertices.astype(np.float64)[faces]
     areas = np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=1)
     if not areas.sum() > 0:
-        raise InputError("an empty shape has no surface to draw points from; leave it out")
+        raise InputError("an empty shape has no surface to sample points from; remove it")
     rng = np.random.default_rng(seed)
-    chosen = corners[rng.choice(len(areas), points, p=areas / areas.sum())]
-    # A uniform point of the unit square, folded over its diagonal.
+    sampled = corners[rng.choice(len(areas), points, p=areas / areas.sum())]
+    # Uniform points of the unit square, folded over its diagonal.
     u, v = rng.random((2, points, 1))
     u, v = np.where(u + v > 1, 1 - u, u), np.where(u + v > 1, 1 - v, v)
-    return chosen[:, 0] + u * (chosen[:, 1] - chosen[:, 0]) + v * (chosen[:, 2] - chosen[:, 0])
+    return sampled[:, 0] + u * (sampled[:, 1] - sampled[:, 0]) + v * (sampled[:, 2] - sampled[:, 0])
 
 
 def surface_clouds(solids: Bool[Tensor, "N D D D"], points: int = 2048, seed: int = 0) -> Float[Tensor, "N P 3"]:
-    """Points on the marching-cubes surface of each grid ``[z, y, x]``; cloud i depends on the grid and (seed, i) alone.
+    """Sample points on the marching-cubes surface of each grid ``[z, y, x]``; cloud i depends on grid i and (seed, i).
 
     Raises:
-        InputError: naming the empty grids.
+        InputError: if grids are empty.
     """
     empty = [i for i, solid in enumerate(solids) if not solid.any()]
     if empty:
-        raise InputError(
-            f"{len(empty)} of {len(solids)} shapes are empty, the first is number {empty[0]}; leave them out"
-        )
+        raise InputError(f"{len(empty)} of {len(solids)} shapes are empty, the first has index {empty[0]}; remove them")
     clouds = []
     for i, solid in enumerate(solids.cpu().numpy()):
         vertices, faces, _ = marching_cubes(solid)
@@ -55,10 +53,10 @@ def surface_clouds(solids: Bool[Tensor, "N D D D"], points: int = 2048, seed: in
 
 
 def chamfer_matrix(a: Float[Tensor, "N P 3"], b: Float[Tensor, "M Q 3"]) -> Float[Tensor, "N M"]:
-    """Chamfer distance of each cloud of ``a`` to each of ``b``: mean squared distance to the nearest point, both ways added.
+    """Return the Chamfer distance of each cloud of ``a`` to each cloud of ``b``, in float64.
 
-    ``CD(X, Y) = mean_x min_y |x - y|² + mean_y min_x |x - y|²``, in float64: on a GPU by all pairs of points, on a CPU by
-    trees, which give the same.
+    ``CD(X, Y) = mean_x min_y |x - y|² + mean_y min_x |x - y|²``, computed from all pairs of points on a GPU and with k-d
+    trees on a CPU, with the same result.
     """
     return _by_pairs(a.double(), b.double()) if a.is_cuda else _by_trees(a.double(), b.double())
 
@@ -85,34 +83,34 @@ def _by_trees(a: Float[Tensor, "N P 3"], b: Float[Tensor, "M Q 3"]) -> Float[Ten
 
 
 def coverage(distances: Float[Tensor, "G R"]) -> float:
-    """Share of the reference shapes that are the nearest one to some generated shape; more is better."""
+    """Return the fraction of reference shapes that are nearest to some generated shape; higher is better."""
     return float(distances.argmin(1).unique().numel() / distances.shape[1])
 
 
 def minimum_matching_distance(distances: Float[Tensor, "G R"]) -> float:
-    """Mean over the reference shapes of the distance to the nearest generated one; less is better."""
+    """Return the mean distance of the reference shapes to the nearest generated shape; lower is better."""
     return float(distances.amin(0).mean())
 
 
 def nearest_neighbor_accuracy(
     generated: Float[Tensor, "G G"], across: Float[Tensor, "G R"], reference: Float[Tensor, "R R"]
 ) -> float:
-    """How often a shape's nearest neighbour, itself left out, is of its own set; 1/2 is best, 1 means that the sets differ.
+    """Return how often a shape's nearest neighbour is in its own set (leave-one-out); 1/2 is best, 1 means disjoint sets.
 
-    A shape as near to the other set as to its own counts half.
+    A shape that is equally near to both sets counts half.
     """
 
-    def right(own: Tensor, other: Tensor) -> Tensor:
+    def correct(own: Tensor, other: Tensor) -> Tensor:
         nearest = own.clone().fill_diagonal_(torch.inf).amin(1)
         return (nearest < other.amin(1)).double() + 0.5 * (nearest == other.amin(1))
 
-    return float(torch.cat([right(generated, across), right(reference, across.T)]).mean())
+    return float(torch.cat([correct(generated, across), correct(reference, across.T)]).mean())
 
 
 def compare_clouds(generated: Float[Tensor, "G P 3"], reference: Float[Tensor, "R P 3"]) -> dict[str, float]:
-    """``coverage``, ``mmd`` and ``one_nn_accuracy`` of two sets of clouds with the Chamfer distance.
+    """Compute ``coverage``, ``mmd`` and ``one_nn_accuracy`` of two sets of clouds with the Chamfer distance.
 
-    MMD grows with the spacing of the points: compare figures of one number of points only.
+    MMD grows with the spacing of the points: compare only values for the same number of points.
     """
     across = chamfer_matrix(generated, reference)
     return {

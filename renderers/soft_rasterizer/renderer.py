@@ -133,6 +133,7 @@ class SoftRasterizer(Renderer):
         lighting = self.lighting or Lighting()
         color = lighting.shade(direction[..., None, None])[:, :, 0, 0]
         if mesh.texture is not None:
+            assert mesh.uvs is not None
             uv = shading.interpolate(barycentric, faces, fragments, mesh.uvs[None], size)
             color = color * shading.sample_texture(mesh.texture, uv, fragments.pixel // size**2)
         elif mesh.colors is not None:

@@ -1,4 +1,4 @@
-"""Depth measures against cases whose answer is known by hand."""
+"""Depth metrics on cases with a known answer."""
 
 import math
 
@@ -25,11 +25,11 @@ def dome(relief: float = 1.0, radius: float = 0.8, color: float = 0.5) -> Render
     """A paraboloid ``z = relief (1 - r²)`` seen from the front; its normals are ``(2 relief x, 2 relief y, 1)``."""
     axis = (torch.arange(SIZE) + 0.5) * 2 / SIZE - 1
     y, x = torch.meshgrid(-axis, axis, indexing="ij")
-    seen = (x**2 + y**2 < radius**2)[None, None]
-    depth = (FAR - relief * (1 - x**2 - y**2))[None, None].where(seen, math.inf)
+    covered = (x**2 + y**2 < radius**2)[None, None]
+    depth = (FAR - relief * (1 - x**2 - y**2))[None, None].where(covered, math.inf)
     normals = torch.stack([2 * relief * x, 2 * relief * y, torch.ones_like(x)])[None]
-    normals = torch.nn.functional.normalize(normals, dim=1) * seen
-    return Rendering(color * seen.float().expand(1, 3, -1, -1), seen.float(), depth, normals)
+    normals = torch.nn.functional.normalize(normals, dim=1) * covered
+    return Rendering(color * covered.float().expand(1, 3, -1, -1), covered.float(), depth, normals)
 
 
 def batch(*renderings: Rendering) -> Rendering:
@@ -37,7 +37,7 @@ def batch(*renderings: Rendering) -> Rendering:
 
 
 @pytest.mark.parametrize(("relief", "expected"), [(1.0, 1.0), (0.1, 1.0), (3.0, 1.0), (-1.0, -1.0), (0.0, 0.0)])
-def test_correlation_knows_the_sign_and_not_the_scale(relief, expected):
+def test_correlation_depends_on_the_sign_but_not_the_scale(relief, expected):
     shifted = dome(relief).depth + 0.3
     assert depth_correlation(shifted, dome().depth).item() == pytest.approx(expected, abs=1e-4)
 
@@ -59,7 +59,7 @@ def test_too_few_common_pixels_are_no_evidence():
     assert depth_correlation(d, d).item() == pytest.approx(1)
 
 
-def test_one_scale_for_all():
+def test_one_scale_for_all_samples():
     """Against relief 1: sum <d, r> / sum <d, d> = (2 + 4) / (4 + 16)."""
     samples, truth = batch(dome(2), dome(4)), batch(dome(), dome())
     assert depth_scale(samples.depth, truth.depth) == pytest.approx(6 / 20, abs=1e-4)
@@ -85,28 +85,28 @@ def test_normal_error_in_degrees():
     assert error[0].item() == pytest.approx(math.degrees(0.2), abs=1e-4) and error[1].isnan()
 
 
-def test_silhouettes():
+def test_silhouette_iou():
     a, b = torch.zeros(3, 1, 4, 4), torch.zeros(3, 1, 4, 4)
     a[0, :, :2], b[0, :, 1:3] = 1, 1  # two rows each, one in common
     a[1] = 1
     assert silhouette_iou(a, b).tolist() == pytest.approx([1 / 3, 0, 1])
 
 
-def test_mean_head_is_seen_by_half():
+def test_mean_head_has_the_pixels_of_at_least_half_of_the_heads():
     heads = batch(dome(1, radius=0.8), dome(3, radius=0.4), dome(2, radius=0.4))
     mean = mean_head(heads)
-    assert torch.equal(mean.alpha, dome(radius=0.4).alpha)  # a third of the heads see more
+    assert torch.equal(mean.alpha, dome(radius=0.4).alpha)  # only a third of the heads cover more
     assert torch.allclose(mean.depth, dome(2, radius=0.4).depth, atol=1e-5)
     assert torch.allclose(mean.normals.norm(dim=1), mean.alpha[:, 0], atol=1e-5)
     assert not mean.depth.isnan().any()
 
 
-def test_nearest_head_goes_by_the_image():
+def test_nearest_head_is_selected_by_image():
     heads = batch(dome(color=0.2), dome(color=0.9))
     assert nearest_heads(batch(dome(color=0.8), dome(color=0.3)).image, heads.image).tolist() == [1, 0]
 
 
-def test_all_figures():
+def test_measure_depth():
     heads = batch(dome(1, color=0.2), dome(1, color=0.8))
     right = measure_depth(batch(dome(0.5), dome(0.5)), heads)
     assert right["depth_correlation"] == pytest.approx(1, abs=1e-4)
@@ -124,6 +124,6 @@ def test_all_figures():
     assert flat["normal_error"] == pytest.approx(flat["normal_error_flat"])
 
 
-def test_what_lacks_depth_is_refused():
+def test_rejects_renderings_without_depth():
     with pytest.raises(ValueError, match="samples need depth and normals"):
         measure_depth(Rendering(torch.zeros(1, 3, 4, 4), torch.zeros(1, 1, 4, 4)), dome())

@@ -12,7 +12,7 @@ from renderers import InputError
 
 @pytest.fixture(scope="module")
 def published(tmp_path_factory):
-    """A file that reads like the published weights, in torch's old format as they are, with random numbers."""
+    """A file like the published weights, in torch's legacy format, with random values."""
     torch.manual_seed(0)
     state = InceptionV3([str(i) for i in range(1008)], channels=3).state_dict()
     state = {key: value for key, value in state.items() if not key.endswith("num_batches_tracked")}
@@ -23,7 +23,7 @@ def published(tmp_path_factory):
 
 @pytest.fixture
 def trusted(published, monkeypatch):
-    """The same, with its own checksum taken for the published one."""
+    """The same file, with its checksum in place of the published one."""
     monkeypatch.setattr(extractors, "IMAGENET_SHA256", hashlib.sha256(published.read_bytes()).hexdigest())
     extractors._load.cache_clear()
     yield published
@@ -32,16 +32,16 @@ def trusted(published, monkeypatch):
 
 @pytest.fixture
 def server(trusted, monkeypatch):
-    """Serves the file's folder and counts the requests."""
+    """Serves the file's directory and records the requests."""
 
-    asked: list[str] = []
+    requests: list[str] = []
 
     class Handler(http.server.SimpleHTTPRequestHandler):
         def __init__(self, *args):
             super().__init__(*args, directory=trusted.parent)
 
         def do_GET(self):
-            asked.append(self.path)
+            requests.append(self.path)
             super().do_GET()
 
         def log_message(self, *args):
@@ -50,22 +50,22 @@ def server(trusted, monkeypatch):
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as served:
         threading.Thread(target=served.serve_forever, daemon=True).start()
         monkeypatch.setattr(extractors, "IMAGENET_URL", f"http://127.0.0.1:{served.server_port}/{trusted.name}")
-        yield asked
+        yield requests
         served.shutdown()
 
 
-def saved(path, network, **more):
+def save_weights(path, network, **more):
     state = {"classes": network.classes, "sizes": network.sizes, "weights": network.state_dict(), **more}
     torch.save(state, path)
     return path
 
 
-def test_the_published_file_is_named_as_it_is():
+def test_published_file_name_contains_the_checksum():
     assert extractors.IMAGENET_FILE.endswith(f"-{extractors.IMAGENET_SHA256[:8]}.pth")
     assert len(extractors.IMAGENET_SHA256) == 64
 
 
-def test_imagenet_features_of_one_image_alone_and_in_a_batch(trusted):
+def test_imagenet_features_do_not_depend_on_the_batch(trusted):
     extractor = load_extractor("imagenet", trusted)
     assert extractor.num_features == 2048 and extractor.label == "imagenet"
     extractor.network.image_size = 75  # for speed
@@ -81,7 +81,7 @@ def test_imagenet_features_of_one_image_alone_and_in_a_batch(trusted):
     assert fid.describe(5, 5) == "extractor imagenet, 5 generated against 5 real images"
 
 
-def test_imagenet_weights_are_fetched_once(server, tmp_path):
+def test_imagenet_weights_are_downloaded_once(server, tmp_path):
     first = extractors.imagenet_weights(tmp_path)
     assert first == tmp_path / "extractors" / extractors.IMAGENET_FILE
     assert extractors.imagenet_weights(tmp_path) == first
@@ -89,41 +89,41 @@ def test_imagenet_weights_are_fetched_once(server, tmp_path):
     assert load_extractor("imagenet", cache_dir=tmp_path).name == "imagenet"
 
 
-def test_a_download_that_is_not_the_file_is_not_kept(server, tmp_path, monkeypatch):
+def test_download_with_a_wrong_checksum_is_removed(server, tmp_path, monkeypatch):
     monkeypatch.setattr(extractors, "IMAGENET_SHA256", "0" * 64)
-    with pytest.raises(InputError, match=r"gave a file with SHA-256 .* not 0000000000000000…"):
+    with pytest.raises(InputError, match=r"the download of .* has SHA-256 .* instead of 0000000000000000…"):
         load_extractor("imagenet", cache_dir=tmp_path)
     assert not [p for p in tmp_path.rglob("*") if p.is_file()]
 
 
-def test_a_download_that_fails_says_where_the_file_belongs(server, tmp_path, monkeypatch):
+def test_failed_download_reports_where_to_put_the_file(server, tmp_path, monkeypatch):
     monkeypatch.setattr(extractors, "IMAGENET_URL", extractors.IMAGENET_URL + "x")
     with pytest.raises(
-        InputError, match=r"could not be fetched from http.*\(File not found\); fetch .* put them at .*6726825d"
+        InputError, match=r"could not be downloaded from http.*\(File not found\); download them .* to .*6726825d"
     ):
         load_extractor("imagenet", cache_dir=tmp_path)
     monkeypatch.setattr(extractors, "IMAGENET_URL", "http://127.0.0.1:9/x")
-    with pytest.raises(InputError, match="could not be fetched"):
+    with pytest.raises(InputError, match="could not be downloaded"):
         load_extractor("imagenet", cache_dir=tmp_path)
 
 
-def test_another_file_is_refused_by_its_checksum(published):
+def test_rejects_a_file_with_another_checksum(published):
     with pytest.raises(
-        InputError, match=r"inception.pth has SHA-256 .*…; remove it and fetch them from https://github"
+        InputError, match=r"inception.pth has SHA-256 .*…; remove it and download them from https://github"
     ):
         load_extractor("imagenet", published)
 
 
-def test_imagenet_weights_that_are_not_there(tmp_path):
-    with pytest.raises(InputError, match=r"are not at .*gone.pth; fetch them from https://github"):
+def test_missing_imagenet_weights(tmp_path):
+    with pytest.raises(InputError, match=r"do not exist at .*gone.pth; download them from https://github"):
         load_extractor("imagenet", tmp_path / "gone.pth")
 
 
-def test_renders_takes_a_file_of_its_own(tmp_path):
-    with pytest.raises(InputError, match=r"'renders' needs a file of weights; make one with: python -m trainer fit"):
+def test_renders_requires_a_weights_file(tmp_path):
+    with pytest.raises(InputError, match=r"'renders' requires a weights file; create one with: python -m trainer fit"):
         load_extractor("renders")
     network = InceptionV3(["chair", "table"], image_size=75)
-    extractor = load_extractor("renders", saved(tmp_path / "mine.pt", network))
+    extractor = load_extractor("renders", save_weights(tmp_path / "mine.pt", network))
     assert extractor.network.classes == ["chair", "table"] and extractor.network.image_size == 75
     assert extractor.label == f"renders ({extractor.checksum[:8]})"
     assert extractor(torch.zeros(1, 3, 20, 20, dtype=torch.uint8)).shape == (1, 2048)
@@ -131,7 +131,7 @@ def test_renders_takes_a_file_of_its_own(tmp_path):
         load_extractor("renders_small", tmp_path / "mine.pt")
 
 
-def test_weights_run_no_code(tmp_path):
+def test_rejects_weights_that_could_run_code(tmp_path):
     class Trap:
         def __reduce__(self):
             return print, ("trapped",)

@@ -25,24 +25,24 @@ def numpy_fid(a: np.ndarray, b: np.ndarray) -> float:
     return float(mean @ mean + np.trace(first + second - 2 * root))
 
 
-def test_fid_is_the_numpy_formula_in_float64(extractor):
+def test_fid_matches_the_numpy_formula_in_float64(extractor):
     a, b = images(400, 0), images(300, 1, 0.7)
     ours = fid_between([a], [b], extractor)
     assert ours == pytest.approx(numpy_fid(extractor(a).numpy(), extractor(b).numpy()), rel=1e-6)
     assert ours > 0.01
 
 
-def test_identical_sets_have_none(extractor):
+def test_identical_sets_have_distance_0(extractor):
     a = images(300, 0)
     assert abs(fid_between([a], [a.flip(0)], extractor)) < 1e-4
 
 
-def test_the_batch_size_does_not_matter(extractor):
+def test_fid_does_not_depend_on_the_batch_size(extractor):
     a, b = images(200, 0), images(200, 1, 0.7)
     assert fid_between(a.split(1), b.split(7), extractor) == pytest.approx(fid_between([a], [b], extractor), abs=1e-8)
 
 
-def test_worse_images_are_farther(extractor):
+def test_fid_grows_with_the_difference(extractor):
     a = images(300, 0)
     distances = [fid_between([a], [images(300, 1, s)], extractor) for s in (1.0, 0.8, 0.5, 0.1)]
     assert distances == sorted(distances)
@@ -53,7 +53,7 @@ def test_floats_are_rounded_to_bytes(extractor):
     assert fid_between([a.float() / 255], [b], extractor) == pytest.approx(fid_between([a], [b], extractor), abs=1e-9)
 
 
-def test_real_statistics_are_kept_under_their_key(extractor, tmp_path):
+def test_real_statistics_are_cached_by_key(extractor, tmp_path):
     first = ImageFID(extractor, tmp_path)
     first.update(images(100, 0), real=True)
     first.save_real("chairs")
@@ -64,21 +64,21 @@ def test_real_statistics_are_kept_under_their_key(extractor, tmp_path):
         fid.update(images(100, 1), real=False)
     assert first.compute() == second.compute()
     assert first.counts() == {"real": 100, "fake": 100}
-    next(tmp_path.iterdir()).write_bytes(b"damaged")
+    next(tmp_path.iterdir()).write_bytes(b"corrupt")
     assert not ImageFID(extractor, tmp_path).load_real("chairs")
 
 
-def test_too_few_images_are_said(extractor):
+def test_rejects_too_few_images(extractor):
     fid = ImageFID(extractor)
     fid.update(images(1, 0), real=True)
     with pytest.raises(ValueError, match="at least two images"):
         fid.compute()
 
 
-def test_extractors_that_are_not_there_are_named(tmp_path):
-    with pytest.raises(InputError, match="no feature extractor is called 'imagnet'"):
+def test_rejects_unknown_extractors_and_missing_or_corrupt_weights(tmp_path):
+    with pytest.raises(InputError, match="unknown feature extractor 'imagnet'"):
         load_extractor("imagnet")
-    with pytest.raises(InputError, match=r"are not at .*nowhere.pt; make them with: make extractor"):
+    with pytest.raises(InputError, match=r"do not exist at .*nowhere.pt; create them with: make extractor"):
         load_extractor("renders_small", tmp_path / "nowhere.pt")
     (tmp_path / "junk.pt").write_bytes(b"junk")
     with pytest.raises(InputError, match=r"junk.pt cannot be loaded: the file is corrupt"):

@@ -30,12 +30,12 @@ def kid(real: torch.Tensor, fake: torch.Tensor, *options: int) -> tuple[float, f
     return metric.compute()
 
 
-def test_mmd_is_the_double_sum():
+def test_mmd_matches_the_double_sum():
     x, y = features(5, 0), features(4, 1, 0.3)
     assert float(polynomial_mmd2(x, y)) == pytest.approx(brute_force(x.numpy(), y.numpy()), rel=1e-12)
 
 
-def test_mmd_is_torchmetrics():
+def test_mmd_matches_torchmetrics():
     x, y = features(9, 0), features(9, 1, 0.3)
     d = x.shape[1]
     k_xx, k_xy, k_yy = ((a @ b.T / d + 1) ** 3 for a, b in ((x, x), (x, y), (y, y)))
@@ -45,14 +45,14 @@ def test_mmd_is_torchmetrics():
     assert float(polynomial_mmd2(x, y)) == pytest.approx(float(poly_mmd(x, y, 3, None, 1.0)), rel=1e-12)
 
 
-def test_a_subset_of_all_is_the_whole():
+def test_a_subset_of_all_images_gives_the_full_mmd():
     x, y = features(30, 0), features(30, 1, 0.5)
     mean, deviation = kid(x, y, 30, 4)
     assert mean == pytest.approx(float(polynomial_mmd2(x, y)), rel=1e-12)
     assert deviation == pytest.approx(0, abs=1e-12)
 
 
-def test_it_is_unbiased_and_grows_with_the_distance():
+def test_kid_is_unbiased_and_grows_with_the_distance():
     x = features(400, 0)
     near, spread = kid(x, features(400, 1), 50, 100)
     assert abs(near) < 3 * spread
@@ -60,7 +60,7 @@ def test_it_is_unbiased_and_grows_with_the_distance():
     assert near < far[0] < far[1] < far[2]
 
 
-def test_neither_batches_nor_their_order_matter():
+def test_kid_does_not_depend_on_batches_or_order():
     x, y = features(60, 0), features(60, 1, 0.5)
     metric = KernelDistance(20, 5)
     for part in x.flip(0).split(7):
@@ -70,7 +70,7 @@ def test_neither_batches_nor_their_order_matter():
     assert metric.compute() == pytest.approx(kid(x, y, 20, 5), rel=1e-12)
 
 
-def test_global_randomness_is_left_alone():
+def test_global_random_state_is_unchanged():
     torch.manual_seed(5)
     expected = torch.rand(1)
     torch.manual_seed(5)
@@ -78,25 +78,27 @@ def test_global_randomness_is_left_alone():
     assert torch.equal(torch.rand(1), expected)
 
 
-def test_too_few_images_are_one_sentence():
-    with pytest.raises(InputError, match=r"subsets of 1,000 images and there are 62 generated ones; set kid_subset to"):
+def test_rejects_too_few_images():
+    with pytest.raises(
+        InputError, match=r"subsets of 1,000 images, but there are 62 generated images; set kid_subset to"
+    ):
         kid(features(1200, 0), features(62, 1))
-    with pytest.raises(InputError, match="there are 0 real ones"):
+    with pytest.raises(InputError, match="there are 0 real images"):
         KernelDistance().compute()
     with pytest.raises(InputError, match="at least 2 images"):
         KernelDistance(1)
 
 
-def test_it_stands_beside_fid_on_one_forward(tmp_path):
+def test_kid_and_fid_share_one_forward_pass(tmp_path):
     extractor = load_extractor("renders_small")
-    asked = []
-    hook = extractor.register_forward_hook(lambda *_: asked.append(1))
+    calls = []
+    hook = extractor.register_forward_hook(lambda *_: calls.append(1))
     noise = torch.Generator().manual_seed(0)
     a, b = (to_bytes(torch.rand(40, 1, 64, 64, generator=noise)) for _ in range(2))
     fid = ImageFID(extractor, tmp_path, kid_subset=20)
     fid.update(a, real=True)
     fid.update(b, real=False)
-    assert len(asked) == 2
+    assert len(calls) == 2
     hook.remove()
     plain = ImageFID(extractor)
     plain.update(a, real=True)
@@ -117,7 +119,7 @@ def test_it_stands_beside_fid_on_one_forward(tmp_path):
     assert again.figures() == pytest.approx(figures, rel=1e-12)
 
 
-def test_a_reset_keeps_the_real_images():
+def test_reset_keeps_the_real_images():
     metric = KernelDistance(10, 5)
     metric.update(features(20, 0), real=True)
     metric.update(features(20, 1), real=False)

@@ -33,7 +33,7 @@ def boxes(*sizes: int) -> torch.Tensor:
     return solids
 
 
-def test_chamfer_is_the_double_loop():
+def test_chamfer_matches_the_double_loop():
     a, b = clouds(3), clouds(4, 9)
     expected = np.array([[chamfer(x, y) for y in b.numpy()] for x in a.numpy()])
     assert chamfer_matrix(a, b).numpy() == pytest.approx(expected, rel=1e-12)
@@ -41,7 +41,7 @@ def test_chamfer_is_the_double_loop():
     assert torch.equal(chamfer_matrix(a, a).diagonal(), torch.zeros(3, dtype=torch.float64))
 
 
-def test_coverage_and_matching_by_brute_force():
+def test_coverage_and_mmd_match_brute_force():
     a, b = clouds(6), clouds(5)
     distances = np.array([[chamfer(x, y) for y in b.numpy()] for x in a.numpy()])
     figures = compare_clouds(a, b)
@@ -49,7 +49,7 @@ def test_coverage_and_matching_by_brute_force():
     assert figures["mmd"] == pytest.approx(np.mean([min(distances[:, r]) for r in range(5)]), rel=1e-12)
 
 
-def test_one_nn_accuracy_by_brute_force():
+def test_one_nn_accuracy_matches_brute_force():
     a, b = clouds(7), clouds(5, shift=0.05)
     union = [*a.numpy(), *b.numpy()]
     right = 0
@@ -59,7 +59,7 @@ def test_one_nn_accuracy_by_brute_force():
     assert compare_clouds(a, b)["one_nn_accuracy"] == right / 12
 
 
-def test_what_the_figures_mean():
+def test_metrics_of_extreme_cases():
     a = clouds(8)
     far = compare_clouds(a, clouds(8, shift=5))
     assert far["one_nn_accuracy"] == 1
@@ -72,7 +72,7 @@ def test_what_the_figures_mean():
     assert coverage(ties) == 0.5 and minimum_matching_distance(ties) == 1
 
 
-def test_points_lie_on_the_surface_and_follow_the_seed():
+def test_points_are_on_the_surface_and_depend_on_the_seed():
     solid = boxes(8)
     first, second = surface_clouds(solid, 500), surface_clouds(solid, 500)
     assert torch.equal(first, second)
@@ -93,14 +93,14 @@ def test_points_are_uniform_by_area():
     assert points[big].mean(0) == pytest.approx([6, 1 / 3, 0], abs=0.03)
 
 
-def test_empty_shapes_are_named():
-    with pytest.raises(InputError, match="1 of 3 shapes are empty, the first is number 1"):
+def test_empty_shapes_are_reported():
+    with pytest.raises(InputError, match="1 of 3 shapes are empty, the first has index 1"):
         surface_clouds(boxes(4, 0, 4))
     with pytest.raises(InputError, match="no surface"):
         sample_surface(np.zeros((0, 3), np.float32), np.zeros((0, 3), np.int32), 5, 0)
 
 
-def test_nearest_training_shape_by_brute_force():
+def test_nearest_training_shape_matches_brute_force():
     generated, training = torch.rand(5, 8, 8, 8) > 0.5, torch.rand(130, 8, 8, 8) > 0.5
     expected = [[float((g & t).sum() / (g | t).sum()) for t in training] for g in generated]
     iou, index = nearest_training_iou(generated, training)

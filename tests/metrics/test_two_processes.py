@@ -1,4 +1,4 @@
-"""FID and KID of images shared between two processes are those of one."""
+"""FID and KID of images split between two processes equal those of one process."""
 
 import json
 import os
@@ -26,7 +26,7 @@ print(json.dumps(fid.figures()))
 """
 
 
-def test_figures_of_two_processes_are_those_of_one(tmp_path):
+def test_two_processes_give_the_metrics_of_one(tmp_path):
     assert torch.distributed.is_gloo_available()
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     started = [

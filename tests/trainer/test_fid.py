@@ -126,7 +126,7 @@ def test_incomplete_caches_are_rejected(folders, refused, workplace):
 
 def test_too_few_images_for_a_kid_subset_are_rejected(folders, refused):
     assert refused(*folders) == (
-        "KID draws subsets of 1,000 images and there are 20 real ones; set kid_subset to at most 20, or to 0 for FID alone"
+        "KID samples subsets of 1,000 images, but there are 20 real images; set kid_subset to at most 20, or to 0 for FID only"
     )
 
 
@@ -134,8 +134,8 @@ def test_invalid_options_are_rejected(folders, refused, workplace):
     assert "required: --fake" in refused("fid", "--real", "real")
     assert "unrecognized arguments: --reel" in refused(*folders, "--reel")
     assert "'one' is neither 0 nor an integer of at least 2" in refused(*folders, "--kid_subset", "one")
-    assert "no feature extractor is called 'imagnet'" in refused(*folders, "--kid_subset=0", "--extractor", "imagnet")
-    assert "'renders' needs a file of weights" in refused(*folders, "--kid_subset=0", "--extractor", "renders")
+    assert "unknown feature extractor 'imagnet'" in refused(*folders, "--kid_subset=0", "--extractor", "imagnet")
+    assert "'renders' requires a weights file" in refused(*folders, "--kid_subset=0", "--extractor", "renders")
     (workplace / "other.pth").write_text("other")
     message = refused(*folders, "--kid_subset=0", "--extractor=imagenet", "--extractor_weights=other.pth")
     assert "other.pth has SHA-256 d9298a10d1b0735" in message and "remove it and fetch them from https://" in message

@@ -252,7 +252,7 @@ def test_unfinished_runs_have_no_result():
         (["odd.yaml", *SMALL], "odd.yaml a-b: the placeholder {sise} is not defined in tables/scales.yaml"),
         (["unknown.yaml"], "unknown.yaml: rows.a has an unknown key 'word'; the keys are name, note, same, words"),
         (["table1"], "no such directory: ShapeNetCore.v2; pass the ShapeNet directory by --root, or use --scale small"),
-        (["table1", "--root", "model"], "'renders' needs a file of weights"),
+        (["table1", "--root", "model"], "'renders' requires a weights file"),
         (["table1", "--archive", "x.npz"], "--archive requires --scale small"),
         (["table1", *SMALL, "--root", "x"], "--root requires --scale full"),
         (["table1", *SMALL, "--archive", "x.npz"], "no such archive of voxels: x.npz"),
@@ -263,7 +263,7 @@ def test_unfinished_runs_have_no_result():
         (["table3", *SMALL, "--seeds", "0,0"], "'0,0' is not a list of distinct integers"),
         (["table3", *SMALL, "--kimg", "0"], "'0' is not a positive number"),
         (["table3", "--extractor", "imagnet"], "invalid choice: 'imagnet'"),
-        (["table3", "--extractor_weights=gone.pt", "--extractor=renders", "--root=model"], "are not at gone.pt"),
+        (["table3", "--extractor_weights=gone.pt", "--extractor=renders", "--root=model"], "do not exist at gone.pt"),
         (["table3", "--gather", "--commands"], "not allowed with argument"),
     ],
 )
