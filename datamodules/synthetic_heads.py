@@ -9,11 +9,10 @@ import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from datamodules.backgrounds import background
 from datamodules.renders.cache import RenderCache
-from datamodules.renders.cached_base import CachedRenderDataModule
+from datamodules.renders.cached_base import CachedRenderDataModule, InfiniteImages
 from datamodules.shapes.procedural.heads import HEADS_VERSION, Head, head_meshes
 from renderers import Camera, OpenGLRenderer, Rendering, SoftRasterizer, ViewDistribution
 from utils.errors import InputError
@@ -100,19 +99,6 @@ class HeadImages:
         return np.random.default_rng([self.seed, ("train", "test").index(self.split), index, stream])
 
 
-class InfiniteHeads(Dataset):
-    """Images rendered on request, each of a new head."""
-
-    def __init__(self, heads: HeadImages) -> None:
-        self.heads = heads
-
-    def __getitems__(self, indices: list[int]) -> list[tuple[Tensor]]:
-        return [(image,) for image in torch.from_numpy(self.heads.images(indices))]
-
-    def __getitem__(self, index: int) -> tuple[Tensor]:
-        return self.__getitems__([index])[0]
-
-
 class HeadsDataModule(CachedRenderDataModule):
     """Textured procedural heads over varied backgrounds, one image per head from a random viewpoint.
 
@@ -157,8 +143,8 @@ class HeadsDataModule(CachedRenderDataModule):
         self.heads = HeadImages(image_size, self.views, seed, "train", oversampling)
         self.held_out = HeadImages(image_size, self.views, seed, "test", oversampling)
 
-    def _infinite_dataset(self) -> Dataset:
-        return InfiniteHeads(self.heads)
+    def _infinite_dataset(self) -> InfiniteImages:
+        return InfiniteImages(self.heads.images)
 
     def _cache(self, train: bool) -> RenderCache:
         heads, count = (self.heads, self.images) if train else (self.held_out, self.reference_images)

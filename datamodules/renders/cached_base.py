@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Callable
 from functools import cached_property
 
+import numpy as np
 import torch
 from jaxtyping import UInt8
 from torch import Tensor
@@ -12,6 +14,23 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from datamodules.base import ReferenceDataModule
 from datamodules.renders.cache import RenderCache
+
+
+class InfiniteImages(Dataset):
+    """Images that are rendered on request, one for every index.
+
+    Args:
+        render: maps indices to images ``(n, C, H, W)`` uint8; a picklable function.
+    """
+
+    def __init__(self, render: Callable[[list[int]], UInt8[np.ndarray, "n C H W"]]) -> None:
+        self.render = render
+
+    def __getitems__(self, indices: list[int]) -> list[tuple[Tensor]]:
+        return [(image,) for image in torch.from_numpy(self.render(indices))]
+
+    def __getitem__(self, index: int) -> tuple[Tensor]:
+        return self.__getitems__([index])[0]
 
 
 class CachedRenderDataModule(ReferenceDataModule):
@@ -29,8 +48,8 @@ class CachedRenderDataModule(ReferenceDataModule):
         """Return the cache of the training images or of the reference images."""
 
     @abstractmethod
-    def _infinite_dataset(self) -> Dataset:
-        """Return the dataset behind ``images: unlimited``, which has an image for every index."""
+    def _infinite_dataset(self) -> InfiniteImages:
+        """Return the dataset for ``images: unlimited``."""
 
     @property
     def reference_key(self) -> str:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Literal
 
 import numpy as np
 import torch
 from jaxtyping import Bool, UInt8
-from torch import Tensor
-from torch.utils.data import Dataset
 
 from datamodules.renders.cache import RenderCache
-from datamodules.renders.cached_base import CachedRenderDataModule
+from datamodules.renders.cached_base import CachedRenderDataModule, InfiniteImages
 from datamodules.shapes import ShapeSource
 from renderers import Camera, OpenGLRenderer, Renderer, ViewDistribution, VoxelGrid
 from utils.files import cache_key, cache_root
@@ -72,28 +70,13 @@ def shape_renders(
 ) -> RenderCache:
     """Return the cache of ``count`` images ``(1, S, S)`` of :func:`render_shapes`, named by a hash of all inputs."""
     key = cache_key(RENDERS_VERSION, shapes.cache_key(), renderer.cache_key(), views, seed, count)
-    solids = VoxelCache(shapes)
     return RenderCache(
         cache_root(cache_dir) / "renders" / key,
         count,
         (1, renderer.image_size, renderer.image_size),
-        lambda indices: render_shapes(solids, renderer, views, seed, indices),
+        partial(render_shapes, VoxelCache(shapes), renderer, views, seed),
         description,
     )
-
-
-class InfiniteRenders(Dataset):
-    """Renders made on request, each from a new viewpoint ("unlimited" in the supplement's tables)."""
-
-    def __init__(self, shapes: ShapeSource, renderer: Renderer, views: ViewDistribution, seed: int) -> None:
-        self.solids, self.renderer, self.views, self.seed = VoxelCache(shapes), renderer, views, seed
-
-    def __getitems__(self, indices: list[int]) -> list[tuple[Tensor]]:
-        images = render_shapes(self.solids, self.renderer, self.views, self.seed, indices)
-        return [(image,) for image in torch.from_numpy(images)]
-
-    def __getitem__(self, index: int) -> tuple[Tensor]:
-        return self.__getitems__([index])[0]
 
 
 class ShapeNetRenderDataModule(CachedRenderDataModule):
@@ -148,8 +131,8 @@ class ShapeNetRenderDataModule(CachedRenderDataModule):
         shapes = self.reference_shapes
         return float(np.mean([float(shapes[i].voxels.occupancy.mean()) for i in range(min(64, len(shapes)))]))
 
-    def _infinite_dataset(self) -> Dataset:
-        return InfiniteRenders(self.shapes, self.renderer, self.views, self.seed)
+    def _infinite_dataset(self) -> InfiniteImages:
+        return InfiniteImages(partial(render_shapes, VoxelCache(self.shapes), self.renderer, self.views, self.seed))
 
     def _cache(self, train: bool) -> RenderCache:
         return shape_renders(

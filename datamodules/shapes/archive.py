@@ -5,9 +5,11 @@ from __future__ import annotations
 import difflib
 import logging
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 from jaxtyping import Bool, Int, UInt8
@@ -216,76 +218,58 @@ def _read_metadata(path: Path) -> tuple[int, list[str]]:
 
 def _declared(path: Path, key: str) -> tuple[tuple[int, ...], np.dtype]:
     """Return an array's shape and dtype from its header, checked against the sizes in the ZIP directory."""
-    with _Member(path, key) as file:
-        shape, _, dtype = _array_header(path, key, file)
+    with _open_array(path, key) as (stream, info):
+        shape, _, dtype = _read_header(path, key, stream)
         size = int(np.prod(shape, dtype=object)) * dtype.itemsize
         limit = MAX_BYTES if key.startswith("voxels_") else MAX_SMALL_BYTES * (64 if key.startswith("labels_") else 1)
-        if dtype.hasobject or min(shape, default=0) < 0 or size != file.unpacked_size - file.stream.tell():
+        if dtype.hasobject or min(shape, default=0) < 0 or size != info.file_size - stream.tell():
             raise _not_an_archive(
                 path, f"'{key}' declares dtype {dtype} and shape {shape}, which do not match its size"
             )
-        if size > limit or size > max(MAX_FREE_BYTES, MAX_RATIO * file.packed_size):
+        if size > limit or size > max(MAX_FREE_BYTES, MAX_RATIO * info.compress_size):
             raise _not_an_archive(
-                path, f"'{key}' decompresses from {file.packed_size:,} to {size:,} bytes, which is not plausible"
+                path, f"'{key}' decompresses from {info.compress_size:,} to {size:,} bytes, which is not plausible"
             )
         return shape, dtype
 
 
 def _read(path: Path, key: str) -> np.ndarray:
     """Read one array; no more is decompressed than its header declares."""
-    with _Member(path, key) as file:
-        shape, fortran, dtype = _array_header(path, key, file)
-        count = int(np.prod(shape, dtype=object))
-        content = file.stream.read(min(count * dtype.itemsize, MAX_BYTES))
-        if dtype.hasobject or len(content) != count * dtype.itemsize:
+    with _open_array(path, key) as (stream, _):
+        shape, fortran, dtype = _read_header(path, key, stream)
+        size = int(np.prod(shape, dtype=object)) * dtype.itemsize
+        content = stream.read(min(size, MAX_BYTES))
+        if dtype.hasobject or len(content) != size:
             raise _not_an_archive(path, f"'{key}' is truncated")
         return np.frombuffer(content, dtype).reshape(shape, order="F" if fortran else "C")
 
 
-def _array_header(path: Path, key: str, file: _Member) -> tuple[tuple[int, ...], bool, np.dtype]:
+def _read_header(path: Path, key: str, stream: zipfile.ZipExtFile) -> tuple[tuple[int, ...], bool, np.dtype]:
     readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-    version = np.lib.format.read_magic(file.stream)
+    version = np.lib.format.read_magic(stream)
     if version not in readers:
         raise _not_an_archive(path, f"'{key}' has an unknown array format")
-    return readers[version](file.stream)
+    return readers[version](stream)
 
 
-class _Member:
-    """An array's file within the archive. Errors from reading a corrupt file become an :class:`InputError`."""
-
-    stream: IO[bytes]
-    unpacked_size: int
-    packed_size: int
-
-    def __init__(self, path: Path, key: str) -> None:
-        self.path = path
-        self.key = key
-
-    def __enter__(self) -> _Member:
-        if not self.path.is_file():
-            raise InputError(f"no such voxel archive: {self.path}; check path")
-        try:
-            self.archive = zipfile.ZipFile(self.path)
-            info = self.archive.getinfo(f"{self.key}.npy")
-            self.unpacked_size, self.packed_size = info.file_size, info.compress_size
-            self.stream = self.archive.open(info)
-        except KeyError as error:
-            raise _not_an_archive(self.path, f"it has no array '{self.key}'") from error
-        except Exception as error:  # a corrupt directory raises struct.error and others
-            raise _corrupt(self.path, error) from error
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        self.stream.close()
-        self.archive.close()
-        if isinstance(error, Exception) and not isinstance(error, InputError):  # from numpy or zlib
-            raise _corrupt(self.path, error) from error
+@contextmanager
+def _open_array(path: Path, key: str) -> Iterator[tuple[zipfile.ZipExtFile, zipfile.ZipInfo]]:
+    """Open an array's file within the archive. Errors from reading a corrupt file become an :class:`InputError`."""
+    if not path.is_file():
+        raise InputError(f"no such voxel archive: {path}; check path")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if f"{key}.npy" not in archive.namelist():
+                raise _not_an_archive(path, f"it has no array '{key}'")
+            info = archive.getinfo(f"{key}.npy")
+            with cast(zipfile.ZipExtFile, archive.open(info)) as stream:  # declared as IO[bytes]
+                yield stream, info
+    except InputError:
+        raise
+    except Exception as error:  # zipfile, zlib and numpy may raise anything on a corrupt file
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:120]  # zipfile quotes file contents
+        raise InputError(f"{path} is corrupt ({reason}); copy or download it again") from error
 
 
 def _not_an_archive(path: Path, reason: str) -> InputError:
     return InputError(f"{path} is not a voxel archive: {reason}; see VoxelArchive for the format")
-
-
-def _corrupt(path: Path, error: BaseException) -> InputError:
-    reason = (str(error).splitlines() or [type(error).__name__])[0][:120]  # zipfile quotes file contents
-    return InputError(f"{path} is corrupt ({reason}); copy or download it again")

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 from scipy import ndimage
+from voxel_checks import centre_of_mass, solid_of
 
-from datamodules.shapes import ProceduralShapes, ShapeSource
+from datamodules.shapes import ProceduralShapes
 from datamodules.shapes.procedural.primitives import OrientedBox, Sweep, block, box, rasterize, ring, strut
 from datamodules.shapes.processing.connected_components import count_components
 from utils.errors import InputError
@@ -15,16 +16,12 @@ from utils.errors import InputError
 CATEGORIES = ("chair", "couch", "bathtub", "table", "cubes")
 
 
-def grid(source: ShapeSource, index: int) -> np.ndarray:
-    return source[index].voxels.occupancy[0, 0].numpy() > 0
-
-
 @pytest.mark.parametrize("category", CATEGORIES)
 @pytest.mark.parametrize(("size", "count"), [(16, 40), (32, 60), (64, 15)])
 def test_every_shape_is_connected_solid_and_fills_the_cube_inside_its_border(category, size, count):
     source = ProceduralShapes(category, count=count, voxel_size=size, seed=3)
     for index in range(count):
-        solid = grid(source, index)
+        solid = solid_of(source, index)
         assert solid.shape == (size,) * 3
         inner = solid[1:-1, 1:-1, 1:-1]
         assert inner.sum() == solid.sum()
@@ -56,8 +53,8 @@ def test_shape_is_consistent_across_voxel_sizes(category):
     coarse = ProceduralShapes(category, voxel_size=32)
     fine = ProceduralShapes(category, voxel_size=64)
     for index in range(5):
-        pooled = grid(fine, index).reshape(32, 2, 32, 2, 32, 2).mean((1, 3, 5))
-        a, b = grid(coarse, index), pooled > 0
+        pooled = solid_of(fine, index).reshape(32, 2, 32, 2, 32, 2).mean((1, 3, 5))
+        a, b = solid_of(coarse, index), pooled > 0
         # Thin parts are up to a voxel thicker on the coarse grid; no part deviates more.
         assert not (a & ~ndimage.binary_dilation(b, np.ones((3, 3, 3)), 2)).any()
         assert not ((pooled == 1) & ~ndimage.binary_dilation(a, np.ones((3, 3, 3)), 2)).any()
@@ -80,17 +77,16 @@ def test_cache_keys_differ_between_sources():
 def test_seats_face_the_viewer(category):
     """Parts above the middle (the back) are at -z on average, and left mirrors right."""
     source = ProceduralShapes(category, voxel_size=32)
-    upper = np.mean([grid(source, i)[:, 20:] for i in range(60)], axis=0)
-    z = np.arange(32) - 15.5
-    assert (upper.sum((1, 2)) * z).sum() / upper.sum() < -2
-    assert abs((upper.sum((0, 1)) * z).sum() / upper.sum()) < 1
+    upper = np.mean([solid_of(source, i)[:, 20:] for i in range(60)], axis=0)
+    assert centre_of_mass(upper, axis=0) < -2
+    assert abs(centre_of_mass(upper, axis=2)) < 1
 
 
 def test_bathtubs_are_concave_from_above():
     """In the middle column, the highest voxel is the floor, which is lower than the walls."""
     source = ProceduralShapes("bathtub", voxel_size=32)
     for index in range(40):
-        solid = grid(source, index)
+        solid = solid_of(source, index)
         top = np.flatnonzero(solid.any((0, 2)))[-1]
         low, high = (f(np.argwhere(solid), axis=0) for f in (np.min, np.max))
         middle = solid[(low[0] + high[0]) // 2, :, (low[2] + high[2]) // 2]
@@ -101,14 +97,16 @@ def test_bathtubs_are_concave_from_above():
 def test_tables_are_widest_on_top():
     source = ProceduralShapes("table", voxel_size=32)
     for index in range(30):
-        layers = grid(source, index).sum((0, 2))
+        layers = solid_of(source, index).sum((0, 2))
         upper = np.flatnonzero(layers)[-1]
         assert layers[upper - 1 : upper + 1].max() >= 0.9 * layers.max()
 
 
 def test_shapes_vary():
     """The mean pairwise IoU of chairs is between that of identical shapes and that of noise."""
-    chairs = np.stack([grid(ProceduralShapes("chair", voxel_size=32), i).ravel() for i in range(30)]).astype(np.float32)
+    chairs = np.stack([solid_of(ProceduralShapes("chair", voxel_size=32), i).ravel() for i in range(30)]).astype(
+        np.float32
+    )
     both = chairs @ chairs.T
     counts = np.diag(both)
     iou = both / (counts[:, None] + counts - both)

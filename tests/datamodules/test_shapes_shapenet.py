@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import trimesh
+from voxel_checks import iou, solid_of
 
 from datamodules.shapes import ShapeNetShapes, write_binvox
 from datamodules.shapes.processing.voxelize import voxelize
@@ -74,14 +75,6 @@ def v1(tmp_path_factory):
     root = tmp_path_factory.mktemp("ShapeNetCore.v1")
     make_v1(root, ["a", "b"])
     return root
-
-
-def solid_of(source: ShapeNetShapes, index: int = 0) -> np.ndarray:
-    return source[index].voxels.occupancy[0, 0].numpy() > 0
-
-
-def iou(a: np.ndarray, b: np.ndarray) -> float:
-    return (a & b).sum() / (a | b).sum()
 
 
 @pytest.mark.parametrize("kind", ["solid", "surface", "obj"])

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import trimesh
 from scipy import ndimage
+from voxel_checks import iou
 
 from datamodules.shapes import fit_to_cube, normalize
 from datamodules.shapes.processing.resample import occupied_box, resample
@@ -16,10 +17,6 @@ def centres(size: int = SIZE) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     c = (np.arange(size) + 0.5) / size - 0.5
     z, y, x = np.meshgrid(c, c, c, indexing="ij")
     return x, y, z
-
-
-def iou(a: np.ndarray, b: np.ndarray) -> float:
-    return (a & b).sum() / (a | b).sum()
 
 
 def torus() -> tuple[trimesh.Trimesh, np.ndarray]:

@@ -6,14 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from datamodules.shapes.procedural.primitives import INF, Hollow, Part, Sweep, block, box, ring, strut
+from datamodules.shapes.procedural.primitives import INF, Hollow, Part, Sweep, block, box, choose, ring, strut
 
-LEGS = ("four", "pedestal", "sled", "solid", "cantilever", "crossed", "panels")
-LEG_ODDS = (0.56, 0.13, 0.08, 0.07, 0.05, 0.05, 0.06)
-BACKS = ("solid", "vertical slats", "horizontal slats", "frame", "rounded", "barrel", "loop", "none")
-BACK_ODDS = (0.28, 0.15, 0.16, 0.09, 0.13, 0.08, 0.07, 0.04)
-ARMS = ("none", "post", "solid", "floating")
-ARM_ODDS = (0.56, 0.22, 0.14, 0.08)
+ARMS = {"none": 0.56, "post": 0.22, "solid": 0.14, "floating": 0.08}  # with their probabilities
 
 
 @dataclass(frozen=True)
@@ -37,11 +32,11 @@ class _Chair:
 def chair(rng: np.random.Generator) -> list[Part]:
     """Return the parts of a random chair."""
     u = rng.uniform
-    style = rng.choice(LEGS, p=LEG_ODDS)
-    back = str(rng.choice(BACKS, p=BACK_ODDS))
-    low = style == "solid" or rng.random() < 0.12  # a lounge chair
+    legs = choose(rng, _LEGS)
+    back = choose(rng, _BACKS)
+    low = legs is _solid or rng.random() < 0.12  # a lounge chair
     seat_height = u(0.28, 0.5) if low else u(0.6, 1.05)
-    if back == "none":
+    if back is _no_back:
         seat_height *= u(1.0, 1.6)
     thick = u(0.12, 0.3) if low else u(0.05, 0.16)
     body = _Chair(
@@ -54,14 +49,14 @@ def chair(rng: np.random.Generator) -> list[Part]:
         bar=u(0.025, 0.075),
         power=float(rng.choice([INF, 2.0], p=[0.6, 0.4])),
     )
-    round_seat = back in ("barrel", "none", "loop") and rng.random() < 0.5
+    round_seat = back in (_barrel, _no_back, _loop) and rng.random() < 0.5
     parts: list[Part] = [_seat(rng, body, 2.0 if round_seat else float(rng.choice([INF, 5.0], p=[0.6, 0.4])))]
     inset = 0.75 if round_seat else u(0.85, 1.0)
-    parts += _LEGS[style](rng, body, inset)
-    parts += _BACKS[back](rng, body)
-    arms = str(rng.choice(ARMS, p=ARM_ODDS))
-    if back not in ("none", "barrel") and arms != "none":
-        parts += _arms(rng, body, arms, attach=back != "loop")
+    parts += legs(rng, body, inset)
+    parts += back(rng, body)
+    arms = choose(rng, ARMS)
+    if back not in (_no_back, _barrel) and arms != "none":
+        parts += _arms(rng, body, arms, attach=back is not _loop)
     return parts
 
 
@@ -189,14 +184,14 @@ def _panels(rng: np.random.Generator, c: _Chair, inset: float) -> list[Part]:
     return parts
 
 
-_LEGS = {
-    "four": _four,
-    "pedestal": _pedestal,
-    "sled": _sled,
-    "solid": _solid,
-    "cantilever": _cantilever,
-    "crossed": _crossed,
-    "panels": _panels,
+_LEGS = {  # with their probabilities
+    _four: 0.56,
+    _pedestal: 0.13,
+    _sled: 0.08,
+    _solid: 0.07,
+    _cantilever: 0.05,
+    _crossed: 0.05,
+    _panels: 0.06,
 }
 
 
@@ -308,15 +303,19 @@ def _loop(rng: np.random.Generator, c: _Chair) -> list[Part]:
     return parts
 
 
-_BACKS = {
-    "solid": _solid_back,
-    "vertical slats": _vertical_slats,
-    "horizontal slats": _horizontal_slats,
-    "frame": _frame,
-    "rounded": _rounded,
-    "barrel": _barrel,
-    "loop": _loop,
-    "none": lambda rng, c: [],
+def _no_back(rng: np.random.Generator, c: _Chair) -> list[Part]:
+    return []
+
+
+_BACKS = {  # with their probabilities
+    _solid_back: 0.28,
+    _vertical_slats: 0.15,
+    _horizontal_slats: 0.16,
+    _frame: 0.09,
+    _rounded: 0.13,
+    _barrel: 0.08,
+    _loop: 0.07,
+    _no_back: 0.04,
 }
 
 

@@ -9,10 +9,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 from jaxtyping import Bool, Float
 
+T = TypeVar("T")
 Vector = tuple[float, float, float]
 INF = float("inf")
 # A section at least this many voxels wide (plus its drift per layer) contains a voxel centre in every layer, and
@@ -262,6 +264,11 @@ def rasterize(parts: Sequence[Part], size: int, extent: float) -> Bool[np.ndarra
 def _bounds(parts: Sequence[Part]) -> tuple[np.ndarray, np.ndarray]:
     bounds = [part.bounds() for part in parts]
     return np.min([low for low, _ in bounds], axis=0), np.max([high for _, high in bounds], axis=0)
+
+
+def choose(rng: np.random.Generator, probabilities: dict[T, float]) -> T:
+    """Sample a key with the probability that is its value."""
+    return list(probabilities)[rng.choice(len(probabilities), p=list(probabilities.values()))]
 
 
 def vector(values: Sequence[float] | np.ndarray) -> Vector:

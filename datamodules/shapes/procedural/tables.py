@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from datamodules.shapes.procedural.primitives import INF, Part, block, box, strut
-
-SUPPORTS = ("four", "pedestal", "trestle", "panels", "two columns", "crossed")
-SUPPORT_ODDS = (0.54, 0.16, 0.1, 0.08, 0.07, 0.05)
+from datamodules.shapes.procedural.primitives import INF, Part, block, box, choose, strut
 
 
 def table(rng: np.random.Generator) -> list[Part]:
@@ -22,8 +19,8 @@ def table(rng: np.random.Generator) -> list[Part]:
     inset = 0.68 if outline == 2.0 else u(0.8, 0.98)
     x, z = inset * w, inset * d
     bar = u(0.025, 0.075)
-    kind = str(rng.choice(SUPPORTS, p=SUPPORT_ODDS))
-    return [top, *_SUPPORTS[kind](rng, x - bar, z - bar, height, thick, bar)]
+    support = choose(rng, _SUPPORTS)
+    return [top, *support(rng, x - bar, z - bar, height, thick, bar)]
 
 
 def _four(rng: np.random.Generator, x: float, z: float, h: float, t: float, bar: float) -> list[Part]:
@@ -114,11 +111,11 @@ def _crossed(rng: np.random.Generator, x: float, z: float, h: float, t: float, b
     return parts
 
 
-_SUPPORTS = {
-    "four": _four,
-    "pedestal": _pedestal,
-    "trestle": _trestle,
-    "panels": _panels,
-    "two columns": _two_columns,
-    "crossed": _crossed,
+_SUPPORTS = {  # with their probabilities
+    _four: 0.54,
+    _pedestal: 0.16,
+    _trestle: 0.1,
+    _panels: 0.08,
+    _two_columns: 0.07,
+    _crossed: 0.05,
 }
