@@ -1,10 +1,10 @@
-"""Speed and memory of the soft rasterizer, beside deodr where it is installed.
+"""Measure speed and memory of the soft rasterizer, and compare it with deodr if that is installed.
 
     python -m benchmarks.soft_rasterizer [--json figures.json]
 
-The scene: MeshGAN's circular sheet bent to a dome that fills 80 % of a 128² image, with a 256² texture and a background;
-forward and backward to vertices and texture. The CPU's figures are of one core. Times are the median and the least of
-repeated runs in milliseconds; the least is what an undisturbed machine needs, and ratios are between medians.
+The scene is MeshGAN's circular grid mesh bent to a dome that fills 80 % of a 128² image, with a 256² texture and a
+background; forward, and backward to vertices and texture. CPU times are for one core. Times are the median and the minimum
+of repeated runs in milliseconds. The minimum estimates an idle machine; ratios are between medians.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ GRIDS = (33, 64, 128, 180, 256)  # 1,484 to 100,742 triangles
 
 
 def run(repeats: int = 30) -> list[dict]:
-    """One row a measurement: name, triangles, batch, milliseconds (median and least), microseconds a triangle."""
+    """Return one row per measurement: name, triangles, batch, milliseconds (median and least), microseconds per triangle."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -40,7 +40,7 @@ def run(repeats: int = 30) -> list[dict]:
         if peer is None:
             rows.append(row("unrender, numba", 128, 1, measure(ours, repeats)))
         else:
-            # Measured in turns, so that both meet the same machine.
+            # Measure in turns, so that other load affects both equally.
             first, second = measure_in_turns(ours, peer, repeats)
             rows.append(row("unrender, numba", 128, 1, first))
             rows.append(row("deodr", 128, 1, second))
@@ -64,11 +64,11 @@ def run(repeats: int = 30) -> list[dict]:
 
 
 def dome(grid: int, batch: int = 1, device: str = "cpu") -> TriangleMesh:
-    """The sheet of ``grid``² vertices as a dome whose silhouette's diameter leaves 80 % of the image filled."""
+    """Return the mesh of ``grid``² vertices as a dome whose silhouette fills 80 % of the image."""
     faces, uvs = grid_mesh(grid, device)
     x, y = 2 * uvs[:, 0] - 1, 1 - 2 * uvs[:, 1]
     height = (1 - x * x - y * y).clamp(min=0).sqrt()
-    radius = math.sqrt(0.8 * 4 / math.pi) * 1.03  # the disc's share of the square [-1, 1]², and the tilt's
+    radius = math.sqrt(0.8 * 4 / math.pi) * 1.03  # area of the disc in [-1, 1]², and a factor for the tilt
     vertices = torch.stack([x * radius, y * radius, 0.8 * height - 0.3], -1)
     noise = torch.Generator().manual_seed(0)
     texture = torch.rand(batch, 3, TEXTURE, TEXTURE, generator=noise).to(device)
@@ -78,11 +78,12 @@ def dome(grid: int, batch: int = 1, device: str = "cpu") -> TriangleMesh:
 def make_step(
     mesh: TriangleMesh, backend: str = "auto", margin: float = 1.0, normals: bool = False
 ) -> Callable[[], object]:
-    """Forward and backward of one batch, on the mesh's device."""
+    """Return a function that runs forward and backward of one batch on the mesh's device."""
     renderer = SoftRasterizer(IMAGE, margin=margin, backend=backend, normals=normals)
     camera = Camera.orbit([10.0] * len(mesh), 5.0, FOV, mesh.device)
     background = torch.full((len(mesh), 3, IMAGE, IMAGE), 0.5, device=mesh.device)
     weight = torch.rand(len(mesh), 3, IMAGE, IMAGE, generator=torch.Generator().manual_seed(1)).to(mesh.device)
+    assert mesh.texture is not None
     vertices, texture = mesh.vertices.requires_grad_(), mesh.texture.requires_grad_()
 
     def step() -> None:
@@ -93,16 +94,16 @@ def make_step(
 
 
 def deodr_step(mesh: TriangleMesh) -> Callable[[], object] | None:
-    """deodr's compiled renderer on the same screen coordinates, or None if it is not installed.
+    """Return deodr's compiled renderer on the same screen coordinates, or None if it is not installed.
 
-    Its projection, its tests for silhouette edges and its automatic differentiation are left out of the time; ours has
-    all of them in.
+    Its time excludes projection, the detection of silhouette edges and automatic differentiation; ours includes them.
     """
     try:
         import numpy as np
         from deodr import differentiable_renderer as deodr
     except ImportError:
         return None
+    assert mesh.uvs is not None and mesh.texture is not None
     x, y, depth = Camera.orbit(10.0, 5.0, FOV).project(mesh.vertices)[0].double().numpy().T
     screen = np.stack([(1 + x) / 2 * IMAGE, (1 - y) / 2 * IMAGE, depth], -1)
     faces = mesh.faces.numpy().astype(np.uint32)
@@ -115,7 +116,7 @@ def deodr_step(mesh: TriangleMesh) -> Callable[[], object] | None:
         ij=screen[:, :2].copy(),
         depths=screen[:, 2].copy(),
         textured=np.ones(count, dtype=bool),
-        shaded=np.ones(count, dtype=bool),  # by 1; it textures no triangle that is not shaded
+        shaded=np.ones(count, dtype=bool),  # by 1; deodr textures only shaded triangles
         uv=1 + mesh.uvs.double().numpy() * (TEXTURE - 3),
         shade=np.ones(vertices),
         colors=np.zeros((vertices, 3)),
@@ -126,8 +127,8 @@ def deodr_step(mesh: TriangleMesh) -> Callable[[], object] | None:
         texture=np.ascontiguousarray(mesh.texture[0].permute(1, 2, 0).double().numpy()),
         background_image=np.full((IMAGE, IMAGE, 3), 0.5),
         clockwise=False,
-        backface_culling=True,  # it asks for that where gradients are wanted
-        perspective_correct=False,  # it has no gradient otherwise
+        backface_culling=True,  # required for gradients
+        perspective_correct=False,  # not differentiable otherwise
         integer_pixel_centers=False,
     )
     image, depth = np.zeros((IMAGE, IMAGE, 3)), np.zeros((IMAGE, IMAGE))
@@ -143,7 +144,7 @@ def deodr_step(mesh: TriangleMesh) -> Callable[[], object] | None:
 
 
 def measure(step: Callable[[], object], repeats: int, wait: Callable[[], object] = lambda: None) -> list[float]:
-    """Milliseconds of each run, after two that are not counted."""
+    """Return the milliseconds of each run, after two warm-up runs."""
     times = []
     for _ in range(repeats + 2):
         wait()
@@ -176,16 +177,15 @@ def row(name: str, grid: int, batch: int, times: list[float]) -> dict:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", type=Path, help="write the figures here too")
+    parser.add_argument("--json", type=Path, help="also write the results to this file")
     parser.add_argument("--repeats", type=int, default=30)
     arguments = parser.parse_args()
     rows = run(arguments.repeats)
     if arguments.json:
         arguments.json.write_text(json.dumps(rows, indent=2) + "\n")
-    columns = list(dict.fromkeys(key for r in rows for key in r))
-    widths = [max(len(c), *(len(str(r.get(c, ""))) for r in rows)) for c in columns]
-    for cells in (columns, *([str(r.get(c, "")) for c in columns] for r in rows)):
-        print("  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)))
+    from benchmarks.output import show
+
+    show(rows)
 
 
 if __name__ == "__main__":

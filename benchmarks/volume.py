@@ -1,11 +1,11 @@
-"""The volume renderers beside the plain way: rotate into a 128³ lattice with grid_sample, then reduce along depth.
+"""Compare the volume renderers with a plain implementation: grid_sample into a 128³ lattice, then a reduction over depth.
 
     python -m benchmarks.volume [--voxels 64] [--batch 16] [--json figures.json]
 
-Milliseconds an image of 2 D pixels, forward and backward, on one CPU core (and on the GPU, where there is one). Each
-repeat measures both in turn, so that a busy machine slows both alike; "times plain" is the median of the ratios.
-Emission-absorption has a plain way of its own, which rotates the colours too. Memory is what a process that does nothing
-else holds at its peak beyond what it held before, a process each (on a GPU: what was allocated).
+Times are milliseconds per image of 2 D pixels per side, forward and backward, on one CPU core, and on the GPU if there is
+one. Each repeat measures all methods in turn, so that other load slows them equally; "times_plain" is the median of the
+ratios. Emission-absorption has its own plain implementation, which also resamples the colours. Memory is the increase of a
+process's peak memory, measured in one process per method (on a GPU, the allocated memory).
 """
 
 from __future__ import annotations
@@ -39,35 +39,35 @@ PLAIN = {
     "visual hull": "plain absorption",
     "emission-absorption": "plain emission-absorption",
 }
-WAYS = (*dict.fromkeys(PLAIN.values()), *PLAIN)
+METHODS = (*dict.fromkeys(PLAIN.values()), *PLAIN)
 
 
 def run(voxels: int = 64, batch: int = 16, repeats: int = 7) -> list[dict[str, Any]]:
-    """One row a renderer and device."""
+    """Return one row per method and device."""
     rows = []
     for device in ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]:
-        times = child("times", voxels, batch, repeats, device)
-        memory = {way: child(way, voxels, batch, 1, device) for way in WAYS}
-        for way in WAYS:
-            forward, backward = (statistics.median(t[i] for t in times[way]) for i in (0, 1))
-            plain = PLAIN.get(way, way)
-            ratios = [sum(p) / sum(t) for p, t in zip(times[plain], times[way], strict=True)]
+        times = measure_in_subprocess("times", voxels, batch, repeats, device)
+        memory = {method: measure_in_subprocess(method, voxels, batch, 1, device) for method in METHODS}
+        for method in METHODS:
+            forward, backward = (statistics.median(t[i] for t in times[method]) for i in (0, 1))
+            plain = PLAIN.get(method, method)
+            ratios = [sum(p) / sum(t) for p, t in zip(times[plain], times[method], strict=True)]
             rows.append(
                 {
-                    "way": way,
+                    "way": method,
                     "device": device,
                     "forward_ms": 1e3 * forward / batch,
                     "backward_ms": 1e3 * backward / batch,
                     "times_plain": statistics.median(ratios),
-                    "MiB": memory[way],
-                    "memory_of_plain": memory[way] / memory[plain],
+                    "MiB": memory[method],
+                    "memory_of_plain": memory[method] / memory[plain],
                 }
             )
     return rows
 
 
-def child(mode: str, voxels: int, batch: int, repeats: int, device: str) -> Any:
-    """Measure in a process of its own."""
+def measure_in_subprocess(mode: str, voxels: int, batch: int, repeats: int, device: str) -> Any:
+    """Run :func:`measure` in a separate process."""
     code = f"from benchmarks.volume import measure; measure({mode!r}, {voxels}, {batch}, {repeats}, {device!r})"
     output = subprocess.run(
         [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, check=True, cwd=Path(__file__).parents[1]
@@ -76,38 +76,38 @@ def child(mode: str, voxels: int, batch: int, repeats: int, device: str) -> Any:
 
 
 def measure(mode: str, voxels: int, batch: int, repeats: int, device: str) -> None:
-    """Print, as JSON, the times of all ways in turn or the memory of one, in MiB."""
+    """Print, as JSON, the times of all methods in turn, or the memory of one in MiB."""
     torch.set_num_threads(1)
     generator = torch.Generator().manual_seed(0)
     occupancy = (torch.rand(batch, 1, *[voxels] * 3, generator=generator) ** 4).to(device).requires_grad_()
     color = torch.rand(batch, 3, *[voxels] * 3, generator=generator).to(device).requires_grad_()
-    ways = make_ways(occupancy, color, ViewDistribution().sample(batch, generator).to(device))
+    methods = make_methods(occupancy, color, ViewDistribution().sample(batch, generator).to(device))
     if mode == "times":
-        for way in ways.values():
-            timed(way, device)  # compiles
-        rounds = [{name: timed(way, device) for name, way in ways.items()} for _ in range(repeats)]
-        print(json.dumps({name: [r[name] for r in rounds] for name in ways}))
+        for method in methods.values():
+            timed(method, device)  # compile
+        rounds = [{name: timed(method, device) for name, method in methods.items()} for _ in range(repeats)]
+        print(json.dumps({name: [r[name] for r in rounds] for name in methods}))
         return
-    small = make_ways(occupancy[:1, :, :8, :8, :8], color[:1, :, :8, :8, :8], Camera.orbit(0.0, 0.0, device=device))
-    timed(small[mode], device)  # compiled code and thread pools are not what is measured
+    small = make_methods(occupancy[:1, :, :8, :8, :8], color[:1, :, :8, :8, :8], Camera.orbit(0.0, 0.0, device=device))
+    timed(small[mode], device)  # exclude compiled code and thread pools
     timed(small["plain emission-absorption"], device)
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
-        timed(ways[mode], device)
+        timed(methods[mode], device)
         print(json.dumps((torch.cuda.max_memory_allocated() - before) / 2**20))
         return
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    timed(ways[mode], device)
+    timed(methods[mode], device)
     print(json.dumps((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 2**10))
 
 
-def make_ways(occupancy: Tensor, color: Tensor, camera: Camera) -> dict[str, Callable[[], Tensor]]:
+def make_methods(occupancy: Tensor, color: Tensor, camera: Camera) -> dict[str, Callable[[], Tensor]]:
     size, grid = 2 * occupancy.shape[-1], VoxelGrid(occupancy)
 
     def plain_emission() -> Tensor:
         v, c = resample_reference(occupancy, camera, size), resample_reference(color, camera, size)
-        before = (1 - v).clamp(min=1e-5).log().cumsum(2).exp()  # PlatonicGAN's, the sample's own absorption included
+        before = (1 - v).clamp(min=1e-5).log().cumsum(2).exp()  # PlatonicGAN's, including the sample's own absorption
         return (v * c * before).sum(2)
 
     return {
@@ -121,8 +121,8 @@ def make_ways(occupancy: Tensor, color: Tensor, camera: Camera) -> dict[str, Cal
     }
 
 
-def timed(way: Callable[[], Tensor], device: str) -> tuple[float, float]:
-    """Seconds of the forward and of the backward pass."""
+def timed(method: Callable[[], Tensor], device: str) -> tuple[float, float]:
+    """Return the seconds of the forward and of the backward pass."""
 
     def now() -> float:
         if device == "cuda":
@@ -130,7 +130,7 @@ def timed(way: Callable[[], Tensor], device: str) -> tuple[float, float]:
         return time.perf_counter()
 
     start = now()
-    image = way()
+    image = method()
     middle = now()
     image.sum().backward()
     return middle - start, now() - middle
@@ -140,7 +140,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--voxels", type=int, default=64)
     parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--json", type=Path, help="write the figures here too")
+    parser.add_argument("--json", type=Path, help="also write the results to this file")
     arguments = parser.parse_args()
     rows = run(arguments.voxels, arguments.batch)
     if arguments.json:

@@ -20,7 +20,7 @@ def square(x: float, y: float, z: float, side: float, dtype=torch.float64):
 
 
 def occlusion(dx, gap: float = 0.2):
-    """A bright square that moves by dx in front of a dark one, colours and all; ``gap`` behind it."""
+    """A bright square, moved by dx, in front of a dark one at distance ``gap``, with vertex colours."""
     front, faces = square(-0.31, -0.33, gap / 2, 0.6)
     back, _ = square(-0.8, -0.8, -gap / 2, 1.6)
     shift = torch.zeros(4, 3, dtype=torch.float64)

@@ -1,4 +1,4 @@
-"""The soft rasterizer against closed forms: what it sees, its images, its errors."""
+"""The soft rasterizer against closed forms and golden images, and its errors."""
 
 import math
 from dataclasses import replace
@@ -30,11 +30,11 @@ def rays(camera: Camera, size: int):
     return near - (far - near), far - near
 
 
-# What it sees
+# Geometry
 
 
 @pytest.mark.parametrize(("azimuth", "elevation", "fov"), VIEWS)
-def test_sees_the_sphere_that_a_ray_cast_sees(azimuth, elevation, fov):
+def test_sphere_matches_ray_casting(azimuth, elevation, fov):
     camera, radius = Camera.orbit(azimuth, elevation, fov), 0.7
     origin, direction = rays(camera, 128)
     a, b = (direction**2).sum(-1), (origin * direction).sum(-1)
@@ -43,64 +43,64 @@ def test_sees_the_sphere_that_a_ray_cast_sees(azimuth, elevation, fov):
     depth = (-b - root.clamp(min=0).sqrt()) / a
     normals = (origin + depth[..., None] * direction) / radius @ camera.rotation[0].T
 
-    seen = SoftRasterizer(128)(solid(trimesh.creation.icosphere(5, radius)), camera)
-    covered = seen.depth[0, 0].isfinite()
+    rendered = SoftRasterizer(128)(solid(trimesh.creation.icosphere(5, radius)), camera)
+    covered = rendered.depth[0, 0].isfinite()
     assert (covered & hit).sum() / (covered | hit).sum() > 0.99
     both = covered & hit
-    assert (seen.depth[0, 0] - depth)[both].abs().median() < 1e-3
-    cosine = (seen.normals[0].permute(1, 2, 0) * normals)[both].sum(-1)
+    assert (rendered.depth[0, 0] - depth)[both].abs().median() < 1e-3
+    cosine = (rendered.normals[0].permute(1, 2, 0) * normals)[both].sum(-1)
     assert torch.rad2deg(cosine.clamp(max=1).arccos()).median() < 2
-    soft = seen.alpha[0, 0] > 0.5
+    soft = rendered.alpha[0, 0] > 0.5
     assert (soft & hit).sum() / (soft | hit).sum() > 0.97
-    # Grey, without a texture: shaded as its normals say.
+    # Without a texture the mesh is grey and shaded by its normals.
     shade = Lighting().shade(normals.permute(2, 0, 1)[None])[0, 0]
-    assert (seen.image[0, 0] - shade)[both].abs().median() < 2 / 255
+    assert (rendered.image[0, 0] - shade)[both].abs().median() < 2 / 255
 
 
 @pytest.mark.parametrize(("azimuth", "elevation", "fov"), VIEWS)
-def test_sees_the_box_that_a_ray_cast_sees(azimuth, elevation, fov):
+def test_box_matches_ray_casting(azimuth, elevation, fov):
     camera, extents = Camera.orbit(azimuth + 3, elevation + 2, fov), torch.tensor([0.9, 0.5, 0.7])
     origin, direction = rays(camera, 128)
     ends = torch.stack([(-extents / 2 - origin) / direction, (extents / 2 - origin) / direction])
     enter, leave = ends.amin(0).amax(-1), ends.amax(0).amin(-1)
-    seen = SoftRasterizer(128, margin=0)(solid(trimesh.creation.box(extents.tolist())), camera)
-    covered, hit = seen.depth[0, 0].isfinite(), enter < leave
+    rendered = SoftRasterizer(128, margin=0)(solid(trimesh.creation.box(extents.tolist())), camera)
+    covered, hit = rendered.depth[0, 0].isfinite(), enter < leave
     assert (covered & hit).sum() / (covered | hit).sum() > 0.995
-    assert (seen.depth[0, 0] - enter)[covered & hit].abs().median() < 1e-5
-    assert torch.equal(seen.alpha[0, 0] == 1, covered)
+    assert (rendered.depth[0, 0] - enter)[covered & hit].abs().median() < 1e-5
+    assert torch.equal(rendered.alpha[0, 0] == 1, covered)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_attributes_are_perspective_correct(backend):
-    # A floor that runs away from the camera, its colour the world's z.
+    # A floor that recedes from the camera, coloured by the world's z.
     corners = torch.tensor([[-0.5, -0.3, -0.8], [0.5, -0.3, -0.8], [0.5, -0.3, 0.8], [-0.5, -0.3, 0.8]])[None]
     faces = torch.tensor([[0, 2, 1], [0, 3, 2]])
     camera = Camera.orbit(0.0, 20.0, 60.0)
     renderer = SoftRasterizer(64, margin=0, backend=backend)
-    seen = renderer(TriangleMesh(corners, faces, colors=corners[..., 2:]), camera)
+    rendered = renderer(TriangleMesh(corners, faces, colors=corners[..., 2:]), camera)
     origin, direction = rays(camera, 64)
     t = (-0.3 - origin[..., 1]) / direction[..., 1]
-    covered = seen.depth[0, 0].isfinite()
+    covered = rendered.depth[0, 0].isfinite()
     assert covered.sum() > 100
     expected = (origin + t[..., None] * direction)[..., 2]
-    assert torch.allclose(seen.image[0, 0][covered], expected[covered], atol=1e-4)
-    assert torch.allclose(seen.depth[0, 0][covered], t[covered], atol=1e-4)
+    assert torch.allclose(rendered.image[0, 0][covered], expected[covered], atol=1e-4)
+    assert torch.allclose(rendered.depth[0, 0][covered], t[covered], atol=1e-4)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_texture_lies_with_its_top_left_at_uv_zero(backend):
+def test_uv_zero_is_the_top_left_corner_of_the_texture(backend):
     faces, uvs = grid_mesh(9)
     vertices = torch.stack([2 * uvs[:, 0] - 1, 1 - 2 * uvs[:, 1], torch.zeros(81)], -1)[None]
     faces = torch.cat([faces, torch.tensor([[0, 72, 8], [8, 72, 80]])])  # the whole square
     texture = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
-    seen = SoftRasterizer(16, backend=backend, margin=0)(
+    rendered = SoftRasterizer(16, backend=backend, margin=0)(
         TriangleMesh(vertices, faces, uvs, texture), Camera.orbit(0, 0)
     )
-    assert torch.allclose(seen.image, texture, atol=1e-5)
+    assert torch.allclose(rendered.image, texture, atol=1e-5)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_culling_leaves_out_what_turns_away(backend):
+def test_culling_removes_back_faces(backend):
     front, faces = square(-0.5, -0.5, 0.0, 1.0, torch.float32)
     mesh = TriangleMesh(front[None], faces)
     renderer = SoftRasterizer(16, cull_backfaces=True, backend=backend)
@@ -109,12 +109,12 @@ def test_culling_leaves_out_what_turns_away(backend):
     assert SoftRasterizer(16, backend=backend)(mesh, Camera.orbit(180, 0)).alpha.sum() > 60
 
 
-def test_what_cannot_be_seen_changes_nothing():
+def test_invisible_triangles_change_nothing():
     mesh = occlusion(0.01234)
-    odd = torch.tensor(
+    invisible = torch.tensor(
         [
-            *([0.1, 0.1, 0.4], [0.1, 0.1, 0.4], [0.3, 0.2, 0.4]),  # two corners in one place
-            *([-0.2, -0.2, 0.4], [0.0, 0.0, 0.4], [0.2, 0.2, 0.4]),  # on one line
+            *([0.1, 0.1, 0.4], [0.1, 0.1, 0.4], [0.3, 0.2, 0.4]),  # two equal corners
+            *([-0.2, -0.2, 0.4], [0.0, 0.0, 0.4], [0.2, 0.2, 0.4]),  # collinear corners
             *([0.0, 0.0, 2.5], [0.3, 0.0, 2.5], [0.0, 0.3, 2.5]),  # behind the camera
             *([0.0, 0.0, 2.5], [0.3, 0.0, 1.9], [0.0, 0.3, 0.5]),  # partly behind it
             *([5.0, 5.0, 0.4], [6.0, 5.0, 0.4], [5.0, 6.0, 0.4]),  # off the screen
@@ -123,34 +123,34 @@ def test_what_cannot_be_seen_changes_nothing():
         dtype=torch.float64,
     )
     extra = torch.arange(18).view(6, 3) + 8
-    with_odd = TriangleMesh(
-        torch.cat([mesh.vertices, odd[None]], 1).requires_grad_(),
+    with_invisible = TriangleMesh(
+        torch.cat([mesh.vertices, invisible[None]], 1).requires_grad_(),
         torch.cat([extra[:3], mesh.faces, extra[3:]]),
         colors=torch.cat([mesh.colors, torch.ones(1, 18, 3).double()], 1),
     )
     for backend in BACKENDS:
         for fov in (None, 60.0):
             renderer, camera = SoftRasterizer(24, backend=backend), Camera.orbit(10.0, 5.0, fov)
-            expected, got = renderer(mesh, camera), renderer(with_odd, camera)
+            expected, got = renderer(mesh, camera), renderer(with_invisible, camera)
             assert torch.equal(expected.image, got.image)
             assert torch.equal(expected.alpha, got.alpha)
             assert torch.equal(expected.depth, got.depth)
-            (gradient,) = torch.autograd.grad(got.image.sum(), with_odd.vertices)
+            (gradient,) = torch.autograd.grad(got.image.sum(), with_invisible.vertices)
             assert gradient.isfinite().all()
             assert (gradient[:, 8:] == 0).all()
 
 
-def test_nothing_to_see_is_the_background():
+def test_empty_mesh_renders_the_background():
     background = torch.rand(2, 1, 8, 8)
     empty = TriangleMesh(torch.rand(2, 5, 3), torch.zeros(0, 3, dtype=torch.long))
     for backend in BACKENDS:
-        seen = SoftRasterizer(8, backend=backend)(empty, Camera.orbit([0.0, 9.0], 0.0), background)
-        assert torch.equal(seen.image, background)
-        assert (seen.alpha == 0).all() and (seen.depth == math.inf).all() and (seen.normals == 0).all()
+        rendered = SoftRasterizer(8, backend=backend)(empty, Camera.orbit([0.0, 9.0], 0.0), background)
+        assert torch.equal(rendered.image, background)
+        assert (rendered.alpha == 0).all() and (rendered.depth == math.inf).all() and (rendered.normals == 0).all()
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_the_order_of_triangles_does_not_matter(backend):
+def test_result_does_not_depend_on_the_order_of_triangles(backend):
     generator = torch.Generator().manual_seed(3)
     vertices = (torch.rand(1, 20, 3, generator=generator) * 2 - 1) * 0.7
     faces = torch.randint(0, 20, (30, 3), generator=generator)
@@ -162,16 +162,16 @@ def test_the_order_of_triangles_does_not_matter(backend):
     assert torch.equal(one.depth, other.depth)
 
 
-# Images to compare with, and bad input
+# Golden images and invalid input
 
 
 @pytest.mark.parametrize("margin", [0, 1])
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_golden(margin, backend):
-    """``python tests/renderers/test_soft_rasterizer.py`` draws them anew; look at them before they are committed."""
-    drawn = (golden_image(margin, backend) * 255).round()
+    """``python tests/renderers/test_soft_rasterizer.py`` renders the golden images again; inspect them before a commit."""
+    rendered = (golden_image(margin, backend) * 255).round()
     golden = np.array(Image.open(GOLDEN / f"soft_rasterizer_margin_{margin}.png"), dtype=np.float32)
-    differs = ((drawn.permute(1, 2, 0) - torch.from_numpy(golden)).abs() > 1).any(-1)
+    differs = ((rendered.permute(1, 2, 0) - torch.from_numpy(golden)).abs() > 1).any(-1)
     assert differs.sum() <= 8, f"{differs.sum()} of {differs.numel()} pixels differ by more than 1/255"
 
 
@@ -188,13 +188,13 @@ def golden_image(margin: float, backend: str) -> torch.Tensor:
     return renderer(TriangleMesh(vertices[None], faces, uvs, texture), Camera.orbit(60, 25, 10.0), background).image[0]
 
 
-def ordinary() -> TriangleMesh:
+def square_mesh() -> TriangleMesh:
     vertices, faces = square(-0.5, -0.5, 0.0, 1.0, torch.float32)
     return TriangleMesh(vertices[None], faces)
 
 
-def test_bad_input_is_told_with_its_shape():
-    renderer, camera, mesh = SoftRasterizer(8), Camera.orbit(0, 0), ordinary()
+def test_invalid_input_is_reported_with_its_shape():
+    renderer, camera, mesh = SoftRasterizer(8), Camera.orbit(0, 0), square_mesh()
     bad = mesh.vertices.clone()
     bad[0, 2, 1] = math.nan
     with pytest.raises(ValueError, match=r"\(1, 4, 3\) must be finite; 1 are not, the first at \[0, 2\]"):
@@ -236,7 +236,7 @@ def test_bad_input_is_told_with_its_shape():
 
 
 def test_faces_are_checked_again_when_they_change():
-    renderer, mesh = SoftRasterizer(8), ordinary()
+    renderer, mesh = SoftRasterizer(8), square_mesh()
     renderer(mesh, Camera.orbit(0, 0))
     mesh.faces[1, 2] = 9
     with pytest.raises(ValueError, match="from 0 to 9"):
@@ -244,7 +244,7 @@ def test_faces_are_checked_again_when_they_change():
 
 
 def test_training_works_after_rendering_in_inference_mode():
-    renderer, mesh = SoftRasterizer(8), ordinary()
+    renderer, mesh = SoftRasterizer(8), square_mesh()
     with torch.inference_mode():
         renderer(mesh, Camera.orbit(0, 0))
     vertices = mesh.vertices.clone().requires_grad_()
@@ -254,9 +254,9 @@ def test_training_works_after_rendering_in_inference_mode():
 
 def test_works_under_autocast():
     with torch.autocast("cpu", torch.bfloat16):
-        image = SoftRasterizer(16)(ordinary(), Camera.orbit(0, 0)).image
+        image = SoftRasterizer(16)(square_mesh(), Camera.orbit(0, 0)).image
     assert image.dtype == torch.float32
-    assert torch.equal(image, SoftRasterizer(16)(ordinary(), Camera.orbit(0, 0)).image)
+    assert torch.equal(image, SoftRasterizer(16)(square_mesh(), Camera.orbit(0, 0)).image)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The soft rasterizer at edges: layers and weights, gradients against differences, continuity."""
+"""The soft rasterizer at edges: layers and weights, gradients against finite differences, continuity."""
 
 from dataclasses import replace
 
@@ -27,13 +27,13 @@ def test_weights_sum_to_one(backend, margin):
     shape = solid(trimesh.creation.torus(0.6, 0.25))
     white = replace(shape, colors=torch.ones_like(shape.vertices))
     background = torch.ones(1, 3, 40, 40)
-    seen = SoftRasterizer(40, margin=margin, backend=backend)(white, Camera.orbit(20, 50, 10.0), background)
-    assert torch.allclose(seen.image, background, atol=1e-6)
-    assert seen.alpha.min() >= 0 and seen.alpha.max() <= 1 + 1e-6
+    rendered = SoftRasterizer(40, margin=margin, backend=backend)(white, Camera.orbit(20, 50, 10.0), background)
+    assert torch.allclose(rendered.image, background, atol=1e-6)
+    assert rendered.alpha.min() >= 0 and rendered.alpha.max() <= 1 + 1e-6
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_alpha_is_one_at_the_edge_and_zero_a_margin_away(backend):
+def test_alpha_falls_from_one_at_the_edge_to_zero_at_the_margin(backend):
     size, margin = 32, 3.0
     for shift in (0.1, 0.35, 0.8):
         edge = 16 + shift  # pixels; a half plane's right edge
@@ -49,12 +49,12 @@ def test_alpha_is_one_at_the_edge_and_zero_a_margin_away(backend):
 @pytest.mark.parametrize("fov", [None, 10.0])
 def test_a_gap_of_a_tenth_fades_over_the_whole_margin(backend, fov):
     mesh = occlusion(0.0123, gap=0.1)
-    seen = SoftRasterizer(64, backend=backend)(mesh, Camera.orbit(0, 0, fov))
+    rendered = SoftRasterizer(64, backend=backend)(mesh, Camera.orbit(0, 0, fov))
     alone = SoftRasterizer(64, backend=backend)(replace(mesh, faces=mesh.faces[:2]), Camera.orbit(0, 0, fov))
     dark, bright = mesh.colors[0, 4].view(3, 1, 1), mesh.colors[0, 0].view(3, 1, 1)
     inside = (slice(None), slice(15, 49), slice(15, 49))  # well within the back square
     expected = alone.alpha[0] * bright + (1 - alone.alpha[0]) * dark
-    assert torch.allclose(seen.image[0][inside], expected[inside], atol=1e-9)
+    assert torch.allclose(rendered.image[0][inside], expected[inside], atol=1e-9)
     assert ((alone.alpha > 0.01) & (alone.alpha < 0.6)).sum() > 30
 
 
@@ -86,12 +86,12 @@ def test_gradcheck(backend, fov, margin):
     renderer = SoftRasterizer(6, margin=margin, backend=backend)
 
     def textured(vertices, uvs, texture, background, azimuth):
-        seen = renderer(TriangleMesh(vertices, faces, uvs, texture), replace(camera, azimuth=azimuth), background)
-        return seen.image, seen.alpha, seen.depth.clamp(max=9), seen.normals
+        rendered = renderer(TriangleMesh(vertices, faces, uvs, texture), replace(camera, azimuth=azimuth), background)
+        return rendered.image, rendered.alpha, rendered.depth.clamp(max=9), rendered.normals
 
     def colored(vertices, colors, normals):
-        seen = renderer(TriangleMesh(vertices, faces, normals=normals, colors=colors), camera)
-        return seen.image, seen.normals
+        rendered = renderer(TriangleMesh(vertices, faces, normals=normals, colors=colors), camera)
+        return rendered.image, rendered.normals
 
     def fixed_uvs(vertices, texture):
         return renderer(TriangleMesh(vertices, faces, uvs.detach(), texture), camera).image
@@ -115,7 +115,7 @@ def test_gradcheck(backend, fov, margin):
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("scene", [lone_square, occlusion])
 @pytest.mark.parametrize("fov", [None, 10.0])
-def test_gradient_of_a_moving_edge_is_its_central_difference(backend, scene, fov):
+def test_gradient_of_a_moving_edge_matches_the_central_difference(backend, scene, fov):
     size, camera = 32, Camera.orbit(0.0, 0.0, fov)
     weight = torch.rand(1, 3, size, size, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 
@@ -134,9 +134,9 @@ def test_gradient_of_a_moving_edge_is_its_central_difference(backend, scene, fov
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_a_triangle_that_crosses_pixel_centres(backend):
-    # As a vertical edge moves over a centre, the pixel beyond takes up the fading where this one ends: the sum over the
-    # image has one slope on both sides, and the gradient is it.
+def test_gradient_as_an_edge_crosses_pixel_centres(backend):
+    # As a vertical edge crosses a pixel centre, the next pixel starts to change where this one stops. The sum over the image
+    # has the same slope on both sides, which the gradient equals.
     size = 16
     corners, faces = square(-0.5, -0.5, 0.0, 1.0)
     right = torch.tensor([[0.0], [1.0], [1.0], [0.0]], dtype=torch.float64) * torch.tensor([[1.0, 0.0, 0.0]])
@@ -147,7 +147,7 @@ def test_a_triangle_that_crosses_pixel_centres(backend):
 
     crossing, h = 1 / size, 1e-5  # the edge starts at pixel 12, this moves it to the centre at 12.5
     slope = (total(crossing + h, 1.0) - total(crossing - h, 1.0)) / (2 * h)
-    assert slope > 60  # 8 rows and the corners' shares, 8 pixels a unit
+    assert slope > 60  # 8 rows plus corners, 8 pixels per unit
     for x in (crossing - h, crossing + h):
         x = torch.tensor(x, dtype=torch.float64, requires_grad=True)
         (gradient,) = torch.autograd.grad(total(x, 1.0), x)
@@ -159,9 +159,9 @@ def test_a_triangle_that_crosses_pixel_centres(backend):
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("scene", [lone_square, occlusion])
 @pytest.mark.parametrize("margin", [1.0, 2.0])
-def test_the_image_is_continuous_as_edges_sweep_over_pixels(backend, scene, margin):
+def test_image_is_continuous_as_edges_move_over_pixels(backend, scene, margin):
     size, step = 16, 1e-3
-    pixels_a_step = step * size / 2
+    pixels_per_step = step * size / 2
 
     def largest_jump(margin):
         renderer, camera = (
@@ -171,14 +171,14 @@ def test_the_image_is_continuous_as_edges_sweep_over_pixels(backend, scene, marg
         images = torch.cat([renderer(scene(i * step), camera).image for i in range(300)])
         return (images[1:] - images[:-1]).abs().max()
 
-    assert largest_jump(margin) < 1.5 * pixels_a_step / margin
+    assert largest_jump(margin) < 1.5 * pixels_per_step / margin
     assert largest_jump(0.0) > 0.5
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_a_turning_mesh_of_many_colours_is_continuous(backend):
-    # Edges of many triangles enter margins and cross centres at once. The slope is steeper than any face, so that no
-    # face blurs itself: what is left are silhouettes, and nothing may jump.
+def test_image_of_a_rotating_mesh_is_continuous(backend):
+    # Edges of many triangles enter margins and cross centres at once. The depth slope is steeper than any face, so that no
+    # face blurs itself. Only silhouettes remain, and nothing may jump.
     shape = solid(trimesh.creation.box((0.9, 0.7, 0.8)))
     colors = torch.rand(1, 8, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     mesh = replace(shape, vertices=shape.vertices.double(), colors=colors)

@@ -21,38 +21,37 @@ from renderers.soft_rasterizer.renderer import SoftRasterizer
 FAST = settings(max_examples=40, deadline=None, derandomize=True)
 
 
-def draw(
-    mesh: TriangleMesh, camera: Camera, renderer: SoftRasterizer, background=None, counted=1.0
+def render(
+    mesh: TriangleMesh, camera: Camera, renderer: SoftRasterizer, background=None, mask=1.0
 ) -> dict[str, torch.Tensor]:
-    """All images, and the gradients of a fixed random sum of them over the pixels that are counted, by name."""
+    """All images, and the gradients of a fixed random sum of them over the mask, by name."""
     names = ("vertices", "texture", "colors")
     leaves = {n: getattr(mesh, n).detach().clone().requires_grad_() for n in names if getattr(mesh, n) is not None}
-    seen = renderer(TriangleMesh(faces=mesh.faces, uvs=mesh.uvs, **leaves), camera, background)
+    rendered = renderer(TriangleMesh(faces=mesh.faces, uvs=mesh.uvs, **leaves), camera, background)
     values = {
-        "image": seen.image,
-        "alpha": seen.alpha,
-        "depth": seen.depth.where(seen.depth.isfinite(), 0.0),
-        "normals": seen.normals,
+        "image": rendered.image,
+        "alpha": rendered.alpha,
+        "depth": rendered.depth.where(rendered.depth.isfinite(), 0.0),
+        "normals": rendered.normals,
     }
     generator = torch.Generator().manual_seed(0)
     loss = sum(
-        (v * counted * torch.rand(v.shape, generator=generator, dtype=v.dtype).to(v.device)).sum()
-        for v in values.values()
+        (v * mask * torch.rand(v.shape, generator=generator, dtype=v.dtype).to(v.device)).sum() for v in values.values()
     )
     gradients = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)
     return {**values, **{f"gradient of {n}": g for n, g in zip(leaves, gradients, strict=True) if g is not None}}
 
 
-def assert_agree(got: dict[str, torch.Tensor], expected: dict[str, torch.Tensor], tolerance: float) -> None:
-    assert got.keys() == expected.keys()
+def assert_agree(actual: dict[str, torch.Tensor], expected: dict[str, torch.Tensor], tolerance: float) -> None:
+    assert actual.keys() == expected.keys()
     for name, value in expected.items():
         scale = max(1.0, value.abs().max().item()) if name.startswith("gradient") else 1.0
-        error = (got[name].to(value) - value).abs().max().item() / scale
+        error = (actual[name].to(value) - value).abs().max().item() / scale
         assert error <= tolerance, f"{name} differs by {error}"
 
 
-def soup(seed: int, count: int, dtype: torch.dtype, colored: bool) -> TriangleMesh:
-    """Triangles of all sizes, through and in front of each other."""
+def random_triangles(seed: int, count: int, dtype: torch.dtype, colored: bool) -> TriangleMesh:
+    """Triangles of all sizes that intersect and occlude each other."""
     generator = torch.Generator().manual_seed(seed)
 
     def rand(*shape):
@@ -79,12 +78,12 @@ def soup(seed: int, count: int, dtype: torch.dtype, colored: bool) -> TriangleMe
     cull=st.booleans(),
     slope=st.sampled_from([None, 0.0, 0.3]),
 )
-def test_numba_agrees_on_any_triangles(seed, count, margin, fov, colored, lit, cull, slope):
-    mesh = soup(seed, count, torch.float64, colored)
+def test_numba_agrees_on_random_triangles(seed, count, margin, fov, colored, lit, cull, slope):
+    mesh = random_triangles(seed, count, torch.float64, colored)
     camera = Camera.orbit([25.0, 190.0], [10.0, -50.0], fov)
     background = torch.rand(2, 2 if colored else 3, 19, 19, dtype=torch.float64)
-    expected, got = (
-        draw(
+    expected, actual = (
+        render(
             mesh,
             camera,
             SoftRasterizer(19, margin, slope, cull, Lighting() if lit else None, True, backend),
@@ -92,7 +91,7 @@ def test_numba_agrees_on_any_triangles(seed, count, margin, fov, colored, lit, c
         )
         for backend in ("torch", "numba")
     )
-    assert_agree(got, expected, 1e-9)
+    assert_agree(actual, expected, 1e-9)
 
 
 def deformed_sphere(seed: int, dtype: torch.dtype, device: str = "cpu") -> TriangleMesh:
@@ -108,21 +107,21 @@ def deformed_sphere(seed: int, dtype: torch.dtype, device: str = "cpu") -> Trian
 
 
 def assert_agree_in_single_precision(one: SoftRasterizer, other: SoftRasterizer, seed: int, device: str) -> None:
-    """Images within 1e-4 but for two pixels, whose depths tie within rounding; gradients of all others too.
+    """Check that images agree within 1e-4 except at two pixels, and the gradients of all other pixels.
 
-    Double precision, in which nothing ties, has no such exceptions.
+    The exceptions are depths that tie within rounding. In double precision nothing ties.
     """
     mesh, camera = (
         deformed_sphere(seed, torch.float32, device),
         Camera.orbit([33.0, -140.0], [21.0, -8.0], 10.0, device),
     )
     names = ("image", "alpha", "depth", "normals")
-    first, second = draw(mesh, camera, one), draw(mesh, camera, other)
+    first, second = render(mesh, camera, one), render(mesh, camera, other)
     same = torch.stack([((first[n] - second[n]).abs() <= 1e-4).all(1, keepdim=True) for n in names]).all(0)
     assert (~same).sum() <= 2
-    first, second = draw(mesh, camera, one, counted=same), draw(mesh, camera, other, counted=same)
+    first, second = render(mesh, camera, one, mask=same), render(mesh, camera, other, mask=same)
     for name in first.keys() - set(names):
-        # Four vertices may belong to slivers whose gradient is rounding itself.
+        # Up to four vertices may belong to slivers whose gradient is dominated by rounding.
         wrong = ((first[name] - second[name]).abs() > 1e-4 * first[name].abs().max()).any(-1)
         assert wrong.sum() <= 4, name
 
@@ -152,27 +151,27 @@ def test_triton_interpreted_on_the_cpu_agrees_with_the_reference(margin):
     assert_agree_in_single_precision(reference, kernel, 0, "cpu")
     camera = Camera.orbit([25.0, 190.0], [10.0, -50.0])
     for colored in (True, False):
-        mesh = soup(3, 12, torch.float32, colored)
-        assert_agree(draw(mesh, camera, kernel), draw(mesh, camera, reference), 1e-4)
+        mesh = random_triangles(3, 12, torch.float32, colored)
+        assert_agree(render(mesh, camera, kernel), render(mesh, camera, reference), 1e-4)
 
 
-def test_normals_agree_and_point_out():
+def test_normals_agree_and_point_outward():
     sphere = trimesh.creation.icosphere(2)
     vertices = torch.tensor(np.array(sphere.vertices))[None].requires_grad_()
     faces = torch.tensor(np.array(sphere.faces), dtype=torch.int32)
     from renderers.soft_rasterizer import numba_backend
 
-    expected, got = vertex_normals(vertices, faces), numba_backend.vertex_normals(vertices, faces)
-    assert torch.allclose(expected, got)
+    expected, actual = vertex_normals(vertices, faces), numba_backend.vertex_normals(vertices, faces)
+    assert torch.allclose(expected, actual)
     assert (expected * vertices).sum(-1).min() > 0.99
     weight = torch.rand(expected.shape, dtype=torch.float64)
-    gradients = [torch.autograd.grad((n * weight).sum(), vertices)[0] for n in (expected, got)]
+    gradients = [torch.autograd.grad((n * weight).sum(), vertices)[0] for n in (expected, actual)]
     assert torch.allclose(*gradients)
     assert torch.autograd.gradcheck(lambda v: numba_backend.vertex_normals(v, faces), (vertices,), fast_mode=True)
 
 
-def test_more_fragments_than_there_is_room_for_at_first():
-    # 40 sheets behind each other, each a bit wider than the next nearer one: every pixel at their rims sees many.
+def test_more_fragments_than_the_initial_capacity():
+    # 400 squares behind each other, each slightly wider than the one in front: pixels at their edges have many fragments.
     size, count = 8, 400
     half = torch.linspace(0.3, 0.6, count, dtype=torch.float64)
     depth = torch.linspace(0.9, -0.9, count, dtype=torch.float64)
@@ -181,25 +180,25 @@ def test_more_fragments_than_there_is_room_for_at_first():
     square = torch.tensor([[0, 1, 2], [0, 2, 3]])
     faces = (square + 4 * torch.arange(count).view(-1, 1, 1)).view(-1, 3)
     mesh = TriangleMesh(vertices, faces, colors=torch.rand(1, 4 * count, 3, dtype=torch.float64))
-    expected, got = (
-        draw(mesh, Camera.orbit(0, 0), SoftRasterizer(size, 2.0, 0.0, backend=b)) for b in ("torch", "numba")
+    expected, actual = (
+        render(mesh, Camera.orbit(0, 0), SoftRasterizer(size, 2.0, 0.0, backend=b)) for b in ("torch", "numba")
     )
-    assert_agree(got, expected, 1e-9)
+    assert_agree(actual, expected, 1e-9)
 
 
-def test_threads_draw_what_one_draws():
+def test_result_does_not_depend_on_threads():
     mesh, camera = deformed_sphere(0, torch.float32), Camera.orbit([33.0, -140.0], 21.0, 10.0)
     renderer = SoftRasterizer(32)
-    one = draw(mesh, camera, renderer)
+    one = render(mesh, camera, renderer)
     torch.set_num_threads(2)
     try:
-        two = draw(mesh, camera, renderer)
+        two = render(mesh, camera, renderer)
     finally:
         torch.set_num_threads(1)
     assert_agree(two, one, 0.0)
 
 
-def test_a_cache_that_cannot_be_written_is_no_error(monkeypatch):
+def test_kernels_compile_without_a_writable_cache(monkeypatch):
     def refuse_to_cache(function, cache=False, **kwargs):
         if cache:
             raise RuntimeError("cannot cache function: no locator available")
@@ -209,18 +208,20 @@ def test_a_cache_that_cannot_be_written_is_no_error(monkeypatch):
     assert numba_jit.compiled(abs)(-3) == 3
 
 
-def test_a_backend_says_what_it_cannot_draw():
+def test_rejects_a_backend_for_another_device():
     mesh, camera = deformed_sphere(0, torch.float32), Camera.orbit([0.0, 1.0], 0.0)
     with pytest.raises(ValueError, match="'triton' requires scenes on cuda, got a scene on cpu"):
         SoftRasterizer(8, backend="triton")(mesh, camera)
 
 
-def test_a_second_backward_pass_through_changed_vertices_is_refused():
+def test_backward_after_modifying_vertices_raises():
     mesh = deformed_sphere(0, torch.float32)
     vertices = mesh.vertices.clone().requires_grad_()
     moved = vertices.contiguous() * 1.0
-    seen = SoftRasterizer(16)(TriangleMesh(moved, mesh.faces, mesh.uvs, mesh.texture), Camera.orbit([0.0, 1.0], 0.0))
+    rendered = SoftRasterizer(16)(
+        TriangleMesh(moved, mesh.faces, mesh.uvs, mesh.texture), Camera.orbit([0.0, 1.0], 0.0)
+    )
     with torch.no_grad():
         moved.add_(1)
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
-        seen.image.sum().backward()
+        rendered.image.sum().backward()

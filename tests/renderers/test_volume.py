@@ -1,4 +1,4 @@
-"""The volume renderers: closed forms, exact gradients, and agreement of the kernels with the reference."""
+"""Volume renderers: closed forms, exact gradients, and agreement of the kernels with the reference."""
 
 import math
 import os
@@ -19,7 +19,7 @@ def one_voxel(size: int = 8) -> torch.Tensor:
 
 
 def noise(dtype=torch.float64, size=6):
-    """Soft voxels with an opaque block among them, colours, and two views, ready for gradients."""
+    """Soft voxels with an opaque block, colours and two views, all of which require gradients."""
     g = torch.Generator().manual_seed(0)
     occupancy = torch.rand(2, 1, size, size, size, dtype=dtype, generator=g) ** 3
     occupancy[:, :, 2:4, 2:4, 2:4] = 1
@@ -40,31 +40,31 @@ def noise(dtype=torch.float64, size=6):
         (EmissionAbsorptionRenderer, {"opacity": 20 / 64}, 0.3125),
     ],
 )
-def test_one_opaque_voxel_in_a_column(renderer, options, alpha, backend):
-    # A camera at azimuth 0 meets sample positions at the voxels' centres: nothing is interpolated.
-    drawn = renderer(16, backend=backend, **options)(VoxelGrid(one_voxel()), Camera.orbit(0.0, 0.0))
-    assert drawn.alpha[0, 0, 4 + 3, 4 + 5].item() == pytest.approx(alpha, abs=1e-5)  # y = 4 is row 3 from the top
-    assert torch.equal(drawn.image, drawn.alpha)
-    assert drawn.alpha.sum().item() == pytest.approx(alpha, abs=1e-4)
+def test_one_voxel_in_a_column(renderer, options, alpha, backend):
+    # At azimuth 0 the samples are at the voxels' centres: nothing is interpolated.
+    rendered = renderer(16, backend=backend, **options)(VoxelGrid(one_voxel()), Camera.orbit(0.0, 0.0))
+    assert rendered.alpha[0, 0, 4 + 3, 4 + 5].item() == pytest.approx(alpha, abs=1e-5)  # y = 4 is row 3 from the top
+    assert torch.equal(rendered.image, rendered.alpha)
+    assert rendered.alpha.sum().item() == pytest.approx(alpha, abs=1e-4)
 
 
-def test_four_voxels_of_platonicgans_scale():
+def test_four_voxels_with_the_opacity_of_platonicgan():
     column = torch.zeros(1, 1, 8, 8, 8)
     column[0, 0, 2:6, 4, 4] = 1
-    drawn = AbsorptionRenderer(16, opacity=20 / 64)(VoxelGrid(column), Camera.orbit(0.0, 0.0))
-    assert drawn.alpha.max().item() == pytest.approx(1 - (1 - 0.3125) ** 4, abs=1e-5)
+    rendered = AbsorptionRenderer(16, opacity=20 / 64)(VoxelGrid(column), Camera.orbit(0.0, 0.0))
+    assert rendered.alpha.max().item() == pytest.approx(1 - (1 - 0.3125) ** 4, abs=1e-5)
 
 
 @pytest.mark.parametrize(("azimuth", "column"), [(0.0, 4 + 5), (90.0, 4 + 4), (180.0, 4 + 2), (270.0, 4 + 3)])
 @pytest.mark.parametrize("renderer", ALL)
-def test_a_quarter_turn_sends_a_voxel_where_it_should_go(renderer, azimuth, column):
-    drawn = renderer(16)(VoxelGrid(one_voxel()), Camera.orbit(azimuth, 0.0))
-    assert divmod(int(drawn.alpha.argmax()), 16) == (4 + 3, column)
+def test_quarter_turns_move_a_voxel(renderer, azimuth, column):
+    rendered = renderer(16)(VoxelGrid(one_voxel()), Camera.orbit(azimuth, 0.0))
+    assert divmod(int(rendered.alpha.argmax()), 16) == (4 + 3, column)
 
 
 @pytest.mark.parametrize("backend", ["torch", "numba"])
 @pytest.mark.parametrize("fov", [None, 40.0])
-def test_emission_one_is_absorption(fov, backend):
+def test_emission_of_one_equals_absorption(fov, backend):
     occupancy, _, azimuth, elevation = noise()
     camera = Camera(azimuth, elevation, fov)
     white = torch.ones(2, 3, 6, 6, 6, dtype=torch.float64)
@@ -75,35 +75,35 @@ def test_emission_one_is_absorption(fov, backend):
         assert torch.allclose(b.alpha, a.alpha, atol=1e-12)
 
 
-def test_the_nearer_colour_hides_the_farther():
+def test_near_colour_hides_far_colour():
     occupancy, color = torch.zeros(1, 1, 8, 8, 8), torch.zeros(1, 3, 8, 8, 8)
     occupancy[0, 0, 2] = occupancy[0, 0, 5] = 1
     color[0, 0, :4], color[0, 2, 4:] = 1, 1  # red at the back (small z), blue in front
     for azimuth, expected in ((0.0, [0.0, 0.0, 1.0]), (180.0, [1.0, 0.0, 0.0])):
-        drawn = EmissionAbsorptionRenderer(16)(VoxelGrid(occupancy, color), Camera.orbit(azimuth, 0.0))
-        assert torch.allclose(drawn.image[0, :, 8, 8], torch.tensor(expected), atol=1e-4)
+        rendered = EmissionAbsorptionRenderer(16)(VoxelGrid(occupancy, color), Camera.orbit(azimuth, 0.0))
+        assert torch.allclose(rendered.image[0, :, 8, 8], torch.tensor(expected), atol=1e-4)
 
 
-def test_what_is_half_clear_shows_the_background():
+def test_half_transparent_voxel_shows_the_background():
     occupancy = 0.5 * one_voxel()
-    behind = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    background = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     for renderer, through in ((AbsorptionRenderer, 0.5), (VisualHullRenderer, math.exp(-0.5))):
-        drawn = renderer(16)(VoxelGrid(occupancy), Camera.orbit(0.0, 0.0), behind)
-        assert drawn.image.shape == (1, 3, 16, 16)
-        expected = (1 - through) + through * behind[0, :, 7, 9]
-        assert torch.allclose(drawn.image[0, :, 7, 9], expected, atol=1e-5)
-        assert torch.allclose(drawn.image[0, :, 0, 0], behind[0, :, 0, 0])
+        rendered = renderer(16)(VoxelGrid(occupancy), Camera.orbit(0.0, 0.0), background)
+        assert rendered.image.shape == (1, 3, 16, 16)
+        expected = (1 - through) + through * background[0, :, 7, 9]
+        assert torch.allclose(rendered.image[0, :, 7, 9], expected, atol=1e-5)
+        assert torch.allclose(rendered.image[0, :, 0, 0], background[0, :, 0, 0])
 
 
 @pytest.mark.parametrize("fov", [None, 40.0])
 @pytest.mark.parametrize("renderer", ALL)
 def test_gradients_are_exact(renderer, fov):
-    """To occupancy, colour and camera, through opaque voxels too: central differences in float64."""
+    """Gradients of occupancy, colour and camera, also through opaque voxels, match differences in float64."""
     occupancy, color, azimuth, elevation = noise(size=4)
 
     def image(o, c, a, e):
-        drawn = renderer(5, samples=6, backend="numba")
-        return drawn.render(VoxelGrid(o, c), Camera(a, e, fov), None).image
+        rendered = renderer(5, samples=6, backend="numba")
+        return rendered.render(VoxelGrid(o, c), Camera(a, e, fov), None).image
 
     assert torch.autograd.gradcheck(image, (occupancy, color, azimuth, elevation), atol=1e-6)
 
@@ -113,13 +113,13 @@ def compare(renderer, fov, kernel, dtype, tolerance, image_size=14, samples=11):
     for backend in ("torch", kernel):
         inputs = noise(dtype)
         occupancy, color, azimuth, elevation = inputs
-        drawn = renderer(image_size, samples=samples, backend=backend)(
+        rendered = renderer(image_size, samples=samples, backend=backend)(
             VoxelGrid(occupancy, color), Camera(azimuth, elevation, fov)
         )
         g = torch.Generator().manual_seed(3)
-        loss = (torch.rand(drawn.image.shape, generator=g, dtype=dtype) * drawn.image).sum()
-        (loss + (torch.rand(drawn.alpha.shape, generator=g, dtype=dtype) * drawn.alpha).sum()).backward()
-        results.append([drawn.image, drawn.alpha, *(x.grad for x in inputs)])
+        loss = (torch.rand(rendered.image.shape, generator=g, dtype=dtype) * rendered.image).sum()
+        (loss + (torch.rand(rendered.alpha.shape, generator=g, dtype=dtype) * rendered.alpha).sum()).backward()
+        results.append([rendered.image, rendered.alpha, *(x.grad for x in inputs)])
     for a, b in zip(*results, strict=True):
         assert (a is None) == (b is None)
         if a is not None:
@@ -141,9 +141,9 @@ def test_triton_agrees_with_the_reference(renderer, fov, needs_gpu):
     for backend in ("torch", "triton"):
         inputs = [t.detach().float().cuda().requires_grad_() for t in noise(size=16)]
         occupancy, color, azimuth, elevation = inputs
-        drawn = renderer(40, backend=backend)(VoxelGrid(occupancy, color), Camera(azimuth, elevation, fov))
-        (drawn.image.square().sum() + drawn.alpha.sum()).backward()
-        results.append([drawn.image, drawn.alpha, *(x.grad for x in inputs)])
+        rendered = renderer(40, backend=backend)(VoxelGrid(occupancy, color), Camera(azimuth, elevation, fov))
+        (rendered.image.square().sum() + rendered.alpha.sum()).backward()
+        results.append([rendered.image, rendered.alpha, *(x.grad for x in inputs)])
     for a, b in zip(*results, strict=True):
         assert (a is None) == (b is None)
         if a is not None:
@@ -175,7 +175,7 @@ def test_results_do_not_depend_on_threads_or_batch():
 
 
 @pytest.mark.parametrize("renderer", ALL)
-def test_empty_full_and_half_precision_grids_draw(renderer):
+def test_renders_empty_full_and_half_precision_grids(renderer):
     camera = Camera.orbit([0.0, 45.0], 20.0)
     empty = renderer(16)(VoxelGrid(torch.zeros(2, 1, 8, 8, 8)), camera)
     assert empty.alpha.max() == 0
@@ -196,12 +196,12 @@ def test_empty_full_and_half_precision_grids_draw(renderer):
         (torch.ones(1, 1, 4, 4, 4, dtype=torch.int64), TypeError, "occupancy must be floating point or bool"),
     ],
 )
-def test_bad_grids_are_refused(occupancy, error, message):
+def test_rejects_invalid_grids(occupancy, error, message):
     with pytest.raises(error, match=message):
         AbsorptionRenderer(8)(VoxelGrid(occupancy), Camera.orbit(0.0, 0.0))
 
 
-def test_bad_settings_are_refused():
+def test_rejects_invalid_settings():
     grid, camera = VoxelGrid(one_voxel()), Camera.orbit(0.0, 0.0)
     with pytest.raises(InputError, match=r"opacity must be in \(0, 1\], got 1.5"):
         AbsorptionRenderer(8, opacity=1.5)
