@@ -103,9 +103,9 @@ class ToyGAN(LightningModule):
 
     def training_step(self, batch: Tensor, batch_idx: int) -> None:
         time.sleep(self.step_seconds)
-        draws = torch.Generator().manual_seed(self.seed * 1_000_003 + int(self.steps_done))
-        real = torch.rand(4, self.discriminator.in_features, generator=draws)
-        z = torch.randn(4, self.generator.in_features, generator=draws)
+        random = torch.Generator().manual_seed(self.seed * 1_000_003 + int(self.steps_done))
+        real = torch.rand(4, self.discriminator.in_features, generator=random)
+        z = torch.randn(4, self.generator.in_features, generator=random)
         opt_g, opt_d = self.optimizers()
         fake = self.generator(z)
         for optimizer, loss in (

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
+import jsonargparse
 from omegaconf.errors import OmegaConfBaseException
 
 from trainer.cli.config_composition import Composed, suggestion
@@ -57,33 +58,38 @@ class _Part(NamedTuple):
     class_path: str
 
 
-def find_input_error(error: BaseException) -> InputError | None:
-    """The InputError among an error's causes, since jsonargparse wraps those that constructors raise."""
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, InputError):
-            return cause
-        cause = cause.__cause__
-    return None
-
-
-def parse_error(message: str, composed: Composed, given: Iterable[str], options: Iterable[str]) -> InputError:
-    """Summarize jsonargparse's message in one sentence.
+def config_error(
+    error: Exception, composed: Composed, given: Iterable[str], options: Iterable[str]
+) -> InputError | None:
+    """The one-sentence error for an invalid config or option; None for any other error.
 
     Args:
-        message: jsonargparse's message.
+        error: An error of parsing, or of building what was parsed.
         composed: The files' values and their origins.
         given: The keys given as options.
         options: All keys of the command.
     """
+    cause: BaseException | None = error
+    while cause is not None:  # jsonargparse wraps errors that constructors raise
+        if isinstance(cause, InputError):
+            return cause
+        cause = cause.__cause__
+    if isinstance(error, ParseError | jsonargparse.ArgumentError):
+        return _parse_error(str(error), composed, given, list(options))
+    if isinstance(error, OmegaConfBaseException):
+        return _interpolation_error(error, composed, list(options))
+    return None
+
+
+def _parse_error(message: str, composed: Composed, given: Iterable[str], options: list[str]) -> InputError:
+    """Summarize jsonargparse's message in one sentence."""
     given = {_without_init_args(key) for key in given}
 
     def prefix(key: str, argument: str = "") -> str:
         """``--`` if the key, or an argument of it, is given as an option; else the file that sets it."""
         if given & {_without_init_args(key), _without_init_args(key + argument)}:
             return "--"
-        origin = composed.origin(key + argument)
-        return f"{origin}: " if origin else ""
+        return _origin(composed, key + argument)
 
     parts, last = _message_parts(message)
     if part := parts.get("without_value"):
@@ -95,7 +101,7 @@ def parse_error(message: str, composed: Composed, given: Iterable[str], options:
     if part := parts.get("unknown_key"):
         return _unknown_key(part.match["unknown_key"], prefix, options)
     if part := parts.get("required") or parts.get("required_key"):
-        missing = re.sub(r"\b(fit|validate|test|predict)\.", "", part.match[part.match.lastgroup or 0])
+        missing = _without_command(part.match[part.match.lastgroup or 0])
         key = f"{part.key}.{missing}" if part.key else missing
         return InputError(f"{key} must be given, by --config or as an option")
     if part := parts.get("unknown_argument"):
@@ -137,14 +143,22 @@ def _message_parts(message: str) -> tuple[dict[str, _Part], _Part | None]:
     return parts, last
 
 
-def _unknown_key(key: str, prefix: Callable[[str], str], options: Iterable[str]) -> InputError:
-    options = list(options)
+def _unknown_key(key: str, prefix: Callable[[str], str], options: list[str]) -> InputError:
     section, _, rest = key.partition(".")
     sections = {option.partition(".")[0] for option in options}
     if section not in sections:
         return InputError(f"{prefix(key)}no such key {section!r}{suggestion(section, sections, 'the keys are')}")
     known = {option.partition(".")[2] for option in options if option.startswith(f"{section}.")}
     return InputError(f"{prefix(key)}{section} has no key {rest!r}{suggestion(rest, known)}")
+
+
+def _origin(composed: Composed, key: str) -> str:
+    path = composed.origin(key)
+    return f"{path}: " if path else ""
+
+
+def _without_command(key: str) -> str:
+    return re.sub(r"(^|[ ,])(fit|validate|test|predict)\.", r"\1", key)
 
 
 def _without_init_args(key: str) -> str:
@@ -196,14 +210,14 @@ def _given_value(detail: str) -> str:
     return value if len(value) <= 60 else value[:57] + "..."
 
 
-def interpolation_error(error: OmegaConfBaseException, composed: Composed) -> InputError:
-    """The message for a ``${...}`` that cannot be resolved."""
+def _interpolation_error(error: OmegaConfBaseException, composed: Composed, options: list[str]) -> InputError:
+    """The message for a ``${...}`` that cannot be resolved, or for an unknown section, which may be the cause."""
+    sections = {option.partition(".")[0] for option in options}
+    if unknown := [key for key in composed.values if key not in sections]:
+        return _unknown_key(unknown[0], lambda key: _origin(composed, key), options)
     if (match := re.search(r"Interpolation key '\.*([^']*)' not found", str(error))) and error.full_key:
-        key = error.full_key.partition(".")[2]  # without the subcommand
-        origin = composed.origin(key)
-        return InputError(
-            f"{f'{origin}: ' if origin else ''}{key} refers to ${{{match[1]}}}, which is not in the config"
-        )
+        key = _without_command(error.full_key)
+        return InputError(f"{_origin(composed, key)}{key} refers to ${{{match[1]}}}, which is not in the config")
     return InputError(f"an interpolation cannot be resolved: {str(error).splitlines()[0]}")
 
 

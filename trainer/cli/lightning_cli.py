@@ -34,7 +34,7 @@ from callbacks.distributed_signals import RankSignals
 from callbacks.loggers.csv import MetricsCsv
 from callbacks.loggers.guarded import GuardedLogger
 from callbacks.nan_guard import DivergedError, TerminateOnNaN
-from trainer.__main__ import COMMANDS
+from trainer.__main__ import options_of
 from trainer.cli import error_messages
 from trainer.cli.jsonargparse_compat import PARSER_MODE, restore_yaml
 from trainer.cli.log_filters import global_rank, print_rank0, quiet
@@ -68,12 +68,9 @@ class _Parser(LightningArgumentParser):
         return super().parse_args(args, *rest, **kwargs)
 
 
-def _description(command: str) -> dict[str, str]:
-    hint = "--model.help CLASS and --data.help CLASS list the arguments of a class."
-    return {
-        "usage": f"python -m trainer {command} --config NAME [--config MORE] [--model.ARGUMENT=VALUE] [options]",
-        "description": f"{COMMANDS[command].help.capitalize()}. {hint}",
-    }
+def _help(command: str) -> dict[str, str | None]:
+    parser = options_of(command)
+    return {"usage": parser.usage, "description": parser.description}
 
 
 class UnrenderCLI(LightningCLI):
@@ -88,7 +85,7 @@ class UnrenderCLI(LightningCLI):
             trainer_defaults={"enable_model_summary": False},
             seed_everything_default=0,
             parser_class=_Parser,
-            parser_kwargs=PARSER | {name: PARSER | _description(name) for name in self.subcommands()},
+            parser_kwargs=PARSER | {name: PARSER | _help(name) for name in self.subcommands()},
             subclass_mode_model=True,
             subclass_mode_data=True,
             auto_configure_optimizers=False,
@@ -111,7 +108,9 @@ class UnrenderCLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         words = [word for action in self._parser(self.session.command)._actions for word in action.option_strings]
-        self.session.options = [word.lstrip("-") for word in words if word.startswith("--") and "." not in word[-6:]]
+        self.session.options = [
+            word.lstrip("-") for word in words if word.startswith("--") and not word.endswith(".help")
+        ]
         self.config = parser.parse_args(args)
         config = self.config[self.session.command]
         self.ckpt_path = config.pop("ckpt_path")  # otherwise Lightning would take the model's arguments from the file

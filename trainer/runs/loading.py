@@ -92,13 +92,11 @@ class ExperimentConfig:
         try:
             return function(*arguments)
         except Exception as error:
-            if input_error := error_messages.find_input_error(error):
+            words = [word for action in self._parser._actions for word in action.option_strings]
+            options = [word.lstrip("-") for word in words if word.startswith("--")]
+            given = [word.partition("=")[0].lstrip("-") for word in self._overrides]
+            if input_error := error_messages.config_error(error, self._composed, given, options):
                 raise input_error from error
-            if isinstance(error, jsonargparse.ArgumentError):
-                words = [word for action in self._parser._actions for word in action.option_strings]
-                options = [word.lstrip("-") for word in words if word.startswith("--")]
-                given = [word.partition("=")[0].lstrip("-") for word in self._overrides]
-                raise error_messages.parse_error(str(error), self._composed, given, options) from error
             raise
 
 

@@ -6,7 +6,6 @@ import sys
 import time
 from pathlib import Path
 
-from omegaconf.errors import OmegaConfBaseException
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from callbacks.nan_guard import DivergedError
@@ -21,17 +20,13 @@ MISMATCHES = ("Error(s) in loading state_dict", "loaded state dict ", "The check
 
 def as_input_error(error: Exception, session: Session) -> InputError | None:
     """The one-sentence error if the user can fix its cause, else None."""
-    message = str(error)
-    if input_error := error_messages.find_input_error(error):
+    if input_error := error_messages.config_error(error, session.composed, session.given, session.options):
         return input_error
     if disk := error_messages.disk_error(error):
         path = _last_checkpoint(session)
         saved = f"; the last valid checkpoint is {path}" if path else ""
         return InputError(f"{disk}{saved}; free space and run the command again")
-    if isinstance(error, error_messages.ParseError):
-        return error_messages.parse_error(message, session.composed, session.given, session.options)
-    if isinstance(error, OmegaConfBaseException):
-        return error_messages.interpolation_error(error, session.composed)
+    message = str(error)
     if isinstance(error, MisconfigurationException):
         return InputError(message)
     if (

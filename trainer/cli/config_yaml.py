@@ -1,0 +1,102 @@
+"""Read and write the YAML of config files, with a line number for each error and limits against malicious files."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+from yaml.constructor import ConstructorError
+
+from utils.errors import InputError
+
+MAX_BYTES = 2**20  # of a config file
+MAX_VALUES = 100_000  # of a config file, with aliases expanded
+
+
+def load_yaml(path: Path) -> dict[str, Any]:
+    """Read a config file.
+
+    Raises:
+        InputError: The file cannot be read, is not valid YAML, is not a mapping, or is too large.
+    """
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise InputError(f"{path} has more than {MAX_BYTES:,} bytes, the limit for a config")
+        loader = _Loader(path.read_text(encoding="utf-8"))
+        node = loader.get_single_node()
+        if node is None:
+            return {}
+        if (size := _expanded_size(node, {})) > MAX_VALUES:
+            raise InputError(f"{path} has {size:,} values with its aliases expanded; the limit is {MAX_VALUES:,}")
+        values = loader.construct_document(node)
+    except InputError:
+        raise
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        line = f", line {mark.line + 1}" if mark else ""
+        raise InputError(f"{path}{line}: {error.problem or error.context}") from error
+    except (yaml.YAMLError, RecursionError) as error:
+        raise InputError(f"{path} is not valid YAML: {str(error).splitlines()[0]}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} cannot be read: {error}") from error
+    except Exception as error:  # a tag such as !!int on other text, and numbers too long for Python
+        raise InputError(f"{path} has a value that does not fit its tag: {error}") from error
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise InputError(f"{path} must contain a mapping, not {type(values).__name__}")
+    return values
+
+
+def dump_yaml(values: dict[str, Any]) -> str:
+    """Write values as YAML that :func:`load_yaml` and jsonargparse read as the same values."""
+    return yaml.dump(values, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+
+
+class _Loader(yaml.SafeLoader):
+    """Reads ``2e-4`` as a number (YAML 1.1 needs ``2.0e-4``), dates as text, and rejects duplicate keys."""
+
+
+_FLOAT = r"""^(?:[-+]?[0-9][0-9_]*\.[0-9_]*(?:[eE][-+]?[0-9]+)?|[-+]?[0-9][0-9_]*[eE][-+]?[0-9]+
+|[-+]?\.[0-9][0-9_]*(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$"""
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag.rsplit(":", 1)[-1] not in ("float", "timestamp")]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(_FLOAT, re.VERBOSE), list("-+0123456789."))
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes text that the loader would read as a number."""
+
+
+_Dumper.yaml_implicit_resolvers = _Loader.yaml_implicit_resolvers
+
+
+def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[str, Any]:
+    loader.flatten_mapping(node)
+    mapping: dict[str, Any] = {}
+    for key_node, value_node in node.value:
+        key = loader.construct_object(key_node)
+        if not isinstance(key, str):
+            raise ConstructorError(None, None, f"the key {key!r} is not a string", key_node.start_mark)
+        if key in mapping:
+            raise ConstructorError(None, None, f"duplicate key {key!r}", key_node.start_mark)
+        mapping[key] = loader.construct_object(value_node, deep=True)
+    return mapping
+
+
+_Loader.add_constructor("tag:yaml.org,2002:map", _mapping)
+
+
+def _expanded_size(node: yaml.Node, sizes: dict[int, int | None]) -> int:
+    """Number of values in a node with its aliases expanded: nine lines of aliases can expand to a billion."""
+    size = sizes.get(id(node), 0)
+    if size is None:
+        raise ConstructorError(None, None, "an alias contains itself", node.start_mark)
+    if not size:
+        sizes[id(node)] = None
+        parts = [part for pair in node.value for part in pair] if isinstance(node, yaml.MappingNode) else node.value
+        parts = parts if isinstance(node, yaml.CollectionNode) else []
+        size = sizes[id(node)] = 1 + sum(_expanded_size(part, sizes) for part in parts)
+    return size
