@@ -138,4 +138,4 @@ def test_invalid_options_are_rejected(folders, refused, workplace):
     assert "'renders' requires a weights file" in refused(*folders, "--kid_subset=0", "--extractor", "renders")
     (workplace / "other.pth").write_text("other")
     message = refused(*folders, "--kid_subset=0", "--extractor=imagenet", "--extractor_weights=other.pth")
-    assert "other.pth has SHA-256 d9298a10d1b0735" in message and "remove it and fetch them from https://" in message
+    assert "other.pth has SHA-256 d9298a10d1b0735" in message and "remove it and download them from https://" in message
