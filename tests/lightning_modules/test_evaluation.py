@@ -78,10 +78,10 @@ def test_module_option_overrides_the_data(tmp_path, folder):
 
 def test_subsets_larger_than_the_data_are_rejected_before_evaluation(tmp_path, folder):
     with pytest.raises(
-        InputError, match=r"subsets of 11 images and there are 10 real ones; set kid_subset to at most 10"
+        InputError, match=r"subsets of 11 images, but there are 10 real images; set kid_subset to at most 10"
     ):
         validate(tmp_path, iggan(kid_subset=11), photographs(folder))
-    with pytest.raises(InputError, match=r"subsets of 9 images and there are 8 real ones"):
+    with pytest.raises(InputError, match=r"subsets of 9 images, but there are 8 real images"):
         validate(tmp_path, iggan(kid_subset=9), renders(steps=1))
 
 
