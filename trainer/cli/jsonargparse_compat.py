@@ -5,7 +5,7 @@ import json
 
 import jsonargparse
 
-# Both let ${...} follow overrides; the second also where it stands for a dataclass, as in views: ${data.init_args.views}.
+# Both let ${...} follow overrides; the second also for whole dataclasses, as in views: ${data.init_args.views}.
 jsonargparse.set_parsing_settings(omegaconf_absolute_to_relative_paths=True, subclasses_enabled=["is_pure_dataclass"])
 
 PARSER_MODE = "omegaconf+"
