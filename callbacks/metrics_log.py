@@ -15,6 +15,7 @@ from callbacks.evaluations import is_fit_evaluation, kimg_and_step
 from callbacks.loggers.guarded import guarded_loggers
 from renderers import InputError
 from utils.files import write_atomically
+from utils.legacy_names import update_note
 
 METRICS = "metrics.jsonl"
 
@@ -105,7 +106,7 @@ def _read_line(path: Path, number: int, text: str) -> dict[str, Any]:
     try:
         line = json.loads(text)
         if all(type(line[key]) in (int, float) for key in ("step", "kimg")) and isinstance(line["note"], str):
-            return line
+            return line | {"note": update_note(line["note"])}
     except (ValueError, RecursionError, TypeError, KeyError):
         pass
     raise InputError(f"{path}, line {number}: not an evaluation with step, kimg and note; remove the line")

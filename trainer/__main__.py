@@ -9,6 +9,7 @@ import importlib
 import os
 import sys
 import time
+from pathlib import Path
 from typing import NamedTuple
 
 from trainer.cli import arguments
@@ -101,6 +102,12 @@ def main(argv: list[str] | None = None) -> int:
             raise
         print_error(error.message)
         return 2
+
+
+def script() -> int:
+    """Entry point of ``unrender``. Classes are also found in the current directory, as with ``python -m trainer``."""
+    sys.path.insert(0, str(Path.cwd()))
+    return main()
 
 
 def print_error(message: str, timeout: float = 5.0) -> None:

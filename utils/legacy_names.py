@@ -66,6 +66,14 @@ def update_state_dict(state: Mapping[str, Any]) -> dict[str, Any]:
     return {".".join(PARAMETERS.get(part, part) for part in key.split(".")): value for key, value in state.items()}
 
 
+def update_note(note: str) -> str:
+    """The note of an evaluation, such as "extractor renders_small, 16 generated against 16 real images", in today's words.
+
+    Evaluations are compared only if their notes are equal.
+    """
+    return note.replace("pictures", "images")
+
+
 def update_checkpoint(checkpoint: dict[str, Any]) -> None:
     """Rename the parameters and callback states of a training checkpoint to their current names, in place."""
     checkpoint["state_dict"] = update_state_dict(checkpoint["state_dict"])
@@ -73,3 +81,6 @@ def update_checkpoint(checkpoint: dict[str, Any]) -> None:
     for old, new in CALLBACKS.items():
         if old in states:
             states[new] = states.pop(old)
+    best = states.get("RunCheckpoint", {}).get("best")
+    if best:
+        best["note"] = update_note(best["note"])

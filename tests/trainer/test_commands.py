@@ -53,6 +53,14 @@ def test_packages_win_over_modules_in_the_current_directory(environment, tmp_pat
         assert done.returncode == 0, done.stderr
 
 
+def test_the_unrender_script_finds_classes_in_the_current_directory(environment, tmp_path):
+    (tmp_path / "my_part.py").write_text("")
+    code = "import trainer.__main__ as m; m.main = lambda: __import__('my_part') is None; m.script()"
+    script = [sys.executable, "-P", "-c", code]
+    done = subprocess.run(script, env=environment, capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 def test_every_command_exists(capsys):
     for name in COMMANDS:
         assert main([name, "--help"]) == 0

@@ -126,7 +126,8 @@ def test_incomplete_caches_are_rejected(folders, refused, workplace):
 
 def test_too_few_images_for_a_kid_subset_are_rejected(folders, refused):
     assert refused(*folders) == (
-        "KID samples subsets of 1,000 images, but there are 20 real images; set kid_subset to at most 20, or to 0 for FID only"
+        "KID samples subsets of 1,000 images, but there are 20 real images; "
+        "set kid_subset to at most 20, or to 0 for FID only"
     )
 
 
