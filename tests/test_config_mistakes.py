@@ -64,6 +64,7 @@ def mistakes(name: str, random: np.random.Generator) -> Iterator[tuple[dict[str,
             yield values, word, f"{change.__name__} at {'.'.join(path)}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_the_message_names_the_mistake(name, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)

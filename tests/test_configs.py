@@ -114,12 +114,14 @@ def test_config_builds_unchanged(name, shapenet, archive, tmp_path, monkeypatch,
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_config_trains_two_steps(name, shapenet, archive, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert main(["fit", *options(name, shapenet, archive), *two_steps(name)]) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["chairs.yaml", "demo.yaml", *PHOTOGRAPHS])
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_trains_two_steps(name, method, shapenet, archive, tmp_path, monkeypatch):
@@ -128,6 +130,7 @@ def test_every_method_trains_two_steps(name, method, shapenet, archive, tmp_path
     assert main(["fit", *options(name, shapenet, archive), part, *two_steps(name, proxy=False)]) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", ["", "_32"])
 def test_color_photographs_train_two_steps(size, shapenet, archive, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -139,6 +142,7 @@ def test_color_photographs_train_two_steps(size, shapenet, archive, tmp_path, mo
 FIGURE_3 = {"crisp": (0, None, 0), "soft": (1, None, 0), "size": (1, 1.3, 0), "wide": (1, 1.3, 4)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", FIGURE_3)
 def test_figure_3_variants_are_model_parts(part, shapenet, archive, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)

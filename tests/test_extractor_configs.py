@@ -87,6 +87,7 @@ def test_shapenet_trains_two_steps(shapenet, tmp_path, monkeypatch):
     assert main(argv) == 0
 
 
+@pytest.mark.slow
 def test_modelnet_extractor_trains_and_exports(archive, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     argv = ["fit", "--config=extractor_renders_modelnet.yaml", *SMALL, f"--data.init_args.path={archive}"]

@@ -136,6 +136,7 @@ def test_missing_wandb_or_login_is_a_one_line_error(capsys, monkeypatch):
     assert not Path("runs").exists()
 
 
+@pytest.mark.slow
 def test_unreachable_server_gives_an_offline_run(capsys, monkeypatch):
     monkeypatch.setenv("WANDB_API_KEY", 40 * "0")
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")

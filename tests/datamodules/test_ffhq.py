@@ -349,6 +349,7 @@ def test_batches_are_seeded(tmp_path):
     assert floats.dtype == torch.float32 and 0 <= floats.min() and floats.max() <= 1
 
 
+@pytest.mark.slow
 def test_workers_give_the_same_images_and_errors(tmp_path):
     contents = stylegan_names([*(png(pixels(i)) for i in range(COUNT)), b"text"])
     root = write_zip(tmp_path / "set.zip", contents)

@@ -126,6 +126,7 @@ def test_slurm_requeue_resumes_after_time_limit(cluster):
         assert torch.equal(value, expected[key]), key
 
 
+@pytest.mark.slow
 def test_array_job_renders_its_shard(cluster):
     folder, environment = cluster
     environment = environment | {"SLURM_ARRAY_TASK_ID": "2", "SLURM_ARRAY_TASK_COUNT": "2"}

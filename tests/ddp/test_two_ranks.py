@@ -9,6 +9,7 @@ import pytest
 import torch
 from lightning_fabric.plugins.environments.lightning import find_free_network_port
 
+pytestmark = pytest.mark.slow
 HELPERS = Path(__file__).parents[1] / "helpers"
 MODULES = ("iggan", "voxel", "image", "mesh", "proxy", "classifier")
 

@@ -194,6 +194,7 @@ def test_fades_reset_optimizers_and_phases_set_learning_rates(tmp_path):
     assert [rates[i] for i in (4, 8, 12, 32)] == pytest.approx([1e-3, 1e-3, 1.5e-3, 1.5e-3])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop", [2, 4, 6])  # at the beginning, in the middle and at the end of a fade
 @pytest.mark.parametrize(("changes", "steps"), [((), 8), (((0.012, 2),), 13)])
 def test_resumed_run_equals_uninterrupted_run(tmp_path, stop, changes, steps):

@@ -42,6 +42,7 @@ def test_fid_does_not_depend_on_the_batch_size(extractor):
     assert fid_between(a.split(1), b.split(7), extractor) == pytest.approx(fid_between([a], [b], extractor), abs=1e-8)
 
 
+@pytest.mark.slow
 def test_fid_grows_with_the_difference(extractor):
     a = images(300, 0)
     distances = [fid_between([a], [images(300, 1, s)], extractor) for s in (1.0, 0.8, 0.5, 0.1)]

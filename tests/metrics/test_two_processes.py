@@ -26,6 +26,7 @@ print(json.dumps(fid.figures()))
 """
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_metrics_of_one(tmp_path):
     assert torch.distributed.is_gloo_available()
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}

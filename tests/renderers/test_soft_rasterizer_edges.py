@@ -68,6 +68,7 @@ def test_a_steep_depth_slope_hides_the_extension_that_a_small_gap_needs():
 # Gradients
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("fov", [None, 40.0])
 @pytest.mark.parametrize("margin", [0.0, 1.0, 2.0])
@@ -156,6 +157,7 @@ def test_gradient_as_an_edge_crosses_pixel_centres(backend):
         assert abs(gradient) < 1e-12
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("scene", [lone_square, occlusion])
 @pytest.mark.parametrize("margin", [1.0, 2.0])

@@ -95,6 +95,7 @@ def test_half_transparent_voxel_shows_the_background():
         assert torch.allclose(rendered.image[0, :, 0, 0], background[0, :, 0, 0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fov", [None, 40.0])
 @pytest.mark.parametrize("renderer", ALL)
 def test_gradients_are_exact(renderer, fov):

@@ -43,6 +43,7 @@ def test_help_does_not_import_torch(environment, tmp_path):
     assert all(command.help in done.stdout for command in COMMANDS.values())
 
 
+@pytest.mark.slow
 def test_packages_win_over_modules_in_the_current_directory(environment, tmp_path):
     for name in ("utils", "metrics"):
         (tmp_path / f"{name}.py").write_text("raise RuntimeError('the wrong module was imported')\n")
@@ -329,6 +330,7 @@ def test_a_signal_during_validation(monkeypatch):
     assert state_of("runs/toy/001")["state_dict"]["steps_done"] == 4
 
 
+@pytest.mark.slow
 def test_sigterm_from_another_process_saves(environment, tmp_path):
     flags = ["--data.batches=100000", "--model.step_seconds=0.01"]
     environment["TOY_PROGRESS"] = str(tmp_path / "progress")
@@ -345,6 +347,7 @@ def test_sigterm_from_another_process_saves(environment, tmp_path):
     assert state_of("runs/toy/001")["state_dict"]["steps_done"] >= 1
 
 
+@pytest.mark.slow
 def test_proxy_is_trained_once(environment, workplace, monkeypatch, capfd):
     monkeypatch.setenv("PYTHONPATH", environment["PYTHONPATH"])
     (workplace / "needy.yaml").write_text("base: toy.yaml\nmodel: {init_args: {proxy_checkpoint: proxy.yaml}}")
@@ -369,6 +372,7 @@ def test_proxy_is_trained_once(environment, workplace, monkeypatch, capfd):
     assert "training the proxy with proxy.yaml failed with status 1" in capfd.readouterr().err
 
 
+@pytest.mark.slow
 def test_two_ranks_share_one_run(environment, workplace):
     flags = ["--trainer.devices=2", "--trainer.strategy=ddp_find_unused_parameters_true", "--data.batches=4"]
     done = subprocess.run(

@@ -18,6 +18,7 @@ def findings_by_name(check) -> dict[str, doctor.Finding]:
     return {finding.name: finding for finding in check()}
 
 
+@pytest.mark.slow
 def test_opengl_fails_without_egl(monkeypatch):
     monkeypatch.setenv("__EGL_VENDOR_LIBRARY_FILENAMES", "/nonexistent")
     findings = findings_by_name(doctor.opengl)
@@ -34,6 +35,7 @@ def test_one_opengl_backend_is_enough(monkeypatch):
     assert findings["pyrender"].fact.endswith(", a software renderer")
 
 
+@pytest.mark.slow
 def test_missing_data_are_reported(workplace):
     (finding,) = doctor.data("chanterelle.yaml")
     assert finding.state == "fail"

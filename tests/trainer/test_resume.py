@@ -217,6 +217,7 @@ def test_a_full_disk_is_reported_in_one_sentence(monkeypatch, refused, name):
     monkeypatch.undo()
 
 
+@pytest.mark.slow
 def test_a_failed_write_keeps_the_old_file(tmp_path):
     """A limit on the size of files, in a separate process."""
     code = """
@@ -341,6 +342,7 @@ def test_chaos_in_short():
     assert done.stdout.endswith("all bit-identical\n")
 
 
+@pytest.mark.slow
 def test_a_killed_run_resumes(environment, workplace):
     environment["TOY_SIGNALS"] = "3:SIGKILL"
     argv = [sys.executable, "-m", "trainer", *FIT, "--checkpoint_minutes=0"]
@@ -356,6 +358,7 @@ def test_a_killed_run_resumes(environment, workplace):
     assert kill_and_resume.equal(first["optimizer_states"], second["optimizer_states"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("done", ["finished", "interrupted"])
 def test_a_lengthened_run_equals_one_of_that_length(done, capsys, monkeypatch, refused):
     monkeypatch.setenv("UNRENDER_CACHE", "cache")

@@ -32,6 +32,7 @@ def run(tmp_path_factory) -> str:
     return folder
 
 
+@pytest.mark.slow
 def test_metrics_of_run_and_training_shapes_are_printed(run, capsys):
     assert main(["shapes", "--run_dir", run, "--count", "4", "--points", "64", "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
@@ -41,6 +42,7 @@ def test_metrics_of_run_and_training_shapes_are_printed(run, capsys):
     assert "4 generated shapes (" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_rotated_training_shapes_give_the_metrics_of_the_training_set(run, monkeypatch):
     chairs = ProceduralShapes("chair", count=6, voxel_size=32, seed=3)
     solids = torch.stack([chairs[i].voxels.occupancy[0, 0] > 0.5 for i in range(6)])

@@ -290,6 +290,7 @@ def called(monkeypatch) -> list[list[str]]:
     return commands
 
 
+@pytest.mark.slow
 def test_cells_are_trained_once_and_measured_again_for_other_weights(called, refused, monkeypatch, capsys):
     argv = ["table", "table1", *SMALL, "--kimg=0.008", "--only=dcgan-chairs_one", "--only=visual_hull-chairs_one"]
     assert main([*argv, "--", *TINY]) == 0

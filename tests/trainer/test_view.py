@@ -49,6 +49,7 @@ def load_surface(content: bytes) -> trimesh.Trimesh:
     return trimesh.load(io.BytesIO(content), file_type="glb", force="mesh")
 
 
+@pytest.mark.slow
 def test_server_answers_valid_requests_and_rejects_others(voxel_run, environment):
     with viewing(voxel_run, environment) as (url, process):
         assert url.startswith("http://127.0.0.1:")
