@@ -8,6 +8,7 @@ from renderers.neural import NeuralRenderer
 from renderers.opengl.renderer import OpenGLRenderer
 from renderers.scenes import TriangleMesh, VoxelGrid
 from renderers.soft_rasterizer.renderer import SoftRasterizer
+from renderers.volume.lit import LitAbsorptionRenderer
 from renderers.volume.renderer import AbsorptionRenderer, EmissionAbsorptionRenderer, VisualHullRenderer
 from utils.errors import InputError
 
@@ -17,6 +18,7 @@ __all__ = [
     "EmissionAbsorptionRenderer",
     "InputError",
     "Lighting",
+    "LitAbsorptionRenderer",
     "NeuralRenderer",
     "OpenGLRenderer",
     "Renderer",

@@ -16,7 +16,7 @@ from trainer.cli.config_composition import PROJECT_CONFIGS
 
 # extractor_renders*.yaml: tests/test_extractor_configs.py
 EXPERIMENTS = sorted(p.name for p in PROJECT_CONFIGS.glob("*.yaml") if not p.name.startswith("extractor_renders"))
-METHODS = ("visual_hull", "absorption", "emission_absorption", "dcgan")
+METHODS = ("visual_hull", "absorption", "lit_absorption", "emission_absorption", "dcgan")
 SHAPENET = ("chairs.yaml", "chairs_lvp.yaml", "couches.yaml", "bathtubs.yaml")
 FULL_SIZE = (*SHAPENET, "chanterelle.yaml")
 MESHES = ("heads.yaml", "ffhq.yaml")

@@ -8,6 +8,7 @@ from renderers import (
     AbsorptionRenderer,
     Camera,
     EmissionAbsorptionRenderer,
+    LitAbsorptionRenderer,
     OpenGLRenderer,
     SoftRasterizer,
     TriangleMesh,
@@ -17,6 +18,7 @@ from renderers import (
 )
 
 SIZE = 128
+VOLUME_RENDERERS = [AbsorptionRenderer, LitAbsorptionRenderer, EmissionAbsorptionRenderer, VisualHullRenderer]
 
 
 def views(n: int, fov: float | None, seed: int = 1) -> Camera:
@@ -25,7 +27,7 @@ def views(n: int, fov: float | None, seed: int = 1) -> Camera:
 
 @pytest.mark.parametrize("fov", [None, 30.0])
 @pytest.mark.parametrize("backend", ["pyrender", "moderngl"])
-@pytest.mark.parametrize("volume", [AbsorptionRenderer, EmissionAbsorptionRenderer, VisualHullRenderer])
+@pytest.mark.parametrize("volume", VOLUME_RENDERERS)
 def test_volume_renderers_agree_with_opengl(volume, backend, fov):
     """Compare coverage, for solids that are several voxels thick everywhere.
 

@@ -109,7 +109,9 @@ def named(values: dict, path: str = "") -> set[str]:
     return set().union(*deeper)
 
 
-@pytest.mark.parametrize("method", ["iggan", "absorption", "visual_hull", "emission_absorption", "dcgan", "meshgan"])
+@pytest.mark.parametrize(
+    "method", ["iggan", "absorption", "lit_absorption", "visual_hull", "emission_absorption", "dcgan", "meshgan"]
+)
 def test_the_papers_model_overrides_every_value_of_the_small_one(method):
     parts = config_composition.PROJECT_CONFIGS / "model"
     papers, small = (yaml.safe_load((parts / f"{method}{size}.yaml").read_text()) for size in ("", "_32"))

@@ -176,7 +176,7 @@ def test_render_reads_exported_files(run, tmp_path, capsys):
     assert first.max() > 50 and np.abs(first - second).mean() < 12  # the same surface, rasterized and ray-cast
     depth = np.load("gl/0000_000_depth.npy")
     assert depth.shape == (32, 32) and np.isinf(depth[0, 0]) and 1 < depth.min() < 2.5
-    for renderer in ("soft", "absorption", "visual_hull", "emission_absorption"):
+    for renderer in ("soft", "absorption", "lit_absorption", "visual_hull", "emission_absorption"):
         assert main(["render", "o/0000.npz", *small, "--renderer", renderer, "--output", renderer]) == 0
         assert np.asarray(Image.open(f"{renderer}/0000_001.png")).max() > 50, renderer
     assert main(["render", "o/0000.glb", *small, "--renderer", "absorption", "--voxel_size", "8", "--output", "v"]) == 0

@@ -28,7 +28,7 @@ from utils.errors import InputError
 
 RUNS = Path("runs")
 EXTRACTORS = ("renders_small", "renders", "imagenet")
-RENDERERS = ("opengl", "soft", "absorption", "visual_hull", "emission_absorption")
+RENDERERS = ("opengl", "soft", "absorption", "lit_absorption", "visual_hull", "emission_absorption")
 TABLES = sorted(path.stem for path in (configs.FOLDER / "tables").glob("table*.yaml"))
 FIGURES = {
     "MeshGAN": ("samples", "random", "interpolation", "truncation"),

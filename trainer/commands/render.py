@@ -17,6 +17,7 @@ from renderers import (
     EmissionAbsorptionRenderer,
     InputError,
     Lighting,
+    LitAbsorptionRenderer,
     OpenGLRenderer,
     Renderer,
     Rendering,
@@ -33,6 +34,7 @@ from visualization.images import save_png, tile
 
 VOLUME_RENDERERS = {
     "absorption": AbsorptionRenderer,
+    "lit_absorption": LitAbsorptionRenderer,
     "visual_hull": VisualHullRenderer,
     "emission_absorption": EmissionAbsorptionRenderer,
 }

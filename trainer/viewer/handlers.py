@@ -23,6 +23,7 @@ from renderers import (
     AbsorptionRenderer,
     Camera,
     InputError,
+    LitAbsorptionRenderer,
     OpenGLRenderer,
     Renderer,
     SoftRasterizer,
@@ -229,6 +230,7 @@ def _renderers(module: VoxelGenerativeModule | MeshGANModule) -> dict[str, Rende
     return renderers | {
         "cubes": RendererChoice("OpenGL, cubes", cubes),
         "absorption": RendererChoice("absorption", AbsorptionRenderer(MIN_SIZE)),
+        "lit_absorption": RendererChoice("lit absorption", LitAbsorptionRenderer(MIN_SIZE)),
         "visual_hull": RendererChoice("visual hull", VisualHullRenderer(MIN_SIZE)),
     }
 
