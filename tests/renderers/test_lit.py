@@ -108,3 +108,16 @@ def test_empty_and_full_grids_have_finite_gradients():
         rendered = LitAbsorptionRenderer(16)(VoxelGrid(occupancy), Camera.orbit(10.0, 20.0))
         rendered.image.sum().backward()
         assert torch.isfinite(rendered.image).all() and torch.isfinite(occupancy.grad).all()
+
+
+@pytest.mark.gpu
+def test_triton_agrees_with_the_reference(needs_gpu):
+    occupancy = torch.rand(2, 1, 12, 12, 12, generator=torch.Generator().manual_seed(1)).cuda().requires_grad_()
+    camera = Camera.orbit([20.0, 130.0], [15.0, -40.0], 20.0, "cuda")
+    results = []
+    for backend in ("torch", "triton"):
+        rendered = LitAbsorptionRenderer(24, backend=backend)(VoxelGrid(occupancy), camera)
+        (gradient,) = torch.autograd.grad(rendered.image.square().sum(), occupancy)
+        results.append((rendered.image, rendered.normals, gradient))
+    for a, b in zip(*results, strict=True):
+        torch.testing.assert_close(a, b, atol=2e-4, rtol=1e-3)
