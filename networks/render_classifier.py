@@ -12,21 +12,27 @@ from networks.dcgan_layers import to_channels_last
 
 
 class RenderClassifier(nn.Module):
-    """Five convolutions on 64² grey images, average pooling to ``num_features`` features, and a linear layer.
+    """Five convolutions on 64² images, average pooling to ``num_features`` features, and a linear layer.
 
     Args:
         classes: names of the classes, in the order of the logits.
         width: channels of the first convolution.
         num_features: length of the pooled features.
+        channels: of the network's input: 1 (colours are averaged) or 3 (grey images are repeated).
+
+    Raises:
+        ValueError: if ``channels`` is neither 1 nor 3.
     """
 
     image_size = 64
 
-    def __init__(self, classes: list[str], width: int = 24, num_features: int = 128) -> None:
+    def __init__(self, classes: list[str], width: int = 24, num_features: int = 128, channels: int = 1) -> None:
         super().__init__()
-        self.classes, self.num_features = list(classes), num_features
-        self.sizes = {"width": width, "num_features": num_features}
-        sizes = [1, width, 2 * width, 4 * width, 4 * width, num_features]
+        if channels not in (1, 3):
+            raise ValueError(f"channels must be 1 or 3, got {channels}")
+        self.classes, self.num_features, self.channels = list(classes), num_features, channels
+        self.sizes = {"width": width, "num_features": num_features, "channels": channels}
+        sizes = [channels, width, 2 * width, 4 * width, 4 * width, num_features]
         layers: list[nn.Module] = []
         for i, (before, after) in enumerate(pairwise(sizes)):
             layers += [nn.Conv2d(before, after, 3, 2 if i < 4 else 1, 1, bias=False), nn.BatchNorm2d(after), nn.ReLU()]
@@ -35,8 +41,8 @@ class RenderClassifier(nn.Module):
         to_channels_last(self)
 
     def features(self, image: Float[Tensor, "B C H W"]) -> Float[Tensor, "B F"]:
-        """Return pooled features of images in [0, 1]; they are converted to grey and resized to 64² with antialiasing."""
-        image = image.mean(1, keepdim=True)
+        """Return pooled features of grey or RGB images in [0, 1]. They are resized to 64² with antialiasing."""
+        image = image.mean(1, keepdim=True) if self.channels == 1 else image.expand(-1, 3, -1, -1)
         if image.shape[-1] != self.image_size or image.shape[-2] != self.image_size:
             image = F.interpolate(image, (self.image_size,) * 2, mode="bilinear", antialias=True)
         return self.layers(image * 2 - 1).mean((2, 3))
