@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal, cast
 
 import torch
+from jaxtyping import Float
 from pytorch_lightning.cli import OptimizerCallable
 from torch import Tensor, nn
 
@@ -21,7 +22,7 @@ from lightning_modules.losses import (
     to_float32,
 )
 from lightning_modules.neural_renderer import load_proxy
-from renderers import InputError, NeuralRenderer, Renderer, ViewDistribution, VoxelGrid
+from renderers import InputError, Renderer, ViewDistribution, VoxelGrid
 
 
 def adam_proxy(params: Any) -> torch.optim.Optimizer:
@@ -43,20 +44,38 @@ class IGGANModule(VoxelGenerativeModule):
     The generator's gradient flows through the neural renderer R. R is trained at the same time to render the continuous
     occupancy as OpenGL renders the thresholded one, in pixels and in the discriminator's output.
 
+    The defaults are the paper's. ``proxy_input`` and ``gradient_at`` change G's gradient; neither is in the paper:
+
+    - ``proxy_input``: the grid that R renders. ``continuous`` is x_c. ``soft_threshold`` is
+      ``sigmoid((logit x_c - logit t) / temperature)``, close to x_d and differentiable. ``thresholded`` is x_d; its
+      gradient is passed to x_c unchanged (straight-through, Bengio et al. 2013).
+    - ``gradient_at``: the image at which D is differentiated. ``proxy`` is y_nn. ``renderer`` is y_gl, the image that D is
+      trained on: G minimizes ``softplus(-D(y_gl))``, and R supplies only the Jacobian,
+      ``dL/dx = (dy_nn/dx)^T dL/dy (y_gl)``.
+
     Args:
         generator: G, maps latents to occupancy.
         discriminator: D, maps images to logits.
         renderer: non-differentiable renderer, such as :class:`renderers.OpenGLRenderer`.
-        neural_renderer: R, the differentiable proxy of ``renderer``.
+        neural_renderer: R, the differentiable proxy of ``renderer``: :class:`renderers.NeuralRenderer` (the paper's),
+            :class:`renderers.DeferredNeuralRenderer`, or any differentiable renderer of voxel grids, such as
+            :class:`renderers.LitAbsorptionRenderer`.
         views: viewpoints of the real images.
         generator_optimizer, discriminator_optimizer, proxy_optimizer: default to learning rates of 2e-4, 2e-4 and 2e-5.
         dom_weight: λ, weight of discriminator output matching relative to the squared error *summed* over pixels; 0
             disables it.
-        proxy: whether R is trained (``retrained``) or stays as pre-trained (``fixed``).
+        proxy: whether R is trained (``retrained``) or stays as pre-trained (``fixed``; the only choice for an R without
+            weights).
         discriminator_sees: whether D's fakes are rendered by ``renderer`` (``opengl``) or by R (``neural``).
         proxy_checkpoint: checkpoint of :class:`NeuralRendererModule` to initialize R from, or the config that trains one,
             such as ``proxy_tables.yaml``. None starts from random weights.
+        proxy_input: ``continuous``, ``soft_threshold`` or ``thresholded``, see above.
+        temperature: of ``soft_threshold``, in units of the logit; smaller is closer to x_d.
+        gradient_at: ``proxy`` or ``renderer``, see above.
         **evaluation: see :class:`VoxelGenerativeModule`.
+
+    Raises:
+        InputError: see :func:`check_parts`.
     """
 
     def __init__(
@@ -64,7 +83,7 @@ class IGGANModule(VoxelGenerativeModule):
         generator: nn.Module,
         discriminator: nn.Module,
         renderer: Renderer,
-        neural_renderer: NeuralRenderer,
+        neural_renderer: Renderer,
         views: ViewDistribution,
         generator_optimizer: OptimizerCallable = adam_gan,
         discriminator_optimizer: OptimizerCallable = adam_gan,
@@ -73,18 +92,28 @@ class IGGANModule(VoxelGenerativeModule):
         proxy: Literal["retrained", "fixed"] = "retrained",
         discriminator_sees: Literal["opengl", "neural"] = "opengl",
         proxy_checkpoint: str | None = None,
+        proxy_input: Literal["continuous", "soft_threshold", "thresholded"] = "continuous",
+        temperature: float = 0.5,
+        gradient_at: Literal["proxy", "renderer"] = "proxy",
         **evaluation: Any,
     ) -> None:
         super().__init__(generator, renderer, views, **evaluation)
-        check_sizes(generator, discriminator, renderer, neural_renderer)
+        check_parts(generator, discriminator, renderer, neural_renderer)
+        has_weights = any(p.requires_grad for p in neural_renderer.parameters())
+        name = type(neural_renderer).__name__
+        if proxy == "retrained" and not has_weights:
+            raise InputError(f"{name} has no weights to train; set proxy to fixed")
+        if proxy_checkpoint and not has_weights:
+            raise InputError(f"{name} has no weights to load; set proxy_checkpoint to null")
+        if not temperature > 0:
+            raise InputError(f"temperature must be greater than 0, got {temperature}")
         self.discriminator, self.neural_renderer = discriminator, neural_renderer
-        self.optimizer_factories = {
-            "discriminator": discriminator_optimizer,
-            "generator": generator_optimizer,
-            "neural_renderer": proxy_optimizer,
-        }
+        self.optimizer_factories = {"discriminator": discriminator_optimizer, "generator": generator_optimizer}
+        if has_weights:
+            self.optimizer_factories["neural_renderer"] = proxy_optimizer
         self.dom_weight, self.proxy, self.discriminator_sees = dom_weight, proxy, discriminator_sees
         self.proxy_checkpoint = proxy_checkpoint
+        self.proxy_input, self.temperature, self.gradient_at = proxy_input, temperature, gradient_at
 
     def setup(self, stage: str) -> None:
         super().setup(stage)
@@ -94,7 +123,8 @@ class IGGANModule(VoxelGenerativeModule):
     def training_step(self, batch: list[Tensor], batch_idx: int) -> None:
         (real,) = batch
         n, total = len(real), len(real) * self.world_size
-        d_optimizer, g_optimizer, r_optimizer = cast(list[Any], self.optimizers())
+        retrained = self.proxy == "retrained"
+        d_optimizer, g_optimizer, *r_optimizer = cast(list[Any], self.optimizers())
 
         z = self.training_latents(n)
         t = self.rank_slice(torch.rand(total, generator=self.random("thresholds")), n)
@@ -105,9 +135,9 @@ class IGGANModule(VoxelGenerativeModule):
         y_opengl = self.renderer(x_discrete, views).image
         check_same_shape(real, y_opengl)
         # R renders once. The graph from the detached `r_input` to y_neural gives the gradients of both G and R.
-        rotated = self.neural_renderer.rotate(x_continuous, views)
-        r_input = rotated.detach().requires_grad_()
-        y_neural = to_float32(self.neural_renderer.network(r_input))
+        proxy_grid = self._proxy_grid(x_continuous, x_discrete, t)
+        r_input = proxy_grid.detach().requires_grad_()
+        y_neural = to_float32(self.neural_renderer(VoxelGrid(r_input), views).image)
 
         # D: real images against renders of the thresholded grids.
         fake = y_opengl if self.discriminator_sees == "opengl" else y_neural.detach()
@@ -115,24 +145,33 @@ class IGGANModule(VoxelGenerativeModule):
         d_loss = discriminator_loss(real_logits, fake_logits)
         self.step_optimizer(d_optimizer, d_loss)
 
-        # G: through R, on the continuous grids.
+        # G: through R.
         with frozen(self.discriminator):
-            proxy_logits = self.discriminator(y_neural)
-        g_loss = generator_loss(proxy_logits)
-        (gradient,) = torch.autograd.grad(g_loss, r_input, retain_graph=self.proxy == "retrained")
-        self.step_optimizer(g_optimizer, rotated, gradient)
+            if self.gradient_at == "proxy":
+                proxy_logits = self.discriminator(y_neural)
+                g_loss = generator_loss(proxy_logits)
+                (gradient,) = torch.autograd.grad(g_loss, r_input, retain_graph=retrained)
+            else:
+                image = y_opengl.detach().requires_grad_()
+                g_loss = generator_loss(self.discriminator(image))
+                (image_gradient,) = torch.autograd.grad(g_loss, image)
+                (gradient,) = torch.autograd.grad(y_neural, r_input, image_gradient, retain_graph=retrained)
+        self.step_optimizer(g_optimizer, proxy_grid, gradient)
         losses = {"d": d_loss, "g": g_loss}
 
         # R: match OpenGL's image and D's output for it.
-        if self.proxy == "retrained":
+        if retrained:
             r_loss = image_loss(y_neural, y_opengl)
             if self.dom_weight:
-                with frozen(self.discriminator), torch.no_grad():
-                    opengl_logits = self.discriminator(y_opengl)
+                with frozen(self.discriminator):
+                    with torch.no_grad():
+                        opengl_logits = self.discriminator(y_opengl)
+                    if self.gradient_at == "renderer":
+                        proxy_logits = self.discriminator(y_neural)
                 r_loss = r_loss + self.dom_weight * output_matching_loss(proxy_logits, opengl_logits)
-            self.step_optimizer(r_optimizer, r_loss, inputs=list(self.neural_renderer.parameters()))
+            self.step_optimizer(r_optimizer[0], r_loss, inputs=list(self.neural_renderer.parameters()))
             losses["r"] = r_loss
-            self.log_extra(proxy_error=relative_error(y_neural.detach(), y_opengl))
+        self.log_extra(proxy_error=relative_error(y_neural.detach(), y_opengl))
 
         self.advance_step(n)
         self.update_ema(total)
@@ -141,20 +180,38 @@ class IGGANModule(VoxelGenerativeModule):
             **discriminator_accuracy(real_logits, fake_logits), occupancy_train=x_continuous.occupancy.detach().mean()
         )
 
+    def _proxy_grid(
+        self, continuous: VoxelGrid, discrete: VoxelGrid, t: Float[Tensor, " B"]
+    ) -> Float[Tensor, "B 1 D D D"]:
+        """Return the occupancy that R renders, with G's graph."""
+        occupancy = continuous.occupancy
+        if self.proxy_input == "soft_threshold":
+            # Near 0 and 1 the logit of t would give no voxel a gradient.
+            threshold = t.clamp(0.02, 0.98).logit().view(-1, 1, 1, 1, 1)
+            return torch.sigmoid((occupancy.logit(eps=1e-6) - threshold) / self.temperature)
+        if self.proxy_input == "thresholded":
+            return occupancy + (discrete.occupancy - occupancy).detach()
+        return occupancy
 
-def check_sizes(
-    generator: nn.Module, discriminator: nn.Module, renderer: Renderer, neural_renderer: NeuralRenderer
-) -> None:
-    """Check that image and grid sizes of the parts fit together. Parts without these attributes pass.
+
+def check_parts(generator: nn.Module, discriminator: nn.Module, renderer: Renderer, neural_renderer: Renderer) -> None:
+    """Check that the parts fit together. Parts without the attributes that are compared pass.
 
     Raises:
-        InputError: naming the two that differ.
+        InputError: a neural renderer that is not differentiable or does not render voxel grids; sizes of images or grids
+            that differ.
     """
-    network = neural_renderer.network
-    voxel_size = getattr(generator, "voxel_size", None)
-    lattice_size = neural_renderer.lattice_size or (2 * voxel_size if voxel_size else None)
+    name = type(neural_renderer).__name__
+    if not neural_renderer.differentiable or VoxelGrid not in neural_renderer.accepts:
+        raise InputError(
+            f"neural_renderer must be a differentiable renderer of voxel grids, {name} is not; use NeuralRenderer, "
+            "DeferredNeuralRenderer or LitAbsorptionRenderer"
+        )
+    network = getattr(neural_renderer, "network", None)
     parts = {"discriminator": discriminator, "neural_renderer": neural_renderer, "neural_renderer.network": network}
-    check_image_sizes(renderer, parts)
+    check_image_sizes(renderer, {name: part for name, part in parts.items() if part is not None})
+    voxel_size = getattr(generator, "voxel_size", None)
+    lattice_size = getattr(neural_renderer, "lattice_size", None) or (2 * voxel_size if voxel_size else None)
     network_size = getattr(network, "lattice_size", lattice_size)
     if lattice_size is not None and network_size != lattice_size:
         raise InputError(

@@ -48,14 +48,14 @@ def proxy() -> NeuralRenderer:
 
 def iggan(**options) -> IGGANModule:
     torch.manual_seed(0)
-    return IGGANModule(
-        generator=VoxelGenerator(8, latent_size=8, width=16),
-        discriminator=DCGANDiscriminator(16, width=8),
-        renderer=OpenGLRenderer(16),
-        neural_renderer=proxy(),
-        views=VIEWS,
-        **options,
-    )
+    parts = {
+        "generator": VoxelGenerator(8, latent_size=8, width=16),
+        "discriminator": DCGANDiscriminator(16, width=8),
+        "renderer": OpenGLRenderer(16),
+        "neural_renderer": proxy(),
+        "views": VIEWS,
+    }
+    return IGGANModule(**{**parts, **options})
 
 
 def proxy_module(**options) -> NeuralRendererModule:

@@ -1,0 +1,113 @@
+"""IG-GAN with other proxies, proxy inputs and generator gradients than the paper's."""
+
+import copy
+
+import pytest
+import torch
+from small_iggan import VIEWS, iggan, renders, trainer
+
+from lightning_modules.base import seeded_generator
+from lightning_modules.losses import image_loss, output_matching_loss
+from renderers import (
+    InputError,
+    LitAbsorptionRenderer,
+    OpenGLRenderer,
+    SoftRasterizer,
+    VoxelGrid,
+)
+
+softplus = torch.nn.functional.softplus
+
+
+def lit(**options):
+    return iggan(neural_renderer=LitAbsorptionRenderer(16), proxy="fixed", **options)
+
+
+def with_render_net(**options):
+    return iggan(dom_weight=3.0, temperature=0.7, **options)
+
+
+@pytest.mark.parametrize("make", [lit, with_render_net])
+@pytest.mark.parametrize("gradient_at", ["proxy", "renderer"])
+@pytest.mark.parametrize("proxy_input", ["continuous", "soft_threshold", "thresholded"])
+def test_training_step_matches_reference(tmp_path, make, proxy_input, gradient_at):
+    """All weights after one step equal those of the same updates written out."""
+    module = make(proxy_input=proxy_input, gradient_at=gradient_at)
+    reference = copy.deepcopy(module)
+    trainer(tmp_path).fit(module, renders(steps=1))
+
+    real = next(iter(renders(steps=1).train_dataloader()))[0].float() / 255
+    z = torch.randn(4, 8, generator=seeded_generator(0, 0, "latents"))
+    t = torch.rand(4, generator=seeded_generator(0, 0, "thresholds")).view(-1, 1, 1, 1, 1)
+    views = VIEWS.sample(4, seeded_generator(0, 0, "views"))
+    g, d, r = reference.generator, reference.discriminator, reference.neural_renderer
+    adam = {"betas": (0.5, 0.999)}
+    g_step = torch.optim.Adam(g.parameters(), lr=2e-4, **adam)
+    d_step = torch.optim.Adam(d.parameters(), lr=2e-4, **adam)
+
+    x = g(z)
+    solid = (x > t).float()
+    y_gl = reference.renderer(VoxelGrid(solid), views).image
+    logits = d(torch.cat([real, y_gl]))
+    (softplus(-logits[:4]).mean() + softplus(logits[4:]).mean()).backward()
+    d_step.step()
+    d.eval()
+
+    # G: the vector-Jacobian product of the proxy, with the gradient of D at one of the two images.
+    if proxy_input == "continuous":
+        grid = x.detach().requires_grad_()
+    elif proxy_input == "thresholded":
+        grid = solid.clone().requires_grad_()
+    else:
+        bounded = t.clamp(0.02, 0.98)
+        grid = torch.sigmoid((torch.log(x / (1 - x)) - torch.log(bounded / (1 - bounded))) / reference.temperature)
+        soft, grid = grid, grid.detach().requires_grad_()
+    y_proxy = r(VoxelGrid(grid), views).image
+    image = (y_proxy.detach() if gradient_at == "proxy" else y_gl).clone().requires_grad_()
+    softplus(-d(image)).mean().backward()
+    (gradient,) = torch.autograd.grad(y_proxy, grid, image.grad)
+    target = soft if proxy_input == "soft_threshold" else x  # straight-through: the gradient of x_d is that of x
+    for p, value in zip(g.parameters(), torch.autograd.grad(target, list(g.parameters()), gradient), strict=True):
+        p.grad = value
+    g_step.step()
+
+    if module.proxy == "retrained":
+        r_step = torch.optim.Adam(r.parameters(), lr=2e-5, **adam)
+        y_proxy = r(VoxelGrid(grid.detach()), views).image
+        loss = image_loss(y_proxy, y_gl) + 3.0 * output_matching_loss(d(y_proxy), d(y_gl))
+        for p, value in zip(r.parameters(), torch.autograd.grad(loss, list(r.parameters())), strict=True):
+            p.grad = value
+        r_step.step()
+
+    for name in ("generator", "discriminator", "neural_renderer"):
+        ours, theirs = getattr(module, name), getattr(reference, name)
+        for (weight, p), q in zip(ours.named_parameters(), theirs.parameters(), strict=True):
+            assert torch.allclose(p, q, atol=2e-6), f"{name}.{weight}"
+
+
+def test_soft_threshold_approaches_the_solid():
+    module = lit(proxy_input="soft_threshold", temperature=1e-3)
+    x = VoxelGrid(module.generator(torch.randn(3, 8)))
+    t = torch.tensor([0.3, 0.5, 0.7])
+    soft = module._proxy_grid(x, x.binarize(t), t)
+    away = (x.occupancy - t.view(-1, 1, 1, 1, 1)).abs() > 0.01
+    assert torch.allclose(soft[away], x.binarize(t).occupancy[away], atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"neural_renderer": LitAbsorptionRenderer(16)}, "LitAbsorptionRenderer has no weights to train; set proxy to"),
+        (
+            {"neural_renderer": LitAbsorptionRenderer(16), "proxy": "fixed", "proxy_checkpoint": "proxy_tables.yaml"},
+            "has no weights to load; set proxy_checkpoint to null",
+        ),
+        ({"neural_renderer": OpenGLRenderer(16)}, "must be a differentiable renderer of voxel grids, OpenGLRenderer"),
+        ({"neural_renderer": SoftRasterizer(16)}, "must be a differentiable renderer of voxel grids, SoftRasterizer"),
+        ({"neural_renderer": LitAbsorptionRenderer(32), "proxy": "fixed"}, "neural_renderer.image_size is 32"),
+        ({"temperature": 0.0}, "temperature must be greater than 0, got 0.0"),
+    ],
+)
+def test_parts_that_do_not_fit_are_rejected(options, message):
+    with pytest.raises(InputError, match=message):
+        iggan(**options)
