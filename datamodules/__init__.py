@@ -2,6 +2,7 @@
 
 from datamodules.chanterelle import ChanterelleDataModule
 from datamodules.ffhq import FFHQDataModule
+from datamodules.renders.colored import ColoredRenderClassesDataModule
 from datamodules.renders.labelled import ArchiveClassesDataModule, RenderClassesDataModule, ShapeNetClassesDataModule
 from datamodules.renders.shapenet import ShapeNetRenderDataModule
 from datamodules.synthetic_heads import HeadImages, HeadsDataModule
@@ -10,6 +11,7 @@ from datamodules.voxel_grids import ShapeDataModule
 __all__ = [
     "ArchiveClassesDataModule",
     "ChanterelleDataModule",
+    "ColoredRenderClassesDataModule",
     "FFHQDataModule",
     "HeadImages",
     "HeadsDataModule",

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float, Int
 from pytorch_lightning.cli import OptimizerCallable
 from torch import Tensor, nn
 
@@ -24,6 +27,9 @@ def adamw(params: Any) -> torch.optim.Optimizer:
 class RenderClassifierModule(ClockedModule):
     """Cross-entropy on labelled renders. The learning rate decays to 0 along a cosine.
 
+    Classes named ``property/value``, as those of :class:`ColoredRenderClassesDataModule`, form one softmax for each
+    property; labels are then ``(B, P)`` and the losses of the P properties are added.
+
     Args:
         classifier: maps images to logits, such as :class:`networks.RenderClassifier` or :class:`networks.InceptionV3`; has
             ``classes``, the class names in alphabetical order as :class:`RenderClassesDataModule` numbers them, and
@@ -36,44 +42,69 @@ class RenderClassifierModule(ClockedModule):
         super().__init__(seed)
         self.classifier = classifier
         self.make_optimizer = optimizer
-        self.accuracy = float("nan")
+        self.accuracy = float("nan")  # mean over the properties
+        self.accuracies: dict[str, float] = {}  # by property
 
     @property
     def classes(self) -> list[str]:
         """Class names by logit. The data module checks that they are its own."""
         return cast(list[str], self.classifier.classes)
 
+    @property
+    def properties(self) -> dict[str, int]:
+        """Number of classes of each property, in the order of the logits; one property without a name for plain classes."""
+        return Counter(name.rpartition("/")[0] for name in self.classes)
+
+    def split_logits(self, logits: Float[Tensor, "B K"]) -> tuple[Tensor, ...]:
+        """Return the logits of each property."""
+        return logits.split(list(self.properties.values()), 1)
+
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return self.make_optimizer(self.classifier.parameters())
 
     def training_step(self, batch: list[Tensor], batch_idx: int) -> None:
         images, labels = batch
-        logits = self.classifier(images)
-        loss = F.cross_entropy(logits, labels)
+        labels = labels.view(len(images), -1)
+        logits = self.split_logits(self.classifier(images))
+        loss = torch.stack([F.cross_entropy(x, y) for x, y in zip(logits, labels.T, strict=True)]).sum()
         optimizer = self.optimizers()
         self.cosine_lr(optimizer)
         self.step_optimizer(optimizer, loss)
         self.advance_step(len(images))
-        self.log_step(loss=loss, accuracy=(logits.argmax(1) == labels).float().mean())
+        self.log_step(loss=loss, accuracy=(predictions(logits) == labels).float().mean())
 
     def on_validation_epoch_start(self) -> None:
-        self._counts = torch.zeros(2, device=self.device)  # correct, all
+        self._counts = torch.zeros(len(self.properties) + 1, device=self.device)  # correct by property, all
 
     def validation_step(self, batch: list[Tensor], batch_idx: int) -> None:
         images, labels = batch
-        correct = (self.classifier(images).argmax(1) == labels).sum()
-        self._counts += torch.stack([correct, torch.tensor(len(labels), device=correct.device)])
+        correct = (predictions(self.split_logits(self.classifier(images))) == labels.view(len(images), -1)).sum(0)
+        self._counts += torch.cat([correct, correct.new_tensor([len(images)])])
 
     def on_validation_epoch_end(self) -> None:
-        correct, count = cast(Tensor, self.all_gather(self._counts)).view(-1, 2).sum(0)
-        self.accuracy = float(correct / count)
+        *correct, count = cast(Tensor, self.all_gather(self._counts)).view(-1, len(self._counts)).sum(0)
+        self.accuracies = {name: float(n / count) for name, n in zip(self.properties, correct, strict=True)}
+        self.accuracy = sum(self.accuracies.values()) / len(self.accuracies)
         self.log_dict({"val_accuracy": self.accuracy}, prog_bar=True, sync_dist=True)
+        self.log_dict(
+            {f"val_accuracy_{name}": value for name, value in self.accuracies.items() if name}, sync_dist=True
+        )
         self.log_clock()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_save_checkpoint(checkpoint)
         network = self.classifier
-        checkpoint["extractor"] = {"classes": network.classes, "sizes": network.sizes, "accuracy": self.accuracy}
+        checkpoint["extractor"] = {
+            "classes": network.classes,
+            "sizes": network.sizes,
+            "accuracy": self.accuracy,
+            "accuracies": self.accuracies,
+        }
+
+
+def predictions(logits: Sequence[Float[Tensor, "B _"]]) -> Int[Tensor, "B P"]:
+    """Return the most probable value of each property."""
+    return torch.stack([x.argmax(1) for x in logits], 1)
 
 
 def export_extractor(checkpoint: str | Path, file: str | Path, half: bool = False) -> float:

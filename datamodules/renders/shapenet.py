@@ -53,10 +53,14 @@ def render_shapes(
     grids = torch.from_numpy(np.stack([solids[i % len(solids)] for i in indices]))[:, None]
     if not isinstance(renderer, OpenGLRenderer):
         grids = grids.float()  # OpenGL takes booleans, which are a quarter of the data to transfer
-    cameras = [views.sample(1, torch.Generator().manual_seed(seed * 1_000_003 + i)) for i in indices]
-    camera = Camera(torch.cat([c.azimuth for c in cameras]), torch.cat([c.elevation for c in cameras]), views.fov)
-    image = renderer(VoxelGrid(grids), camera).image
+    image = renderer(VoxelGrid(grids), sample_views(views, seed, indices)).image
     return (image * 255).round().to(torch.uint8).cpu().numpy()
+
+
+def sample_views(views: ViewDistribution, seed: int, indices: list[int]) -> Camera:
+    """Return the camera of each image i, sampled with (seed, i)."""
+    cameras = [views.sample(1, torch.Generator().manual_seed(seed * 1_000_003 + i)) for i in indices]
+    return Camera(torch.cat([c.azimuth for c in cameras]), torch.cat([c.elevation for c in cameras]), views.fov)
 
 
 def shape_renders(
