@@ -55,6 +55,16 @@ class LitAbsorptionRenderer(VolumeRenderer):
 
     def render(self, scene: Scene, camera: Camera, background: Tensor | None) -> Rendering:
         assert isinstance(scene, VoxelGrid)
+        alpha, gradient, depth = self.surface(scene, camera)
+        with torch.autocast(scene.device.type, enabled=False):
+            image = alpha * self.lighting.shade(soft_normals(gradient))
+        depth = torch.where(alpha > 0, depth / alpha.clamp(min=1e-12), torch.inf)
+        return Rendering(composite(image, alpha, background), alpha, depth, F.normalize(gradient, dim=1))
+
+    def surface(
+        self, scene: VoxelGrid, camera: Camera
+    ) -> tuple[Float[Tensor, "B 1 H W"], Float[Tensor, "B 3 H W"], Float[Tensor, "B 1 H W"]]:
+        """Return what shading depends on: alpha, ``-sum_i w_i g_i`` in the camera frame, and ``sum_i w_i d_i``."""
         occupancy = scene.occupancy
         if occupancy.dtype not in (torch.float32, torch.float64):
             occupancy = occupancy.float()
@@ -65,12 +75,16 @@ class LitAbsorptionRenderer(VolumeRenderer):
         with torch.autocast(scene.device.type, enabled=False):  # half precision does not hold the coordinates
             fields = torch.cat([occupancy_gradient(occupancy), _depth_field(camera.distance, rotation, scene.size)], 1)
             alpha, sums = choose_backend(self.backend, BACKENDS, occupancy).march(occupancy, fields, rotation, settings)
-            normals = -torch.einsum("bij,bjhw->bihw", rotation, sums[:, :3])
-            # The summed gradient of a surface is about 1/2; the epsilon keeps the derivative finite where it vanishes.
-            normals = normals * (normals.square().sum(1, keepdim=True) + 1e-4).rsqrt()
-            image = alpha * self.lighting.shade(normals)
-        depth = torch.where(alpha > 0, sums[:, 3:] / alpha.clamp(min=1e-12), torch.inf)
-        return Rendering(composite(image, alpha, background), alpha, depth, F.normalize(normals, dim=1))
+            gradient = -torch.einsum("bij,bjhw->bihw", rotation, sums[:, :3])
+        return alpha, gradient, sums[:, 3:]
+
+
+def soft_normals(gradient: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B 3 H W"]:
+    """Normalize the summed gradient of a surface, which is about 1/2 long.
+
+    An epsilon keeps the derivative finite where the gradient vanishes.
+    """
+    return gradient * (gradient.square().sum(1, keepdim=True) + 1e-4).rsqrt()
 
 
 def occupancy_gradient(occupancy: Float[Tensor, "B 1 D D D"]) -> Float[Tensor, "B 3 D D D"]:
