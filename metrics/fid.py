@@ -1,4 +1,4 @@
-"""Fréchet and Kernel Inception Distance between real and generated images."""
+"""Distances between real and generated images: FID, spatial FID and KID, with precision and recall."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from torchmetrics.image.fid import FrechetInceptionDistance
 
 from metrics.extractors import FeatureExtractor
 from metrics.kid import KernelDistance
+from metrics.precision_recall import PrecisionRecall
 from utils.files import save_torch
 from utils.torch_io import load_state
 
@@ -20,7 +21,11 @@ _REAL_STATE = ("real_features_sum", "real_features_cov_sum", "real_features_num_
 
 
 class ImageFID:
-    """torchmetrics' FID in float64 with our extractors, optionally with KID, and with cached statistics of real images.
+    """FID, spatial FID, precision and recall, and optionally KID, with cached statistics of real images.
+
+    FID is torchmetrics' in float64. Spatial FID (sFID; Nash et al., 2103.03841, section 5.1) is the same distance between
+    spatial features: a few channels of an early layer at each position of a coarse grid. It sees where things are, which
+    pooled features do not. All metrics share one forward pass of the extractor.
 
     This is not an ``nn.Module``, because as a module's attribute it would add the extractor's weights to every checkpoint.
     Report :meth:`describe` with every value: the extractor and the number of images of each kind.
@@ -28,8 +33,7 @@ class ImageFID:
     Args:
         extractor: features of byte images.
         cache_dir: directory for cached statistics of real images, or None.
-        kid_subset: images per subset of KID, or 0 for no KID. With KID all features are kept, 16 kB per image for
-            InceptionV3.
+        kid_subset: images per subset of KID, or 0 for no KID.
 
     Example:
         >>> import torch
@@ -44,10 +48,9 @@ class ImageFID:
     def __init__(self, extractor: FeatureExtractor, cache_dir: Path | None = None, kid_subset: int = 0) -> None:
         self.extractor = extractor
         self.cache_dir = cache_dir
-        self.metric = FrechetInceptionDistance(
-            feature=_PrecomputedFeatures(extractor.num_features), reset_real_features=False
-        )
-        self.metric.set_dtype(torch.float64)
+        self.metric = _frechet_distance(extractor.num_features)
+        self.spatial = _frechet_distance(extractor.num_spatial_features)
+        self.precision_recall = PrecisionRecall()
         self.kid = KernelDistance(kid_subset) if kid_subset else None
 
     @property
@@ -56,15 +59,17 @@ class ImageFID:
         return max(2, self.kid.subset) if self.kid else 2
 
     def to(self, device: torch.device | str) -> ImageFID:
-        for part in (self.extractor, self.metric, self.kid):
+        for part in (self.extractor, self.metric, self.spatial, self.precision_recall, self.kid):
             if part is not None:
                 part.to(device)
         return self
 
     def update(self, images: Tensor, real: bool) -> None:
         """Add images ``(B, C, H, W)``: bytes, or floats in [0, 1], which are rounded to bytes."""
-        features = self.extractor(to_bytes(images))
+        features, spatial = self.extractor(to_bytes(images), spatial=True)
         self.metric.update(features, real=real)
+        self.spatial.update(spatial, real=real)
+        self.precision_recall.update(features, real=real)
         if self.kid is not None:
             self.kid.update(features, real=real)
 
@@ -78,23 +83,26 @@ class ImageFID:
             raise ValueError(f"FID requires at least two images of each kind, got {self.counts()}")
         return float(self.metric.compute())
 
-    def figures(self) -> dict[str, float]:
-        """Return ``fid`` and, with KID, ``kid`` and ``kid_std`` over its subsets. Every rank must call it.
+    def figures(self, frechet: bool = True) -> dict[str, float]:
+        """Return all metrics over the images of all ranks. Every rank must call it.
+
+        These are ``fid`` and ``sfid`` unless ``frechet`` is False; with KID ``kid`` and ``kid_std`` over its subsets; and
+        with at least :data:`~metrics.precision_recall.MIN_IMAGES` images of each kind ``precision`` and ``recall``.
 
         Raises:
             ValueError: if there are fewer than two images of either kind.
             InputError: if there are fewer images of either kind than in a KID subset.
         """
-        if self.kid is None:
-            return {"fid": self.compute()}
-        kid, deviation = self.kid.compute()
-        return {"fid": self.compute(), "kid": kid, "kid_std": deviation}
+        figures = {"fid": self.compute(), "sfid": float(self.spatial.compute())} if frechet else {}
+        if self.kid is not None:
+            figures["kid"], figures["kid_std"] = self.kid.compute()
+        return figures | self.precision_recall.compute()
 
     def reset(self) -> None:
         """Remove the generated images; keep the real ones."""
-        self.metric.reset()
-        if self.kid is not None:
-            self.kid.reset()
+        for part in (self.metric, self.spatial, self.precision_recall, self.kid):
+            if part is not None:
+                part.reset()
 
     def counts(self) -> dict[str, int]:
         """Return the number of images that this rank has added, by kind."""
@@ -114,14 +122,21 @@ class ImageFID:
             return False
         try:
             state = load_state(self._file(key))
-            values = [self._check_cached(state[name], getattr(self.metric, name).shape) for name in _REAL_STATE]
-            if self.kid is not None:
-                features = self._check_cached(state["real_features"], (int(values[2]), self.extractor.num_features))
-                self.kid.real_features = [features]
+            # Files of version 0.2.0 and earlier have no spatial statistics and are recomputed.
+            statistics = [
+                (metric, name, self._check_cached(state[prefix + name], getattr(metric, name).shape))
+                for prefix, metric in (("", self.metric), ("spatial_", self.spatial))
+                for name in _REAL_STATE
+            ]
+            count = int(state["real_features_num_samples"])
+            features = self._check_cached(state["real_features"], (count, self.extractor.num_features))
         except (KeyError, TypeError, ValueError, IndexError, AttributeError):  # includes InputError; recompute
             return False
-        for name, value in zip(_REAL_STATE, values, strict=True):
-            setattr(self.metric, name, value)
+        for metric, name, value in statistics:
+            setattr(metric, name, value)
+        for kept in (self.precision_recall, self.kid):
+            if kept is not None:
+                kept.real_features = [features]
         return True
 
     def _check_cached(self, value: Tensor, shape: Sequence[int]) -> Tensor:
@@ -134,8 +149,8 @@ class ImageFID:
         if self.cache_dir is None:
             return
         state = {name: getattr(self.metric, name).cpu() for name in _REAL_STATE}
-        if self.kid is not None:
-            state["real_features"] = torch.cat(self.kid.real_features).cpu()
+        state |= {f"spatial_{name}": getattr(self.spatial, name).cpu() for name in _REAL_STATE}
+        state["real_features"] = torch.cat(self.precision_recall.real_features).cpu()
         save_torch(state, self._file(key))
 
     def _file(self, key: str) -> Path:
@@ -144,8 +159,14 @@ class ImageFID:
         return self.cache_dir / f"{'kid' if self.kid else 'fid'}-{digest}.pt"
 
 
+def _frechet_distance(num_features: int) -> FrechetInceptionDistance:
+    metric = FrechetInceptionDistance(feature=_PrecomputedFeatures(num_features), reset_real_features=False)
+    metric.set_dtype(torch.float64)
+    return metric
+
+
 class _PrecomputedFeatures(nn.Module):
-    """Passes features through torchmetrics' FID, so that FID and KID share one forward pass of the extractor."""
+    """Passes features through torchmetrics' FID, so that all metrics share one forward pass of the extractor."""
 
     def __init__(self, num_features: int) -> None:
         super().__init__()

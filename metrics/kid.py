@@ -7,9 +7,8 @@ import statistics
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torchmetrics import Metric
-from torchmetrics.utilities import dim_zero_cat
 
+from metrics.feature_sets import FeatureSets
 from renderers import InputError
 
 
@@ -30,11 +29,11 @@ def polynomial_mmd2(real: Float[Tensor, "n d"], fake: Float[Tensor, "m d"]) -> F
     return within(real) + within(fake) - 2 * kernel(real, fake).mean()
 
 
-class KernelDistance(Metric):
+class KernelDistance(FeatureSets):
     """Mean and standard deviation of :func:`polynomial_mmd2` over random subsets of the features, in float64.
 
-    Features are sorted by their sums, and subsets are sampled without replacement. The result therefore depends only on the
-    two sets, not on batches or the number of processes.
+    Subsets are sampled without replacement. The result depends only on the two sets, not on batches or the number of
+    processes.
 
     Args:
         subset: images of each kind per subset.
@@ -45,20 +44,11 @@ class KernelDistance(Metric):
         InputError: if ``subset`` is less than 2 or ``subsets`` less than 1.
     """
 
-    full_state_update = False
-    real_features: list[Tensor]
-    fake_features: list[Tensor]
-
     def __init__(self, subset: int = 1000, subsets: int = 100, seed: int = 0) -> None:
         super().__init__()
         if subset < 2 or subsets < 1:
             raise InputError(f"KID requires at least 1 subset of at least 2 images, got {subsets} of {subset}")
         self.subset, self.subsets, self.seed = subset, subsets, seed
-        self.add_state("real_features", [], dist_reduce_fx="cat")
-        self.add_state("fake_features", [], dist_reduce_fx="cat")
-
-    def update(self, features: Float[Tensor, "n d"], real: bool) -> None:
-        (self.real_features if real else self.fake_features).append(features.double())
 
     def compute(self) -> tuple[float, float]:
         """Return mean and standard deviation.
@@ -66,23 +56,15 @@ class KernelDistance(Metric):
         Raises:
             InputError: if there are fewer images of either kind than in a subset.
         """
-        sets = []
-        for kind, batches in (("real", self.real_features), ("generated", self.fake_features)):
-            features = dim_zero_cat(batches) if len(batches) else torch.zeros(0, 1)
+        sets = self.sorted_sets()
+        for kind, features in zip(("real", "generated"), sets, strict=True):
             check_subset(self.subset, len(features), kind)
-            sets.append(features[features.sum(1).argsort()])
         generator = torch.Generator().manual_seed(self.seed)
         values = []
         for _ in range(self.subsets):
             sampled = [x[torch.randperm(len(x), generator=generator)[: self.subset].to(x.device)] for x in sets]
             values.append(float(polynomial_mmd2(*sampled)))
         return statistics.fmean(values), statistics.pstdev(values)
-
-    def reset(self) -> None:
-        """Remove the generated images; keep the real ones."""
-        real = list(self.real_features)  # torchmetrics clears its list in place
-        super().reset()
-        self.real_features = real
 
 
 def check_subset(subset: int, count: int, kind: str) -> None:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from networks.dcgan_layers import to_channels_last
 
+SPATIAL_CHANNELS = 7
 Conv = tuple[int, int | tuple[int, int]]  # output channels, kernel (height, width)
 Chain = list[Conv | tuple[Conv, Conv]]  # a pair is two convolutions of the same input
 
@@ -153,8 +154,22 @@ class InceptionV3(nn.Module):
                 nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
         to_channels_last(self)
 
-    def features(self, image: Float[Tensor, "B C H W"]) -> Float[Tensor, "B 2048"]:
-        """Return features of images in [0, 1] of any size: the mean over the last 8² pixels ("pool3")."""
+    @property
+    def num_spatial_features(self) -> int:
+        """The number of spatial features: 7 · 17² = 2023 at the published size."""
+        size = (self.image_size - 3) // 2 - 1  # after Conv2d_2b_3x3
+        for border in (2, 0, 0):  # Conv2d_4a_3x3 and two poolings, of which the last is Mixed_6a
+            size = (size - 3) // 2 + 1 - border
+        return SPATIAL_CHANNELS * size**2
+
+    def pooled_and_spatial(
+        self, image: Float[Tensor, "B C H W"]
+    ) -> tuple[Float[Tensor, "B 2048"], Float[Tensor, "B S"]]:
+        """Return features of images in [0, 1] of any size, pooled and spatial.
+
+        Pooled features are the mean over the last 8² pixels ("pool3"). Spatial features are the first 7 channels of
+        ``mixed_6/conv``, the 1² convolution of the third block at 17² (sFID; Nash et al., 2103.03841, section 5.1).
+        """
         if image.shape[1] != self.channels:
             image = image.mean(1, keepdim=True).expand(-1, self.channels, -1, -1)
         x = (255 * resize_tf1(image, self.image_size) - 128) / 128  # the original graph's scaling: [-1, 127/128]
@@ -164,7 +179,13 @@ class InceptionV3(nn.Module):
         for name, block in self.named_children():
             if name.startswith("Mixed"):
                 x = block(x)
-        return x.mean((2, 3))
+            if name == "Mixed_6d":
+                spatial = x[:, :SPATIAL_CHANNELS].flatten(1)  # the first branch is the 1² convolution
+        return x.mean((2, 3)), spatial
+
+    def features(self, image: Float[Tensor, "B C H W"]) -> Float[Tensor, "B 2048"]:
+        """Return pooled features of images in [0, 1] of any size."""
+        return self.pooled_and_spatial(image)[0]
 
     def forward(self, image: Float[Tensor, "B C H W"]) -> Float[Tensor, "B K"]:
         """Return logits."""

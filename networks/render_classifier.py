@@ -10,6 +10,9 @@ from torch import Tensor, nn
 
 from networks.dcgan_layers import to_channels_last
 
+SPATIAL_LAYERS = 9  # three convolutions, each with batch norm and ReLU
+SPATIAL_CHANNELS = 4
+
 
 class RenderClassifier(nn.Module):
     """Five convolutions on 64² images, average pooling to ``num_features`` features, and a linear layer.
@@ -40,12 +43,25 @@ class RenderClassifier(nn.Module):
         self.head = nn.Linear(num_features, len(classes))
         to_channels_last(self)
 
-    def features(self, image: Float[Tensor, "B C H W"]) -> Float[Tensor, "B F"]:
-        """Return pooled features of grey or RGB images in [0, 1]. They are resized to 64² with antialiasing."""
+    @property
+    def num_spatial_features(self) -> int:
+        return SPATIAL_CHANNELS * 8**2
+
+    def pooled_and_spatial(self, image: Float[Tensor, "B C H W"]) -> tuple[Float[Tensor, "B F"], Float[Tensor, "B S"]]:
+        """Return features of grey or RGB images in [0, 1], pooled and spatial. Images are resized to 64² with antialiasing.
+
+        Pooled features are the mean over the last 4² pixels. Spatial features are the first channels of the third
+        convolution, which has 8² pixels.
+        """
         image = image.mean(1, keepdim=True) if self.channels == 1 else image.expand(-1, 3, -1, -1)
         if image.shape[-1] != self.image_size or image.shape[-2] != self.image_size:
             image = F.interpolate(image, (self.image_size,) * 2, mode="bilinear", antialias=True)
-        return self.layers(image * 2 - 1).mean((2, 3))
+        x = self.layers[:SPATIAL_LAYERS](image * 2 - 1)
+        return self.layers[SPATIAL_LAYERS:](x).mean((2, 3)), x[:, :SPATIAL_CHANNELS].flatten(1)
+
+    def features(self, image: Float[Tensor, "B C H W"]) -> Float[Tensor, "B F"]:
+        """Return pooled features of grey or RGB images in [0, 1]."""
+        return self.pooled_and_spatial(image)[0]
 
     def forward(self, image: Float[Tensor, "B C H W"]) -> Float[Tensor, "B K"]:
         """Return logits."""

@@ -1,4 +1,4 @@
-"""Choice between FID and KID by the module and by the data."""
+"""Choice of the metrics of images by the module and by the data."""
 
 import pytest
 import torch
@@ -53,10 +53,10 @@ def test_few_images_are_compared_by_kid_only_and_repeatably(tmp_path, folder):
 def test_only_fid_is_reported_by_default(tmp_path):
     plain, with_kid = iggan(), iggan(kid_subset=4)
     first = validate(tmp_path, plain, renders(steps=1))
-    assert "fid" in first and "kid" not in first
+    assert {"fid", "sfid"} <= first.keys() and not {"kid", "precision", "recall"} & first.keys()
     assert validate(tmp_path, iggan(kid_subset=0), renders(steps=1)) == first
     second = validate(tmp_path, with_kid, renders(steps=1))  # 8 images, 128 features
-    assert second.keys() - first.keys() == {"kid", "kid_std"} and first.keys() - second.keys() == {"fid"}
+    assert second.keys() - first.keys() == {"kid", "kid_std"} and first.keys() - second.keys() == {"fid", "sfid"}
 
 
 def test_fid_and_kid_are_reported_with_enough_images(tmp_path, monkeypatch):
@@ -66,7 +66,7 @@ def test_fid_and_kid_are_reported_with_enough_images(tmp_path, monkeypatch):
     compute = module._compute_distances
     monkeypatch.setattr(module, "_compute_distances", lambda counts: compute(counts | {"real": 128}))
     both = validate(tmp_path, module, data)
-    assert {"fid", "kid", "kid_std"} <= both.keys() and both["fid"] == first["fid"]
+    assert {"fid", "sfid", "kid", "kid_std"} <= both.keys() and both["fid"] == first["fid"]
 
 
 def test_module_option_overrides_the_data(tmp_path, folder):

@@ -104,7 +104,8 @@ def test_kid_and_fid_share_one_forward_pass(tmp_path):
     plain.update(a, real=True)
     plain.update(b, real=False)
     figures = fid.figures()
-    assert figures.keys() == {"fid", "kid", "kid_std"} and plain.figures() == {"fid": figures["fid"]}
+    assert figures.keys() == {"fid", "sfid", "kid", "kid_std"}
+    assert plain.figures() == {name: figures[name] for name in ("fid", "sfid")}
     assert figures["kid"] == pytest.approx(kid(extractor(a), extractor(b), 20)[0], rel=1e-9)
     assert fid.describe(40, 40).endswith("40 real images, KID over 100 subsets of 20")
     assert (fid.min_images, plain.min_images) == (20, 2)
