@@ -1,26 +1,32 @@
-"""Base classes of generators: EMA, FID and KID, numbered samples; and rendering for generators of voxel grids."""
+"""Base classes of generators: EMA, metrics of images, numbered samples; and rendering for generators of voxel grids."""
 
 from __future__ import annotations
 
 import copy
+import logging
 from abc import abstractmethod
 from itertools import zip_longest
 from typing import Any, cast
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from pytorch_lightning.cli import OptimizerCallable
+from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from lightning_modules.base import ClockedModule, seeded_generator
-from metrics import ImageFID, load_extractor, mean_occupancy, mean_pairwise_iou
+from metrics import ImageFID, ShapeReference, compare_shapes, load_extractor, mean_occupancy, mean_pairwise_iou
 from metrics.kid import check_subset
+from metrics.precision_recall import MIN_IMAGES
 from renderers import Camera, InputError, Renderer, Rendering, ViewDistribution, VoxelGrid
-from utils.distributed import gather_over_ranks
+from utils.distributed import gather_over_ranks, this_rank
 from utils.files import cache_root
 
-SHAPE_METRIC_SAMPLES = 32  # samples that occupancy and pairwise IoU are measured on
+OCCUPANCY_SAMPLES = 32  # samples that occupancy and pairwise IoU are measured on
+COMPARED_TRAINING_SHAPES = 5000  # training shapes that samples are compared with, at most
+
+log = logging.getLogger(__name__)
 
 
 class GenerativeModule(ClockedModule):
@@ -33,10 +39,11 @@ class GenerativeModule(ClockedModule):
         generator: network with ``latent_size`` that takes latents ``(B, Z)``.
         ema_half_life_kimg: half-life of the EMA in thousands of images. It is shorter at the start: at most 5 % of the
             images seen so far.
-        extractor: feature extractor of FID and KID.
+        extractor: feature extractor of FID and KID. ``renders_small`` is for grey images; colour images need one that sees
+            colour, such as ``renders_color``.
         extractor_weights: another weights file for the extractor.
         kid_subset: images per subset of KID, which is then reported with FID, or without FID if there are fewer real
-            images than features (FID compares covariances, which are then singular). 0 reports FID only. None takes the
+            images than features (FID compares covariances, which are then singular). 0 reports no KID. None takes the
             data module's ``kid_subset``, or 0 if it has none.
         cache_dir: cache of FID's statistics of real images; default $UNRENDER_CACHE or ~/.cache/unrender.
         samples: number of samples of ``predict``.
@@ -76,7 +83,7 @@ class GenerativeModule(ClockedModule):
     def generate_for_metrics(
         self, z: Float[Tensor, "n Z"], *key: int | str, part: slice = slice(None)
     ) -> Float[Tensor, "m C H W"]:
-        """Return the images in [0, 1] that FID and KID compare.
+        """Return the images in [0, 1] that are compared with the real ones.
 
         Args:
             z: latents of the global batch.
@@ -93,8 +100,34 @@ class GenerativeModule(ClockedModule):
         """Return the samples whose numbers are in ``batch``; ``image`` is one of the keys."""
 
     def extra_metrics(self) -> dict[str, float]:
-        """Return metrics of the evaluation other than FID and KID."""
+        """Return metrics of the evaluation other than those of :class:`~metrics.ImageFID`."""
         return {}
+
+    def setup(self, stage: str) -> None:
+        """Check that the extractor sees what the data have.
+
+        Raises:
+            InputError: colour data, and an extractor that converts images to grey. A checkpoint is evaluated nevertheless,
+                with a warning, because runs of version 0.1.0 have such settings.
+        """
+        super().setup(stage)
+        if stage == "predict":
+            return
+        try:
+            self.check_extractor(self.datamodule)
+        except InputError as error:
+            if self.trainer.ckpt_path is None:
+                raise
+            rank_zero_only(log.warning)("%s", error)
+
+    def check_extractor(self, datamodule: Any) -> None:
+        """Check that the extractor sees what the data have.
+
+        Raises:
+            InputError: colour data, and an extractor that converts images to grey.
+        """
+        if getattr(datamodule, "channels", 1) == 3:
+            self.fid.extractor.check_color("the data")
 
     @property
     def fid(self) -> ImageFID:
@@ -146,7 +179,7 @@ class GenerativeModule(ClockedModule):
             norm.momentum = momentum
             norm.eval()
 
-    # Evaluation: FID or KID of as many generated images as there are reference images.
+    # Evaluation: as many generated images as there are reference images.
 
     def on_validation_epoch_start(self) -> None:
         self.measure_batch_norm()
@@ -197,13 +230,17 @@ class GenerativeModule(ClockedModule):
             check_subset(subset, reals, "real")
 
     def _compute_distances(self, counts: dict[str, int]) -> dict[str, float]:
-        """Return ``fid``, ``kid`` and ``kid_std`` as far as the images allow; NaN if an evaluation had too few images."""
+        """Return the metrics of images, NaN where an evaluation had too few images for one that the whole data allow.
+
+        These are ``fid`` and ``sfid``, unless KID replaces them; ``kid`` and ``kid_std``; ``precision`` and ``recall``.
+        """
         kid = self.fid.kid
-        kid_only = kid is not None and counts["real"] < self.fid.extractor.num_features
-        names = ([] if kid_only else ["fid"]) + (["kid", "kid_std"] if kid else [])
-        if min(counts.values()) < self.fid.min_images:
-            return dict.fromkeys(names, float("nan"))
-        return dict(zip(names, kid.compute(), strict=True)) if kid and kid_only else self.fid.figures()
+        frechet = kid is None or counts["real"] >= self.fid.extractor.num_features
+        names = (["fid", "sfid"] if frechet else []) + (["kid", "kid_std"] if kid else [])
+        if getattr(self.datamodule, "reference_images", counts["real"]) >= MIN_IMAGES:
+            names += ["precision", "recall"]
+        figures = self.fid.figures(frechet) if min(counts.values()) >= self.fid.min_images else {}
+        return {name: figures.get(name, float("nan")) for name in names}
 
     def _sum_over_ranks(self, count: int) -> int:
         return int(self.trainer.strategy.reduce(torch.tensor(count, device=self.device), reduce_op="sum"))
@@ -250,6 +287,9 @@ class VoxelGenerativeModule(GenerativeModule):
         renderer: renders samples for evaluation; the same renderer as for the real images.
         views: viewpoints of the real images.
         threshold: occupancy above which a voxel counts as occupied in evaluation.
+        shape_metrics: number of generated shapes that evaluations compare with as many held-out shapes
+            (:func:`metrics.compare_shapes`), if the data module has shapes: ``reference_shapes`` and ``shapes``. 0 disables
+            the comparison. At most 5,000 training shapes are used, evenly spaced over the training set.
         **evaluation: see :class:`GenerativeModule`.
     """
 
@@ -259,9 +299,14 @@ class VoxelGenerativeModule(GenerativeModule):
         renderer: Renderer,
         views: ViewDistribution,
         threshold: float = 0.5,
+        shape_metrics: int = 100,
         **evaluation: Any,
     ) -> None:
         super().__init__(generator, **evaluation)
+        if shape_metrics < 0:
+            raise InputError(f"shape_metrics must be 0 or more, not {shape_metrics}")
+        self.shape_metrics = shape_metrics
+        self._shape_reference: tuple[Any, ShapeReference] | None = None  # with the data module that it was measured for
         self.renderer, self.views, self.threshold = renderer, views, threshold
 
     @property
@@ -281,6 +326,7 @@ class VoxelGenerativeModule(GenerativeModule):
     def on_validation_epoch_start(self) -> None:
         super().on_validation_epoch_start()
         self._evaluated_grids: list[Tensor] = []
+        self._missing_grids = max(OCCUPANCY_SAMPLES, self.shape_metrics)  # over all ranks
 
     @torch.no_grad()
     def generate_for_metrics(
@@ -288,16 +334,39 @@ class VoxelGenerativeModule(GenerativeModule):
     ) -> Float[Tensor, "m C H W"]:
         camera = self.evaluation_views.sample(len(z), seeded_generator("evaluation views", *key))[part]
         shapes = self.shapes(z[part]).binarize(self.threshold)
-        if sum(map(len, self._evaluated_grids)) < SHAPE_METRIC_SAMPLES:
-            self._evaluated_grids.append(shapes.occupancy[:, 0].bool())
+        if self._missing_grids > 0:
+            self._missing_grids -= len(z)
+            self._evaluated_grids.append(shapes.occupancy[:, 0].bool().cpu())
         return self.renderer(shapes, camera.to(self.device)).image
 
     def extra_metrics(self) -> dict[str, float]:
         # Interleave the ranks' batches: the order in which a single rank would generate them.
-        ranks = gather_over_ranks([grids.cpu() for grids in self._evaluated_grids])
+        ranks = gather_over_ranks(self._evaluated_grids)
         batches = [x for batch in zip_longest(*ranks) for x in batch if x is not None]
-        grids = torch.cat(batches)[:SHAPE_METRIC_SAMPLES].to(self.device)
-        return {"occupancy": mean_occupancy(grids), "pairwise_iou": mean_pairwise_iou(grids)}
+        grids = torch.cat(batches)
+        first = grids[:OCCUPANCY_SAMPLES].to(self.device)
+        figures = {"occupancy": mean_occupancy(first), "pairwise_iou": mean_pairwise_iou(first)}
+        return figures | self._compare_shapes(grids[: self.shape_metrics])
+
+    def _compare_shapes(self, grids: Bool[Tensor, "N D D D"]) -> dict[str, float]:
+        """Compare samples with the shapes of the data, on rank 0; nothing if they are not known or this is disabled."""
+        data = self.datamodule
+        held_out, training = getattr(data, "reference_shapes", None), getattr(data, "shapes", None)
+        if not self.shape_metrics or held_out is None or training is None:
+            return {}
+        figures: dict[str, float] = {}
+        if this_rank() == 0:
+            if self._shape_reference is None or self._shape_reference[0] is not data:
+                reference = ShapeReference.measure(
+                    held_out,
+                    training,
+                    self.shape_metrics,
+                    training_limit=COMPARED_TRAINING_SHAPES,
+                    cache_dir=self.fid.cache_dir,
+                )
+                self._shape_reference = data, reference
+            figures, _ = compare_shapes(grids, self._shape_reference[1])
+        return gather_over_ranks(figures)[0]
 
     def sample_grids(self, rows: int, columns: int, seed: int) -> dict[str, Float[Tensor, "N _ H W"]]:
         """Return images with one viewpoint per row and a different shape in each (section D of IG-GAN's supplement)."""

@@ -1,4 +1,4 @@
-"""Distances between sets of images (FID, KID) with their feature extractors, and metrics of sets of shapes."""
+"""Metrics of sets of images (FID, spatial FID, KID, precision and recall) with their extractors, and of sets of shapes."""
 
 from metrics.depth import measure_depth
 from metrics.extractors import EXTRACTORS, FeatureExtractor, load_extractor
@@ -12,18 +12,32 @@ from metrics.point_clouds import (
     nearest_neighbor_accuracy,
     surface_clouds,
 )
-from metrics.shapes import iou_matrix, mean_occupancy, mean_pairwise_iou, nearest_training_iou
+from metrics.precision_recall import PrecisionRecall
+from metrics.shape_comparison import ShapeReference, compare_shapes
+from metrics.shapes import (
+    PackedGrids,
+    iou_matrix,
+    largest_piece,
+    mean_occupancy,
+    mean_pairwise_iou,
+    nearest_training_iou,
+)
 
 __all__ = [
     "EXTRACTORS",
     "FeatureExtractor",
     "ImageFID",
     "KernelDistance",
+    "PackedGrids",
+    "PrecisionRecall",
+    "ShapeReference",
     "chamfer_matrix",
     "compare_clouds",
+    "compare_shapes",
     "coverage",
     "fid_between",
     "iou_matrix",
+    "largest_piece",
     "load_extractor",
     "mean_occupancy",
     "mean_pairwise_iou",

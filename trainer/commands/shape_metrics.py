@@ -6,29 +6,24 @@ import json
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool
 from pytorch_lightning import LightningDataModule
 from torch import Tensor
 
 from datamodules.shapes import ShapeSource
 from lightning_modules.generative import VoxelGenerativeModule
-from metrics import chamfer_matrix, compare_clouds, minimum_matching_distance, nearest_training_iou, surface_clouds
+from metrics import ShapeReference, compare_clouds, compare_shapes, largest_piece, nearest_training_iou, surface_clouds
+from metrics.shape_comparison import FIGURES, spread
 from trainer.cli import arguments
 from trainer.cli.log_filters import quiet
 from trainer.runs.loading import ExperimentConfig, LoadedRun, load_generator
 from utils.errors import InputError
-from utils.progress import Progress
 
 BATCH = 16
-ALIGNMENT_SHAPES = 32  # shapes used to find the front
-METRICS = ("coverage", "mmd", "one_nn_accuracy", "nearest_training_iou")
 
 
 def main(argv: list[str]) -> int:
-    """Print coverage, minimum matching distance, 1-NN accuracy and the IoU with the nearest training shape.
-
-    A generator trained on images from all azimuths has no preferred front. Its shapes are therefore rotated about the
-    vertical axis by the multiple of 90 degrees, the same for all, that brings them closest to the held-out shapes.
+    """Print the metrics of :func:`metrics.compare_shapes`, which evaluations measure in small, for a run.
 
     Raises:
         InputError: Invalid options, or a run or data that cannot be loaded or have no voxels.
@@ -71,53 +66,29 @@ def measure(run: LoadedRun, held_out: ShapeSource, training: ShapeSource, count:
         InputError: The run's voxel resolution differs from the data's.
     """
     assert isinstance(run.module, VoxelGenerativeModule)
-    truth, known = _solids(held_out, count, "held-out shapes"), _solids(training, len(training), "training shapes")
+    reference = ShapeReference.measure(held_out, training, count, points, cache_dir=run.module.fid.cache_dir)
     generated = _generate(run.module, count)
-    if generated.shape[1:] != truth.shape[1:]:
-        raise InputError(f"the run generates {generated.shape[-1]}³ voxels and the data contain {truth.shape[-1]}³")
-    nonempty = generated[generated.flatten(1).any(1)]
-    reference = surface_clouds(truth, points)
-    baseline = _spread(known, count)
+    if generated.shape[-1] != reference.training.size:
+        raise InputError(
+            f"the run generates {generated.shape[-1]}³ voxels and the data contain {reference.training.size}³"
+        )
+    baseline = spread(reference.training, count)
+    truth = torch.stack([held_out[i].voxels.occupancy[0, 0] > 0.5 for i in range(count)])
     report: dict[str, Any] = {
         "generated": count,
-        "empty": count - len(nonempty),
+        "empty": int((~generated.flatten(1).any(1)).sum()),
         "points": points,
         "checkpoint": str(run.checkpoint),
-        "training": compare_clouds(surface_clouds(baseline, points, seed=1), reference)
-        | {"nearest_training_iou": float(nearest_training_iou(truth, known)[0].mean())},
+        "training": {
+            **compare_clouds(surface_clouds(baseline, points, seed=1), reference.clouds, reference.distances),
+            "largest_piece": float(largest_piece(baseline).mean()),
+            "nearest_iou": float(nearest_training_iou(truth, reference.training)[0].mean()),
+        },
     }
-    if len(nonempty):
-        quarter = _front(nonempty, reference)
-        solids = nonempty.rot90(quarter, (1, 3))
-        figures = compare_clouds(surface_clouds(solids, points), reference)
-        iou = float(nearest_training_iou(solids, known)[0].mean())
-        report |= {"run": figures | {"nearest_training_iou": iou}, "turned_degrees": 90 * quarter}
+    if report["empty"] < count:
+        figures, quarter = compare_shapes(generated, reference)
+        report |= {"run": figures, "turned_degrees": 90 * quarter}
     return report
-
-
-def _front(solids: Bool[Tensor, "N D D D"], reference: Float[Tensor, "R P 3"]) -> int:
-    """Return the number of quarter turns about the vertical axis that brings the shapes closest to the reference."""
-    part, sparse = _spread(solids, ALIGNMENT_SHAPES), reference[:, ::8]
-
-    def distance(quarter: int) -> float:
-        clouds = surface_clouds(part.rot90(quarter, (1, 3)), sparse.shape[1])
-        return minimum_matching_distance(chamfer_matrix(clouds, sparse))
-
-    return min(range(4), key=distance)
-
-
-def _solids(source: ShapeSource, count: int, name: str) -> Bool[Tensor, "N D D D"]:
-    solids = []
-    with Progress(count, f"reading {name}", "shape") as bar:
-        for i in range(count):
-            solids.append(source[i].voxels.occupancy[0, 0] > 0.5)
-            bar.update(1)
-    return torch.stack(solids)
-
-
-def _spread(solids: Bool[Tensor, "N D D D"], count: int) -> Bool[Tensor, "n D D D"]:
-    """Select at most ``count`` shapes, evenly spaced over the set."""
-    return solids[torch.linspace(0, len(solids) - 1, min(count, len(solids))).round().long()]
 
 
 def _generate(module: VoxelGenerativeModule, count: int) -> Bool[Tensor, "N D D D"]:
@@ -129,7 +100,7 @@ def _generate(module: VoxelGenerativeModule, count: int) -> Bool[Tensor, "N D D 
 def _format(report: dict[str, Any]) -> str:
     run, training = report.get("run"), report["training"]
     lines = [f"{'':20} {'run':>10} {'training':>10}"]
-    for name in METRICS:
+    for name in FIGURES:
         value = f"{run[name]:10.4f}" if run else f"{'none':>10}"
         lines.append(f"{name:20} {value} {training[name]:10.4f}")
     turned = f", rotated by {report['turned_degrees']}°" if run else ""
