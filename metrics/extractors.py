@@ -21,6 +21,7 @@ from utils.torch_io import load_state
 WEIGHTS = Path(__file__).parent / "weights"
 NETWORKS: dict[str, type[RenderClassifier] | type[InceptionV3]] = {
     "renders_small": RenderClassifier,
+    "renders_color": RenderClassifier,
     "renders": InceptionV3,
     "imagenet": InceptionV3,
 }
@@ -30,6 +31,7 @@ IMAGENET_SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb912
 IMAGENET_URL = f"https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/{IMAGENET_FILE}"
 TRAIN_COMMANDS = {
     "renders_small": "make extractor",
+    "renders_color": "make extractor-color",
     "renders": "python -m trainer fit --config extractor_renders.yaml, then "
     "python -m trainer export-extractor RUN FILE",
 }
@@ -40,7 +42,7 @@ class FeatureExtractor(nn.Module):
 
     Args:
         name: one of ``EXTRACTORS``.
-        network: has ``num_features`` and ``features``.
+        network: has ``num_features``, ``num_spatial_features`` and ``pooled_and_spatial``.
         checksum: of the weights.
         label: reported with metrics: the name, and the checksum of weights given by the user. Defaults to the name.
     """
@@ -49,18 +51,41 @@ class FeatureExtractor(nn.Module):
         self, name: str, network: RenderClassifier | InceptionV3, checksum: str, label: str | None = None
     ) -> None:
         super().__init__()
-        self.name, self.checksum, self.num_features = name, checksum, network.num_features
+        self.name, self.checksum = name, checksum
+        self.num_features, self.num_spatial_features = network.num_features, network.num_spatial_features
         self.label = label or name
         self.network = network.double().eval().requires_grad_(False)
+
+    @property
+    def sees_color(self) -> bool:
+        """Whether features depend on colour; otherwise images are converted to grey."""
+        return self.network.channels == 3
+
+    def check_color(self, kind: str = "the images") -> None:
+        """Check that the extractor may be used on colour images.
+
+        Args:
+            kind: names the images in the error.
+
+        Raises:
+            InputError: the extractor converts images to grey.
+        """
+        if not self.sees_color:
+            raise InputError(
+                f"{kind} have colour, which extractor {self.name!r} does not see; set extractor to renders_color or imagenet"
+            )
 
     def train(self, mode: bool = True) -> FeatureExtractor:
         """Stay in evaluation mode."""
         return super().train(False)
 
     @torch.no_grad()
-    def forward(self, images: UInt8[Tensor, "B C H W"]) -> Float[Tensor, "B F"]:
-        """Return features of images in 0..255."""
-        return self.network.features(images.double() / 255)
+    def forward(
+        self, images: UInt8[Tensor, "B C H W"], spatial: bool = False
+    ) -> Float[Tensor, "B F"] | tuple[Float[Tensor, "B F"], Float[Tensor, "B S"]]:
+        """Return pooled features of images in 0..255; with ``spatial`` also spatial features, of the same pass."""
+        features = self.network.pooled_and_spatial(images.double() / 255)
+        return features if spatial else features[0]
 
 
 def load_extractor(name: str, path: str | Path | None = None, cache_dir: str | Path | None = None) -> FeatureExtractor:
@@ -68,6 +93,8 @@ def load_extractor(name: str, path: str | Path | None = None, cache_dir: str | P
 
     - ``renders_small``: :class:`networks.RenderClassifier` trained on procedural renders by ``make extractor``. Its weights
       are part of the project; ``path`` selects other weights of the same architecture.
+    - ``renders_color``: the same network with colour input, trained on coloured and textured renders by
+      ``make extractor-color``. Its weights are part of the project as well.
     - ``renders``: :class:`networks.InceptionV3` trained on renders by ``extractor_renders.yaml`` (IG-GAN, supplement B.2);
       ``path`` is required.
     - ``imagenet``: :class:`networks.InceptionV3` with the weights of published FIDs, from ``path`` or the cache, to which
