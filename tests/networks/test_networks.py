@@ -3,6 +3,7 @@ import torch
 import torch.nn.functional as F
 
 from networks import DCGANDiscriminator, DCGANGenerator, RenderClassifier, RenderNet, VoxelGenerator
+from networks.dcgan_layers import FirstConvTranspose3d, LastConvTranspose3d
 from networks.rendernet import HalvingConv3d
 
 
@@ -31,6 +32,57 @@ def test_voxel_generator_has_the_layers_of_3dgan():
 def test_voxel_generator_starts_at_the_initial_occupancy():
     occupancy = VoxelGenerator(16, 10, 64, initial_occupancy=0.1)(torch.randn(8, 10))
     assert occupancy.mean().item() == pytest.approx(0.1, abs=0.02)
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last_3d])
+@pytest.mark.parametrize(
+    ("layer", "shape"),
+    [
+        (FirstConvTranspose3d(5, 3, 4, 1, 0, bias=False), (2, 5, 1, 1, 1)),
+        (LastConvTranspose3d(5, 1, 4, 2, 1), (2, 5, 3, 4, 6)),
+        (LastConvTranspose3d(5, 4, 4, 2, 1), (2, 5, 3, 4, 6)),
+        (LastConvTranspose3d(5, 1, 4, 2, 1), (0, 5, 3, 4, 6)),
+    ],
+)
+def test_fast_transposed_convolutions_match_torch(layer, shape, memory_format):
+    layer = layer.double().to(memory_format=memory_format)
+    g = torch.Generator().manual_seed(0)
+    x = torch.randn(shape, dtype=torch.float64, generator=g).requires_grad_()
+    plain = F.conv_transpose3d(x, layer.weight, layer.bias, layer.stride, layer.padding)
+    fast = layer(x)
+    torch.testing.assert_close(fast, plain)
+    upstream = torch.randn(plain.shape, dtype=torch.float64, generator=g)
+    inputs = [x, *layer.parameters()]
+    for a, b in zip(*(torch.autograd.grad(y, inputs, upstream) for y in (fast, plain)), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_voxel_generator_has_the_weights_of_plain_layers():
+    """The random stream, the parameters' names and the state dict are those of torch's layers."""
+    torch.manual_seed(3)
+    generator = VoxelGenerator(16, 10, 8, out_channels=2)
+    torch.manual_seed(3)
+    for layer in generator.layers:
+        if isinstance(layer, torch.nn.ConvTranspose3d):
+            torch.nn.ConvTranspose3d(layer.in_channels, layer.out_channels, 4, bias=layer.bias is not None)
+    for layer in generator.layers:
+        if isinstance(layer, torch.nn.ConvTranspose3d):
+            assert torch.equal(layer.weight, torch.nn.init.normal_(torch.empty(layer.weight.shape), 0.0, 0.02))
+        elif isinstance(layer, torch.nn.BatchNorm3d):
+            assert torch.equal(layer.weight, torch.nn.init.normal_(torch.empty(layer.weight.shape), 1.0, 0.02))
+    assert [name for name, _ in generator.named_parameters()] == [
+        "layers.0.weight",
+        *("layers.1.weight", "layers.1.bias", "layers.3.weight"),
+        *("layers.4.weight", "layers.4.bias", "layers.6.weight", "layers.6.bias"),
+    ]
+
+
+def test_voxel_generator_runs_in_half_precision():
+    generator, z = VoxelGenerator(16, 10, 32).eval(), torch.randn(4, 10)
+    with torch.autocast("cpu", torch.bfloat16):
+        half = generator(z)
+    assert half.dtype == torch.bfloat16
+    assert (half.float() - generator(z)).abs().max() < 0.01
 
 
 @pytest.mark.parametrize("size", [8, 16, 32, 64, 128])
