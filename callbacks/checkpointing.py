@@ -1,5 +1,6 @@
-"""Checkpoints of a run: the last one, the one before it, the best by FID and, optionally, numbered ones."""
+"""Checkpoints of a run: the last one, the one before it, the best one and, optionally, numbered ones."""
 
+import math
 import os
 import shutil
 import time
@@ -10,7 +11,7 @@ from typing import Any
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
-from callbacks.metrics_log import main_metric
+from callbacks.monitor import DEFAULT, Monitor
 from utils.signals import Signals
 
 LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"
@@ -20,9 +21,9 @@ NUMBERED = "step-*.ckpt"
 class RunCheckpoint(Callback):
     """Writes ``last.ckpt`` every few minutes, after each evaluation, at the end, and when a signal stops training.
 
-    ``previous.ckpt`` is the last checkpoint but one. ``best.ckpt`` has the lowest FID, or KID if FID is not measured. This
-    must be the last callback, so that the files of the other callbacks are on disk before the checkpoint marks an
-    evaluation as done.
+    ``previous.ckpt`` is the last checkpoint but one. ``best.ckpt`` has the best value of the monitored metric. This must
+    be the last callback, so that the files of the other callbacks are on disk before the checkpoint marks an evaluation as
+    done.
 
     Args:
         folder: Checkpoint directory; None writes no checkpoints.
@@ -30,6 +31,7 @@ class RunCheckpoint(Callback):
         numbered: Number of ``step-N.ckpt`` to keep, the newest; one is written per evaluation.
         signals: Signal handler; it waits for the end of a step during training.
         check: Called before each checkpoint; raises if the weights must not be saved.
+        monitor: The metric that ``best.ckpt`` follows.
     """
 
     def __init__(
@@ -39,9 +41,10 @@ class RunCheckpoint(Callback):
         numbered: int,
         signals: Signals,
         check: Callable[[Trainer, LightningModule], None],
+        monitor: Monitor = DEFAULT,
     ) -> None:
         self.folder, self.minutes, self.numbered = folder, minutes, numbered
-        self.signals, self.check = signals, check
+        self.signals, self.check, self.monitor = signals, check, monitor
         self.saved = False  # whether the last state of training is on disk
         self.best: dict[str, Any] = {}
         self._trained = False
@@ -79,9 +82,13 @@ class RunCheckpoint(Callback):
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._evaluating = False
+        if trainer.state.fn == "fit":
+            self.monitor.check(getattr(pl_module, "evaluation", {}))
         if trainer.sanity_checking or not self._trained or trainer.state.fn != "fit":
             return
-        copies = [BEST] if self._update_best(pl_module) else []
+        best = self.best_with(pl_module)
+        copies = [BEST] if best is not self.best else []
+        self.best = best
         if self.numbered:
             step = getattr(pl_module, "step", trainer.global_step)  # Lightning counts optimizer steps
             copies.insert(0, NUMBERED.replace("*", f"{step:09d}"))
@@ -120,18 +127,20 @@ class RunCheckpoint(Callback):
                 count |= {"processed": 0, "completed": 0}
             batches["is_last_batch"] = False
 
-    def _update_best(self, module: LightningModule) -> bool:
-        """Return whether the last evaluation is the best so far. Metrics with another note are not compared."""
+    def best_with(self, module: LightningModule) -> dict[str, Any]:
+        """Return the best evaluation so far, including the module's last one: ``metric``, ``note`` and ``value``.
+
+        Values of another metric or with another note are not compared: the last evaluation then is the best.
+        """
         evaluation: dict[str, Any] = getattr(module, "evaluation", {})
-        name = main_metric(evaluation)
-        if not evaluation.get(name, float("nan")) < float("inf"):
-            return False
-        current = {"metric": name, "note": module.evaluation_note, "value": float(evaluation[name])}
+        name = self.monitor.name(evaluation)
+        if not math.isfinite(evaluation.get(name, math.nan)):
+            return self.best
+        current: dict[str, Any] = {"metric": name, "note": module.evaluation_note, "value": float(evaluation[name])}
         comparable = all(self.best.get(key) == current[key] for key in ("metric", "note"))
-        if comparable and self.best["value"] <= current["value"]:
-            return False
-        self.best = current
-        return True
+        if comparable and not self.monitor.is_better(name, current["value"], self.best["value"]):
+            return self.best
+        return current
 
     def _save(self, trainer: Trainer, module: LightningModule, copies: list[str] | None = None) -> None:
         """Write one checkpoint under several names; ``last.ckpt`` comes last, because a resumed run relies on it."""

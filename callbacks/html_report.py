@@ -10,7 +10,8 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from callbacks.evaluations import is_fit_evaluation
 from callbacks.html_pages import grids, write_page
-from callbacks.metrics_log import read_metrics
+from callbacks.metrics_log import IMAGE_METRICS, read_metrics
+from callbacks.monitor import Monitor, format_metric, monitor_of
 
 GRIDS = {
     "samples": "Samples",
@@ -23,11 +24,19 @@ GRIDS = {
 MEANINGS = {
     "kimg": "is thousand real images seen",
     "fid": "is the distance between generated and real images: lower is better",
+    "sfid": "is FID of features on a coarse grid, which sees where things are: lower is better",
+    "precision": "is the fraction of generated images that look like real ones: higher is better",
+    "recall": "is the fraction of real images that look like generated ones: higher is better",
     "kid": "is the distance between generated and real images, for small sets: lower is better",
     "kid_std": "is its standard deviation over subsets",
     "occupancy": "is the fraction of the cube that samples fill",
     "reference_occupancy": "is that of the data",
     "pairwise_iou": "is how much samples overlap with each other: 1 if all are alike",
+    "coverage": "is the fraction of held-out shapes that are nearest to a sample: higher is better",
+    "mmd": "is the mean Chamfer distance of held-out shapes to the nearest sample: lower is better",
+    "one_nn_accuracy": "tells samples from held-out shapes by the nearest neighbour: 0.5 is best, 1 is worst",
+    "largest_piece": "is the share of a sample's voxels in its largest connected part: 1 is one solid",
+    "nearest_iou": "is the IoU of samples with the nearest training shape",
 }
 TEMPLATE = """\
 {% extends "page" %}
@@ -35,6 +44,7 @@ TEMPLATE = """\
 {% block body %}
 {% if rows %}
 <p>{{ note }}</p>
+{% if best %}<p><b>{{ best }}</b></p>{% endif %}
 {% if empty %}
 <p><b>The last samples are empty and their images black: no voxel is above the threshold. Early in training this may be
 temporary. To see what is below the threshold, use --threshold of export or the slider of view.</b></p>
@@ -45,6 +55,7 @@ temporary. To see what is below the threshold, use --threshold of export or the 
 <p>No evaluation yet.</p>
 {% endif %}
 {% for file in curves %}<h2>{{ file.stem | upper }}</h2>{{ image(file, "curve") }}{% endfor %}
+{% if shape_metrics.exists() %}<h2>Shapes compared with those of the data</h2>{{ image(shape_metrics, "curve") }}{% endif %}
 {% if grids %}
 <p>The sliders go from the first evaluation to the last: the same latents, one viewpoint per row.</p>
 {% endif %}
@@ -75,25 +86,26 @@ class Report(pl.Callback):
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if is_fit_evaluation(trainer):
-            write_report(Path(trainer.default_root_dir))
+            write_report(Path(trainer.default_root_dir), monitor_of(trainer))
 
     @rank_zero_only
     def on_fit_end(self, trainer: Any, pl_module: pl.LightningModule) -> None:
         if trainer.fast_dev_run:
             return
-        path = write_report(Path(trainer.default_root_dir))
+        path = write_report(Path(trainer.default_root_dir), monitor_of(trainer))
         print(f"see {path}")
 
 
-def write_report(folder: Path) -> Path:
+def write_report(folder: Path, monitor: Monitor) -> Path:
     """Write the page of the run in ``folder`` from the files of the other callbacks; return its path."""
     path = folder / "report.html"
     write_page(
         path,
         TEMPLATE,
         title=f"unrender: {folder.parent.name} {folder.name}",
-        **_evaluations(folder),
-        curves=_existing(folder / "fid.png", folder / "kid.png"),
+        **_evaluations(folder, monitor),
+        curves=_existing(*(folder / f"{name}.png" for name in IMAGE_METRICS)),
+        shape_metrics=folder / "shape_metrics.png",
         grids=[(heading, files) for name, heading in GRIDS.items() if (files := grids(folder / name))],
         reals=folder / "reals.png",
         shapes=[
@@ -105,14 +117,16 @@ def write_report(folder: Path) -> Path:
     return path
 
 
-def _evaluations(folder: Path) -> dict[str, Any]:
+def _evaluations(folder: Path, monitor: Monitor) -> dict[str, Any]:
     lines = read_metrics(folder)
     if not lines:
         return {"rows": []}
     last = lines[-1]
     keys = [key for key, value in last.items() if isinstance(value, int | float)]
+    name, best = monitor.name(last), monitor.best(lines)
     return {
         "note": last["note"],
+        "best": best and f"Best {name}: {format_metric(name, best)} at {best['kimg']:g} kimg.",
         "empty": last.get("occupancy") == 0,
         "keys": keys,
         "rows": [[f"{line[key]:.4g}" if key in line else "" for key in keys] for line in lines],

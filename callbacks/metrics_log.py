@@ -1,4 +1,4 @@
-"""``metrics.jsonl``: one JSON line per evaluation; and the curve of FID or KID as an image."""
+"""``metrics.jsonl``: one JSON line per evaluation; and curves as images."""
 
 from __future__ import annotations
 
@@ -13,17 +13,22 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from callbacks.evaluations import is_fit_evaluation, kimg_and_step
 from callbacks.loggers.guarded import guarded_loggers
+from callbacks.monitor import format_metric, monitor_of
+from metrics.shape_comparison import FIGURES as SHAPE_METRICS
 from renderers import InputError
 from utils.files import write_atomically
 from utils.legacy_names import update_note
 
 METRICS = "metrics.jsonl"
+KIMG = "kimg (thousand real images seen)"
+IMAGE_METRICS = ("sfid", "fid", "kid")
 
 
 class EvaluationLog(pl.Callback):
-    """Appends each evaluation to ``metrics.jsonl`` (keys such as ``kimg``, ``fid``) and updates the plot ``fid.png``.
+    """Appends each evaluation to ``metrics.jsonl`` (keys such as ``kimg``, ``fid``) and updates the plots.
 
-    With too few images for FID these are ``kid`` and ``kid.png``.
+    ``sfid.png``, ``fid.png`` and ``kid.png`` show the metrics of images, as far as they are measured;
+    ``shape_metrics.png`` those of shapes.
     """
 
     def __init__(self) -> None:
@@ -50,7 +55,11 @@ class EvaluationLog(pl.Callback):
         # A resumed run may repeat an evaluation that was interrupted; the later line replaces the earlier one.
         lines = [old for old in read_metrics(folder) if old["step"] < pl_module.step] + [line]
         _write_metrics(folder, lines)
-        plot_curve(folder / f"{main_metric(line)}.png", lines)
+        for name in IMAGE_METRICS:
+            if name in line:
+                plot_curve(folder / f"{name}.png", lines, name)
+        if any(name in line for name in SHAPE_METRICS):
+            plot_shape_metrics(folder / "shape_metrics.png", lines)
 
         if trainer.sanity_checking:  # Lightning does not pass the first evaluation to the loggers
             for logger in guarded_loggers(trainer):
@@ -61,8 +70,11 @@ class EvaluationLog(pl.Callback):
         lines = read_metrics(Path(trainer.default_root_dir))
         if trainer.fast_dev_run or not lines:
             return
-        name = main_metric(lines[-1])
-        values = [f"{_format(name, line)} at {line['kimg']:g} kimg" for line in (lines[0], lines[-1])]
+        monitor = monitor_of(trainer)
+        name, best = monitor.name(lines[-1]), monitor.best(lines)
+        values = [f"{format_metric(name, line)} at {line['kimg']:g} kimg" for line in (lines[0], lines[-1])]
+        if best is not None:
+            values.append(f"best {format_metric(name, best)} at {best['kimg']:g} kimg")
         print(f"{name.upper()} {', '.join(values)} ({lines[-1]['note']})")
 
 
@@ -117,24 +129,12 @@ def _write_metrics(folder: Path, lines: list[dict[str, Any]]) -> None:
     write_atomically(folder / METRICS, lambda path: path.write_text(text, encoding="utf-8"))
 
 
-def main_metric(line: dict[str, Any]) -> str:
-    """Return the metric that evaluations are compared by: ``fid``, or ``kid`` if FID was not measured."""
-    return "fid" if "fid" in line else "kid"
-
-
-def _format(name: str, line: dict[str, Any]) -> str:
-    """Format FID with one decimal; KID, whose scale varies, with three digits and its deviation over subsets."""
-    value = line.get(name, float("nan"))
-    return f"{value:.1f}" if name == "fid" else f"{value:.3g} ± {line.get('kid_std', float('nan')):.2g}"
-
-
-def plot_curve(path: Path, lines: list[dict[str, Any]]) -> None:
-    """Plot FID, or KID with its deviation over subsets, over kimg."""
+def plot_curve(path: Path, lines: list[dict[str, Any]], name: str) -> None:
+    """Plot a metric of images over kimg, KID with its deviation over subsets."""
     from matplotlib.figure import Figure  # not pyplot, which needs a display and has global state
 
     figure = Figure(figsize=(6, 3.5), layout="constrained")
     axes = figure.add_subplot()
-    name = main_metric(lines[-1])
     lines = [line for line in lines if name in line]  # a resumed run may measure another metric than before
     kimg, values = [line["kimg"] for line in lines], [line[name] for line in lines]
     axes.plot(kimg, values, marker="o", markersize=3)
@@ -142,7 +142,24 @@ def plot_curve(path: Path, lines: list[dict[str, Any]]) -> None:
         lower, upper = ([line["kid"] + sign * line["kid_std"] for line in lines] for sign in (-1, 1))
         axes.fill_between(kimg, lower, upper, alpha=0.2)
     bottom = min([0.0, *values]) if name == "kid" else 0  # KID is unbiased and may be negative
-    axes.set(xlabel="kimg (thousand real images seen)", ylabel=name.upper(), ylim=(bottom, None))
+    axes.set(xlabel=KIMG, ylabel=name.upper(), ylim=(bottom, None))
     axes.set_title(textwrap.fill(lines[-1]["note"], 95), fontsize=8)
     axes.grid(alpha=0.3)
+    write_atomically(path, lambda file: figure.savefig(file, format="png", dpi=120))
+
+
+def plot_shape_metrics(path: Path, lines: list[dict[str, Any]]) -> None:
+    """Plot the metrics of shapes over kimg, each on its own axes."""
+    from matplotlib.figure import Figure
+
+    names = [name for name in SHAPE_METRICS if name in lines[-1]]
+    figure = Figure(figsize=(10, 5), layout="constrained")
+    for axes, name in zip(figure.subplots(2, 3).flat, names, strict=False):
+        measured = [line for line in lines if name in line]
+        axes.plot([line["kimg"] for line in measured], [line[name] for line in measured], marker="o", markersize=3)
+        axes.set(ylabel=name, ylim=(0, None if name == "mmd" else 1.02))
+        axes.grid(alpha=0.3)
+    for axes in figure.axes[len(names) :]:
+        axes.set_visible(False)
+    figure.supxlabel(KIMG, fontsize=10)
     write_atomically(path, lambda file: figure.savefig(file, format="png", dpi=120))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from typing import Any
@@ -9,6 +10,8 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import TQDMProgressBar
 
+from callbacks.checkpointing import RunCheckpoint
+from callbacks.monitor import monitor_of
 from utils.progress import LogThrottle, on_terminal
 
 BARS = ("_train_progress_bar", "_val_progress_bar", "_test_progress_bar", "_predict_progress_bar")
@@ -59,8 +62,9 @@ class RunProgress(TQDMProgressBar):
         self._speed_start = (time.monotonic(), pl_module.images_seen)  # evaluation does not count as training time
         evaluation = getattr(pl_module, "evaluation", {})
         if self.is_disabled and evaluation and trainer.state.fn == "fit" and trainer.is_global_zero:
-            numbers = ", ".join(f"{name} {value:.4g}" for name, value in evaluation.items())
-            print(f"evaluated at {pl_module.kimg:.3g} kimg: {numbers}", flush=True)
+            numbers = [f"{name} {value:.4g}" for name, value in evaluation.items()]
+            numbers += [f"{name} {value}" for name, value in self._best(trainer, pl_module).items()]
+            print(f"evaluated at {pl_module.kimg:.3g} kimg: {', '.join(numbers)}", flush=True)
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         super().on_validation_start(trainer, pl_module)
@@ -89,10 +93,20 @@ class RunProgress(TQDMProgressBar):
     def get_metrics(self, trainer: pl.Trainer, pl_module: Any) -> dict[str, Any]:
         metrics = {k: v for k, v in super().get_metrics(trainer, pl_module).items() if k != "v_num"}
         metrics = {k: f"{v:.3g}" if isinstance(v, float) else v for k, v in metrics.items()}
+        if evaluation := getattr(pl_module, "evaluation", {}):
+            name = monitor_of(trainer).name(evaluation)
+            metrics |= {name: f"{evaluation.get(name, math.nan):.4g}", **self._best(trainer, pl_module)}
         start, images = self._speed_start
         if pl_module.images_seen > images:
             metrics["images/s"] = f"{(pl_module.images_seen - images) / (time.monotonic() - start):.1f}"
         return metrics
+
+    def _best(self, trainer: Any, pl_module: Any) -> dict[str, str]:
+        """Return the best value of the monitored metric so far as text; nothing before the first evaluation in training."""
+        checkpoints = [callback for callback in trainer.callbacks if isinstance(callback, RunCheckpoint)]
+        if trainer.sanity_checking or not checkpoints or not (best := checkpoints[0].best_with(pl_module)):
+            return {}
+        return {f"best {best['metric']}": f"{best['value']:.4g}"}
 
     def _count_batch(self, trainer: pl.Trainer, activity: str) -> None:
         self._batches.done += 1

@@ -75,6 +75,7 @@ class GenerativeModule(ClockedModule):
         self.kid_subset = kid_subset
         # The tuple keeps the metric out of the module tree, so the extractor's weights are not in checkpoints.
         self._fid = (ImageFID(load_extractor(extractor, extractor_weights), cache_root(cache_dir) / "statistics"),)
+        self._restored = self._warned = False
         self._evaluation_complete = True  # the last evaluation included all real images
         self.evaluation: dict[str, Any] = {}
         self.evaluation_note = ""
@@ -103,22 +104,23 @@ class GenerativeModule(ClockedModule):
         """Return metrics of the evaluation other than those of :class:`~metrics.ImageFID`."""
         return {}
 
-    def setup(self, stage: str) -> None:
-        """Check that the extractor sees what the data have.
+    def on_fit_start(self) -> None:
+        self._check_extractor()
 
-        Raises:
-            InputError: colour data, and an extractor that converts images to grey. A checkpoint is evaluated nevertheless,
-                with a warning, because runs of version 0.1.0 have such settings.
-        """
-        super().setup(stage)
-        if stage == "predict":
-            return
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_load_checkpoint(checkpoint)
+        self._restored = True
+
+    def _check_extractor(self) -> None:
+        """Call :meth:`check_extractor`, but only warn, once, if a checkpoint was loaded: 0.1.0 allowed such settings."""
         try:
             self.check_extractor(self.datamodule)
         except InputError as error:
-            if self.trainer.ckpt_path is None:
+            if not self._restored:
                 raise
-            rank_zero_only(log.warning)("%s", error)
+            if not self._warned:
+                rank_zero_only(log.warning)("%s", error)
+            self._warned = True
 
     def check_extractor(self, datamodule: Any) -> None:
         """Check that the extractor sees what the data have.
@@ -126,7 +128,8 @@ class GenerativeModule(ClockedModule):
         Raises:
             InputError: colour data, and an extractor that converts images to grey.
         """
-        if getattr(datamodule, "channels", 1) == 3:
+        # A grey model of colour data is refused for that reason, at its first step.
+        if getattr(datamodule, "channels", 1) == getattr(self.discriminator, "channels", 3) == 3:
             self.fid.extractor.check_color("the data")
 
     @property
@@ -182,6 +185,7 @@ class GenerativeModule(ClockedModule):
     # Evaluation: as many generated images as there are reference images.
 
     def on_validation_epoch_start(self) -> None:
+        self._check_extractor()
         self.measure_batch_norm()
         self._configure_kid()
         self.fid.to(self.device).reset()
@@ -211,7 +215,7 @@ class GenerativeModule(ClockedModule):
             self.fid.save_real(self._reference_key)
         self.evaluation = {**self._compute_distances(counts), **self.extra_metrics()}
         self.evaluation_note = self.fid.describe(**counts)
-        self.log_dict(self.evaluation, sync_dist=True, prog_bar=True)
+        self.log_dict(self.evaluation, sync_dist=True)
         self.log_clock()
         self.fid.reset()
 

@@ -16,10 +16,9 @@ from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from torch import Tensor
 
+from callbacks.monitor import MODES
 from renderers import InputError
 
-MINIMIZED = ("fid", "kid", "normal_error", "hollow_rate", "val_relative_error")  # metrics by their best value
-MAXIMIZED = ("depth_correlation", "silhouette_iou", "val_accuracy")
 OFFLINE = ("offline", "dryrun")
 LOGIN = "run wandb login, or pass --trainer.logger.init_args.offline=true"
 
@@ -139,9 +138,8 @@ def define_metrics(run: Any) -> None:
     """Plot all metrics over ``kimg`` and summarize each by its best value."""
     run.define_metric("kimg")
     run.define_metric("*", step_metric="kimg", step_sync=True)
-    for names, best in ((MINIMIZED, "min"), (MAXIMIZED, "max")):
-        for name in names:
-            run.define_metric(name, step_metric="kimg", step_sync=True, summary=best)
+    for name, mode in MODES.items():
+        run.define_metric(name, step_metric="kimg", step_sync=True, summary=mode)
 
 
 def group_of(folder: Path) -> str:

@@ -96,12 +96,12 @@ class StopAt(pl.Callback):
 
 
 def trainer(folder, **options) -> pl.Trainer:
-    settings = {"devices": 1, "max_epochs": 1, "num_sanity_val_steps": 0, "limit_val_batches": 0, **options}
+    settings = {"devices": 1, "max_epochs": 1, "num_sanity_val_steps": 0, "limit_val_batches": 0}
+    settings |= {"enable_progress_bar": False, **options}
     return pl.Trainer(
         default_root_dir=folder,
         accelerator="cpu",
         logger=False,
-        enable_progress_bar=False,
         enable_model_summary=False,
         enable_checkpointing=False,
         use_distributed_sampler=False,

@@ -122,21 +122,26 @@ def test_kid_curve_may_be_negative_and_metric_may_change_during_a_run(tmp_path):
         {"kimg": 1, "kid": -0.01, "kid_std": 0.02},
         {"kimg": 2, "kid": 0.0, "kid_std": 0.0},
     ]
-    plot_curve(tmp_path / "kid.png", [line | {"note": "note"} for line in lines])
+    plot_curve(tmp_path / "kid.png", [line | {"note": "note"} for line in lines], "kid")
     assert (tmp_path / "kid.png").stat().st_size > 1000
 
 
-def test_coloured_volumes_are_evaluated_in_colour_without_normals(tmp_path, folder):
+def colored_volumes(**options) -> VoxelGANModule:
     torch.manual_seed(0)
-    renderer = EmissionAbsorptionRenderer(16)
-    module = VoxelGANModule(
+    return VoxelGANModule(
         VoxelGenerator(8, latent_size=8, width=16, out_channels=4, initial_occupancy=0.6),
         DCGANDiscriminator(16, channels=3, width=8),
-        renderer,
+        EmissionAbsorptionRenderer(16),
         EmissionAbsorptionRenderer(16),
         VIEWS,
         samples=2,
+        **options,
     )
+
+
+def test_coloured_volumes_are_evaluated_in_colour_without_normals(tmp_path, folder):
+    module = colored_volumes(extractor="renders_color")
+    renderer = EmissionAbsorptionRenderer(16)
     data = photographs(folder, channels=3, renderer=renderer)
     run = trainer(tmp_path, callbacks=[SampleGrids(2, 2), EvaluationLog(), ShapeWriter(), Report()], **FULL_EVALUATION)
     run.fit(module, data)
@@ -144,6 +149,22 @@ def test_coloured_volumes_are_evaluated_in_colour_without_normals(tmp_path, fold
     assert module.sample_grids(2, 2, 0).keys() == {"samples", "volumes"}
     assert {p.suffix for p in (tmp_path / "shapes").iterdir()} == {".glb", ".obj", ".binvox", ".png"}
     assert not list((tmp_path / "shapes").glob("*_normals.png")) and not (tmp_path / "normals").exists()
+
+
+def test_grey_extractor_is_refused_for_colour_data(tmp_path, folder):
+    for start in (trainer(tmp_path).fit, trainer(tmp_path).validate):
+        with pytest.raises(InputError, match="data have colour, which extractor 'renders_small' does not see; set extractor"):
+            start(colored_volumes(), photographs(folder, channels=3))
+
+
+def test_checkpoint_with_a_grey_extractor_is_evaluated_with_a_warning(tmp_path, folder, caplog):
+    data = photographs(folder, channels=3)
+    run = trainer(tmp_path, **FULL_EVALUATION)
+    run.fit(colored_volumes(extractor="renders_color"), data)
+    run.save_checkpoint(tmp_path / "run.ckpt")
+    old = colored_volumes()
+    assert trainer(tmp_path).validate(old, data, ckpt_path=tmp_path / "run.ckpt", weights_only=True, verbose=False)
+    assert "extractor 'renders_small' does not see" in caplog.text
 
 
 def test_colour_photographs_need_a_colour_model(tmp_path, folder):

@@ -27,7 +27,7 @@ from trainer.cli.argument_types import (
 from utils.errors import InputError
 
 RUNS = Path("runs")
-EXTRACTORS = ("renders_small", "renders", "imagenet")
+EXTRACTORS = ("renders_small", "renders_color", "renders", "imagenet")
 RENDERERS = ("opengl", "soft", "absorption", "lit_absorption", "visual_hull", "emission_absorption")
 TABLES = sorted(path.stem for path in (configs.FOLDER / "tables").glob("table*.yaml"))
 FIGURES = {
@@ -100,6 +100,8 @@ def fit() -> CommandParser:
     parser.add("--ckpt_path FILE", "start from a checkpoint: a file, or last or best of the run")
     parser.add_flag("--fresh", "move a run in --run_dir aside and start over")
     parser.add("--checkpoint_minutes M", "minutes between checkpoints (default: 10)")
+    parser.add("--monitor METRIC", "best.ckpt follows it, such as mmd or coverage (default: sfid, or else fid or kid)")
+    parser.add("--mode MODE", "min or max, for a metric of your own: which of its values is the best")
     parser.add("--keep_checkpoints K", "keep the newest K checkpoints besides the last and the best (default: 0)")
     return parser
 
@@ -171,7 +173,8 @@ def fid() -> CommandParser:
     folder = "folder of png and jpg files, subfolders included, or a cache of renders"
     parser.add("--real DIR", f"the reference: {folder}", required=True)
     parser.add("--fake DIR", "the images to compare with it", required=True)
-    parser.add("--extractor NAME", ", ".join(EXTRACTORS), default=EXTRACTORS[0])
+    default = "default: renders_small, or renders_color if the images have colour"
+    parser.add("--extractor NAME", f"{', '.join(EXTRACTORS)} ({default})")
     parser.add("--extractor_weights FILE", "another file of weights for the extractor")
     parser.add("--kid_subset N", "images per subset, 0 for FID only", subset, 1000)
     corrupt = "stop at unreadable images, or skip and count them"
@@ -260,8 +263,9 @@ def export_extractor() -> CommandParser:
     parser = CommandParser(
         "export-extractor",
         "Write the weights of a trained classifier as FID's feature extractor.\n\n"
-        "With FILE: for --extractor_weights and extractor_weights. Without FILE: RUN is of extractor.yaml, and its\n"
-        "weights replace those of renders_small in the package, in half precision.",
+        "With FILE: for --extractor_weights and extractor_weights. Without FILE: RUN is of extractor.yaml or\n"
+        "extractor_color.yaml, and its weights replace those of renders_small or renders_color in the package, in half\n"
+        "precision.",
         ("export-extractor runs/extractor_renders/001 renders.pt",),
         usage="python -m trainer export-extractor RUN [FILE]",
     )

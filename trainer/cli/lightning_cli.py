@@ -8,6 +8,7 @@
 - ``--ckpt_path``: a file, or ``last`` or ``best`` of the run.
 - ``--checkpoint_minutes``: how often ``last.ckpt`` is written. It is also written after each evaluation, at the end, and
   when SIGINT or SIGTERM stops the training. ``--keep_checkpoints``: how many earlier checkpoints to keep.
+- ``--monitor``, ``--mode``: the metric that ``best.ckpt`` follows, and whether its best value is the minimum or the maximum.
 """
 
 import os
@@ -33,7 +34,9 @@ from callbacks.checkpointing import RunCheckpoint
 from callbacks.distributed_signals import RankSignals
 from callbacks.loggers.csv import MetricsCsv
 from callbacks.loggers.guarded import GuardedLogger
+from callbacks.monitor import Mode, Monitor
 from callbacks.nan_guard import DivergedError, TerminateOnNaN
+from lightning_modules.generative import GenerativeModule
 from trainer.__main__ import options_of
 from trainer.cli import error_messages
 from trainer.cli.jsonargparse_compat import PARSER_MODE, restore_yaml
@@ -104,6 +107,10 @@ class UnrenderCLI(LightningCLI):
         parser.add_argument("--checkpoint_minutes", type=float, default=10.0, help="Minutes between checkpoints.")
         keep = "How many step-N.ckpt to keep: one per evaluation, the newest ones."
         parser.add_argument("--keep_checkpoints", type=int, default=0, help=keep)
+        monitor = "The metric of evaluations that best.ckpt follows (default: sfid, or else fid, or else kid)."
+        parser.add_argument("--monitor", type=str | None, help=monitor)
+        mode = "Whether the best value of monitor is its minimum or its maximum (default: the metric's own)."
+        parser.add_argument("--mode", type=Mode | None, help=mode)
         parser.add_argument("--fresh", action="store_true", help="Move a run in run_dir aside and start over.")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
@@ -117,6 +124,7 @@ class UnrenderCLI(LightningCLI):
         self.fresh = config.pop("fresh")
         if config.keep_checkpoints < 0:
             raise InputError(f"--keep_checkpoints must be 0 or more, not {config.keep_checkpoints}")
+        self.monitor = Monitor(config.monitor, config.mode)
         if self.fresh and self.session.command != "fit":
             raise InputError("--fresh is an option of fit only")
 
@@ -217,6 +225,17 @@ class UnrenderCLI(LightningCLI):
         session.exits.enter_context(_environment(RUN_DIR_VARIABLE, str(run.path)))
         return run
 
+    def instantiate_classes(self) -> None:
+        """Build all parts. An extractor that does not suit the data is refused here, before data are prepared.
+
+        The extractor of a checkpoint's run is not refused, unless the command line names it.
+        """
+        super().instantiate_classes()
+        session = self.session
+        chosen = session.checkpoint is None or any(key.rpartition(".")[2] == "extractor" for key in session.given)
+        if session.command != "predict" and chosen and isinstance(self.model, GenerativeModule):
+            self.model.check_extractor(self.datamodule)
+
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         session, config = self.session, self.config_init[self.session.command]
         options = config.trainer
@@ -229,7 +248,12 @@ class UnrenderCLI(LightningCLI):
             folder = RunDirectory(self.folder).checkpoints if saves else None
             nan_check = TerminateOnNaN()
             session.checkpointing = RunCheckpoint(
-                folder, config.checkpoint_minutes, config.keep_checkpoints, session.signals, nan_check.check
+                folder,
+                config.checkpoint_minutes,
+                config.keep_checkpoints,
+                session.signals,
+                nan_check.check,
+                self.monitor,
             )
             self.trainer_defaults["callbacks"] = [nan_check, RankSignals(session.signals), session.checkpointing]
             plugins = _as_list(options.plugins)

@@ -13,7 +13,8 @@ from typing import Any
 import yaml
 
 from callbacks.html_pages import grids, write_page
-from callbacks.metrics_log import main_metric, read_metrics
+from callbacks.metrics_log import read_metrics
+from callbacks.monitor import Monitor
 from trainer.cli import arguments
 from trainer.runs.run_directory import RunDirectory
 from utils.errors import InputError
@@ -31,8 +32,16 @@ COLUMNS = {
     "measured": "measured by",
 }
 CURVES = {
+    "sfid": "Spatial FID",
     "fid": "FID",
     "kid": "KID",
+    "precision": "Precision",
+    "recall": "Recall",
+    "coverage": "Coverage of held-out shapes",
+    "mmd": "Minimum matching distance to held-out shapes",
+    "one_nn_accuracy": "1-NN accuracy against held-out shapes",
+    "largest_piece": "Largest connected piece",
+    "nearest_iou": "IoU with the nearest training shape",
     "occupancy": "Occupancy",
     "pairwise_iou": "Mean pairwise IoU of samples",
     "depth_correlation": "Depth correlation",
@@ -102,8 +111,8 @@ class ComparedRun:
         }
         if not self.evaluations:
             return row
-        last, name = self.evaluations[-1], main_metric(self.evaluations[-1])
-        best = min((line for line in self.evaluations if name in line), key=lambda line: line[name], default=last)
+        last, monitor = self.evaluations[-1], Monitor(self.config.get("monitor"), self.config.get("mode"))
+        name, best = monitor.name(last), monitor.best(self.evaluations) or last
         return row | {
             "kimg": last["kimg"],
             "metric": name.upper(),

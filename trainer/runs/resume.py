@@ -6,8 +6,9 @@ from typing import Any
 from trainer.runs.run_directory import RunDirectory
 from utils.errors import InputError
 
-EXECUTION_KEYS = ("trainer.", "checkpoint_minutes", "keep_checkpoints")  # prefixes of keys that may change
-LOCATION_KEYS = ("num_workers", "cache_dir", "root", "path", "proxy_checkpoint", "extractor_weights")  # last parts
+EXECUTION_KEYS = ("checkpoint_minutes", "keep_checkpoints", "monitor", "mode")  # keys that may change, beside trainer.*
+# Last parts of keys that may change: where things are, and what measures the run.
+LOCATION_KEYS = ("num_workers", "cache_dir", "root", "path", "proxy_checkpoint", "extractor", "extractor_weights")
 PROXY_KEY = "model.init_args.proxy_checkpoint"
 LENGTH_KEY = "data.init_args.total_kimg"
 
@@ -27,7 +28,11 @@ def changes(run: RunDirectory, settings: dict[str, Any]) -> list[str]:
     """
     before = dict(_leaves(run.settings))
     changed = {key: value for key, value in _leaves(settings) if key in before and before[key] != value}
-    allowed = {key for key in changed if key.startswith(EXECUTION_KEYS) or key.rpartition(".")[2] in LOCATION_KEYS}
+    allowed = {
+        key
+        for key in changed
+        if key.startswith("trainer.") or key in EXECUTION_KEYS or key.rpartition(".")[2] in LOCATION_KEYS
+    }
     if is_longer(run, settings):
         allowed.add(LENGTH_KEY)
     for key, value in changed.items():

@@ -1,0 +1,86 @@
+"""The metric that ranks checkpoints: names, directions, and the best of several evaluations."""
+
+import math
+
+import pytest
+from small_iggan import iggan, renders, trainer
+
+from callbacks import EvaluationLog, Report, RunProgress
+from callbacks.checkpointing import RunCheckpoint
+from callbacks.metrics_log import read_metrics
+from callbacks.monitor import Monitor, format_metric
+from renderers import InputError
+from utils.signals import Signals
+
+NOTE = {"note": "extractor x"}
+
+
+def lines(name: str, *values: float) -> list[dict]:
+    return [{"step": step, "kimg": step, name: value, **NOTE} for step, value in enumerate(values)]
+
+
+def test_default_is_spatial_fid_then_fid_then_kid():
+    assert Monitor().name({"fid": 1, "sfid": 2, "kid": 3}) == "sfid"
+    assert Monitor().name({"fid": 1, "kid": 3}) == "fid"
+    assert Monitor().name({"kid": 3, "kid_std": 1}) == "kid"
+    assert Monitor("mmd").name({"fid": 1}) == "mmd"
+
+
+def test_each_metric_has_its_direction_unless_mode_is_set():
+    assert Monitor("mmd").is_better("mmd", 1, 2) and not Monitor("mmd").is_better("mmd", 2, 1)
+    assert Monitor("coverage").is_better("coverage", 2, 1)
+    assert Monitor("occupancy", "max").is_better("occupancy", 2, 1)
+    assert Monitor("coverage", "min").is_better("coverage", 1, 2)
+    assert not any(Monitor("mmd").is_better("mmd", value, 1) for value in (1, math.nan, -math.inf))
+
+
+def test_unknown_metrics_and_modes_alone_are_rejected():
+    with pytest.raises(InputError, match="monitor sdif is none of the metrics .*sfid.*; use one of them, or set mode"):
+        Monitor("sdif")
+    with pytest.raises(InputError, match="mode min needs a metric"):
+        Monitor(mode="min")
+    Monitor("sdif", "min")
+
+
+def test_best_line_is_finite_comparable_and_has_a_checkpoint():
+    assert Monitor().best(lines("fid", 1.0, 9.0, 7.0, math.nan, 8.0))["step"] == 2  # step 0 is before training
+    assert Monitor().best(lines("fid", 5.0))["step"] == 0
+    assert Monitor().best(lines("fid", math.nan, math.nan)) is None
+    assert Monitor("mmd").best(lines("fid", 1.0, 2.0)) is None
+    changed = [*lines("sfid", 9.0, 1.0), {"step": 2, "kimg": 2, "sfid": 3.0, "note": "extractor y"}]
+    assert Monitor().best(changed)["step"] == 2
+    assert Monitor("coverage").best(lines("coverage", 0.0, 0.2, 0.5, 0.3))["step"] == 2
+
+
+def test_metrics_are_formatted_by_their_scale():
+    line = {"fid": 12.34, "kid": 0.01234, "kid_std": 0.0012, "mmd": 0.012345}
+    assert [format_metric(name, line) for name in ("fid", "kid", "mmd")] == ["12.3", "0.0123 ± 0.0012", "0.0123"]
+
+
+def fit(folder, monitor: Monitor, **options) -> RunCheckpoint:
+    keeper = RunCheckpoint(folder / "checkpoints", 10, 0, Signals(), lambda *_: None, monitor)
+    callbacks = [RunProgress(), EvaluationLog(), Report(), keeper]
+    settings = {"val_check_interval": 1, "limit_val_batches": 1.0, "enable_progress_bar": True, **options}
+    trainer(folder, callbacks=callbacks, **settings).fit(iggan(), renders(3))
+    return keeper
+
+
+def test_a_run_follows_its_monitor_and_shows_the_best_value(tmp_path, capsys):
+    keeper = fit(tmp_path, Monitor("occupancy", "max"), num_sanity_val_steps=-1)
+    best = max(read_metrics(tmp_path)[1:], key=lambda line: line["occupancy"])
+    assert keeper.best == {"metric": "occupancy", "note": best["note"], "value": best["occupancy"]}
+    assert (tmp_path / "checkpoints" / "best.ckpt").exists()
+    text, page = f"{best['occupancy']:.3g} at {best['kimg']:g} kimg", (tmp_path / "report.html").read_text()
+    assert f"Best occupancy: {text}." in page
+    printed = capsys.readouterr().out
+    assert f", best {text} (extractor" in printed and "OCCUPANCY" in printed
+    evaluated = [line for line in printed.splitlines() if line.startswith("evaluated at")]
+    assert len(evaluated) == 4 and "best" not in evaluated[0]
+    assert evaluated[-1].endswith(f"best occupancy {best['occupancy']:.4g}")
+
+
+@pytest.mark.parametrize("sanity", [-1, 0])
+def test_a_metric_that_is_not_evaluated_stops_at_the_first_evaluation(tmp_path, sanity):
+    with pytest.raises(InputError, match=r"monitor val_accuracy is not a metric .*; set monitor to one of fid, .*mmd"):
+        fit(tmp_path, Monitor("val_accuracy"), num_sanity_val_steps=sanity)
+    assert [line["step"] for line in read_metrics(tmp_path)] == [0 if sanity else 1]
