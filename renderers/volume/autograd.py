@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from renderers.volume.reference import MarchSettings
+from renderers.volume.reference import MarchSettings, occupancy_gradient
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,21 @@ class MarchKernels:
             padded_color = F.pad(color, [1] * 6, mode="replicate").permute(0, 2, 3, 4, 1)
         alpha, image = _March.apply(padded, padded_color, rotation, settings, self)
         return alpha, alpha if color is None else image
+
+    def march_surface(
+        self, occupancy: Float[Tensor, "B 1 D D D"], rotation: Float[Tensor, "B 3 3"], settings: MarchSettings
+    ) -> tuple[Float[Tensor, "B 1 P P"], Float[Tensor, "B 4 P P"]]:
+        """Compute :func:`renderers.volume.reference.march_surface`, with the gradient and the depth as colours."""
+        gradient = F.pad(occupancy_gradient(occupancy), [1] * 6, mode="replicate")
+        fields = torch.cat([gradient, _padded_depths(occupancy.shape[-1], rotation, settings.rays.distance)], 1)
+        return _March.apply(F.pad(occupancy, [1] * 6), fields.permute(0, 2, 3, 4, 1), rotation, settings, self)
+
+
+def _padded_depths(size: int, rotation: Float[Tensor, "B 3 3"], distance: float) -> Float[Tensor, "B 1 E E E"]:
+    """Return the depth of the voxels' centres, which is linear and so interpolated exactly."""
+    centers = (torch.arange(size + 2).to(rotation) - 0.5) / size - 0.5
+    x, y, z = (toward * centers for toward in rotation[:, 2, :, None].unbind(1))  # the axis toward the viewer
+    return distance - (x[:, None, None, None, :] + y[:, None, None, :, None] + z[:, None, :, None, None])
 
 
 class _March(torch.autograd.Function):

@@ -25,9 +25,10 @@ class LitAbsorptionRenderer(VolumeRenderer):
         n     = -sum_i w_i g_i / |sum_i w_i g_i|
         image = alpha shade(n)                    depth = sum_i w_i d_i / alpha
 
-    Alpha is that of :class:`renderers.AbsorptionRenderer`. The gradient is the central difference between voxels, 0 outside
-    the grid, and is marched through the grid as a colour. On thresholded grids the image approximates that of
-    :class:`renderers.OpenGLRenderer` with the same lights; ``tests/renderers/test_lit.py`` states the error.
+    Alpha is that of :class:`renderers.AbsorptionRenderer`. The gradient is interpolated between central differences at the
+    voxels (:func:`renderers.volume.reference.occupancy_gradient`), and ``d_i`` is the depth of sample i. On thresholded
+    grids the image approximates that of :class:`renderers.OpenGLRenderer` with the same lights;
+    ``tests/renderers/test_lit.py`` states the error.
 
     Neither paper has this renderer. It supplies what the volume baselines lack, light, and is an exact proxy for OpenGL.
 
@@ -73,8 +74,7 @@ class LitAbsorptionRenderer(VolumeRenderer):
             Rays.of(camera, self.image_size, self.samples or 2 * scene.size), self.law, self.density
         )
         with torch.autocast(scene.device.type, enabled=False):  # half precision does not hold the coordinates
-            fields = torch.cat([occupancy_gradient(occupancy), _depth_field(camera.distance, rotation, scene.size)], 1)
-            alpha, sums = choose_backend(self.backend, BACKENDS, occupancy).march(occupancy, fields, rotation, settings)
+            alpha, sums = choose_backend(self.backend, BACKENDS, occupancy).march_surface(occupancy, rotation, settings)
             gradient = -torch.einsum("bij,bjhw->bihw", rotation, sums[:, :3])
         return alpha, gradient, sums[:, 3:]
 
@@ -85,23 +85,3 @@ def soft_normals(gradient: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B 3 H W"]
     An epsilon keeps the derivative finite where the gradient vanishes.
     """
     return gradient * (gradient.square().sum(1, keepdim=True) + 1e-4).rsqrt()
-
-
-def occupancy_gradient(occupancy: Float[Tensor, "B 1 D D D"]) -> Float[Tensor, "B 3 D D D"]:
-    """Central differences of occupancy per voxel along world x, y and z, with 0 outside the grid."""
-    padded = F.pad(occupancy, [1] * 6)
-    inner = slice(1, -1)
-    differences = [
-        padded[:, :, inner, inner, 2:] - padded[:, :, inner, inner, :-2],
-        padded[:, :, inner, 2:, inner] - padded[:, :, inner, :-2, inner],
-        padded[:, :, 2:, inner, inner] - padded[:, :, :-2, inner, inner],
-    ]
-    return torch.cat(differences, 1) / 2
-
-
-def _depth_field(distance: float, rotation: Float[Tensor, "B 3 3"], size: int) -> Float[Tensor, "B 1 D D D"]:
-    """Depth of each voxel's centre: its distance from the camera along the optical axis, in world units."""
-    centers = (torch.arange(size).to(rotation) + 0.5) / size - 0.5
-    toward = rotation[:, 2]  # the axis toward the viewer
-    x, y, z = (toward[:, i, None] * centers for i in range(3))
-    return distance - (x[:, None, None, None, :] + y[:, None, None, :, None] + z[:, None, :, None, None])

@@ -58,7 +58,54 @@ def _scalars(volume: Tensor, settings: MarchSettings) -> tuple[Any, ...]:
     return rays.samples, *camera, hull, dtype(settings.density)
 
 
-march = MarchKernels(_forward, _backward).march
+kernels = MarchKernels(_forward, _backward)
+march = kernels.march
+
+
+def march_surface(
+    occupancy: Float[Tensor, "B 1 D D D"], rotation: Float[Tensor, "B 3 3"], settings: MarchSettings
+) -> tuple[Float[Tensor, "B 1 P P"], Float[Tensor, "B 4 P P"]]:
+    """Compute :func:`renderers.volume.reference.march_surface` in one pass, over twice as fast as with colours."""
+    return _Surface.apply(F.pad(occupancy, [1] * 6), rotation, settings)
+
+
+class _Surface(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, volume: Tensor, rotation: Tensor, settings: MarchSettings) -> tuple[Tensor, Tensor]:
+        rotation, (batch, _, e, _, _) = rotation.contiguous(), volume.shape
+        samples, perspective, half_extent, distance, _, density = _scalars(volume, settings)
+        # A sample that less light reaches changes nothing: 1 - opaque rounds to 1.
+        opaque = type(density)(torch.finfo(volume.dtype).eps / 4)
+        ctx.scalars = e - 2, samples, perspective, half_extent, distance, density, opaque
+        cells = volume.new_empty(batch, e**3, 4)
+        size = settings.rays.image_size
+        alpha, sums = volume.new_empty(batch, 1, size, size), volume.new_empty(batch, 4, size, size)
+        v, c, r, *outputs = as_arrays(volume.contiguous(), cells, rotation, alpha, sums)
+
+        def run(b: int) -> None:
+            numba_kernels.fill_cells(v[b], c[b])
+            d, *scalars = ctx.scalars
+            numba_kernels.surface_forward(c[b], d, r[b], *scalars, *(x[b] for x in outputs))
+
+        map_batch(run, batch)
+        ctx.save_for_backward(cells, rotation)
+        return alpha, sums
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_alpha: Tensor, grad_sums: Tensor) -> tuple[Tensor | None, ...]:
+        cells, rotation = ctx.saved_tensors
+        d, *scalars = ctx.scalars
+        grads = [cells.new_zeros(len(cells), 1, *[d + 2] * 3), torch.zeros_like(rotation)]
+        c, r = as_arrays(cells, rotation)
+        arrays = as_arrays(grad_alpha.contiguous(), grad_sums.contiguous(), torch.zeros_like(cells), *grads)
+        needs_rotation = ctx.needs_input_grad[1]
+
+        def run(b: int) -> None:
+            numba_kernels.surface_backward(c[b], d, r[b], *scalars, needs_rotation, *(x[b] for x in arrays))
+
+        map_batch(run, len(cells))
+        return (*masked_grads(ctx, grads), None)
 
 
 def resample(

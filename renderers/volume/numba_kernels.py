@@ -319,3 +319,197 @@ def _add_rotation_grad(grad_rotation, d, origin, slope, grad_start, grad_step):
     for i in range(3):
         for j in range(3):
             grad_rotation[i, j] += dtype(d) * (origin[i] * grad_start[j] + slope[i] * grad_step[j])
+
+
+@compiled
+@no_type_check
+def fill_cells(volume, cells):
+    """Store occupancy and its central differences along x, y and z side by side, with those of the border extended."""
+    d = volume.shape[1] - 2
+    half = volume.dtype.type(0.5)
+    n = 0
+    for z in range(d + 2):
+        for y in range(d + 2):
+            for x in range(d + 2):
+                k, j, i = min(max(z, 1), d), min(max(y, 1), d), min(max(x, 1), d)
+                cells[n, 0] = volume[0, z, y, x]
+                cells[n, 1] = half * (volume[0, k, j, i + 1] - volume[0, k, j, i - 1])
+                cells[n, 2] = half * (volume[0, k, j + 1, i] - volume[0, k, j - 1, i])
+                cells[n, 3] = half * (volume[0, k + 1, j, i] - volume[0, k - 1, j, i])
+                n += 1
+
+
+@compiled
+@no_type_check
+def _add_cells_grad(grad_cells, grad_volume):
+    """Add the gradient of the arguments of :func:`fill_cells`."""
+    d = grad_volume.shape[1] - 2
+    half = grad_volume.dtype.type(0.5)
+    n = 0
+    for z in range(d + 2):
+        for y in range(d + 2):
+            for x in range(d + 2):
+                k, j, i = min(max(z, 1), d), min(max(y, 1), d), min(max(x, 1), d)
+                gx, gy, gz = half * grad_cells[n, 1], half * grad_cells[n, 2], half * grad_cells[n, 3]
+                grad_volume[0, z, y, x] += grad_cells[n, 0]
+                grad_volume[0, k, j, i + 1] += gx
+                grad_volume[0, k, j, i - 1] -= gx
+                grad_volume[0, k, j + 1, i] += gy
+                grad_volume[0, k, j - 1, i] -= gy
+                grad_volume[0, k + 1, j, i] += gz
+                grad_volume[0, k - 1, j, i] -= gz
+                n += 1
+
+
+@compiled
+@no_type_check
+def _trilinear_channel(cells, i, c, row, slab, fx, fy, fz):
+    """Compute :func:`_trilinear` of one channel of the cells."""
+    c00 = cells[i, c] + fx * (cells[i + 1, c] - cells[i, c])
+    c01 = cells[i + row, c] + fx * (cells[i + row + 1, c] - cells[i + row, c])
+    i += slab
+    c10 = cells[i, c] + fx * (cells[i + 1, c] - cells[i, c])
+    c11 = cells[i + row, c] + fx * (cells[i + row + 1, c] - cells[i + row, c])
+    c0 = c00 + fy * (c01 - c00)
+    c1 = c10 + fy * (c11 - c10)
+    return c0 + fz * (c1 - c0)
+
+
+@compiled
+@no_type_check
+def _sample_cells(cells, i, row, slab, fx, fy, fz, out):
+    """Interpolate all channels; the compiler turns the four equal computations into one of vectors."""
+    out[0], out[1], out[2], out[3] = (
+        _trilinear_channel(cells, i, 0, row, slab, fx, fy, fz),
+        _trilinear_channel(cells, i, 1, row, slab, fx, fy, fz),
+        _trilinear_channel(cells, i, 2, row, slab, fx, fy, fz),
+        _trilinear_channel(cells, i, 3, row, slab, fx, fy, fz),
+    )
+
+
+@compiled
+@no_type_check
+def _add_cell(target, i, weight, g0, g1, g2, g3):
+    target[i, 0], target[i, 1], target[i, 2], target[i, 3] = (
+        target[i, 0] + weight * g0,
+        target[i, 1] + weight * g1,
+        target[i, 2] + weight * g2,
+        target[i, 3] + weight * g3,
+    )
+
+
+@compiled
+@no_type_check
+def surface_forward(cells, d, rotation, samples, perspective, half_extent, distance, density, opaque, alpha, sums):
+    dtype = rotation.dtype.type
+    size, row, slab = alpha.shape[1], d + 2, (d + 2) * (d + 2)
+    one = dtype(1)
+    origin, slope, start, step = np.empty((4, 3), rotation.dtype)
+    at = np.empty(4, rotation.dtype)
+    for r in range(size):
+        for c in range(size):
+            x, y = dtype(2 * c + 1) / dtype(size) - one, one - dtype(2 * r + 1) / dtype(size)
+            _ray(rotation, x, y, perspective, half_extent, distance, d, origin, slope, start, step)
+            first, last = _sample_range(start, step, d, samples)
+            transmittance, sx, sy, sz, depth = one, dtype(0), dtype(0), dtype(0), dtype(0)
+            for k in range(first, last):
+                a = dtype(2 * k + 1) / dtype(samples) - one
+                i, fx, fy, fz = _locate(start, step, a, d)
+                _sample_cells(cells, i, row, slab, fx, fy, fz, at)
+                v = density * at[0]
+                w = transmittance * v
+                sx += w * at[1]
+                sy += w * at[2]
+                sz += w * at[3]
+                depth += w * (distance + a)
+                transmittance *= one - v
+                if transmittance < opaque:
+                    break
+            alpha[0, r, c] = one - transmittance
+            sums[0, r, c], sums[1, r, c], sums[2, r, c], sums[3, r, c] = sx, sy, sz, depth
+
+
+@compiled
+@no_type_check
+def surface_backward(
+    cells,
+    d,
+    rotation,
+    samples,
+    perspective,
+    half_extent,
+    distance,
+    density,
+    opaque,
+    needs_rotation,
+    grad_alpha,
+    grad_sums,
+    grad_cells,
+    grad_volume,
+    grad_rotation,
+):
+    dtype = rotation.dtype.type
+    size, row, slab = grad_alpha.shape[1], d + 2, (d + 2) * (d + 2)
+    one = dtype(1)
+    flat = cells.reshape(-1)
+    origin, slope, start, step = np.empty((4, 3), rotation.dtype)
+    grad_start, grad_step = np.empty((2, 3), rotation.dtype)
+    index = np.empty(samples, np.int32)
+    xs, ys, zs, vs, ts, es = np.empty((6, samples), rotation.dtype)
+    at = np.empty(4, rotation.dtype)
+    for r in range(size):
+        for c in range(size):
+            ga, gx, gy, gz = grad_alpha[0, r, c], grad_sums[0, r, c], grad_sums[1, r, c], grad_sums[2, r, c]
+            gd = grad_sums[3, r, c]
+            if ga == 0 and gx == 0 and gy == 0 and gz == 0 and gd == 0:
+                continue
+            x, y = dtype(2 * c + 1) / dtype(size) - one, one - dtype(2 * r + 1) / dtype(size)
+            _ray(rotation, x, y, perspective, half_extent, distance, d, origin, slope, start, step)
+            first, last = _sample_range(start, step, d, samples)
+            # The derivative of the last visible samples depends on those that they hide, up to the next opaque matter.
+            transmittance, behind = one, one
+            n = visible = 0
+            for k in range(first, last):
+                a = dtype(2 * k + 1) / dtype(samples) - one
+                i, fx, fy, fz = _locate(start, step, a, d)
+                _sample_cells(cells, i, row, slab, fx, fy, fz, at)
+                v = density * at[0]
+                index[n], xs[n], ys[n], zs[n], vs[n], ts[n] = i, fx, fy, fz, v, transmittance
+                es[n] = ga + gx * at[1] + gy * at[2] + gz * at[3] + gd * (distance + a)
+                n += 1
+                if transmittance >= opaque:
+                    visible = n
+                    transmittance *= one - v
+                else:
+                    behind *= one - v
+                    if behind < opaque:
+                        break
+            grad_behind = dtype(0)
+            for m in range(n - 1, visible - 1, -1):
+                grad_behind = vs[m] * es[m] + (one - vs[m]) * grad_behind
+            grad_start[:] = 0
+            grad_step[:] = 0
+            for m in range(visible - 1, -1, -1):
+                i, fx, fy, fz, v, t = index[m], xs[m], ys[m], zs[m], vs[m], ts[m]
+                w, g = t * v, density * t * (es[m] - grad_behind)
+                grad_behind = v * es[m] + (one - v) * grad_behind
+                g1, g2, g3 = w * gx, w * gy, w * gz
+                x0, y0, z0 = one - fx, one - fy, one - fz
+                _add_cell(grad_cells, i, x0 * y0 * z0, g, g1, g2, g3)
+                _add_cell(grad_cells, i + 1, fx * y0 * z0, g, g1, g2, g3)
+                _add_cell(grad_cells, i + row, x0 * fy * z0, g, g1, g2, g3)
+                _add_cell(grad_cells, i + row + 1, fx * fy * z0, g, g1, g2, g3)
+                _add_cell(grad_cells, i + slab, x0 * y0 * fz, g, g1, g2, g3)
+                _add_cell(grad_cells, i + slab + 1, fx * y0 * fz, g, g1, g2, g3)
+                _add_cell(grad_cells, i + slab + row, x0 * fy * fz, g, g1, g2, g3)
+                _add_cell(grad_cells, i + slab + row + 1, fx * fy * fz, g, g1, g2, g3)
+                if needs_rotation:
+                    a = dtype(2 * (first + m) + 1) / dtype(samples) - one
+                    at[0], at[1], at[2], at[3] = g, g1, g2, g3
+                    for ch in range(4):
+                        _add_ray_grad(
+                            flat, 4 * i + ch, 4, 4 * row, 4 * slab, fx, fy, fz, at[ch], a, grad_start, grad_step
+                        )
+            if needs_rotation:
+                _add_rotation_grad(grad_rotation, d, origin, slope, grad_start, grad_step)
+    _add_cells_grad(grad_cells, grad_volume)

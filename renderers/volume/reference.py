@@ -87,5 +87,39 @@ def march(
     if color is None:
         return alpha, alpha
     c = F.grid_sample(color, grid, padding_mode="border", align_corners=False)
-    transmittance = torch.cat([torch.ones_like(v[:, :, :1]), (1 - v[:, :, :-1]).cumprod(2)], 2)
-    return alpha, (c * v * transmittance).sum(2)
+    return alpha, (c * _weights(v)).sum(2)
+
+
+def march_surface(
+    occupancy: Float[Tensor, "B 1 D D D"], rotation: Float[Tensor, "B 3 3"], settings: MarchSettings
+) -> tuple[Float[Tensor, "B 1 P P"], Float[Tensor, "B 4 P P"]]:
+    """Return alpha, and the sums of the gradient of occupancy (world x, y, z, per voxel) and of depth along each ray.
+
+    The law is absorption, with the weights ``w_i = v_i prod_{j<i} (1 - v_j)``. The sums are ``sum_i w_i g_i``, where
+    ``g_i`` is interpolated between the voxels' :func:`occupancy_gradient` as colour is, and ``sum_i w_i d_i``, where
+    ``d_i`` is the depth of sample i from the camera along the optical axis, in world units.
+    """
+    rays = settings.rays
+    grid = 2 * rays.points(rotation)
+    v = settings.density * F.grid_sample(occupancy, grid, align_corners=False)
+    g = F.grid_sample(occupancy_gradient(occupancy), grid, padding_mode="border", align_corners=False)
+    depth = rays.distance + (torch.arange(rays.samples).to(v) + 0.5) / rays.samples * 2 - 1
+    fields = torch.cat([g, depth.view(-1, 1, 1).expand_as(v)], 1)
+    return 1 - (1 - v).prod(2), (fields * _weights(v)).sum(2)
+
+
+def _weights(v: Float[Tensor, "B 1 S P P"]) -> Float[Tensor, "B 1 S P P"]:
+    """Return the weight of each sample: its opacity times the transmittance up to it."""
+    return v * torch.cat([torch.ones_like(v[:, :, :1]), (1 - v[:, :, :-1]).cumprod(2)], 2)
+
+
+def occupancy_gradient(occupancy: Float[Tensor, "B 1 D D D"]) -> Float[Tensor, "B 3 D D D"]:
+    """Return central differences of occupancy per voxel along world x, y and z; occupancy is 0 outside the grid."""
+    padded = F.pad(occupancy, [1] * 6)
+    inner = slice(1, -1)
+    differences = [
+        padded[:, :, inner, inner, 2:] - padded[:, :, inner, inner, :-2],
+        padded[:, :, inner, 2:, inner] - padded[:, :, inner, :-2, inner],
+        padded[:, :, 2:, inner, inner] - padded[:, :, :-2, inner, inner],
+    ]
+    return torch.cat(differences, 1) / 2

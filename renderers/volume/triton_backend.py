@@ -83,4 +83,5 @@ def _constants(color: Tensor, settings: MarchSettings) -> dict[str, Any]:
     }
 
 
-march = MarchKernels(_forward, _backward).march
+kernels = MarchKernels(_forward, _backward)
+march, march_surface = kernels.march, kernels.march_surface

@@ -14,6 +14,8 @@ from renderers import (
     ViewDistribution,
     VoxelGrid,
 )
+from renderers.volume import numba_backend, reference
+from renderers.volume.reference import MarchSettings, Rays
 
 
 def half_space(size: int = 8) -> VoxelGrid:
@@ -100,6 +102,39 @@ def test_numba_agrees_with_the_reference():
         results.append((rendered.image, rendered.normals, gradient))
     for a, b in zip(*results, strict=True):
         torch.testing.assert_close(a, b, atol=2e-4, rtol=1e-3)
+
+
+@pytest.mark.parametrize("fov", [None, 30.0])
+@pytest.mark.parametrize("opacity", [1.0, 0.3])
+def test_the_fused_kernels_agree_with_marching_the_gradient_as_a_colour(fov, opacity):
+    """Soft and thresholded grids, whose rays end early, that touch the faces; also the camera's gradient."""
+    g = torch.Generator().manual_seed(2)
+    soft = torch.rand(1, 1, 9, 9, 9, dtype=torch.float64, generator=g)
+    occupancy = torch.cat([soft, (soft > 0.5).double(), (soft > -1).double()]).requires_grad_()
+    angle = torch.tensor([20.0, 130.0, 250.0], dtype=torch.float64, requires_grad=True)
+    upstream = torch.randn(3, 5, 18, 18, dtype=torch.float64, generator=g)
+    results = []
+    for march in (reference.march_surface, numba_backend.kernels.march_surface, numba_backend.march_surface):
+        camera = Camera(angle, angle / 5 - 20, fov)
+        settings = MarchSettings(Rays.of(camera, 18, 20), "absorption", opacity)
+        out = torch.cat(march(occupancy, camera.rotation, settings), 1)
+        results.append((out, *torch.autograd.grad(out, (occupancy, angle), upstream)))
+    for other in results[1:]:
+        for a, b in zip(results[0], other, strict=True):
+            torch.testing.assert_close(a, b, atol=1e-11, rtol=1e-11)
+
+
+def test_results_do_not_depend_on_threads_or_batch():
+    scene, camera = grids(blob(16), chair(16)), Camera.orbit([20.0, 130.0], [15.0, -40.0])
+    whole = LitAbsorptionRenderer(32)(scene, camera).image
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1 if threads > 1 else 2)
+        assert torch.equal(whole, LitAbsorptionRenderer(32)(scene, camera).image)
+    finally:
+        torch.set_num_threads(threads)
+    one = LitAbsorptionRenderer(32)(VoxelGrid(scene.occupancy[1:]), Camera.orbit([130.0], [-40.0])).image
+    assert torch.equal(whole[1:], one)
 
 
 def test_empty_and_full_grids_have_finite_gradients():
