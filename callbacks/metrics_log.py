@@ -153,13 +153,13 @@ def plot_shape_metrics(path: Path, lines: list[dict[str, Any]]) -> None:
     from matplotlib.figure import Figure
 
     names = [name for name in SHAPE_METRICS if name in lines[-1]]
-    figure = Figure(figsize=(10, 5), layout="constrained")
-    for axes, name in zip(figure.subplots(2, 3).flat, names, strict=False):
+    figure = Figure(figsize=(3 * len(names), 2.6))
+    figure.subplots_adjust(left=0.03, right=0.99, bottom=0.2, wspace=0.2)
+    for axes, name in zip(figure.subplots(1, len(names), squeeze=False).flat, names, strict=True):
         measured = [line for line in lines if name in line]
         axes.plot([line["kimg"] for line in measured], [line[name] for line in measured], marker="o", markersize=3)
-        axes.set(ylabel=name, ylim=(0, None if name == "mmd" else 1.02))
+        axes.set(ylim=(0, None if name == "mmd" else 1.02))
+        axes.set_title(name, fontsize=10)
         axes.grid(alpha=0.3)
-    for axes in figure.axes[len(names) :]:
-        axes.set_visible(False)
     figure.supxlabel(KIMG, fontsize=10)
     write_atomically(path, lambda file: figure.savefig(file, format="png", dpi=120))

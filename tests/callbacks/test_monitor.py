@@ -35,7 +35,7 @@ def test_each_metric_has_its_direction_unless_mode_is_set():
 
 
 def test_unknown_metrics_and_modes_alone_are_rejected():
-    with pytest.raises(InputError, match="monitor sdif is none of the metrics .*sfid.*; use one of them, or set mode"):
+    with pytest.raises(InputError, match=r"monitor sdif is none of the metrics .*sfid.*; use one of them, or set mode"):
         Monitor("sdif")
     with pytest.raises(InputError, match="mode min needs a metric"):
         Monitor(mode="min")
@@ -61,7 +61,7 @@ def fit(folder, monitor: Monitor, **options) -> RunCheckpoint:
     keeper = RunCheckpoint(folder / "checkpoints", 10, 0, Signals(), lambda *_: None, monitor)
     callbacks = [RunProgress(), EvaluationLog(), Report(), keeper]
     settings = {"val_check_interval": 1, "limit_val_batches": 1.0, "enable_progress_bar": True, **options}
-    trainer(folder, callbacks=callbacks, **settings).fit(iggan(), renders(3))
+    trainer(folder, callbacks=callbacks, **settings).fit(iggan(), renders(2))
     return keeper
 
 
@@ -75,7 +75,7 @@ def test_a_run_follows_its_monitor_and_shows_the_best_value(tmp_path, capsys):
     printed = capsys.readouterr().out
     assert f", best {text} (extractor" in printed and "OCCUPANCY" in printed
     evaluated = [line for line in printed.splitlines() if line.startswith("evaluated at")]
-    assert len(evaluated) == 4 and "best" not in evaluated[0]
+    assert len(evaluated) == 3 and "best" not in evaluated[0]
     assert evaluated[-1].endswith(f"best occupancy {best['occupancy']:.4g}")
 
 

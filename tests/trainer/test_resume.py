@@ -81,6 +81,15 @@ def test_only_execution_settings_may_change_on_resume(monkeypatch, refused, caps
     assert RunDirectory(RUN).settings["checkpoint_minutes"] == 5
 
 
+def test_monitor_may_change_on_resume_and_must_be_evaluated(monkeypatch, refused):
+    assert "monitor sdif is none of the metrics" in refused(*FIT, "--monitor=sdif")
+    assert not RUN.exists()
+    stop_at(monkeypatch, 2)
+    assert "monitor mmd is not a metric of this run's evaluations; unset monitor" in refused(*FIT, "--monitor=mmd")
+    assert RunDirectory(RUN).settings["monitor"] == "mmd"
+    assert main([*FIT, "--monitor=null"]) == 0
+
+
 def test_fresh_moves_the_run_aside(monkeypatch, capsys):
     stop_at(monkeypatch, 2)
     old = LAST.read_bytes()
@@ -291,6 +300,10 @@ def test_the_best_and_the_newest_checkpoints_are_kept(tmp_path):
     again = RunCheckpoint(folder, 1, 2, Signals(), lambda *_: None)
     again.load_state_dict(keeper.state_dict())
     assert again.best == {"metric": "kid", "note": "two", "value": 3.0}
+    module.step, module.evaluation = 7, {"kid": 1.0, "kid_std": 0.1, "sfid": 50.0}  # KID is no longer followed
+    again.on_train_start(trainer, module)
+    again.on_validation_end(trainer, module)
+    assert again.best["metric"] == "sfid" and kept("best") == 7
 
 
 def test_an_interrupted_evaluation_is_repeated(monkeypatch):
