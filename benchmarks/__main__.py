@@ -1,7 +1,8 @@
 """Run benchmarks: python -m benchmarks [NAME ...]. Prints tables and writes them to runs/benchmarks/benchmarks.json.
 
 A row of that file, with machine, date and torch version, is kept until the same thing is measured again.
-``python -m benchmarks plan --help``: estimate a large run.
+``python -m benchmarks plan --help``: estimate a large run. ``python -m benchmarks judge --help``: how metrics
+order corrupted images. ``python -m benchmarks judge_runs --help``: how they order checkpoints.
 """
 
 from __future__ import annotations
@@ -13,17 +14,18 @@ from datetime import UTC, datetime
 
 import torch
 
-from benchmarks import plan, results
+from benchmarks import judge, judge_runs, plan, results
 from benchmarks.output import machine, show
 from renderers import InputError
 
-NAMES = ("step", "meshgan", "opengl", "volume", "soft_rasterizer", "fid", "scaling")
+NAMES = ("step", "meshgan", "opengl", "volume", "soft_rasterizer", "fid", "evaluation", "scaling")
+COMMANDS = {"plan": plan.main, "judge": judge.main, "judge_runs": judge_runs.main}
 
 
 def main(names: list[str]) -> int:
-    """Run the named benchmarks or all of them, or ``plan`` with its options; return the exit status."""
-    if names[:1] == ["plan"]:
-        return plan.main(names[1:])
+    """Run the named benchmarks or all of them, or a command with its options; return the exit status."""
+    if names and names[0] in COMMANDS:
+        return COMMANDS[names[0]](names[1:])
     unknown = set(names) - set(NAMES)
     if unknown:
         print(f"error: no such benchmark: {', '.join(sorted(unknown))}; use {', '.join(NAMES)}", file=sys.stderr)

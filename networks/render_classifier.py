@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from networks.dcgan_layers import to_channels_last
 
 SPATIAL_LAYERS = 9  # three convolutions, each with batch norm and ReLU
-SPATIAL_CHANNELS = 4
+SPATIAL_GROUPS = 4  # of the third convolution's channels
 
 
 class RenderClassifier(nn.Module):
@@ -45,19 +45,23 @@ class RenderClassifier(nn.Module):
 
     @property
     def num_spatial_features(self) -> int:
-        return SPATIAL_CHANNELS * 8**2
+        """The number of spatial features, 256."""
+        return SPATIAL_GROUPS * 8**2
 
     def pooled_and_spatial(self, image: Float[Tensor, "B C H W"]) -> tuple[Float[Tensor, "B F"], Float[Tensor, "B S"]]:
         """Return features of grey or RGB images in [0, 1], pooled and spatial. Images are resized to 64² with antialiasing.
 
-        Pooled features are the mean over the last 4² pixels. Spatial features are the first channels of the third
-        convolution, which has 8² pixels.
+        Pooled features are the mean over the last 4² pixels. Spatial features are sums over four groups of channels of the
+        third convolution, at each of its 8² pixels, divided by the root of the group's size (a projection onto four unit
+        vectors). Sums of many channels depend less on the weights than single channels, and less on loose voxels.
         """
         image = image.mean(1, keepdim=True) if self.channels == 1 else image.expand(-1, 3, -1, -1)
         if image.shape[-1] != self.image_size or image.shape[-2] != self.image_size:
             image = F.interpolate(image, (self.image_size,) * 2, mode="bilinear", antialias=True)
         x = self.layers[:SPATIAL_LAYERS](image * 2 - 1)
-        return self.layers[SPATIAL_LAYERS:](x).mean((2, 3)), x[:, :SPATIAL_CHANNELS].flatten(1)
+        groups = x.unflatten(1, (SPATIAL_GROUPS, -1))
+        spatial = groups.sum(2) / groups.shape[2] ** 0.5
+        return self.layers[SPATIAL_LAYERS:](x).mean((2, 3)), spatial.flatten(1)
 
     def features(self, image: Float[Tensor, "B C H W"]) -> Float[Tensor, "B F"]:
         """Return pooled features of grey or RGB images in [0, 1]."""

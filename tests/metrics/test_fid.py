@@ -32,6 +32,29 @@ def test_fid_matches_the_numpy_formula_in_float64(extractor):
     assert ours > 0.01
 
 
+def test_spatial_fid_is_the_same_distance_between_spatial_features(extractor):
+    a, b = images(600, 0), images(500, 1, 0.7)
+    fid = ImageFID(extractor)
+    fid.update(a, real=True)
+    fid.update(b, real=False)
+    pooled, spatial = extractor(a, spatial=True)
+    assert torch.equal(pooled, extractor(a)) and spatial.shape == (600, extractor.num_spatial_features)
+    expected = numpy_fid(spatial.numpy(), extractor(b, spatial=True)[1].numpy())
+    figures = fid.figures()
+    assert figures["sfid"] == pytest.approx(expected, rel=1e-6)
+    assert figures["fid"] == fid_between([a], [b], extractor)
+
+
+@pytest.mark.parametrize("size", [32, 64, 100, 128])
+def test_spatial_features_of_any_image_size_see_where_things_are(extractor, size):
+    image = torch.zeros(1, 1, size, size, dtype=torch.uint8)
+    image[..., size // 4 : size // 2, size // 4 : size // 2] = 200
+    _, spatial = extractor(image, spatial=True)
+    _, mirrored = extractor(image.flip(-1), spatial=True)
+    assert spatial.shape == (1, extractor.num_spatial_features)
+    assert (spatial - mirrored).norm() > 0.5 * spatial.norm()
+
+
 def test_identical_sets_have_distance_0(extractor):
     a = images(300, 0)
     assert abs(fid_between([a], [a.flip(0)], extractor)) < 1e-4
@@ -63,10 +86,27 @@ def test_real_statistics_are_cached_by_key(extractor, tmp_path):
     assert second.load_real("chairs")
     for fid in (first, second):
         fid.update(images(100, 1), real=False)
-    assert first.compute() == second.compute()
+    assert first.figures() == second.figures() and {"fid", "sfid", "precision", "recall"} == first.figures().keys()
     assert first.counts() == {"real": 100, "fake": 100}
     next(tmp_path.iterdir()).write_bytes(b"corrupt")
     assert not ImageFID(extractor, tmp_path).load_real("chairs")
+
+
+def test_statistics_of_earlier_versions_are_recomputed(extractor, tmp_path):
+    """Version 0.2.0 cached no spatial statistics, and features only for KID."""
+    fid = ImageFID(extractor, tmp_path)
+    fid.update(images(100, 0), real=True)
+    fid.save_real("chairs")
+    (file,) = tmp_path.iterdir()
+    state = torch.load(file, weights_only=True)
+    for missing in (["real_features"], [key for key in state if "spatial" in key]):
+        torch.save({key: value for key, value in state.items() if key not in missing}, file)
+        new = ImageFID(extractor, tmp_path)
+        assert not new.load_real("chairs") and new.counts()["real"] == 0
+    torch.save(state | {"spatial_real_features_cov_sum": torch.zeros(3, 3)}, file)
+    assert not ImageFID(extractor, tmp_path).load_real("chairs")
+    torch.save(state, file)
+    assert ImageFID(extractor, tmp_path).load_real("chairs")
 
 
 def test_rejects_too_few_images(extractor):

@@ -1,4 +1,4 @@
-"""FID and KID of images split between two processes equal those of one process."""
+"""Metrics of images split between two processes equal those of one process."""
 
 import json
 import os
@@ -43,4 +43,7 @@ def test_two_processes_give_the_metrics_of_one(tmp_path):
     ]
     alone, *shared = [json.loads(process.communicate(timeout=120)[0]) for process in started]
     for figures in shared:
-        assert figures == pytest.approx(alone, rel=1e-9)
+        assert figures.keys() == {"fid", "sfid", "kid", "kid_std", "precision", "recall"}
+        # With fewer images than spatial features, square roots of eigenvalues that are 0 but for rounding add up.
+        assert figures.pop("sfid") == pytest.approx(alone["sfid"], rel=1e-6)
+        assert figures == pytest.approx({name: alone[name] for name in figures}, rel=1e-9)

@@ -55,6 +55,20 @@ def test_features_match_the_tensorflow_port():
 
 
 @torch.no_grad()
+@pytest.mark.parametrize(("size", "side"), [(75, 3), (128, 6), (299, 17)])
+def test_spatial_features_are_7_channels_of_mixed_6_conv(size, side):
+    network = InceptionV3(["a", "b"], 1, size).eval()
+    outputs = []
+    network.Mixed_6d.branch1x1.register_forward_hook(lambda *args: outputs.append(args[2]))
+    image = torch.rand(2, 1, 50, 50)
+    pooled, spatial = network.pooled_and_spatial(image)
+    assert outputs[0].shape == (2, 192, side, side)
+    assert torch.equal(spatial, outputs[0][:, :7].flatten(1))
+    assert spatial.shape[1] == network.num_spatial_features == 7 * side**2
+    assert torch.equal(pooled, network.features(image))
+
+
+@torch.no_grad()
 def test_grey_is_repeated_and_colours_are_averaged():
     three, one = InceptionV3(["a", "b"], 3, 75).eval(), InceptionV3(["a", "b"], 1, 75).eval()
     grey = torch.rand(1, 1, 75, 75)

@@ -1,0 +1,98 @@
+"""The order that metrics of images give to corrupted chairs, on a small version of the corruption table."""
+
+import json
+
+import pytest
+import torch
+
+from benchmarks.__main__ import main
+from benchmarks.corruptions import CORRUPTIONS
+from benchmarks.judge import Judge
+from metrics import load_extractor
+
+GRADED = (
+    ("training chairs", "stray voxels 0.1 %", "stray voxels 0.3 %", "stray voxels 1 %"),
+    ("training chairs", "dropout 10 %", "dropout 20 %", "dropout 40 %"),
+    ("training chairs", "3 floating balls", "8 floating balls"),
+    ("roughness 0.6", "roughness 1", "roughness 1.5"),
+    ("dilated by 1", "dilated by 2"),
+    ("training chairs", "upper half shifted by 6", "upper half missing"),
+    ("training chairs", "legs missing, half of them", "legs missing"),
+    ("training chairs", "30 shapes", "3 shapes", "1 shape"),
+    ("training chairs", "half tables", "tables"),
+    ("image blur 0.5", "image blur 1", "image blur 2"),
+    ("image noise 0.02", "image noise 0.05", "image noise 0.1"),
+)
+WORSE_THAN_STRAY_VOXELS = (
+    "lower half missing",
+    "upper half missing",
+    "left half missing",
+    "legs missing",
+    "plates with the outline",
+    "slices 1 of 4",
+    "10 shapes",
+    "3 shapes",
+    "1 shape",
+    "tables",
+    "random boxes",
+)
+
+
+@pytest.fixture(scope="module")
+def rows() -> dict[str, dict[str, float]]:
+    judge = Judge(300, load_extractor("renders_small"))
+    names = {name for names in GRADED for name in names} | set(WORSE_THAN_STRAY_VOXELS)
+    return {name: judge.row(CORRUPTIONS[name], shapes=False) for name in names}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("names", GRADED, ids=lambda names: names[-1])
+def test_spatial_fid_grows_with_the_damage(rows, names):
+    values = [rows[name]["sfid"] for name in names]
+    assert values == sorted(values)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", WORSE_THAN_STRAY_VOXELS)
+def test_spatial_fid_sees_missing_parts_and_missing_variety(rows, name):
+    assert rows[name]["sfid"] > rows["stray voxels 0.1 %"]["sfid"]
+
+
+@pytest.mark.slow
+def test_pooled_fid_does_not(rows):
+    fid = {name: row["fid"] for name, row in rows.items()}
+    assert max(fid["plates with the outline"], fid["10 shapes"]) < fid["stray voxels 0.1 %"]
+
+
+@pytest.mark.slow
+def test_precision_sees_faults_and_recall_missing_variety(rows):
+    intact, stray, few = (rows[name] for name in ("training chairs", "stray voxels 1 %", "3 shapes"))
+    assert intact["precision"] > 0.7 and intact["recall"] > 0.7
+    assert stray["precision"] < 0.3 * intact["precision"]
+    assert few["recall"] < 0.5 * intact["recall"] and few["precision"] > 0.5 * intact["precision"]
+
+
+def test_corruptions_depend_on_the_seed_and_the_index_alone():
+    solids = torch.zeros(4, 32, 32, 32, dtype=torch.bool)
+    solids[:, 8:24, 8:24, 8:24] = True
+    for name in ("stray voxels 1 %", "dropout 20 %", "3 floating balls", "roughness 1", "legs missing, half of them"):
+        corruption = CORRUPTIONS[name]
+        all_ = corruption.solids({"chair": solids}, 0)
+        assert torch.equal(all_[:2], corruption.solids({"chair": solids[:2]}, 0)), name
+        if corruption.share == 1:
+            assert not torch.equal(all_[0], all_[1])
+            assert not torch.equal(all_, corruption.solids({"chair": solids}, 1))
+
+
+def test_command_prints_the_table(tmp_path, capsys):
+    file = tmp_path / "rows.json"
+    names = ["upside down", "image mirrored"]
+    assert main(["judge", "--images", "12", "--only", *names, "--json", str(file)]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[1].split() == ["set", "fid", "sfid", "coverage", "mmd", "iou"]
+    assert printed[-1].startswith("extractor renders_small, 12 generated against 12 real images; ")
+    first, second = json.loads(file.read_text())
+    assert (first["set"], second["set"]) == tuple(names) and min(first["sfid"], second["sfid"]) > 0
+    assert 0 < first["iou"] < 1 and "iou" not in second
+    assert main(["judge", "--only", "loose screws"]) == 2
+    assert capsys.readouterr().err.startswith("error: no such corruption: loose screws; use training chairs, ")
