@@ -51,8 +51,7 @@ class FeatureExtractor(nn.Module):
         self, name: str, network: RenderClassifier | InceptionV3, checksum: str, label: str | None = None
     ) -> None:
         super().__init__()
-        self.name, self.checksum = name, checksum
-        self.num_features, self.num_spatial_features = network.num_features, network.num_spatial_features
+        self.name, self.checksum, self.num_features = name, checksum, network.num_features
         self.label = label or name
         self.network = network.double().eval().requires_grad_(False)
 
@@ -74,6 +73,10 @@ class FeatureExtractor(nn.Module):
             raise InputError(
                 f"{kind} have colour, which extractor {self.name!r} does not see; set extractor to renders_color or imagenet"
             )
+
+    @property
+    def num_spatial_features(self) -> int:
+        return self.network.num_spatial_features
 
     def train(self, mode: bool = True) -> FeatureExtractor:
         """Stay in evaluation mode."""

@@ -72,5 +72,5 @@ def check_subset(subset: int, count: int, kind: str) -> None:
     if count < subset:
         raise InputError(
             f"KID samples subsets of {subset:,} images, but there are {count:,} {kind} images; set kid_subset to at most "
-            f"{count:,}, or to 0 for FID only"
+            f"{count:,}, or to 0 for no KID"
         )

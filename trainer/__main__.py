@@ -31,7 +31,7 @@ COMMANDS = {
     "predict": Command("write shapes and images from a checkpoint", "trainer.cli.lightning_cli:predict"),
     "prepare": Command("render and cache the images that a training needs", "trainer.commands.prepare:main"),
     "figures": Command("render the papers' figures of a trained model and its data", "trainer.commands.figures:main"),
-    "fid": Command("compare two folders of images by FID and KID", "trainer.commands.fid:main"),
+    "fid": Command("compare two folders of images by FID, spatial FID and KID", "trainer.commands.fid:main"),
     "shapes": Command("compare a run's voxel shapes with real ones", "trainer.commands.shape_metrics:main"),
     "table": Command("run the experiments of a table of the papers", "trainer.tables.command:main"),
     "export": Command("write samples of a run as 3D files", "trainer.commands.export:main"),

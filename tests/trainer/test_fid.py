@@ -45,13 +45,36 @@ def test_fid_and_kid_of_two_directories(folders, capsys):
     extractor = load_extractor("renders_small")
     expected = fid_between([torch.from_numpy(pixels(20, 0))], [torch.from_numpy(pixels(15, 1) // 2)], extractor)
     assert out[0] == f"FID {expected:.4f}"
-    assert out[1].startswith("KID ") and " ± " in out[1]
-    assert out[2] == ("extractor renders_small, 15 generated against 20 real images, KID over 100 subsets of 10")
+    assert out[1].startswith("sFID ") and float(out[1].split()[1]) > 0
+    assert out[2].startswith("KID ") and " ± " in out[2]
+    assert out[3] == ("extractor renders_small, 15 generated against 20 real images, KID over 100 subsets of 10")
     assert main([*folders, "--kid_subset=0", "--json"]) == 0
     line = json.loads(capsys.readouterr().out)
     assert line["fid"] == pytest.approx(expected, rel=1e-9)
     assert (line["extractor"], line["real"], line["fake"], line["kid_subset"]) == ("renders_small", 20, 15, 0)
-    assert "kid" not in line and len(line["checksum"]) == 16
+    assert "kid" not in line and "precision" not in line and len(line["checksum"]) == 16
+
+
+def test_colour_images_are_compared_by_an_extractor_that_sees_colour(workplace, refused, capsys):
+    images = pixels(20, 0, channels=3)
+    write(workplace / "real", images)
+    write(workplace / "fake", images[:, ::-1])
+    command = ["fid", "--real", "real", "--fake", "fake", "--kid_subset=0"]
+    assert main([*command, "--json"]) == 0
+    line = json.loads(capsys.readouterr().out)
+    assert line["extractor"] == "renders_color" and line["fid"] > 0.01
+    assert refused(*command, "--extractor=renders_small") == (
+        "the images in real have colour, which extractor 'renders_small' does not see; "
+        "set extractor to renders_color or imagenet"
+    )
+
+
+def test_grey_images_in_rgb_files_may_be_compared_in_grey(workplace, capsys):
+    for folder, seed in (("real", 0), ("fake", 1)):
+        write(workplace / folder, pixels(20, seed).repeat(3, 1))
+    command = ["fid", "--real", "real", "--fake", "fake", "--kid_subset=0", "--extractor=renders_small"]
+    assert main(command) == 0
+    assert "extractor renders_small, 20 generated" in capsys.readouterr().out
 
 
 def test_cache_and_directory_of_the_same_images_have_distance_0(workplace, capsys):
@@ -61,7 +84,10 @@ def test_cache_and_directory_of_the_same_images_have_distance_0(workplace, capsy
     assert torch.equal(torch.cat(list(open_images("cache").batches(7))), torch.from_numpy(images))
     assert main(["fid", "--real", "real", "--fake", "cache", "--kid_subset", "300", "--json"]) == 0
     line = json.loads(capsys.readouterr().out)
-    assert abs(line["fid"]) < 1e-4 and line["fake"] == 300
+    assert abs(line["fid"]) < 1e-4 and abs(line["sfid"]) < 1e-4 and line["fake"] == 300
+    assert (line["precision"], line["recall"]) == (1, 1)
+    assert main(["fid", "--real", "real", "--fake", "cache", "--kid_subset", "0"]) == 0
+    assert "\nprecision 1.0000, recall 1.0000\n" in capsys.readouterr().out
 
 
 def test_gray_16_bit_transparent_and_palette_images_are_converted(workplace):
@@ -127,7 +153,7 @@ def test_incomplete_caches_are_rejected(folders, refused, workplace):
 def test_too_few_images_for_a_kid_subset_are_rejected(folders, refused):
     assert refused(*folders) == (
         "KID samples subsets of 1,000 images, but there are 20 real images; "
-        "set kid_subset to at most 20, or to 0 for FID only"
+        "set kid_subset to at most 20, or to 0 for no KID"
     )
 
 

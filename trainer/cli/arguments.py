@@ -167,7 +167,7 @@ def _lightning_command(command: str, description: str, examples: tuple[str, ...]
 def fid() -> CommandParser:
     parser = CommandParser(
         "fid",
-        "Compare two folders of images by FID and KID.",
+        "Compare two folders of images by FID, spatial FID, KID, precision and recall.",
         ("fid --real DIR --fake DIR --extractor imagenet --kid_subset 100",),
     )
     folder = "folder of png and jpg files, subfolders included, or a cache of renders"
@@ -176,7 +176,7 @@ def fid() -> CommandParser:
     default = "default: renders_small, or renders_color if the images have colour"
     parser.add("--extractor NAME", f"{', '.join(EXTRACTORS)} ({default})")
     parser.add("--extractor_weights FILE", "another file of weights for the extractor")
-    parser.add("--kid_subset N", "images per subset, 0 for FID only", subset, 1000)
+    parser.add("--kid_subset N", "images per subset, 0 for no KID", subset, 1000)
     corrupt = "stop at unreadable images, or skip and count them"
     parser.add("--on_corrupt", corrupt, default="raise", choices=("raise", "skip"))
     parser.add_flag("--json", "print one line of JSON")

@@ -1,4 +1,4 @@
-"""``fid``: Fréchet and Kernel Inception Distance between two directories of images or render caches."""
+"""``fid``: FID, spatial FID, KID, precision and recall of two directories of images or render caches."""
 
 import json
 
@@ -15,7 +15,7 @@ BATCH = 32
 
 
 def main(argv: list[str]) -> int:
-    """Print FID, KID, the extractor and the image counts; return the exit status.
+    """Print the metrics, the extractor and the image counts; return the exit status.
 
     Raises:
         InputError: Invalid options, images or weights that cannot be read, or images that cannot be compared.
@@ -23,12 +23,16 @@ def main(argv: list[str]) -> int:
     options = arguments.fid().parse_args(argv)
     sets = {kind: open_images(getattr(options, kind), options.on_corrupt) for kind in ("real", "fake")}
     _check(sets, options.kid_subset)
-    extractor = load_extractor(options.extractor, options.extractor_weights)
+    colored = any(images.shape[0] == 3 for images in sets.values())
+    name = options.extractor or ("renders_color" if colored else "renders_small")
+    extractor = load_extractor(name, options.extractor_weights)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     fid = ImageFID(extractor, kid_subset=options.kid_subset).to(device)
     with Progress(sum(map(len, sets.values())), "features", "image") as bar:
         for kind, images in sets.items():
             for batch in images.batches(BATCH):
+                if (batch != batch[:, :1]).any():
+                    extractor.check_color(f"the images in {images.folder}")
                 fid.update(batch.to(device), real=kind == "real")
                 bar.update(len(batch))
     figures, counts = fid.figures(), fid.counts()
@@ -36,9 +40,11 @@ def main(argv: list[str]) -> int:
         more = {"extractor": extractor.label, "checksum": extractor.checksum, **counts}
         print(json.dumps({**figures, **more, "kid_subset": options.kid_subset, "note": fid.describe(**counts)}))
         return 0
-    print(f"FID {figures['fid']:.4f}")
+    print(f"FID {figures['fid']:.4f}\nsFID {figures['sfid']:.4f}")
     if fid.kid is not None:
         print(f"KID {figures['kid']:.6f} ± {figures['kid_std']:.6f}")
+    if "precision" in figures:
+        print(f"precision {figures['precision']:.4f}, recall {figures['recall']:.4f}")
     print(fid.describe(**counts))
     return 0
 
