@@ -2,14 +2,18 @@
 
 python -m benchmarks.step [--config demo.yaml] [--steps 30] [--compiled]
 
-Trains with the ``fit`` command and a callback that reads the clock between the parts of a step.
+Trains with the ``fit`` command and a callback that reads the clock between the parts of a step. On a CPU it also compares
+G and R with plain implementations, measured in turn: G with torch's layers, and lit absorption with the gradient marched
+as a colour.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import resource
+import statistics
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,8 +21,13 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from torch import Tensor, nn
 
 from benchmarks.training_runs import run_fit
+from networks import VoxelGenerator
+from renderers import ViewDistribution
+from renderers.volume import numba_backend
+from renderers.volume.reference import MarchSettings, Rays
 
 
 class StepTimer(pl.Callback):
@@ -38,10 +47,9 @@ class StepTimer(pl.Callback):
         self._device = module.device
         self._phases: Iterator[str] = iter(())
         self._wrap(module.renderer, "forward", "G forward", "OpenGL")
-        self._wrap(module.neural_renderer, "rotate", None, "R rotation")
-        network = module.neural_renderer.network
-        # A compiled network calls this instead of forward; wrapping forward would trace the clock.
-        self._wrap(network, "_compiled_call_impl" if network._compiled_call_impl else "forward", None, "R forward")
+        if hasattr(module.neural_renderer, "rotate"):
+            self._wrap(module.neural_renderer, "rotate", None, "R rotation")
+        self._wrap(module.neural_renderer, "forward", None, "R forward")
         self._wrap(module, "step_optimizer", None, lambda: next(self._phases))
 
     def on_train_batch_start(self, trainer: pl.Trainer, module: Any, batch: Any, batch_idx: int) -> None:
@@ -95,12 +103,57 @@ def run(config: str = "demo.yaml", steps: int = 30, compiled: bool = False) -> l
     name = f"step {config}{', compiled' if compiled else ''}"
     rows = [{"benchmark": name, "part": part, "seconds": seconds} for part, seconds in parts.items()]
     rows.append({"benchmark": name, "part": "whole step", "seconds": sum(parts.values())})
+    if not torch.cuda.is_available():
+        rows += compare_with_plain()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     rows.append({"benchmark": name, "part": "peak memory of the process", "GiB": peak})
     if torch.cuda.is_available():
         gpu = torch.cuda.max_memory_allocated() / 2**30
         rows.append({"benchmark": name, "part": "peak memory of the GPU", "GiB": gpu})
     return rows
+
+
+def compare_with_plain(voxels: int = 32, width: int = 128, batch: int = 8, repeats: int = 9) -> list[dict[str, Any]]:
+    """Return rows for the forward and backward pass of G and of lit absorption, each beside a plain implementation.
+
+    The methods alternate, so that other load slows them equally; "times_plain" is the median of the ratios.
+    """
+    generator = VoxelGenerator(voxels, width=width)
+    plain_generator = copy.deepcopy(generator)
+    for layer in plain_generator.layers:
+        if isinstance(layer, nn.ConvTranspose3d):
+            layer.__class__ = nn.ConvTranspose3d
+    g = torch.Generator().manual_seed(0)
+    z = torch.randn(batch, generator.latent_size, generator=g)
+    noise = torch.rand(batch, 1, *[voxels // 4] * 3, generator=g)
+    occupancy = nn.functional.interpolate(noise, scale_factor=4, mode="trilinear").mul(8).sub(4).sigmoid()
+    camera = ViewDistribution().sample(batch, g)
+    settings = MarchSettings(Rays.of(camera, 2 * voxels, 2 * voxels), "absorption", 1.0)
+
+    def march(function: Callable[..., tuple[Tensor, Tensor]]) -> Tensor:
+        return torch.cat(function(occupancy.requires_grad_(), camera.rotation, settings), 1)
+
+    pairs: dict[str, tuple[Callable[[], Tensor], Callable[[], Tensor]]] = {
+        "G": (lambda: plain_generator(z), lambda: generator(z)),
+        "R, lit absorption": (
+            lambda: march(numba_backend.kernels.march_surface),
+            lambda: march(numba_backend.march_surface),
+        ),
+    }
+    rows = []
+    for part, methods in pairs.items():
+        times = [[_seconds(method) for method in methods] for _ in range(repeats + 2)][2:]
+        plain, fast = (statistics.median(column) for column in zip(*times, strict=True))
+        speed = statistics.median(t[0] / t[1] for t in times)
+        row = {"benchmark": f"{voxels}³, batch {batch}", "part": f"{part}, forward and backward", "seconds": fast}
+        rows.append({**row, "plain_seconds": plain, "times_plain": speed})
+    return rows
+
+
+def _seconds(method: Callable[[], Tensor]) -> float:
+    start = time.perf_counter()
+    method().square().sum().backward()
+    return time.perf_counter() - start
 
 
 if __name__ == "__main__":

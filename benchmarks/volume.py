@@ -4,7 +4,8 @@
 
 Times are milliseconds per image of 2 D pixels per side, forward and backward, on one CPU core, and on the GPU if there is
 one. Each repeat measures all methods in turn, so that other load slows them equally; "times_plain" is the median of the
-ratios. Emission-absorption has its own plain implementation, which also resamples the colours. Memory is the increase of a
+ratios. Emission-absorption and lit absorption have their own plain implementations, which also resample the colours or the
+gradient. Lit absorption is also measured with the gradient marched as a colour. Memory is the increase of a
 process's peak memory, measured in one process per method (on a GPU, the allocated memory).
 """
 
@@ -28,16 +29,22 @@ from renderers import (
     AbsorptionRenderer,
     Camera,
     EmissionAbsorptionRenderer,
+    LitAbsorptionRenderer,
     ViewDistribution,
     VisualHullRenderer,
     VoxelGrid,
 )
+from renderers.backend_dispatch import choose_backend
 from renderers.grid_sampling import resample_reference
+from renderers.volume.reference import MarchSettings, Rays
+from renderers.volume.renderer import BACKENDS
 
 PLAIN = {
     "absorption": "plain absorption",
     "visual hull": "plain absorption",
     "emission-absorption": "plain emission-absorption",
+    "lit absorption, gradient as a colour": "plain lit absorption",
+    "lit absorption": "plain lit absorption",
 }
 METHODS = (*dict.fromkeys(PLAIN.values()), *PLAIN)
 
@@ -110,14 +117,22 @@ def make_methods(occupancy: Tensor, color: Tensor, camera: Camera) -> dict[str, 
         before = (1 - v).clamp(min=1e-5).log().cumsum(2).exp()  # PlatonicGAN's, including the sample's own absorption
         return (v * c * before).sum(2)
 
+    def gradient_as_color() -> Tensor:
+        settings = MarchSettings(Rays.of(camera, size, size), "absorption", 1.0)
+        kernels = choose_backend("auto", BACKENDS, occupancy).kernels
+        return torch.cat(kernels.march_surface(occupancy, camera.rotation.to(occupancy), settings), 1)
+
     return {
         "plain absorption": lambda: (
             1 - (1 - resample_reference(occupancy, camera, size)).clamp(min=1e-5).log().sum(2).exp()
         ),
         "plain emission-absorption": plain_emission,
+        "plain lit absorption": lambda: LitAbsorptionRenderer(size, backend="torch")(grid, camera).image,
         "absorption": lambda: AbsorptionRenderer(size)(grid, camera).image,
         "visual hull": lambda: VisualHullRenderer(size)(grid, camera).image,
         "emission-absorption": lambda: EmissionAbsorptionRenderer(size)(VoxelGrid(occupancy, color), camera).image,
+        "lit absorption, gradient as a colour": gradient_as_color,
+        "lit absorption": lambda: LitAbsorptionRenderer(size)(grid, camera).image,
     }
 
 
