@@ -64,6 +64,11 @@ extractor: setup ## train the classifier of the FID extractor renders_small and 
 	$(BIN)/python -m trainer fit --config extractor.yaml
 	$(BIN)/python -m trainer export-extractor "$$(ls -td runs/extractor/* | head -n 1)"
 
+.PHONY: extractor-color
+extractor-color: setup ## train the classifier of the FID extractor renders_color and write its weights to metrics/weights
+	$(BIN)/python -m trainer fit --config extractor_color.yaml
+	$(BIN)/python -m trainer export-extractor "$$(ls -td runs/extractor_color/* | head -n 1)"
+
 .PHONY: test-pyrender
 test-pyrender: setup ## run the OpenGL tests on the two maintained forks of pyrender as well
 	bash scripts/test_pyrender.sh $(BIN)/python

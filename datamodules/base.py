@@ -114,9 +114,11 @@ class ReferenceDataModule(RunDataModule):
 
     Attributes:
         reference_images: number of real and of generated images in an evaluation.
+        channels: of the images: 1 or 3. Colour images are evaluated by an extractor that sees colour.
     """
 
     reference_images: int
+    channels: int = 1
     _kid_subset: int | None = 0
 
     @property

@@ -84,6 +84,8 @@ class FFHQDataModule(ReferenceDataModule):
         seed: seed of the order.
     """
 
+    channels = 3
+
     def __init__(
         self,
         root: str | Path,

@@ -120,6 +120,8 @@ class HeadsDataModule(CachedRenderDataModule):
         seed: seed of heads, backgrounds, viewpoints and order.
     """
 
+    channels = 3
+
     def __init__(
         self,
         image_size: int = 32,

@@ -107,27 +107,43 @@ def predictions(logits: Sequence[Float[Tensor, "B _"]]) -> Int[Tensor, "B P"]:
     return torch.stack([x.argmax(1) for x in logits], 1)
 
 
-def export_extractor(checkpoint: str | Path, file: str | Path, half: bool = False) -> float:
+def export_extractor(checkpoint: str | Path, file: str | Path, half: bool = False) -> dict[str, float]:
     """Write the weights of a trained classifier as an extractor of FID, with ``half`` in half precision.
 
     Returns:
-        The classifier's accuracy.
+        The classifier's accuracy by property; the property of plain classes has no name.
 
     Raises:
         InputError: the checkpoint does not exist or is not one of a classifier.
     """
-    try:
-        state = load_state(checkpoint)
-    except InputError as error:
-        raise InputError(f"{error}; pass a finished run of a classifier") from error
-    try:
-        accuracy = float(state["extractor"]["accuracy"])
-        state["state_dict"].keys()
-    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
-        raise InputError(f"{checkpoint} is not a checkpoint of a classifier; pass a finished run of one") from error
+    state = _load_classifier(checkpoint)
+    accuracies = state["extractor"].get("accuracies") or {"": float(state["extractor"]["accuracy"])}
     prefix = "classifier."
     weights = {k.removeprefix(prefix): v for k, v in state["state_dict"].items() if k.startswith(prefix)}
     if half:
         weights = {k: v.half() if v.is_floating_point() else v for k, v in weights.items()}
     write_atomically(Path(file), lambda path: torch.save({**state["extractor"], "weights": weights}, path))
-    return accuracy
+    return accuracies
+
+
+def sees_color(checkpoint: str | Path) -> bool:
+    """Return whether a trained classifier sees colour.
+
+    Raises:
+        InputError: the checkpoint does not exist or is not one of a classifier.
+    """
+    return _load_classifier(checkpoint)["extractor"]["sizes"].get("channels", 1) == 3
+
+
+def _load_classifier(checkpoint: str | Path) -> dict[str, Any]:
+    try:
+        state = load_state(checkpoint)
+    except InputError as error:
+        raise InputError(f"{error}; pass a finished run of a classifier") from error
+    try:
+        float(state["extractor"]["accuracy"])
+        state["extractor"]["sizes"].keys()
+        state["state_dict"].keys()
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+        raise InputError(f"{checkpoint} is not a checkpoint of a classifier; pass a finished run of one") from error
+    return state

@@ -103,6 +103,22 @@ def test_modelnet_extractor_trains_and_exports(archive, tmp_path, monkeypatch, c
     assert extractor(torch.zeros(2, 1, 64, 64, dtype=torch.uint8)).shape == (2, 2048)
 
 
+@pytest.mark.slow
+def test_color_extractor_trains_and_exports(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("trainer.commands.export_extractor.WEIGHTS", tmp_path)
+    small = [word for word in SMALL if "image_size" not in word]
+    assert main(["fit", "--config=extractor_color.yaml", *small]) == 0
+    capsys.readouterr()
+    assert main(["export-extractor", "runs/extractor_color/001"]) == 0
+    printed = capsys.readouterr().out
+    assert "renders_color.pt: 0.52 MB, accuracy background " in printed and "%, texture " in printed
+    extractor = load_extractor("renders_color", tmp_path / "renders_color.pt")
+    assert extractor.sees_color and len(extractor.network.classes) == 18 + 17 + 10 + 4
+    metrics = Path("runs/extractor_color/001/metrics.csv").read_text()
+    assert all(f"val_accuracy_{name}" in metrics for name in ("background", "color", "shape", "texture"))
+
+
 def test_missing_run_is_not_exported(tmp_path, capsys):
     assert main(["export-extractor", str(tmp_path), str(tmp_path / "out.pt")]) == 2
     error = capsys.readouterr().err

@@ -204,10 +204,11 @@ def kernels() -> Iterator[Finding]:
 
 def extractors() -> Iterator[Finding]:
     """Check the weights of the FID feature extractors."""
-    if (ROOT / "metrics" / "weights" / "renders_small.pt").is_file():
-        yield Finding("FID", "ok", "renders_small is included in the project")
-    else:
-        yield Finding("FID", "fail", "the weights of renders_small are missing", "make extractor, or check out again")
+    for name, target in (("renders_small", "extractor"), ("renders_color", "extractor-color")):
+        if (ROOT / "metrics" / "weights" / f"{name}.pt").is_file():
+            yield Finding("FID", "ok", f"{name} is included in the project")
+        else:
+            yield Finding("FID", "fail", f"the weights of {name} are missing", f"make {target}, or check out again")
     file = _cache() / "extractors" / IMAGENET
     if file.is_file():
         yield Finding("imagenet", "ok", f"weights in {file}")

@@ -1,6 +1,6 @@
 """``export-extractor``: write the weights of a trained classifier of renders as FID's feature extractor."""
 
-from lightning_modules.render_classifier import export_extractor
+from lightning_modules.render_classifier import export_extractor, sees_color
 from metrics.extractors import WEIGHTS
 from trainer.cli import arguments
 from trainer.runs.run_directory import RunDirectory
@@ -13,7 +13,11 @@ def main(argv: list[str]) -> int:
         InputError: The run has no checkpoint of a classifier.
     """
     options = arguments.export_extractor().parse_args(argv)
-    file = options.file or WEIGHTS / "renders_small.pt"
-    accuracy = export_extractor(RunDirectory(options.run).last_checkpoint, file, half=options.file is None)
-    print(f"{file}: {file.stat().st_size / 1e6:.2f} MB, accuracy {accuracy:.1%} on held-out renders")
+    checkpoint = RunDirectory(options.run).last_checkpoint
+    half = options.file is None
+    name = "renders_color" if half and sees_color(checkpoint) else "renders_small"
+    file = options.file or WEIGHTS / f"{name}.pt"
+    accuracies = export_extractor(checkpoint, file, half)
+    share = ", ".join(f"{name} {value:.1%}".lstrip() for name, value in accuracies.items())
+    print(f"{file}: {file.stat().st_size / 1e6:.2f} MB, accuracy {share} on held-out renders")
     return 0
