@@ -152,15 +152,15 @@ def slices(period: int, keep: int) -> ShapeCorruption:
 def plates(solid: Solid, _: np.random.Generator) -> Solid:
     """Replace the shape by three parallel plates with its outline from the side."""
     result = np.zeros_like(solid)
-    outline, middle, gap = solid.any(X), solid.shape[X] // 2, 6 * unit(solid)
+    outline, middle, gap = np.any(solid, X, keepdims=True), solid.shape[X] // 2, 6 * unit(solid)
     for x in (middle - gap, middle, middle + gap):
-        result[:, :, x : x + unit(solid)] = outline[..., None]
+        result[:, :, x : x + unit(solid)] = outline
     return result
 
 
 def visual_hull(solid: Solid, _: np.random.Generator) -> Solid:
-    """Fill what the three views along the axes cannot tell from the shape."""
-    return solid.any(0)[None] & solid.any(Y)[:, None] & solid.any(X)[:, :, None]
+    """Return the largest shape with the same outlines along the three axes."""
+    return np.any(solid, 0, keepdims=True) & np.any(solid, Y, keepdims=True) & np.any(solid, X, keepdims=True)
 
 
 def rough(amount: float, cells: int = 16) -> ShapeCorruption:

@@ -53,6 +53,6 @@ class PrecisionRecall(FeatureSets):
         if min(map(len, sets)) < MIN_IMAGES:
             return {}
         generator = torch.Generator().manual_seed(self.seed)
-        sampled = [x[torch.randperm(len(x), generator=generator)[: self.limit].to(x.device)] for x in sets]
-        precision, recall = precision_recall(*sampled, self.k)
+        real, fake = (x[torch.randperm(len(x), generator=generator)[: self.limit].to(x.device)] for x in sets)
+        precision, recall = precision_recall(real, fake, self.k)
         return {"precision": float(precision), "recall": float(recall)}
