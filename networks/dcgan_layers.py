@@ -42,18 +42,22 @@ def init_dcgan(module: nn.Module) -> None:
             nn.init.zeros_(layer.bias)
 
 
-def upsampling_layers(dims: int, latent_size: int, width: int, doublings: int, out_channels: int) -> nn.Sequential:
+def upsampling_layers(
+    dims: int, latent_size: int, width: int, doublings: int, out_channels: int, half: bool = False
+) -> nn.Sequential:
     """Build the generator of DCGAN (``dims`` 2) or 3D-GAN (``dims`` 3).
 
     A transposed convolution from 1 to 4 pixels per side, then one of stride 2 per doubling, all with kernel 4; batch norm
-    and ReLU between them, and a sigmoid at the end. ``width`` channels at size 4 halve with each doubling.
+    and ReLU between them, and a sigmoid at the end. ``width`` channels at size 4 halve with each doubling. With ``half``
+    the last axis has half the size.
     """
     convolution = nn.ConvTranspose2d if dims == 2 else nn.ConvTranspose3d
     first = nn.ConvTranspose2d if dims == 2 else FirstConvTranspose3d
     last = nn.ConvTranspose2d if dims == 2 else LastConvTranspose3d
     batch_norm = nn.BatchNorm2d if dims == 2 else nn.BatchNorm3d
+    size = (4,) * (dims - 1) + (2 if half else 4,)
     channels = [max(width >> i, 1) for i in range(doublings)]
-    layers: list[nn.Module] = [first(latent_size, channels[0], 4, 1, 0, bias=False)]
+    layers: list[nn.Module] = [first(latent_size, channels[0], size, 1, 0, bias=False)]
     for before, after in pairwise(channels):
         layers += [batch_norm(before), nn.ReLU(), convolution(before, after, 4, 2, 1, bias=False)]
     layers += [batch_norm(channels[-1]), nn.ReLU(), last(channels[-1], out_channels, 4, 2, 1), nn.Sigmoid()]

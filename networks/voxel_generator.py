@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import math
 
+import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from networks.dcgan_layers import init_dcgan, power_of_two, to_channels_last, upsampling_layers
+from utils.errors import InputError
 
 
 class VoxelGenerator(nn.Module):
@@ -23,9 +26,15 @@ class VoxelGenerator(nn.Module):
         initial_occupancy: approximate occupancy of every voxel before training (its logit is the last bias; colour starts
             at one half). Grids are mostly empty, and the output of a proxy trained on solid shapes is meaningless for a
             uniform occupancy of one half.
+        smoothing: number of times the last layer's output is filtered with :class:`BinomialFilter3d` before the sigmoid.
+            One filter suppresses the loose voxels and checkerboards that a transposed convolution can produce. Not in
+            the paper.
+        mirrored: whether shapes are symmetric about the plane x = 0: the network generates the half x > 0, in half the
+            time, and mirrors it. Images from random azimuths do not determine a shape's heading, which then differs
+            between shapes; most objects are symmetric, and symmetry fixes it. Not in the paper.
 
     Raises:
-        InputError: if ``voxel_size`` is not a power of two of at least 8.
+        InputError: if ``voxel_size`` is not a power of two of at least 8, or ``smoothing`` is negative.
     """
 
     def __init__(
@@ -35,17 +44,44 @@ class VoxelGenerator(nn.Module):
         width: int = 512,
         out_channels: int = 1,
         initial_occupancy: float = 0.5,
+        smoothing: int = 0,
+        mirrored: bool = False,
     ) -> None:
         super().__init__()
+        if smoothing < 0:
+            raise InputError(f"smoothing must be at least 0, got {smoothing}")
         self.voxel_size, self.latent_size, self.out_channels = voxel_size, latent_size, out_channels
         doublings = power_of_two("voxel_size", voxel_size, 8) - 2
-        self.layers = upsampling_layers(3, latent_size, width, doublings, out_channels)
+        self.layers = upsampling_layers(3, latent_size, width, doublings, out_channels, mirrored)
         init_dcgan(self)
         last = self.layers[-2]
         assert isinstance(last, nn.ConvTranspose3d) and last.bias is not None
         nn.init.constant_(last.bias.data[:1], math.log(initial_occupancy / (1 - initial_occupancy)))
+        sigmoid = len(self.layers) - 1
+        for layer in [BinomialFilter3d()] * smoothing + [Mirror()] * mirrored:
+            self.layers.insert(sigmoid, layer)
         to_channels_last(self, 3)  # 1.5 to 4 times faster on CPUs, and faster on tensor cores
 
     def forward(self, z: Float[Tensor, "B Z"]) -> Float[Tensor, "B C D D D"]:
         """Return occupancy (channel 0) and colour in [0, 1], indexed ``[b, c, z, y, x]``."""
         return self.layers(z.view(*z.shape, 1, 1, 1))
+
+
+class Mirror(nn.Module):
+    """Extend the half x > 0 of a volume to the whole, symmetric about x = 0."""
+
+    def forward(self, x: Float[Tensor, "B C D D W"]) -> Float[Tensor, "B C D D 2*W"]:
+        """Return ``x`` next to its mirror image."""
+        return torch.cat([x.flip(-1), x], -1)
+
+
+class BinomialFilter3d(nn.Module):
+    """Filter a volume with [1, 2, 1] / 4 along each axis; the border voxels are repeated."""
+
+    def forward(self, x: Float[Tensor, "B C D H W"]) -> Float[Tensor, "B C D H W"]:
+        """Return the filtered volume."""
+        x = F.pad(x, [1] * 6, mode="replicate")
+        for dim in (2, 3, 4):
+            n = x.shape[dim] - 2
+            x = 0.5 * x.narrow(dim, 1, n) + 0.25 * (x.narrow(dim, 0, n) + x.narrow(dim, 2, n))
+        return x

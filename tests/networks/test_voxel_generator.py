@@ -1,0 +1,44 @@
+"""Options of the voxel generator that are not in the paper: smoothing and mirror symmetry."""
+
+import pytest
+import torch
+
+from networks import VoxelGenerator
+from networks.voxel_generator import BinomialFilter3d
+from renderers import InputError
+
+
+def generator(**options) -> VoxelGenerator:
+    torch.manual_seed(0)
+    return VoxelGenerator(16, latent_size=8, width=8, **options)
+
+
+@pytest.mark.parametrize("out_channels", [1, 4])
+def test_mirrored_grids_are_symmetric_about_x(out_channels):
+    grid = generator(mirrored=True, out_channels=out_channels)(torch.randn(2, 8))
+    assert grid.shape == (2, out_channels, 16, 16, 16)
+    assert torch.equal(grid, grid.flip(-1))
+    assert not torch.allclose(grid, grid.flip(-2)) and not torch.allclose(grid, grid.flip(-3))
+
+
+def test_smoothing_filters_the_output_before_the_sigmoid():
+    z = torch.randn(2, 8)
+    logits, filtered = generator()(z).logit(), generator(smoothing=2)(z).logit()
+    assert torch.allclose(filtered, BinomialFilter3d()(BinomialFilter3d()(logits)), atol=1e-4)
+    assert generator().state_dict().keys() == generator(smoothing=2).state_dict().keys()
+
+
+def test_binomial_filter_is_a_convolution():
+    x = torch.randn(2, 3, 4, 5, 6, dtype=torch.float64)
+    taps = torch.tensor([0.25, 0.5, 0.25], dtype=torch.float64)
+    kernel = torch.einsum("i,j,k->ijk", taps, taps, taps).expand(3, 1, 3, 3, 3)
+    padded = torch.nn.functional.pad(x, [1] * 6, mode="replicate")
+    assert torch.allclose(BinomialFilter3d()(x), torch.nn.functional.conv3d(padded, kernel, groups=3))
+    assert torch.allclose(BinomialFilter3d()(torch.ones_like(x)), torch.ones_like(x))
+    checkerboard = 1 - 2 * (torch.arange(6, dtype=torch.float64) % 2).expand(1, 1, 6, 6, 6)
+    assert BinomialFilter3d()(checkerboard)[..., 1:-1].abs().max() == 0
+
+
+def test_negative_smoothing_is_rejected():
+    with pytest.raises(InputError, match="smoothing must be at least 0, got -1"):
+        generator(smoothing=-1)
