@@ -106,8 +106,9 @@ class ClockedModule(pl.LightningModule):
     def compilable(self) -> Iterator[nn.Module]:
         """Yield what ``torch.compile`` may compile: each network with trainable weights, also inside a renderer."""
         for child in self.children():
-            if any(p.requires_grad for p in child.parameters()):
-                yield from child.children() if isinstance(child, Renderer) else [child]
+            for network in child.children() if isinstance(child, Renderer) else [child]:
+                if any(p.requires_grad for p in network.parameters()):
+                    yield network
 
     def advance_step(self, local_batch: int) -> None:
         """Count one training step. Call this after all optimizer steps of ``training_step``."""

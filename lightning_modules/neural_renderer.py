@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lightning_modules.base import ClockedModule, seeded_generator
 from lightning_modules.losses import image_loss, relative_error
-from renderers import InputError, NeuralRenderer, Renderer, ViewDistribution, VoxelGrid
+from renderers import InputError, Renderer, ViewDistribution, VoxelGrid
 from utils.torch_io import load_state
 
 MAX_RELATIVE_ERROR = 0.9  # an all-black image has 1
@@ -26,7 +26,7 @@ class NeuralRendererModule(ClockedModule):
     """Trains R to render solid grids like a non-differentiable renderer, with :func:`image_loss`.
 
     Args:
-        neural_renderer: R.
+        neural_renderer: R, such as :class:`renderers.NeuralRenderer` or :class:`renderers.DeferredNeuralRenderer`.
         renderer: the renderer to imitate.
         views: viewpoints, sampled independently for each grid.
         optimizer: optimizer of R's weights.
@@ -36,7 +36,7 @@ class NeuralRendererModule(ClockedModule):
 
     def __init__(
         self,
-        neural_renderer: NeuralRenderer,
+        neural_renderer: Renderer,
         renderer: Renderer,
         views: ViewDistribution,
         optimizer: OptimizerCallable = adam,
@@ -57,7 +57,7 @@ class NeuralRendererModule(ClockedModule):
         grid = VoxelGrid(occupancy)
         views = self.rank_slice(self.views.sample(n * self.world_size, self.random("views")), n)
         target = self.renderer(grid, views).image
-        rendered = self.neural_renderer.network(self.neural_renderer.rotate(grid, views))
+        rendered = self.neural_renderer(grid, views).image
         loss = image_loss(rendered, target)
         optimizer = self.optimizers()
         if self.decay_learning_rate:
@@ -89,7 +89,7 @@ class NeuralRendererModule(ClockedModule):
         checkpoint["relative_error"] = self.error
 
 
-def load_proxy(neural_renderer: NeuralRenderer, path: str | Path) -> float:
+def load_proxy(neural_renderer: Renderer, path: str | Path) -> float:
     """Load R's weights from a checkpoint of :class:`NeuralRendererModule`; return its relative error on held-out shapes.
 
     Raises:

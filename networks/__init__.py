@@ -6,6 +6,7 @@ from networks.inception import InceptionV3
 from networks.mesh_generator import GeneratedScene, MeshGenerator, sample_offsets
 from networks.render_classifier import RenderClassifier
 from networks.rendernet import RenderNet
+from networks.shading_net import ShadingNet
 from networks.stylegan_discriminator import StyleGANDiscriminator
 from networks.stylegan_generator import StyleGANGenerator
 from networks.voxel_generator import VoxelGenerator
@@ -18,6 +19,7 @@ __all__ = [
     "MeshGenerator",
     "RenderClassifier",
     "RenderNet",
+    "ShadingNet",
     "StyleGANDiscriminator",
     "StyleGANGenerator",
     "VoxelGenerator",

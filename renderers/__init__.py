@@ -2,6 +2,7 @@
 
 from renderers.base import Renderer, Rendering, Scene
 from renderers.cameras import Camera, ViewDistribution
+from renderers.deferred import DeferredNeuralRenderer
 from renderers.lighting import Lighting
 from renderers.meshes.grid_mesh import grid_mesh
 from renderers.neural import NeuralRenderer
@@ -15,6 +16,7 @@ from utils.errors import InputError
 __all__ = [
     "AbsorptionRenderer",
     "Camera",
+    "DeferredNeuralRenderer",
     "EmissionAbsorptionRenderer",
     "InputError",
     "Lighting",
