@@ -56,9 +56,8 @@ class PlainLoop:
         views = self.views.sample(n, self.random("views")).to(self.device)
         grid = VoxelGrid(self.g(z))
         y_opengl = self.renderer(grid.binarize(t), views).image
-        rotated = self.r.rotate(grid, views)
-        r_input = rotated.detach().requires_grad_()
-        y_neural = self.r.network(r_input)
+        r_input = grid.occupancy.detach().requires_grad_()
+        y_neural = self.r(VoxelGrid(r_input), views).image
 
         self.d_optimizer.zero_grad()
         discriminator_loss(*self.d(torch.cat([real, y_opengl])).chunk(2)).backward()
@@ -70,7 +69,7 @@ class PlainLoop:
             with torch.no_grad():
                 opengl_logits = self.d(y_opengl)
         self.g_optimizer.zero_grad()
-        rotated.backward(gradient)
+        grid.occupancy.backward(gradient)
         self.g_optimizer.step()
 
         self.r_optimizer.zero_grad()

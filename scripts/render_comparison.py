@@ -1,6 +1,6 @@
 """Write docs/renderers.png: one chair and one head from every renderer.
 
-python scripts/render_comparison.py --proxy runs/proxy_demo/001/checkpoints/last.ckpt
+python scripts/render_comparison.py --proxy runs/proxy_tables_32/001/checkpoints/last.ckpt
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def colored(chair: Tensor) -> VoxelGrid:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--proxy", required=True, help="checkpoint of a run of proxy_demo.yaml")
+    parser.add_argument("--proxy", required=True, help="checkpoint of a run of proxy_tables_32.yaml")
     parser.add_argument("--out", type=Path, default=Path("docs/renderers.png"))
     arguments = parser.parse_args()
     camera = Camera.orbit(35.0, 25.0)

@@ -36,7 +36,8 @@ CHAIRS = ["--data.shapes.init_args.count=150", "--data.reference_shapes.init_arg
 PROXY = [f"{NETWORK}.width=16", f"{NETWORK}.channels_3d=[2,2,2]"]
 GAN = ["--model.generator.init_args.width=16", "--model.discriminator.init_args.width=8"]
 MODULES = {
-    "iggan": ["--config=demo.yaml", *GAN, *PROXY, "--model.proxy_checkpoint=null", *CHAIRS],
+    "iggan": ["--config=chairs_procedural.yaml", *GAN, *PROXY, "--model.proxy_checkpoint=null", *CHAIRS],
+    "iggan_deferred": ["--config=demo.yaml", *GAN, *CHAIRS],
     "visual_hull": ["--config=demo.yaml", "--model", "model/visual_hull_32.yaml", *GAN, *CHAIRS],
     "dcgan": ["--config=demo.yaml", "--model", "model/dcgan_32.yaml", *GAN, *CHAIRS],
     "meshgan": [
@@ -44,7 +45,7 @@ MODULES = {
         *("--model.generator.init_args.channel_max=8", "--model.discriminator.init_args.channel_max=8"),
         "--model.growth=[{resolution: 16, fade_kimg: 0, stable_kimg: 0.012}, {resolution: 32, fade_kimg: 0.012}]",
     ],
-    "proxy": ["--config=proxy_demo.yaml", *PROXY, "--trainer.callbacks=null", "--data.validation_count=40"],
+    "proxy": ["--config=proxy_tables_32.yaml", *PROXY, "--trainer.callbacks=null", "--data.validation_count=40"],
 }
 UNCACHED = {"proxy"}  # modules that render during training, not before
 PHASES = ("rendering", "training", "evaluating", "checkpointing", "any")

@@ -43,6 +43,8 @@ def write_run(
     (folder / "run.json").write_text(json.dumps(run_metadata))
     evaluations = [(0, 300.0)] + ([(more["kimg"], fid)] if fid is not None else [(2, 200.0)])
     rows = [{"kimg": kimg, "step": 10 * kimg, "fid": value, "note": note} for kimg, value in evaluations]
+    if "sfid" in more:
+        rows[-1]["sfid"] = more["sfid"]
     (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     if more["checkpoint"]:
         (folder / "checkpoints/last.ckpt").write_text("")
@@ -138,7 +140,7 @@ def test_only_missing_commands_are_printed(capsys):
     lines = command_lines(capsys, "table3", *SMALL)
     assert len(lines) == 4
     assert lines[0].startswith(
-        "rm -r runs/tables/table3_small/fixed-chairs && python -m trainer fit --config=demo.yaml"
+        "rm -r runs/tables/table3_small/fixed-chairs && python -m trainer fit --config=chairs_procedural.yaml"
     )
     assert lines[1].endswith("--run_dir runs/tables/table1_small/iggan-chairs_one")
     assert lines[2] == "python -m trainer fit --run_dir runs/tables/table3_small/fixed-tables"
@@ -194,6 +196,18 @@ def test_seeds_are_averaged_if_all_are_finished(capsys):
     rows = read_table("runs/tables/table3_small/table3.md")
     assert [row[1] for row in rows[1:]] == ["seed 1: not run (20.4)", "62.0 ± 2.8 (141.9)"]
     assert "seeds 0 and 1" in capsys.readouterr().out
+
+
+def test_spatial_fid_is_shown_beside_fid_if_all_seeds_have_it():
+    write_run("fixed-cubes", 60.0, sfid=100.0)
+    write_run("fixed-cubes-seed1", 64.0, sfid=110.0)
+    write_run("retrained-cubes", 40.0, sfid=90.0)
+    write_run("retrained-cubes-seed1", 40.0)
+    assert main([*TABLE3, "--gather", "--only=cubes", "--seeds=0,1"]) == 0
+    rows = read_table("runs/tables/table3_small/table3.md")
+    assert [row[1] for row in rows[1:]] == ["**40.0 ± 0.0** (20.4)", "62.0 ± 2.8, sFID 105.0 ± 7.1 (141.9)"]
+    text = Path("runs/tables/table3_small/table3.csv").read_text()
+    assert [row["sfid"] for row in csv.DictReader(text.splitlines())] == ["90.0", "", "100.0", "110.0"]
 
 
 def test_validation_with_another_extractor_is_gathered(capsys):
