@@ -198,14 +198,15 @@ def test_seeds_are_averaged_if_all_are_finished(capsys):
     assert "seeds 0 and 1" in capsys.readouterr().out
 
 
-def test_spatial_fid_is_shown_beside_fid_if_all_seeds_have_it():
+def test_spatial_fid_is_shown_beside_fid_if_all_seeds_have_it(capsys):
     write_run("fixed-cubes", 60.0, sfid=100.0)
     write_run("fixed-cubes-seed1", 64.0, sfid=110.0)
     write_run("retrained-cubes", 40.0, sfid=90.0)
     write_run("retrained-cubes-seed1", 40.0)
     assert main([*TABLE3, "--gather", "--only=cubes", "--seeds=0,1"]) == 0
     rows = read_table("runs/tables/table3_small/table3.md")
-    assert [row[1] for row in rows[1:]] == ["**40.0 ± 0.0** (20.4)", "62.0 ± 2.8, sFID 105.0 ± 7.1 (141.9)"]
+    assert [row[1] for row in rows[1:]] == ["**40.0 ± 0.0** (20.4)", "62.0 ± 2.8 / 105.0 ± 7.1 (141.9)"]
+    assert "mean ± standard deviation over the seeds; FID / spatial FID." in capsys.readouterr().out
     text = Path("runs/tables/table3_small/table3.csv").read_text()
     assert [row["sfid"] for row in csv.DictReader(text.splitlines())] == ["90.0", "", "100.0", "110.0"]
 

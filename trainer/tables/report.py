@@ -17,7 +17,7 @@ SOURCES = {"ShapeNetShapes": "ShapeNet", "ProceduralShapes": "procedural shapes"
 
 @dataclass(frozen=True)
 class Entry:
-    """The content of one cell: FID (the mean over seeds), or the state of unfinished runs."""
+    """The content of one cell: FID and spatial FID (means over seeds), or the state of unfinished runs."""
 
     text: str
     fid: float | None
@@ -96,7 +96,8 @@ def gather(table: Table, scale: Scale, runs: list[CellRun], measurement: Measure
             [*filter(None, [grid]), training, f"seed{'s' * (len(seeds) > 1)} {' and '.join(map(str, seeds))}", note]
         )
     several = "; mean ± standard deviation over the seeds" if len(seeds) > 1 else ""
-    caption = _caption(table, scale, measurement, cells, f"{ours}{several}")
+    spatial = "; FID / spatial FID" if any(" / " in entry.text for entry in entries.values()) else ""
+    caption = _caption(table, scale, measurement, cells, f"{ours}{several}{spatial}")
     return TableResults(table, cells, entries, caption, lines)
 
 
@@ -106,7 +107,7 @@ def _caption(table: Table, scale: Scale, measurement: Measurement, cells: list[C
     notes = [part.note for key, part in table.rows.items() if any(cell.row == key for cell in cells)]
     notes += [part.note for key, part in table.columns.items() if any(cell.column == key for cell in cells)]
     return [
-        f"{table.title}. Lower is better; bold marks our best result in each complete column.",
+        f"{table.title}. Lower is better; bold marks our lowest FID in each complete column.",
         f"Ours, at the end of training ({scale.title}): {ours}.",
         f"In parentheses the paper's results: {table.paper}; 64³ voxels, 128² images, ShapeNet."
         + ("" if comparable else " Compare the ranking of our results with the paper's, not the values."),
@@ -147,10 +148,12 @@ def _paper(cell: Cell, gap: str) -> str:
 
 def _entry(runs: list[CellRun], results: dict[str, Result | None], measurement: Measurement) -> Entry:
     """Return the mean over seeds if all are finished, else the state of the unfinished runs."""
-    values = [result.fid for run in runs if (result := results[run.name])]
-    if len(values) == len(runs):
-        mean = statistics.fmean(values)
-        return Entry(f"{mean:.1f} ± {statistics.stdev(values):.1f}" if len(values) > 1 else f"{mean:.1f}", mean)
+    finished = [result for run in runs if (result := results[run.name])]
+    if len(finished) == len(runs):
+        fids = [result.fid for result in finished]
+        sfids = [result.sfid for result in finished if result.sfid is not None]
+        spatial = f" / {_mean(sfids)}" if len(sfids) == len(runs) else ""
+        return Entry(f"{_mean(fids)}{spatial}", statistics.fmean(fids))
     missing = [(run, _state(run, measurement)) for run in runs if results[run.name] is None]
     if len(runs) == 1:
         return Entry(missing[0][1], None)
@@ -158,6 +161,12 @@ def _entry(runs: list[CellRun], results: dict[str, Result | None], measurement: 
     if len(missing) == len(runs) and len(states) == 1:
         return Entry(states.pop(), None)
     return Entry("; ".join(f"seed {run.seed}: {state}" for run, state in missing), None)
+
+
+def _mean(values: list[float]) -> str:
+    """Format the mean and, of several values, the standard deviation."""
+    mean = f"{statistics.fmean(values):.1f}"
+    return f"{mean} ± {statistics.stdev(values):.1f}" if len(values) > 1 else mean
 
 
 def _state(run: CellRun, measurement: Measurement) -> str:
@@ -176,6 +185,7 @@ def _line(run: CellRun, result: Result | None, measurement: Measurement) -> dict
         "column": run.cell.column,
         "seed": run.seed,
         "fid": result.fid if result else None,
+        "sfid": result.sfid if result else None,
         "paper": run.cell.paper,
         "state": "finished" if result else _state(run, measurement),
         "kimg": round(run.kimg, 3) if run.kimg else None,
@@ -262,7 +272,7 @@ def _plot(path: Path, results: TableResults) -> None:
             text.set_fontweight("bold")
         elif cell := results.at(rows[i - 1], columns[j - 1]):
             entry = results.entries[cell.name]
-            text.set_text(entry.text.replace(", ", ",\n") + _paper(cell, "\n"))
+            text.set_text(entry.text.replace(", ", ",\n").replace(" / ", " /\n") + _paper(cell, "\n"))
             text.set_fontweight("bold" if cell.name in results.best else "normal")
             text.set_color("black" if entry.fid is not None else "#888888")
         else:

@@ -55,10 +55,14 @@ class Measurement:
 
 @dataclass(frozen=True)
 class Result:
-    """The FID of a finished run, and the extractor and image counts that it was measured with."""
+    """FID and spatial FID of a finished run, and the extractor and image counts that they were measured with.
+
+    Runs of version 0.1.0 have no spatial FID.
+    """
 
     fid: float
     note: str
+    sfid: float | None = None
 
 
 @dataclass(frozen=True)
@@ -99,7 +103,7 @@ class CellRun:
         validations = [line for line in _metrics(self.path / "validate") if line.get("step", 0) >= step]
         for line in [*last, *reversed(validations)]:
             if measurement.matches(line.get("note", "")) and math.isfinite(line.get("fid", math.nan)):
-                return Result(line["fid"], line["note"])
+                return Result(line["fid"], line["note"], line.get("sfid"))
         return None
 
     def progress(self) -> str:
