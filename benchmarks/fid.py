@@ -4,8 +4,9 @@
 
 Rendering: images of a voxel archive (chairs) and of procedural chairs are rendered into an empty cache. This includes
 loading or generating the shapes and writing the checksummed image files. FID: one half of these files against the other;
-KID, computed from FID's features, is a separate row. The renderer's call (upload, draw and read back) and the extractor's
-call are timed separately; the rest is overhead. On a shared machine set OMP_NUM_THREADS=1.
+what spatial FID, KID, precision and recall add, which share FID's forward pass, is in separate rows. The renderer's call
+(upload, draw and read back) and the extractor's call are timed separately; the rest is overhead. On a shared machine set
+OMP_NUM_THREADS=1.
 """
 
 from __future__ import annotations
@@ -83,7 +84,7 @@ def rendering(shapes: ShapeSource, images: int, size: int, folder: Path) -> tupl
 
 
 def distances(cache: RenderCache, extractor: str) -> list[dict[str, Any]]:
-    """Measure FID and KID of one half of the cached images against the other."""
+    """Measure the metrics of one half of the cached images against the other."""
     network = load_extractor(extractor)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     half = cache.count // 2
@@ -103,13 +104,19 @@ def distances(cache: RenderCache, extractor: str) -> list[dict[str, Any]]:
     finally:
         object.__delattr__(network, "forward")
     value = fid.compute()
-    middle = now()
+    rows = [row(cache.count, now() - start, forward.seconds) | {"figure": f"FID {value:.3f}"}]
+
+    def add(metric: str, compute: Callable[[], str]) -> None:
+        start = now()
+        figure = compute()
+        rows.append({"metric": metric, "images": cache.count, "seconds": now() - start, "figure": figure})
+
     assert fid.kid is not None
-    kid, _ = fid.kid.compute()
-    return [
-        row(cache.count, middle - start, forward.seconds) | {"figure": f"FID {value:.3f}"},
-        {"images": cache.count, "seconds": now() - middle, "figure": f"KID {kid:.5f}, 100 × {fid.kid.subset:,}"},
-    ]
+    subset, kid, neighbours = fid.kid.subset, fid.kid, fid.precision_recall
+    add("sFID", lambda: f"sFID {float(fid.spatial.compute()):.3f}")
+    add("precision and recall", lambda: ", ".join(f"{name} {x:.3f}" for name, x in neighbours.compute().items()))
+    add("KID", lambda: f"KID {kid.compute()[0]:.5f}, 100 × {subset:,}")
+    return rows
 
 
 def row(images: int, total: float, timed: float) -> dict[str, Any]:

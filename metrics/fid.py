@@ -122,7 +122,7 @@ class ImageFID:
             return False
         try:
             state = load_state(self._file(key))
-            # Files of version 0.2.0 and earlier have no spatial statistics and are recomputed.
+            # Files of version 0.1.0 have no spatial statistics and are recomputed.
             statistics = [
                 (metric, name, self._check_cached(state[prefix + name], getattr(metric, name).shape))
                 for prefix, metric in (("", self.metric), ("spatial_", self.spatial))

@@ -91,7 +91,7 @@ def test_real_statistics_are_cached_by_key(extractor, tmp_path):
 
 
 def test_statistics_of_earlier_versions_are_recomputed(extractor, tmp_path):
-    """Version 0.2.0 cached no spatial statistics, and features only for KID."""
+    """Version 0.1.0 cached no spatial statistics, and features only for KID."""
     fid = ImageFID(extractor, tmp_path)
     fid.update(images(100, 0), real=True)
     fid.save_real("chairs")
