@@ -113,6 +113,7 @@ def train(size: int, steps: int, batch: int) -> list[dict[str, float]]:
         "renderer": {"init_args": {"image_size": size}},
         "growth": [{"resolution": size, "fade_kimg": 0}],
         "r1_every": 2,
+        "extractor": "renders_color",
     }
     data = {"image_size": size, "images": 4 * batch, "reference_images": 2, "batch_size": batch, "total_kimg": 1000}
     with tempfile.TemporaryDirectory() as cache:

@@ -74,7 +74,8 @@ def _overrides(config: str, folder: Path) -> dict[str, Any]:
     """Return settings for generated data and training without growth."""
     if config == "ffhq.yaml":
         data = {"root": training_runs.photographs(folder, 128), "reference_images": 2}
-        return {"model": {"init_args": {"growth": [{"resolution": 128, "fade_kimg": 0}]}}, "data": {"init_args": data}}
+        model = {"growth": [{"resolution": 128, "fade_kimg": 0}], "extractor": "renders_color"}
+        return {"model": {"init_args": model}, "data": {"init_args": data}}
     shapes = {"category": "chair", "count": 16, "voxel_size": 64}
     source = {"class_path": "datamodules.shapes.ProceduralShapes", "init_args": shapes}
     data = {"shapes": source, "reference_shapes": source, "images": 64, "reference_images": 4}

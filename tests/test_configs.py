@@ -20,6 +20,7 @@ METHODS = ("visual_hull", "absorption", "lit_absorption", "emission_absorption",
 SHAPENET = ("chairs.yaml", "chairs_lvp.yaml", "couches.yaml", "bathtubs.yaml")
 FULL_SIZE = (*SHAPENET, "chanterelle.yaml")
 MESHES = ("heads.yaml", "ffhq.yaml")
+CLASSIFIERS = ("extractor.yaml", "extractor_color.yaml")
 PHOTOGRAPHS = ("chanterelle.yaml", "chanterelle_32.yaml")
 GRID = 128
 
@@ -65,6 +66,7 @@ def options(name: str, shapenet: Path, archive: Path) -> list[str]:
         given.append(f"--data.init_args.root={shapenet.parents[1] / 'photographs'}")
     if name == "ffhq.yaml":
         given.append(f"--data.init_args.root={write_faces(shapenet.parents[1] / 'faces')}")
+        given.append("--model.init_args.extractor=renders_color")  # the config's own needs a download
     return given
 
 
@@ -79,7 +81,7 @@ def write_faces(folder: Path) -> Path:
 
 def two_steps(name: str, proxy: bool = True) -> list[str]:
     cut = ["--trainer.fast_dev_run=2", "--data.init_args.batch_size=2", "--data.init_args.total_kimg=0.004"]
-    if name == "extractor.yaml":
+    if name in CLASSIFIERS:
         return [*cut, "--data.init_args.images_per_class=2", "--data.init_args.validation_images_per_class=2"]
     if name in MESHES:
         networks = ("generator", "discriminator")
@@ -101,7 +103,7 @@ def two_steps(name: str, proxy: bool = True) -> list[str]:
 
 
 def test_documented_configs_exist():
-    named = {*SHAPENET, *PHOTOGRAPHS, *MESHES, "chairs_modelnet.yaml", "demo.yaml", "extractor.yaml"}
+    named = {*SHAPENET, *PHOTOGRAPHS, *MESHES, *CLASSIFIERS, "chairs_modelnet.yaml", "demo.yaml"}
     named |= {f"proxy_{shapes}{size}.yaml" for shapes in ("tables", "chairs", "cubes") for size in ("", "_32")}
     assert named <= set(EXPERIMENTS)
 
@@ -154,6 +156,21 @@ def test_figure_3_variants_are_model_parts(part, shapenet, archive, tmp_path, mo
     assert settings == FIGURE_3[part]
     assert model["views"]["init_args"]["azimuth"] == ([-120, 120] if part == "wide" else [-45, 45])
     assert main(["fit", *given, *two_steps("heads.yaml")]) == 0
+
+
+COLORED = {
+    "ffhq.yaml": "imagenet",
+    "heads.yaml": "renders_color",
+    "chanterelle.yaml --model=model/emission_absorption_rgb.yaml --data=data/color.yaml": "renders_color",
+    "chanterelle_32.yaml --model=model/emission_absorption_rgb_32.yaml --data=data/color.yaml": "renders_color",
+}
+
+
+@pytest.mark.parametrize("command", COLORED)
+def test_colour_configs_use_an_extractor_that_sees_colour(command, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["fit", "--config", *command.split(), "--print_config"]) == 0
+    assert yaml.safe_load(capsys.readouterr().out)["model"]["init_args"]["extractor"] == COLORED[command]
 
 
 def test_another_method_drops_the_settings_of_the_first(shapenet, archive, tmp_path, monkeypatch, capsys):

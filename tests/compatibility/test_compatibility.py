@@ -55,3 +55,14 @@ def test_an_old_run_validates_and_exports(name, caches, copied):
     assert "fid" in json.loads((run / "validate/metrics.jsonl").read_text())
     assert main(["export", "--run_dir", str(run), "--seeds", "0", "--formats", "glb"]) == 0
     assert len(list(run.rglob("export/**/*.glb"))) == 1
+
+
+def test_an_old_colour_run_may_change_to_an_extractor_that_sees_colour(caches, copied, capsys):
+    run = copied("heads")
+    assert main(["validate", "--run_dir", str(run), "--model.extractor=renders_small"]) == 2  # on the command line
+    assert "extractor 'renders_small' does not see" in capsys.readouterr().err
+    for command in ("validate", "fit"):
+        assert main([command, "--run_dir", str(run), "--model.extractor=renders_color"]) == 0
+    assert "resumes with model.init_args.extractor renders_color (was renders_small)" in capsys.readouterr().out
+    notes = [line["note"] for line in read_metrics(run)]
+    assert "renders_small" in notes[0] and "renders_color" in notes[-1]

@@ -39,7 +39,7 @@ def test_ablation_trains(ablation):
 
 
 def test_paper_size_trains():
-    size = ["--model", "model/meshgan.yaml", "--data.init_args.image_size=128"]
+    size = ["--model", "model/meshgan.yaml", "--data.init_args.image_size=128", "--model.extractor=renders_color"]
     assert main(["fit", "--config", "faces.yaml", *size, *NARROW]) == 0
 
 
@@ -70,6 +70,13 @@ def test_paper_model_replaces_a_small_one_completely(capsys):
 
     combined = model("--config", "faces.yaml", "--model", "model/meshgan.yaml", "--data.image_size=128")
     assert combined == model("--config", "ffhq.yaml")
+
+
+def test_grey_extractor_is_refused_before_data_are_rendered(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("UNRENDER_CACHE", str(tmp_path / "cache"))
+    assert main(["fit", "--config", "faces.yaml", "--model.extractor=renders_small"]) == 2
+    assert "the data have colour, which extractor 'renders_small' does not see" in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists() and not (tmp_path / "cache").exists()
 
 
 def test_batch_size_changes_by_option(tmp_path):
