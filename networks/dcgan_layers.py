@@ -57,7 +57,7 @@ def upsampling_layers(
     batch_norm = nn.BatchNorm2d if dims == 2 else nn.BatchNorm3d
     size = (4,) * (dims - 1) + (2 if half else 4,)
     channels = [max(width >> i, 1) for i in range(doublings)]
-    layers: list[nn.Module] = [first(latent_size, channels[0], size, 1, 0, bias=False)]
+    layers: list[nn.Module] = [first(latent_size, channels[0], size, 1, 0, bias=False)]  # type: ignore[arg-type]
     for before, after in pairwise(channels):
         layers += [batch_norm(before), nn.ReLU(), convolution(before, after, 4, 2, 1, bias=False)]
     layers += [batch_norm(channels[-1]), nn.ReLU(), last(channels[-1], out_channels, 4, 2, 1), nn.Sigmoid()]
@@ -71,7 +71,7 @@ class FirstConvTranspose3d(nn.ConvTranspose3d):
     """
 
     def forward(self, x: Float[Tensor, "B Z 1 1 1"], output_size: list[int] | None = None) -> Tensor:
-        """Return features ``(B, C, K, K, K)``, K being the kernel size."""
+        """Return features ``(B, C, *kernel_size)``."""
         if x.device.type != "cpu":
             return super().forward(x, output_size)
         weight = self.weight.permute(0, 2, 3, 4, 1)

@@ -16,6 +16,7 @@ from benchmarks.meshgan import PARTS, split, train
 from benchmarks.output import machine
 from benchmarks.plain_loop import Alternate, share
 from benchmarks.plan import StepMeasurement, rows
+from benchmarks.step import compare_with_plain
 
 
 def test_r1_is_the_extra_time_of_d():
@@ -31,6 +32,12 @@ def test_all_parts_of_a_meshgan_step_are_timed():
     steps = train(size=16, steps=4, batch=2)
     assert ["R1" in step for step in steps] == [True, False] * 2
     assert all(set(step) | {"R1"} == set(PARTS) and min(step.values()) > 0 for step in steps)
+
+
+def test_parts_of_a_step_are_compared_with_plain_implementations():
+    compared = compare_with_plain(voxels=8, width=4, batch=2, repeats=1)
+    assert [row["part"] for row in compared] == ["G, forward and backward", "R, lit absorption, forward and backward"]
+    assert all(row["times_plain"] == pytest.approx(row["plain_seconds"] / row["seconds"]) for row in compared)
 
 
 def test_results_are_kept_until_measured_again(tmp_path, monkeypatch, capsys):
