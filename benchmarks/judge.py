@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Bool, UInt8
+from scipy.stats import spearmanr
 from torch import Tensor
 
 from benchmarks.corruptions import CORRUPTIONS, Corruption
@@ -139,6 +140,15 @@ def run(
     return rows, judge.fid.describe(images, images)
 
 
+def rank_correlations(rows: list[dict[str, Any]], to: str = "mmd") -> dict[str, float]:
+    """Return Spearman's correlation of the metrics of images with a metric of shapes, over the rows that have both."""
+    both = [row for row in rows if to in row]
+    names = [name for name in ("fid", "sfid", "precision", "recall") if all(name in row for row in both)]
+    if len(both) < 3:
+        return {}
+    return {name: float(spearmanr([x[name] for x in both], [x[to] for x in both]).statistic) for name in names}
+
+
 def main(argv: list[str]) -> int:
     """Print the table; return the exit status."""
     parser = argparse.ArgumentParser(
@@ -162,6 +172,8 @@ def main(argv: list[str]) -> int:
         return 2
     print(machine())
     show(rows)
+    if correlations := rank_correlations(rows):
+        print(f"Spearman's correlation with mmd: {', '.join(f'{name} {x:.2f}' for name, x in correlations.items())}")
     print(f"{note}; {SHAPES} shapes of {POINTS} points; {time.monotonic() - start:.0f} s")
     if file is not None:
         file.write_text(json.dumps(rows, indent=1), encoding="utf-8")

@@ -7,7 +7,7 @@ import torch
 
 from benchmarks.__main__ import main
 from benchmarks.corruptions import CORRUPTIONS
-from benchmarks.judge import Judge
+from benchmarks.judge import Judge, rank_correlations
 from metrics import load_extractor
 
 GRADED = (
@@ -82,6 +82,12 @@ def test_corruptions_depend_on_the_seed_and_the_index_alone():
         if corruption.share == 1:
             assert not torch.equal(all_[0], all_[1])
             assert not torch.equal(all_, corruption.solids({"chair": solids}, 1))
+
+
+def test_rank_correlations_are_over_the_rows_with_shapes():
+    rows = [{"fid": x, "sfid": -x, "mmd": x**2} for x in (1.0, 2.0, 3.0, 4.0)]
+    assert rank_correlations([*rows, {"fid": 9.0, "sfid": 0.0}]) == pytest.approx({"fid": 1, "sfid": -1})
+    assert rank_correlations(rows[:2]) == {}
 
 
 def test_command_prints_the_table(tmp_path, capsys):

@@ -58,7 +58,7 @@ def test_evaluation_reports_only_fid(tmp_path):
     run = trainer(tmp_path, limit_val_batches=1.0)
     first = run.validate(module, data, verbose=False)[0]
     assert first == run.validate(module, data, verbose=False)[0]
-    assert first.keys() == {"fid", "kimg", "step"} and first["fid"] > 0
+    assert first.keys() == {"fid", "sfid", "kimg", "step"} and first["fid"] > 0
 
 
 def test_ema_batch_norm_statistics_match_its_weights():
