@@ -153,7 +153,7 @@ def test_coloured_volumes_are_evaluated_in_colour_without_normals(tmp_path, fold
 
 def test_grey_extractor_is_refused_for_colour_data(tmp_path, folder):
     for start in (trainer(tmp_path).fit, trainer(tmp_path, **FULL_EVALUATION).validate):
-        with pytest.raises(InputError, match="data have colour, which extractor 'renders_small' does not see; set extractor"):
+        with pytest.raises(InputError, match="data have colour, which extractor 'renders_small' does not see"):
             start(colored_volumes(), photographs(folder, channels=3))
 
 

@@ -26,6 +26,7 @@ def run(tmp_path_factory) -> Path:
         "renderer": {"class_path": "renderers.SoftRasterizer", "init_args": {"image_size": 16}},
         "views": {"azimuth": [-45, 45], "elevation": [-15, 15], "fov": 10},
         "growth": [{"resolution": 8, "fade_kimg": 0, "stable_kimg": 1}, {"resolution": 16, "fade_kimg": 1}],
+        "extractor": "renders_color",
     }
     sizes = {"image_size": 16, "images": 4, "reference_images": 6, "batch_size": 4, "total_kimg": 0.004}
     data = {"class_path": "datamodules.HeadsDataModule", "init_args": {**sizes, "cache_dir": str(folder / "cache")}}

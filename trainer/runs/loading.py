@@ -26,11 +26,13 @@ from utils.legacy_names import update_checkpoint, update_options
 class ExperimentConfig:
     """The data and model sections of a config, parsed and checked. Nothing is built and no data are read until requested.
 
+    These models are not evaluated: their FID extractor is replaced by ``renders_small``, whose weights always exist.
+
     Args:
         config: An experiment's or a run's config.
         overrides: Options such as ``--data.root=PATH`` that change its values.
         parts: Files merged over its sections, such as ``{"data": "data/lvp.yaml"}``.
-        model_only: Ignore the data, and replace the model's FID extractor by ``renders_small``, whose weights always exist.
+        model_only: Ignore the data.
 
     Raises:
         InputError: The config does not exist, or it or an option is invalid.
@@ -48,7 +50,7 @@ class ExperimentConfig:
         self._composed = compose([config], parts)
         keys = ("model",) if model_only else ("seed_everything", *SECTIONS)  # interpolations may refer to these
         self._composed.values = {key: value for key, value in self._composed.values.items() if key in keys}
-        if model_only and "extractor" in (arguments := self._composed.values.get("model", {}).get("init_args", {})):
+        if "extractor" in (arguments := self._composed.values.get("model", {}).get("init_args", {})):
             arguments.update(extractor="renders_small", extractor_weights=None)
         self._overrides = update_options(overrides, self._composed.values)
         self._parser = LightningArgumentParser(parser_mode=PARSER_MODE, exit_on_error=False)
