@@ -139,7 +139,8 @@ def imagenet_weights(cache_dir: str | Path | None = None) -> Path:
         reason = getattr(error, "reason", None) or str(error) or type(error).__name__
         raise InputError(
             f"the weights of extractor 'imagenet' could not be downloaded from {IMAGENET_URL} ({reason}); "
-            f"download them on another machine to {file}, or pass the file as the extractor's weights"
+            f"download them on another machine to {file}, pass the file as the extractor's weights, or set extractor to "
+            "renders_color"
         ) from error
     return file
 

@@ -26,7 +26,7 @@ from utils.legacy_names import update_checkpoint, update_options
 class ExperimentConfig:
     """The data and model sections of a config, parsed and checked. Nothing is built and no data are read until requested.
 
-    These models are not evaluated: their FID extractor is replaced by ``renders_small``, whose weights always exist.
+    The model's FID extractor is replaced by ``renders_small``, whose weights always exist, because no FID is reported.
 
     Args:
         config: An experiment's or a run's config.
