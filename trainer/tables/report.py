@@ -106,12 +106,13 @@ def _caption(table: Table, scale: Scale, measurement: Measurement, cells: list[C
     comparable = measurement.extractor == table.extractor == "imagenet" and scale.extractor == "renders"
     notes = [part.note for key, part in table.rows.items() if any(cell.row == key for cell in cells)]
     notes += [part.note for key, part in table.columns.items() if any(cell.column == key for cell in cells)]
+    paper = f"In parentheses the paper's results: {table.paper}; 64³ voxels, 128² images, ShapeNet."
+    if not comparable:
+        paper += " Compare the ranking of our results with the paper's, not the values."
     return [
         f"{table.title}. Lower is better; bold marks our lowest FID in each complete column.",
         f"Ours, at the end of training ({scale.title}): {ours}.",
-        f"In parentheses the paper's results: {table.paper}; 64³ voxels, 128² images, ShapeNet."
-        + ("" if comparable else " Compare the ranking of our results with the paper's, not the values."),
-        *filter(None, [table.note, *notes]),
+        *filter(None, [paper if table.paper else "", table.note, *notes]),
     ]
 
 

@@ -115,20 +115,20 @@ class Table:
     Args:
         name: Name of its file.
         title: First line of the caption.
-        paper: Extractor and source of the paper's results.
         runs: The table whose directory contains the runs.
         rows: Rows by key.
         columns: Columns by key.
+        paper: Extractor and source of the paper's results; empty if there are none.
         extractor: Extractor of its results; None for the scale's.
         note: Another sentence of the caption.
     """
 
     name: str
     title: str
-    paper: str
     runs: str
     rows: dict[str, Row]
     columns: dict[str, Column]
+    paper: str = ""
     extractor: str | None = None
     note: str = ""
 
