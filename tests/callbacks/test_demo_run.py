@@ -60,11 +60,14 @@ def test_sample_grids_start_before_training(run):
     assert reals.std() > 10
 
 
-def test_last_lines_report_fid_and_the_report(run):
+def test_last_lines_report_the_monitored_metric_and_the_report(run):
     folder, printed = run
-    first, last = read_metrics(folder)[0]["fid"], read_metrics(folder)[-1]["fid"]
+    lines = read_metrics(folder)
+    first, last = lines[0]["sfid"], lines[-1]["sfid"]
+    best = min(lines[1:], key=lambda line: line["sfid"])
     assert re.search(
-        rf"FID {first:.1f} at 0 kimg, {last:.1f} at 0.016 kimg \(extractor renders_small, 16 generated against 16",
+        rf"SFID {first:.1f} at 0 kimg, {last:.1f} at 0.016 kimg, best {best['sfid']:.1f} at {best['kimg']:g} kimg "
+        r"\(extractor renders_small, 16 generated against 16",
         printed,
     )
     assert "report.html" in printed.splitlines()[-2]
