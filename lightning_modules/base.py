@@ -71,6 +71,7 @@ class ClockedModule(pl.LightningModule):
         self.seed = seed
         self.step = 0
         self.images_seen = 0
+        self.restored = False  # whether a checkpoint was loaded
         self.losses: dict[str, Tensor | float] = {}  # of the last step, for callbacks
 
     def setup(self, stage: str) -> None:
@@ -138,6 +139,7 @@ class ClockedModule(pl.LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         update_checkpoint(checkpoint)
+        self.restored = True
         clock = checkpoint.get("clock", {})
         self.step, self.images_seen = clock.get("step", 0), clock.get("images_seen", 0)
 

@@ -115,9 +115,9 @@ class IGGANModule(VoxelGenerativeModule):
         self.proxy_checkpoint = proxy_checkpoint
         self.proxy_input, self.temperature, self.gradient_at = proxy_input, temperature, gradient_at
 
-    def setup(self, stage: str) -> None:
-        super().setup(stage)
-        if stage == "fit" and self.proxy_checkpoint and not self.trainer.ckpt_path:
+    def on_fit_start(self) -> None:
+        super().on_fit_start()
+        if self.proxy_checkpoint and not self.restored:  # a resumed run does not need the file
             load_proxy(self.neural_renderer, self.proxy_checkpoint)
 
     def training_step(self, batch: list[Tensor], batch_idx: int) -> None:

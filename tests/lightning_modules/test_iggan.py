@@ -257,6 +257,15 @@ def test_pretrained_proxy_improves_and_loads_into_iggan(tmp_path):
     assert equal(weights(module.neural_renderer), weights(gan.neural_renderer))
 
 
+def test_resumed_run_does_not_read_the_proxy_checkpoint(tmp_path):
+    trainer(tmp_path, callbacks=[StopAt(1, tmp_path / "stop.ckpt")], min_steps=0).fit(iggan(), renders(steps=2))
+    module = iggan(proxy_checkpoint="removed.ckpt")
+    trainer(tmp_path).fit(module, renders(steps=2), ckpt_path=tmp_path / "stop.ckpt", weights_only=True)
+    assert module.step == 2
+    with pytest.raises(InputError, match="removed.ckpt does not exist"):
+        trainer(tmp_path).fit(iggan(proxy_checkpoint="removed.ckpt"), renders(steps=2))
+
+
 def test_unusable_proxy_checkpoints_are_rejected(tmp_path):
     with pytest.raises(InputError, match=r"nowhere.ckpt does not exist; train one with"):
         load_proxy(proxy(), tmp_path / "nowhere.ckpt")
