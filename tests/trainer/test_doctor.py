@@ -115,7 +115,7 @@ def test_completion_offers_commands_options_and_configs(capsys, tmp_path):
     for words, expected in (
         ("export --tur", "--turntable"),
         ("fit --config chairs_m", "chairs_modelnet.yaml"),
-        ("fit --model model/iggan_", "model/iggan_32.yaml"),
+        ("fit --model model/iggan_3", "model/iggan_32.yaml"),
         ("table table1", "table1"),
         ("table unr", "unrender.bash"),
     ):
