@@ -22,7 +22,7 @@ from benchmarks import budget, plain_loop, training_runs
 from trainer.cli.config_composition import compose
 from trainer.runs.loading import ExperimentConfig
 
-CONFIGS = ("demo.yaml", "chairs.yaml", "chanterelle.yaml", "heads.yaml", "ffhq.yaml")
+CONFIGS = ("chairs_procedural.yaml", "chairs.yaml", "chanterelle.yaml", "heads.yaml", "ffhq.yaml")
 FULL_SIZE = {"chairs.yaml": 1, "ffhq.yaml": 2}  # config to the batch size on the CPU
 DEMO = {
     "model": {"init_args": {"proxy_checkpoint": None}},
@@ -34,8 +34,10 @@ def run(blocks: int = 8, steps: int = 14, repeats: int = 2) -> list[dict[str, An
     """Return all rows."""
     cores = len(os.sched_getaffinity(0))
     counts = [n for n in (1, 2, 4) if n <= cores]
-    rows = plain_loop.run("demo.yaml", plain_loop.BLOCK * (blocks + 1), DEMO)
-    rows += training_runs.compare("demo.yaml", DEMO, batch_of("demo.yaml"), counts, steps, repeats)
+    rows = plain_loop.run("chairs_procedural.yaml", plain_loop.BLOCK * (blocks + 1), DEMO)
+    rows += training_runs.compare(
+        "chairs_procedural.yaml", DEMO, batch_of("chairs_procedural.yaml"), counts, steps, repeats
+    )
     rows += [full_step(config) for config in FULL_SIZE]
     return rows + [
         budget.row(config, ExperimentConfig(config, []).load_model(), batch_of(config)) for config in CONFIGS
