@@ -262,7 +262,7 @@ def test_resumed_run_does_not_read_the_proxy_checkpoint(tmp_path):
     module = iggan(proxy_checkpoint="removed.ckpt")
     trainer(tmp_path).fit(module, renders(steps=2), ckpt_path=tmp_path / "stop.ckpt", weights_only=True)
     assert module.step == 2
-    with pytest.raises(InputError, match="removed.ckpt does not exist"):
+    with pytest.raises(InputError, match=r"removed\.ckpt does not exist"):
         trainer(tmp_path).fit(iggan(proxy_checkpoint="removed.ckpt"), renders(steps=2))
 
 
