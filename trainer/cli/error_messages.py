@@ -1,11 +1,12 @@
 """One-sentence messages for errors of jsonargparse, omegaconf, torch and the disk: which file or option, key, and value."""
 
+import difflib
 import errno
 import importlib
 import inspect
 import re
 from collections.abc import Callable, Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jsonargparse
 from omegaconf.errors import OmegaConfBaseException
@@ -217,8 +218,16 @@ def _interpolation_error(error: OmegaConfBaseException, composed: Composed, opti
         return _unknown_key(unknown[0], lambda key: _origin(composed, key), options)
     if (match := re.search(r"Interpolation key '\.*([^']*)' not found", str(error))) and error.full_key:
         key = _without_command(error.full_key)
-        return InputError(f"{_origin(composed, key)}{key} refers to ${{{match[1]}}}, which is not in the config")
+        similar = difflib.get_close_matches(match[1].rpartition(".")[2], _all_keys(composed.values) - {match[1]}, n=1)
+        fix = f"; did you mean {similar[0]}?" if similar else ""
+        return InputError(f"{_origin(composed, key)}{key} refers to ${{{match[1]}}}, which is not in the config{fix}")
     return InputError(f"an interpolation cannot be resolved: {str(error).splitlines()[0]}")
+
+
+def _all_keys(values: Any) -> set[str]:
+    if not isinstance(values, dict):
+        return set()
+    return {str(key) for key in values}.union(*map(_all_keys, values.values()))
 
 
 def checkpoint_error(message: str, checkpoint: str) -> InputError:
