@@ -75,7 +75,7 @@ class GenerativeModule(ClockedModule):
         self.kid_subset = kid_subset
         # The tuple keeps the metric out of the module tree, so the extractor's weights are not in checkpoints.
         self._fid = (ImageFID(load_extractor(extractor, extractor_weights), cache_root(cache_dir) / "statistics"),)
-        self._restored = self._warned = False
+        self._warned = False
         self._evaluation_complete = True  # the last evaluation included all real images
         self.evaluation: dict[str, Any] = {}
         self.evaluation_note = ""
@@ -107,16 +107,12 @@ class GenerativeModule(ClockedModule):
     def on_fit_start(self) -> None:
         self._check_extractor()
 
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        super().on_load_checkpoint(checkpoint)
-        self._restored = True
-
     def _check_extractor(self) -> None:
         """Call :meth:`check_extractor`, but only warn, once, if a checkpoint was loaded: 0.1.0 allowed such settings."""
         try:
             self.check_extractor(self.datamodule)
         except InputError as error:
-            if not self._restored:
+            if not self.restored:
                 raise
             if not self._warned:
                 rank_zero_only(log.warning)("%s", error)

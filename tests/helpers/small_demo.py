@@ -9,6 +9,7 @@ FIT = [
     "--trainer.val_check_interval=0.5",
     "--trainer.log_every_n_steps=1",
     "--model.init_args.generator.init_args.width=16",
+    "--model.init_args.generator.init_args.initial_occupancy=0.5",  # shapes are not empty after four steps
     "--model.init_args.discriminator.init_args.width=8",
     f"{NETWORK}.width=4",
     "--data.init_args.shapes.init_args.count=8",
