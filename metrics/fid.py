@@ -17,6 +17,7 @@ from metrics.precision_recall import PrecisionRecall
 from utils.files import save_torch
 from utils.torch_io import load_state
 
+CACHE_VERSION = 2  # increase when a change alters the features of the same images
 _REAL_STATE = ("real_features_sum", "real_features_cov_sum", "real_features_num_samples")
 
 
@@ -155,7 +156,9 @@ class ImageFID:
 
     def _file(self, key: str) -> Path:
         assert self.cache_dir is not None
-        digest = hashlib.sha256(f"{key} {self.extractor.name} {self.extractor.checksum}".encode()).hexdigest()[:24]
+        digest = hashlib.sha256(
+            f"{CACHE_VERSION} {key} {self.extractor.name} {self.extractor.checksum}".encode()
+        ).hexdigest()[:24]
         return self.cache_dir / f"{'kid' if self.kid else 'fid'}-{digest}.pt"
 
 
