@@ -214,7 +214,7 @@ def test_invalid_options_are_named(refused, argv, message):
         ("data: {init_args: {cameras: {azimut: [0, 1]}}}", "did you mean azimuth"),
         ("data: {init_args: {cameras: {fov: wide}}}", "data.init_args.cameras.init_args.fov must be float or null"),
         ("dta: {}\nmodel: {init_args: {seed: '${dta.size}'}}", "mistake.yaml: no such key 'dta'; did you mean data?"),
-        ("modle: {class_path: toy.ToyGAN}", "mistake.yaml: no such key 'modle'; did you mean model?"),
+        ("modle: {class_path: toy.ToyGAN}", "mistake.yaml: no such key 'modle'; did you mean mode or model?"),
         (
             "model: {init_args: {latent_sise: 1}}",
             "mistake.yaml: model.init_args.latent_sise: toy.ToyGAN has no argument",

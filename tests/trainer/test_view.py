@@ -112,7 +112,7 @@ def test_voxels_depend_on_sample_mix_truncation_and_threshold(voxel_run):
     between = occupancy(a=2, b=5, mix=0.5)
     assert (between != expected[0]).any() and (between != expected[1]).any()
     assert (occupancy(a=2, seed=9) != expected[0]).any()
-    assert (occupancy(a=2) == expected[0]).all()  # a seed applies to one request only
+    np.testing.assert_allclose(occupancy(a=2), expected[0], atol=1e-6)  # a seed applies to one request only
     assert np.allclose(occupancy(a=2, truncation=0), occupancy(a=5, truncation=0))
 
     levels = np.quantile(expected[0], (0.3, 0.9))
