@@ -1,6 +1,7 @@
 """IG-GAN with other proxies, proxy inputs and generator gradients than the paper's."""
 
 import copy
+from functools import partial
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from renderers import (
     VoxelGrid,
 )
 
+LR = {"generator": 1.0, "discriminator": 1e-2, "proxy": 1e-4}
 softplus = torch.nn.functional.softplus
 
 
@@ -31,9 +33,14 @@ def with_render_net(**options):
 @pytest.mark.parametrize("gradient_at", ["proxy", "renderer"])
 @pytest.mark.parametrize("proxy_input", ["continuous", "soft_threshold", "thresholded"])
 def test_training_step_matches_reference(tmp_path, make, proxy_input, gradient_at):
-    """All weights after one step equal those of the same updates written out."""
-    module = make(proxy_input=proxy_input, gradient_at=gradient_at)
-    reference = copy.deepcopy(module)
+    """All weights after one step equal those of the same updates written out.
+
+    SGD, unlike Adam's first step, depends on the scale of the gradients.
+    """
+    names = ("generator", "discriminator", "proxy")
+    sgd = {f"{name}_optimizer": partial(torch.optim.SGD, lr=LR[name]) for name in names}
+    module = make(proxy_input=proxy_input, gradient_at=gradient_at, **sgd)
+    reference, before = copy.deepcopy(module), copy.deepcopy(module)
     trainer(tmp_path).fit(module, renders(steps=1))
 
     real = next(iter(renders(steps=1).train_dataloader()))[0].float() / 255
@@ -41,9 +48,8 @@ def test_training_step_matches_reference(tmp_path, make, proxy_input, gradient_a
     t = torch.rand(4, generator=seeded_generator(0, 0, "thresholds")).view(-1, 1, 1, 1, 1)
     views = VIEWS.sample(4, seeded_generator(0, 0, "views"))
     g, d, r = reference.generator, reference.discriminator, reference.neural_renderer
-    adam = {"betas": (0.5, 0.999)}
-    g_step = torch.optim.Adam(g.parameters(), lr=2e-4, **adam)
-    d_step = torch.optim.Adam(d.parameters(), lr=2e-4, **adam)
+    g_step = torch.optim.SGD(g.parameters(), lr=LR["generator"])
+    d_step = torch.optim.SGD(d.parameters(), lr=LR["discriminator"])
 
     x = g(z)
     solid = (x > t).float()
@@ -72,7 +78,7 @@ def test_training_step_matches_reference(tmp_path, make, proxy_input, gradient_a
     g_step.step()
 
     if module.proxy == "retrained":
-        r_step = torch.optim.Adam(r.parameters(), lr=2e-5, **adam)
+        r_step = torch.optim.SGD(r.parameters(), lr=LR["proxy"])
         y_proxy = r(VoxelGrid(grid.detach()), views).image
         loss = image_loss(y_proxy, y_gl) + 3.0 * output_matching_loss(d(y_proxy), d(y_gl))
         for p, value in zip(r.parameters(), torch.autograd.grad(loss, list(r.parameters())), strict=True):
@@ -80,9 +86,10 @@ def test_training_step_matches_reference(tmp_path, make, proxy_input, gradient_a
         r_step.step()
 
     for name in ("generator", "discriminator", "neural_renderer"):
-        ours, theirs = getattr(module, name), getattr(reference, name)
-        for (weight, p), q in zip(ours.named_parameters(), theirs.parameters(), strict=True):
-            assert torch.allclose(p, q, atol=2e-6), f"{name}.{weight}"
+        ours, theirs, old = (getattr(part, name) for part in (module, reference, before))
+        for (weight, p), q, start in zip(ours.named_parameters(), theirs.parameters(), old.parameters(), strict=True):
+            update = (q - start).abs().max()
+            assert (p - q).abs().max() <= 1e-3 * update + 1e-7, f"{name}.{weight}"
 
 
 def test_soft_threshold_approaches_the_solid():
