@@ -75,7 +75,7 @@ class IGGANModule(VoxelGenerativeModule):
         **evaluation: see :class:`VoxelGenerativeModule`.
 
     Raises:
-        InputError: see :func:`check_parts`.
+        InputError: see :func:`check_parts`; options that R does not have weights for; a temperature that is not positive.
     """
 
     def __init__(
