@@ -33,10 +33,11 @@ def gan_step(module: GenerativeModule, real: Float[Tensor, "B C H W"], fake: Flo
     check_same_shape(real, fake)
     d_optimizer, g_optimizer = cast(list[Any], module.optimizers())
 
-    # D: real images against detached fakes.
+    # D: real images against detached fakes, and R1.
+    real = module.prepare_r1(real)
     real_logits, fake_logits = module.discriminator(torch.cat([real, fake.detach()])).chunk(2)
     d_loss = discriminator_loss(real_logits, fake_logits)
-    module.step_optimizer(d_optimizer, d_loss)
+    module.step_optimizer(d_optimizer, module.add_r1(d_loss, real_logits, real))
 
     # G: through the updated D.
     with frozen(module.discriminator):

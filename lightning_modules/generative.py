@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 from abc import abstractmethod
+from collections.abc import Iterator
 from itertools import zip_longest
 from typing import Any, cast
 
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from lightning_modules.base import ClockedModule, seeded_generator
+from lightning_modules.losses import gradient_penalty
 from metrics import ImageFID, ShapeReference, compare_shapes, load_extractor, mean_occupancy, mean_pairwise_iou
 from metrics.kid import check_subset
 from metrics.precision_recall import MIN_IMAGES
@@ -39,6 +41,10 @@ class GenerativeModule(ClockedModule):
         generator: network with ``latent_size`` that takes latents ``(B, Z)``.
         ema_half_life_kimg: half-life of the EMA in thousands of images. It is shorter at the start: at most 5 % of the
             images seen so far.
+        r1_gamma: γ of R1, the gradient penalty of D at real images (Mescheder et al. 2018), for images in [-1, 1] as
+            published; 0 disables it.
+        r1_every: steps between two R1 penalties; the penalty is multiplied by this number (StyleGAN2's lazy
+            regularization).
         extractor: feature extractor of FID and KID. ``renders_small`` is for grey images; colour images need one that sees
             colour, such as ``renders_color``.
         extractor_weights: another weights file for the extractor.
@@ -49,6 +55,9 @@ class GenerativeModule(ClockedModule):
         samples: number of samples of ``predict``.
         sample_seed: seed of the latents and viewpoints of ``predict``.
         seed: seed of all random numbers of training.
+
+    Raises:
+        InputError: r1_gamma below 0, r1_every below 1.
     """
 
     local_batch_norm = ("generator_ema",)
@@ -59,6 +68,8 @@ class GenerativeModule(ClockedModule):
         self,
         generator: nn.Module,
         ema_half_life_kimg: float = 10.0,
+        r1_gamma: float = 0.0,
+        r1_every: int = 16,
         extractor: str = "renders_small",
         extractor_weights: str | None = None,
         kid_subset: int | None = None,
@@ -68,6 +79,9 @@ class GenerativeModule(ClockedModule):
         seed: int = 0,
     ) -> None:
         super().__init__(seed)
+        if r1_every < 1 or r1_gamma < 0:
+            raise InputError(f"r1_every must be at least 1 and r1_gamma at least 0, got {r1_every} and {r1_gamma}")
+        self.r1_gamma, self.r1_every = r1_gamma, r1_every
         self.generator = generator
         self.generator_ema = copy.deepcopy(generator).eval().requires_grad_(False)
         self.ema_half_life_kimg = ema_half_life_kimg
@@ -103,6 +117,25 @@ class GenerativeModule(ClockedModule):
     def extra_metrics(self) -> dict[str, float]:
         """Return metrics of the evaluation other than those of :class:`~metrics.ImageFID`."""
         return {}
+
+    def compilable(self) -> Iterator[nn.Module]:
+        """Yield the networks, without D if R1 is on: ``torch.compile`` does not support second derivatives."""
+        return (network for network in super().compilable() if not (self.r1_gamma and network is self.discriminator))
+
+    def prepare_r1(self, real: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
+        """Return the real images of this step as D takes them: with gradient if the step has an R1 penalty."""
+        return real.detach().requires_grad_(self.r1_gamma > 0 and self.step % self.r1_every == 0)
+
+    def add_r1(
+        self, loss: Float[Tensor, ""], real_logits: Float[Tensor, " B"], real: Float[Tensor, "B C H W"]
+    ) -> Float[Tensor, ""]:
+        """Add R1 to D's loss if ``real`` is from :meth:`prepare_r1` and this step has a penalty, and log it."""
+        if not real.requires_grad:
+            return loss
+        r1 = gradient_penalty(real_logits, real)
+        self.log_extra(r1=r1.detach())
+        # γ is defined for images in [-1, 1]; D's images are in [0, 1], so |∇D|² is 4 times as large.
+        return loss + self.r1_every * self.r1_gamma / 4 / 2 * r1
 
     def on_fit_start(self) -> None:
         self._check_extractor()

@@ -139,11 +139,12 @@ class IGGANModule(VoxelGenerativeModule):
         r_input = proxy_grid.detach().requires_grad_()
         y_neural = to_float32(self.neural_renderer(VoxelGrid(r_input), views).image)
 
-        # D: real images against renders of the thresholded grids.
+        # D: real images against renders of the thresholded grids, and R1.
+        real = self.prepare_r1(real)
         fake = y_opengl if self.discriminator_sees == "opengl" else y_neural.detach()
         real_logits, fake_logits = self.discriminator(torch.cat([real, fake])).chunk(2)
         d_loss = discriminator_loss(real_logits, fake_logits)
-        self.step_optimizer(d_optimizer, d_loss)
+        self.step_optimizer(d_optimizer, self.add_r1(d_loss, real_logits, real))
 
         # G: through R.
         with frozen(self.discriminator):

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from lightning_modules.base import frozen, seeded_generator
 from lightning_modules.generative import GenerativeModule, normal_maps, row_views
-from lightning_modules.losses import discriminator_accuracy, discriminator_loss, generator_loss, gradient_penalty
+from lightning_modules.losses import discriminator_accuracy, discriminator_loss, generator_loss
 from lightning_modules.progressive_growing import Growth, GrowthPhase, GrowthStage
 from metrics.depth import measure_depth
 from networks import GeneratedScene, MeshGenerator, StyleGANDiscriminator, sample_offsets
@@ -86,13 +86,10 @@ class MeshGANModule(GenerativeModule):
         discriminator_optimizer: OptimizerCallable = adam_stylegan,
         **evaluation: Any,
     ) -> None:
-        super().__init__(generator, **evaluation)
+        super().__init__(generator, r1_gamma=r1_gamma, r1_every=r1_every, **evaluation)
         self.growth = Growth(growth if growth is not None else [GrowthPhase(generator.image_size, 0)])
         check_parts(generator, discriminator, renderer, self.growth)
-        if r1_every < 1 or r1_gamma < 0:
-            raise InputError(f"r1_every must be at least 1 and r1_gamma at least 0, got {r1_every} and {r1_gamma}")
         self.discriminator, self.renderer, self.views = discriminator, renderer, views
-        self.r1_gamma, self.r1_every = r1_gamma, r1_every
         self.truncation, self.truncation_cutoff = truncation, truncation_cutoff
         self.optimizer_factories = {"discriminator": discriminator_optimizer, "generator": generator_optimizer}
         self._true_renders: Rendering | None = None  # held-out renders that depth is compared with
@@ -117,16 +114,10 @@ class MeshGANModule(GenerativeModule):
 
         # D: real images against fakes, and R1. Real and fake images are separate batches, because the minibatch
         # deviation compares the samples of a batch.
-        penalize = self.step % self.r1_every == 0
-        real = real.detach().requires_grad_(penalize)
+        real = self.prepare_r1(real)
         real_logits, fake_logits = (self.discriminator(x, stage.fade) for x in (real, fake.detach()))
-        d_loss = total_loss = discriminator_loss(real_logits, fake_logits)
-        if penalize:
-            r1 = gradient_penalty(real_logits, real)
-            # γ is defined for images in [-1, 1]; D's images are in [0, 1], so |∇D|² is 4 times as large.
-            total_loss = d_loss + self.r1_every * self.r1_gamma / 4 / 2 * r1
-            self.log_extra(r1=r1.detach())
-        self.step_optimizer(d_optimizer, total_loss)
+        d_loss = discriminator_loss(real_logits, fake_logits)
+        self.step_optimizer(d_optimizer, self.add_r1(d_loss, real_logits, real))
 
         # G: through D and R to G_o and G_b.
         with frozen(self.discriminator):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from small_iggan import iggan
 
 from callbacks import CompileNetworks
 from callbacks.torch_compile import check_backend
@@ -83,3 +84,11 @@ def test_unusable_backends_are_rejected(monkeypatch):
         InputError, match=r"inductor does not work here \(no compiler found\); it needs a C\+\+ compiler"
     ):
         check_backend("inductor", torch.device("cpu"))
+
+
+def test_a_discriminator_with_r1_is_not_compiled():
+    """``torch.compile`` does not support the second derivatives of R1."""
+    module = iggan()
+    assert any(network is module.discriminator for network in module.compilable())
+    module = iggan(r1_gamma=1.0)
+    assert all(network is not module.discriminator for network in module.compilable())

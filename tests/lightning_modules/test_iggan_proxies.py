@@ -29,7 +29,11 @@ def with_render_net(**options):
     return iggan(dom_weight=3.0, temperature=0.7, **options)
 
 
-@pytest.mark.parametrize("make", [lit, with_render_net])
+def with_r1(**options):
+    return lit(r1_gamma=50.0, r1_every=3, **options)
+
+
+@pytest.mark.parametrize("make", [lit, with_render_net, with_r1])
 @pytest.mark.parametrize("gradient_at", ["proxy", "renderer"])
 @pytest.mark.parametrize("proxy_input", ["continuous", "soft_threshold", "thresholded"])
 def test_training_step_matches_reference(tmp_path, make, proxy_input, gradient_at):
@@ -54,8 +58,13 @@ def test_training_step_matches_reference(tmp_path, make, proxy_input, gradient_a
     x = g(z)
     solid = (x > t).float()
     y_gl = reference.renderer(VoxelGrid(solid), views).image
+    real.requires_grad_()
     logits = d(torch.cat([real, y_gl]))
-    (softplus(-logits[:4]).mean() + softplus(logits[4:]).mean()).backward()
+    loss = softplus(-logits[:4]).mean() + softplus(logits[4:]).mean()
+    if module.r1_gamma:  # γ is for images in [-1, 1]: with x = 2 y - 1, |dD/dx|² = |dD/dy|² / 4
+        (gradient,) = torch.autograd.grad(logits[:4].sum(), real, create_graph=True)
+        loss = loss + 3 * 50.0 / 2 * (gradient / 2).square().sum((1, 2, 3)).mean()
+    loss.backward()
     d_step.step()
     d.eval()
 
