@@ -23,7 +23,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
-import lightning_modules.meshgan
+import lightning_modules.generative
 from benchmarks.step import StepTimer
 from benchmarks.training_runs import run_fit
 
@@ -39,13 +39,13 @@ class MeshStepTimer(StepTimer):
     """
 
     def on_train_start(self, trainer: pl.Trainer, module: Any) -> None:
-        self._device, self._penalty = module.device, lightning_modules.meshgan.gradient_penalty
+        self._device, self._penalty = module.device, lightning_modules.generative.gradient_penalty
         self._step: dict[str, float] = {}
         self.steps: list[dict[str, float]] = []
         self._wrap(module.generator, "forward", None, "G")
         self._wrap(module.discriminator, "forward", None, "D")
         self._wrap(module, "step_optimizer", None, lambda: next(self._phases))
-        self._wrap(lightning_modules.meshgan, "gradient_penalty", None, "R1")
+        self._wrap(lightning_modules.generative, "gradient_penalty", None, "R1")
         render = module.render
 
         def timed(mesh: Any, camera: Any, background: torch.Tensor, **options: Any) -> Any:
@@ -69,7 +69,7 @@ class MeshStepTimer(StepTimer):
         self._step = {}
 
     def on_train_end(self, trainer: pl.Trainer, module: Any) -> None:
-        lightning_modules.meshgan.gradient_penalty = self._penalty
+        lightning_modules.generative.gradient_penalty = self._penalty
         Path(self.path).write_text(json.dumps(self.steps))
 
     def _take(self, part: str) -> None:
