@@ -12,7 +12,6 @@ from renderers.base import Rendering, Scene, composite
 from renderers.cameras import Camera
 from renderers.lighting import Lighting
 from renderers.scenes import VoxelGrid
-from renderers.volume.reference import MarchSettings, Rays
 from renderers.volume.renderer import BACKENDS, VolumeRenderer, check_opacity
 
 
@@ -33,7 +32,7 @@ class LitAbsorptionRenderer(VolumeRenderer):
     Neither paper has this renderer. It supplies what the volume baselines lack, light, and is an exact proxy for OpenGL.
 
     Args:
-        image_size, samples, backend: see :class:`VolumeRenderer`.
+        image_size, samples, reference_size, backend: see :class:`VolumeRenderer`.
         opacity: scales v in alpha and the weights, in (0, 1].
         lighting: the lights; None for the default :class:`renderers.Lighting`.
 
@@ -50,8 +49,9 @@ class LitAbsorptionRenderer(VolumeRenderer):
         lighting: Lighting | None = None,
         samples: int | None = None,
         backend: str = "auto",
+        reference_size: int | None = None,
     ) -> None:
-        super().__init__(image_size, check_opacity(opacity), samples, backend)
+        super().__init__(image_size, check_opacity(opacity), reference_size, samples, backend)
         self.lighting = lighting or Lighting()
 
     def render(self, scene: Scene, camera: Camera, background: Tensor | None) -> Rendering:
@@ -70,9 +70,7 @@ class LitAbsorptionRenderer(VolumeRenderer):
         if occupancy.dtype not in (torch.float32, torch.float64):
             occupancy = occupancy.float()
         rotation = camera.rotation.to(occupancy)
-        settings = MarchSettings(
-            Rays.of(camera, self.image_size, self.samples or 2 * scene.size), self.law, self.density
-        )
+        settings = self.march_settings(camera, scene.size)
         with torch.autocast(scene.device.type, enabled=False):  # half precision does not hold the coordinates
             alpha, sums = choose_backend(self.backend, BACKENDS, occupancy).march_surface(occupancy, rotation, settings)
             gradient = -torch.einsum("bij,bjhw->bihw", rotation, sums[:, :3])

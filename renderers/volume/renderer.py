@@ -32,13 +32,15 @@ class VolumeRenderer(Renderer):
     Args:
         image_size: height and width of the image in pixels.
         density: scales occupancy or its sum, see :class:`renderers.volume.reference.MarchSettings`.
+        reference_size: the grid size D that ``density`` is for. Other grids get ``density reference_size / D``, so that
+            the same solid is as dense at any resolution. None uses ``density`` for all grids.
         samples: S, samples along each ray over the depths [-1, 1] around the origin; None is 2 D, one per voxel. Opacity
             is per sample: doubling the samples doubles the matter along a ray.
         backend: "torch" (the readable reference, any device), "numba" (CPU), "triton" (CUDA, float32), or "auto": the
             fastest for the scene's device and dtype.
 
     Raises:
-        InputError: if ``samples`` is not positive or the backend is unknown.
+        InputError: if ``samples`` or ``reference_size`` is not positive or the backend is unknown.
     """
 
     differentiable: ClassVar[bool] = True
@@ -46,13 +48,32 @@ class VolumeRenderer(Renderer):
     law: ClassVar[Literal["absorption", "visual_hull"]]
     colored: ClassVar[bool] = False
 
-    def __init__(self, image_size: int, density: float, samples: int | None, backend: str) -> None:
+    def __init__(
+        self, image_size: int, density: float, reference_size: int | None, samples: int | None, backend: str
+    ) -> None:
         super().__init__(image_size)
+        if reference_size is not None and reference_size < 1:
+            raise InputError(f"reference_size must be positive, got {reference_size}")
         if samples is not None and samples < 1:
             raise InputError(f"samples must be positive, got {samples}")
         if backend != "auto" and backend not in BACKENDS:
             raise InputError(f"backend must be auto, {', '.join(BACKENDS)}, got {backend!r}")
-        self.density, self.samples, self.backend = float(density), samples, backend
+        self.density, self.reference_size = float(density), reference_size
+        self.samples, self.backend = samples, backend
+
+    def march_settings(self, camera: Camera, grid_size: int) -> MarchSettings:
+        """Return the settings for a grid of ``grid_size``³ voxels.
+
+        Raises:
+            InputError: ``reference_size`` scales the opacity to more than 1.
+        """
+        density = self.density * (self.reference_size or grid_size) / grid_size
+        if self.law == "absorption" and density > 1:
+            raise InputError(
+                f"opacity {self.density:g} at {self.reference_size}³ voxels is {density:g} at {grid_size}³, more than 1; "
+                f"set opacity to at most {grid_size / (self.reference_size or grid_size):g}, or reference_size to null"
+            )
+        return MarchSettings(Rays.of(camera, self.image_size, self.samples or 2 * grid_size), self.law, density)
 
     def render(self, scene: Scene, camera: Camera, background: Tensor | None) -> Rendering:
         assert isinstance(scene, VoxelGrid)
@@ -61,11 +82,10 @@ class VolumeRenderer(Renderer):
             occupancy = occupancy.float()
         if color is not None:
             color = color.to(occupancy.dtype)
-        rays = Rays.of(camera, self.image_size, self.samples or 2 * scene.size)
         rotation = camera.rotation.to(occupancy)
         with torch.autocast(scene.device.type, enabled=False):  # half precision does not hold the coordinates
             backend = choose_backend(self.backend, BACKENDS, occupancy)
-            alpha, image = backend.march(occupancy, color, rotation, MarchSettings(rays, self.law, self.density))
+            alpha, image = backend.march(occupancy, color, rotation, self.march_settings(camera, scene.size))
         return Rendering(composite(image, alpha, background), alpha)
 
 
@@ -73,17 +93,22 @@ class AbsorptionRenderer(VolumeRenderer):
     """Absorption without emission: ``alpha = 1 - prod_i (1 - v_i)`` along the ray (IG-GAN, supplement C), white on black.
 
     Args:
-        image_size, samples, backend: see :class:`VolumeRenderer`.
+        image_size, samples, reference_size, backend: see :class:`VolumeRenderer`.
         opacity: scales v, in (0, 1]. At 1, as in the paper, one full voxel is opaque. PlatonicGAN's released code uses
-            20 / 64 = 0.3125 for its 64³ grid: one full voxel gives alpha 0.31, four give 0.78.
+            20 / D: 0.3125 for its 64³ grid (``reference_size`` 64), where one full voxel gives alpha 0.31, four give 0.78.
     """
 
     law = "absorption"
 
     def __init__(
-        self, image_size: int, opacity: float = 1.0, samples: int | None = None, backend: str = "auto"
+        self,
+        image_size: int,
+        opacity: float = 1.0,
+        samples: int | None = None,
+        backend: str = "auto",
+        reference_size: int | None = None,
     ) -> None:
-        super().__init__(image_size, check_opacity(opacity), samples, backend)
+        super().__init__(image_size, check_opacity(opacity), reference_size, samples, backend)
 
 
 class EmissionAbsorptionRenderer(VolumeRenderer):
@@ -98,7 +123,7 @@ class EmissionAbsorptionRenderer(VolumeRenderer):
     grid's faces, so that it does not darken there.
 
     Args:
-        image_size, samples, backend: see :class:`VolumeRenderer`.
+        image_size, samples, reference_size, backend: see :class:`VolumeRenderer`.
         opacity: see :class:`AbsorptionRenderer`. PlatonicGAN's released code takes 1024 samples through its grid, each
             of opacity 100 / 1024. Here this is ``opacity=100 / 1024, samples=2048``, because the samples span twice the
             depth.
@@ -108,25 +133,37 @@ class EmissionAbsorptionRenderer(VolumeRenderer):
     colored = True
 
     def __init__(
-        self, image_size: int, opacity: float = 1.0, samples: int | None = None, backend: str = "auto"
+        self,
+        image_size: int,
+        opacity: float = 1.0,
+        samples: int | None = None,
+        backend: str = "auto",
+        reference_size: int | None = None,
     ) -> None:
-        super().__init__(image_size, check_opacity(opacity), samples, backend)
+        super().__init__(image_size, check_opacity(opacity), reference_size, samples, backend)
 
 
 class VisualHullRenderer(VolumeRenderer):
     """The smooth silhouette: ``alpha = 1 - exp(-tau sum_i v_i)`` along the ray (PrGAN), white on black.
 
     Args:
-        image_size, samples, backend: see :class:`VolumeRenderer`.
+        image_size, samples, reference_size, backend: see :class:`VolumeRenderer`.
         tau: density, positive. PrGAN's released code uses 0.5 and divides its generator's output by 0.5, which is 1.
     """
 
     law = "visual_hull"
 
-    def __init__(self, image_size: int, tau: float = 1.0, samples: int | None = None, backend: str = "auto") -> None:
+    def __init__(
+        self,
+        image_size: int,
+        tau: float = 1.0,
+        samples: int | None = None,
+        backend: str = "auto",
+        reference_size: int | None = None,
+    ) -> None:
         if not tau > 0:
             raise InputError(f"tau must be positive, got {tau}")
-        super().__init__(image_size, tau, samples, backend)
+        super().__init__(image_size, tau, reference_size, samples, backend)
 
 
 def check_opacity(opacity: float) -> float:

@@ -7,7 +7,15 @@ from importlib.util import find_spec
 import pytest
 import torch
 
-from renderers import AbsorptionRenderer, Camera, EmissionAbsorptionRenderer, InputError, VisualHullRenderer, VoxelGrid
+from renderers import (
+    AbsorptionRenderer,
+    Camera,
+    EmissionAbsorptionRenderer,
+    InputError,
+    LitAbsorptionRenderer,
+    VisualHullRenderer,
+    VoxelGrid,
+)
 
 ALL = [AbsorptionRenderer, VisualHullRenderer, EmissionAbsorptionRenderer]
 
@@ -220,3 +228,29 @@ def test_rejects_invalid_settings():
         AbsorptionRenderer(8)(grid, camera, torch.zeros(1, 3, 4, 4))
     with pytest.raises(ValueError, match=r"color \(1, 3, 8, 8, 8\) must be in"):
         EmissionAbsorptionRenderer(8)(VoxelGrid(one_voxel(), torch.full((1, 3, 8, 8, 8), 2.0)), camera)
+
+
+@pytest.mark.parametrize(
+    ("make", "expected"),
+    [
+        (lambda d: AbsorptionRenderer(2 * d, opacity=20 / 64, reference_size=64), 0.625),
+        (lambda d: EmissionAbsorptionRenderer(2 * d, opacity=20 / 64, reference_size=64), 0.625),
+        (lambda d: LitAbsorptionRenderer(2 * d, opacity=20 / 64, reference_size=64), 0.625),
+        (lambda d: VisualHullRenderer(2 * d, tau=0.375, reference_size=64), 1 - math.exp(-0.75)),
+    ],
+)
+def test_reference_size_scales_the_density_to_the_grid(make, expected):
+    """One full voxel at 32³ is as dense as two at 64³: opacity 20 / D, as in PlatonicGAN's code."""
+    voxel = torch.zeros(1, 1, 32, 32, 32)
+    voxel[..., 16, 16, 16] = 1
+    assert make(32)(VoxelGrid(voxel), Camera.orbit(0.0, 0.0)).alpha.max().item() == pytest.approx(expected, abs=1e-5)
+
+
+def test_rejects_an_opacity_above_one():
+    renderer = AbsorptionRenderer(16, opacity=20 / 64, reference_size=64)
+    with pytest.raises(
+        InputError, match=r"opacity 0.3125 at 64³ voxels is 2.5 at 8³, more than 1; set opacity to at most"
+    ):
+        renderer(VoxelGrid(torch.ones(1, 1, 8, 8, 8)), Camera.orbit(0.0, 0.0))
+    with pytest.raises(InputError, match="reference_size must be positive, got 0"):
+        VisualHullRenderer(8, reference_size=0)
