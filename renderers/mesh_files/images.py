@@ -1,0 +1,61 @@
+"""Textures of mesh files."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float, UInt8
+from PIL import Image
+
+from renderers.mesh_files.parts import Notes
+
+
+def decode_texture(name: str, content: bytes | Path, notes: Notes) -> UInt8[np.ndarray, "H W 3"] | None:
+    """Return the RGB pixels of an image, or None, with a note, if it cannot be decoded. Transparency is left out."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(content if isinstance(content, Path) else io.BytesIO(content)) as image:
+                if image.mode.startswith("I") or image.mode == "F":
+                    values = np.asarray(image, np.float64)
+                    return np.repeat((values / max(values.max(), 1) * 255).astype(np.uint8)[..., None], 3, -1)
+                pixels = np.asarray(image.convert("RGBA"))
+    except Exception as error:  # decoders raise arbitrary exceptions for corrupt files
+        notes.add(f"the texture {name} cannot be decoded ({type(error).__name__}), so its surfaces have no texture")
+        return None
+    return pixels[..., :3]
+
+
+def find_file(folder: Path, name: str) -> Path | None:
+    """Find a file that another one names: separated by slashes or backslashes, in any case, or moved to ``folder``."""
+    relative = name.strip().strip('"').replace("\\", "/")
+    for candidate in (folder / relative, folder / relative.rsplit("/", 1)[-1]):
+        if candidate.is_file():
+            return candidate
+        if candidate.parent.is_dir():
+            same = [path for path in candidate.parent.iterdir() if path.name.lower() == candidate.name.lower()]
+            if len(same) == 1 and same[0].is_file():
+                return same[0]
+    return None
+
+
+def to_srgb(linear: Float[np.ndarray, ...]) -> Float[np.ndarray, ...]:
+    """Encode linear intensities in [0, 1] as sRGB."""
+    linear = np.clip(linear, 0, 1)
+    return np.where(linear <= 0.0031308, linear * 12.92, 1.055 * linear ** (1 / 2.4) - 0.055)
+
+
+def to_linear(srgb: Float[np.ndarray, ...]) -> Float[np.ndarray, ...]:
+    """Decode sRGB values in [0, 1] to linear intensities."""
+    srgb = np.clip(srgb, 0, 1)
+    return np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
+
+
+def multiply_linear(pixels: UInt8[np.ndarray, "H W 3"], factor: Float[np.ndarray, " 3"]) -> UInt8[np.ndarray, "H W 3"]:
+    """Multiply the linear intensities of sRGB pixels by a factor per channel."""
+    levels = to_linear(np.arange(256) / 255)
+    tables = (to_srgb(levels[:, None] * factor) * 255).round().astype(np.uint8)
+    return np.stack([tables[pixels[..., i], i] for i in range(3)], -1)
