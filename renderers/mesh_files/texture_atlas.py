@@ -35,8 +35,8 @@ def unify_texture(parts: list[Part]) -> tuple[list[Part], UInt8[np.ndarray, "H W
         groups.setdefault(id(part.texture), []).append(i)
     limits = []
     for members in groups.values():
-        uvs = [parts[i].uvs[parts[i].faces].reshape(-1, 2) for i in members if parts[i].uvs is not None]  # type: ignore[index]
-        points = np.concatenate(uvs) if uvs else np.zeros((1, 2))
+        used = [uv[parts[i].faces].reshape(-1, 2) for i in members if (uv := parts[i].uvs) is not None]
+        points = np.concatenate(used) if used else np.zeros((1, 2))
         limits.append((points.min(0), points.max(0)))
     if len(groups) == 1 and (limits[0][0] >= -_NEAR).all() and (limits[0][1] <= 1 + _NEAR).all():
         texture = parts[0].texture
@@ -59,10 +59,9 @@ def unify_texture(parts: list[Part]) -> tuple[list[Part], UInt8[np.ndarray, "H W
     atlas, places = _pack(tiles)
     for members, (origin, (height, width, _)), place in zip(groups.values(), origins, places, strict=True):
         for i in members:
-            uvs = parts[i].uvs
-            pixels = (
-                (np.full((len(parts[i].vertices), 2), 0.5) if uvs is None else uvs) * (width, height) - origin + place
-            )
+            inside = np.full((len(parts[i].vertices), 2), 0.5) if parts[i].uvs is None else parts[i].uvs
+            assert inside is not None
+            pixels = inside * (width, height) - origin + place
             parts[i] = replace(parts[i], uvs=pixels / (atlas.shape[1], atlas.shape[0]))
     return parts, atlas
 

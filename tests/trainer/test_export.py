@@ -187,7 +187,7 @@ def test_unreadable_scenes_are_rejected_in_one_sentence(refused, tmp_path):
     Path("broken.glb").write_bytes(b"glTF and no more")
     assert "extends to 25 from the origin" in refused("render", "long.stl")
     assert main(["render", "long.stl", "--fit", "--image_size", "16"]) == 0
-    assert "broken.glb is not a readable mesh" in refused("render", "broken.glb")
+    assert "broken.glb is truncated" in refused("render", "broken.glb")
     assert "no such file: gone.obj" in refused("render", "gone.obj")
     assert "has no normals and no depth" in refused("render", "long.stl", "--renderer", "absorption", "--depth")
     assert "--backend of soft must be one of" in refused("render", "long.stl", "--renderer", "soft", "--backend", "x")
