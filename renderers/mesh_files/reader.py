@@ -129,7 +129,7 @@ def _gather(values: Sequence[np.ndarray | None], parts: list[Part], width: int) 
     return np.concatenate([np.ones((len(part.vertices), width)) if v is None else v for v, part in pairs])
 
 
-def drop_repeated(vertices: Float[np.ndarray, "V 3"], faces: Int[np.ndarray, "F 3"]) -> Int[np.ndarray, "F 3"]:
+def drop_repeated(vertices: Float[np.ndarray, "V 3"], faces: Int[np.ndarray, "F 3"]) -> Int[np.ndarray, "G 3"]:
     """Return the faces that have extent, the first of those with the same three positions in any order."""
     _, position = np.unique(vertices, axis=0, return_inverse=True)
     corners = np.sort(position.reshape(-1)[faces], axis=1)
