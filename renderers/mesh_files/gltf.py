@@ -44,7 +44,8 @@ def read_gltf(content: bytes, folder: Path, notes: Notes) -> list[Part]:
     except (KeyError, TypeError, AttributeError, IndexError, ValueError, RecursionError) as error:
         if isinstance(error, MeshError):
             raise
-        raise MeshError(f"is not valid glTF ({type(error).__name__}: {str(error)[:60]})") from error
+        fault = f"lacks {error}" if isinstance(error, KeyError) else "has a value of the wrong type or size"
+        raise MeshError(f"is not valid glTF: it {fault}") from error
 
 
 class _SceneReader:

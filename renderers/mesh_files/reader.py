@@ -69,7 +69,10 @@ def read_mesh(path: Path | str, materials: bool = True) -> MeshFile:
     notes = Notes()
     try:
         parts = _parse(path, kind, notes, materials)
-        mesh = _join([part for part in parts if len(part.faces)], materials)
+        parts = [part for part in parts if len(part.faces)]
+        if not parts:
+            raise MeshError("; ".join(["has no triangles", *notes.lines]))
+        mesh = _join(parts, materials)
     except MeshError as error:
         raise InputError(f"{path} {error}") from error
     except MemoryError as error:
@@ -99,8 +102,6 @@ def _join(parts: list[Part], materials: bool) -> MeshFile:
     texture = None
     if materials:
         parts, texture = unify_texture(parts)
-    if not parts:
-        raise MeshError("has no triangles")
     offsets = np.cumsum([0, *(len(part.vertices) for part in parts)])
     for part in parts:
         check_indices(part.faces, len(part.vertices))
