@@ -31,15 +31,23 @@ def decode_texture(name: str, content: bytes | Path, notes: Notes) -> UInt8[np.n
 
 def find_file(folder: Path, name: str) -> Path | None:
     """Find a file that another one names: separated by slashes or backslashes, in any case, or moved to ``folder``."""
-    relative = name.strip().strip('"').replace("\\", "/")
-    for candidate in (folder / relative, folder / relative.rsplit("/", 1)[-1]):
-        if candidate.is_file():
-            return candidate
-        if candidate.parent.is_dir():
-            same = [path for path in candidate.parent.iterdir() if path.name.lower() == candidate.name.lower()]
-            if len(same) == 1 and same[0].is_file():
-                return same[0]
-    return None
+    words = [word for word in name.strip().strip('"').replace("\\", "/").split("/") if word]
+    if not words:
+        return None
+    start = Path("/") if name.strip().startswith("/") else folder
+    return _descend(start, words) or _descend(folder, words[-1:])
+
+
+def _descend(folder: Path, words: list[str]) -> Path | None:
+    """Follow names from a folder; a name that does not exist stands for the only one that differs in case."""
+    path = folder
+    for word in words:
+        following = path / word
+        if not following.exists() and path.is_dir():
+            same = [entry for entry in path.iterdir() if entry.name.lower() == word.lower()]
+            following = same[0] if len(same) == 1 else following
+        path = following
+    return path if path.is_file() else None
 
 
 def to_srgb(linear: Float[np.ndarray, ...]) -> Float[np.ndarray, ...]:

@@ -11,7 +11,7 @@ from jaxtyping import Float
 
 from renderers.mesh_files.mtl import Material, MaterialLibrary
 from renderers.mesh_files.parts import MeshError, Notes, Part, check_indices
-from renderers.mesh_files.polygons import triangulate
+from renderers.mesh_files.polygons import number_positions, triangulate
 
 _FREE_FORM = {"curv", "curv2", "surf", "cstype", "vp", "call", "csh"}
 _ABSENT = np.iinfo(np.int64).min  # a corner without texture coordinates
@@ -40,6 +40,8 @@ def read_obj(content: bytes, folder: Path, notes: Notes, materials: bool = True)
     Raises:
         MeshError: a line is invalid, or the file has curves or free-form surfaces.
     """
+    if content[:2] in (b"\xfe\xff", b"\xff\xfe"):
+        raise MeshError("is UTF-16 text, which OBJ does not allow; save it as UTF-8")
     text = content.decode("utf-8-sig", errors="replace")
     text = re.sub(r"\\[ \t]*\r?\n", " ", text)
     vertices: list[list[str]] = []
@@ -62,6 +64,8 @@ def read_obj(content: bytes, folder: Path, notes: Notes, materials: bool = True)
             group = groups.setdefault(line.strip()[6:].strip(), _Polygons())
         elif keyword == "mtllib" and materials:
             library.load(line.strip()[6:].strip())
+        elif keyword in ("l", "p"):
+            notes.add("points and lines are left out")
         elif keyword in _FREE_FORM:
             raise MeshError(f"has free-form curves or surfaces ({keyword}), which are not supported; export polygons")
     positions, colors = _positions(vertices)
@@ -69,11 +73,11 @@ def read_obj(content: bytes, folder: Path, notes: Notes, materials: bool = True)
     if materials and uvs:
         points = _floats(uvs, "texture coordinates").reshape(-1, 2)
     parts = []
+    position = number_positions(positions)
     for name, polygons in groups.items():
         if polygons.sizes:
-            parts += _parts(
-                polygons, positions, colors if materials else None, points, library.get(name) if name else None
-            )
+            material = library.get(name) if name else None
+            parts += _parts(polygons, positions, position, colors if materials else None, points, material)
     return parts
 
 
@@ -115,6 +119,7 @@ def _floats(words: list[list[str]], what: str) -> np.ndarray:
 def _parts(
     polygons: _Polygons,
     positions: np.ndarray,
+    position: np.ndarray,
     colors: np.ndarray | None,
     uvs: np.ndarray,
     material: Material | None,
@@ -122,7 +127,7 @@ def _parts(
     """Return the triangles of one material; corners without texture coordinates make a face plain."""
     indices = np.array(polygons.positions, np.int64)
     check_indices(indices, len(positions))
-    corners, _ = triangulate(positions, indices, np.array(polygons.sizes, np.int64))
+    corners, _ = triangulate(positions, indices, np.array(polygons.sizes, np.int64), position)
     tint = None if material is None or (material.color == 1).all() else material.color
     if material is None or material.texture is None:
         if tint is not None:

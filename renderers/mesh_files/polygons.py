@@ -6,25 +6,37 @@ import mapbox_earcut
 import numpy as np
 from jaxtyping import Float, Integer
 
+from renderers.mesh_files.parts import MeshError
+
 _FLAT = 1e-9  # relative to the polygon's area
 
 
 def triangulate(
-    vertices: Float[np.ndarray, "V 3"], indices: Integer[np.ndarray, " N"], sizes: Integer[np.ndarray, " P"]
+    vertices: Float[np.ndarray, "V 3"],
+    indices: Integer[np.ndarray, " N"],
+    sizes: Integer[np.ndarray, " P"],
+    position: Integer[np.ndarray, " V"] | None = None,
 ) -> tuple[Integer[np.ndarray, "F 3"], Integer[np.ndarray, " F"]]:
     """Split polygons into triangles of the same winding. Polygons may be concave and slightly non-planar.
 
     Convex polygons become fans from their first corner; concave ones are clipped by earcut in the plane of their Newell
-    normal. Polygons of fewer than three corners give no triangles.
+    normal. Polygons of fewer than three corners give no triangles, nor do those that repeat the corners of another one, as
+    the back faces of two-sided meshes do.
 
     Args:
         vertices: positions that ``indices`` refer to.
         indices: corners of all polygons, one polygon after the other.
         sizes: number of corners of each polygon.
+        position: a number per vertex, equal for those at one position; computed if None.
+
+    Raises:
+        MeshError: a corner is not finite.
 
     Returns:
         Positions in ``indices`` of the triangles' corners, and the polygon of each triangle, in the order of polygons.
     """
+    if not np.isfinite(vertices[indices]).all():
+        raise MeshError("has coordinates that are not finite")
     sizes = np.asarray(sizes, np.int64)
     starts = np.cumsum(sizes) - sizes
     triangles = [np.zeros((0, 3), np.int64)]
@@ -32,6 +44,10 @@ def triangulate(
     for size in np.unique(sizes[sizes >= 3]):
         polygons = np.flatnonzero(sizes == size)
         corners = starts[polygons, None] + np.arange(size)
+        position = number_positions(vertices) if position is None else position
+        _, first = np.unique(np.sort(position[indices[corners]], axis=1), axis=0, return_index=True)
+        first.sort()
+        polygons, corners = polygons[first], corners[first]
         fan = np.stack([np.zeros(size - 2, np.int64), np.arange(1, size - 1), np.arange(2, size)], 1)
         concave = np.zeros(len(polygons), bool)
         if size > 3:
@@ -46,6 +62,11 @@ def triangulate(
     owner = np.concatenate(owners)
     order = np.argsort(owner, kind="stable")
     return np.concatenate(triangles)[order], owner[order]
+
+
+def number_positions(vertices: Float[np.ndarray, "V 3"]) -> Integer[np.ndarray, " V"]:
+    """Return a number per vertex, equal for those at one position."""
+    return np.unique(vertices, axis=0, return_inverse=True)[1].reshape(-1)
 
 
 def _newell(points: Float[np.ndarray, "P N 3"]) -> Float[np.ndarray, "P 3"]:

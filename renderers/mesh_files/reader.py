@@ -15,6 +15,7 @@ from renderers.mesh_files.obj import read_obj
 from renderers.mesh_files.off import read_off
 from renderers.mesh_files.parts import MeshError, Notes, Part, check_indices
 from renderers.mesh_files.ply import read_ply
+from renderers.mesh_files.polygons import number_positions
 from renderers.mesh_files.stl import read_stl
 from renderers.mesh_files.texture_atlas import unify_texture
 from utils.errors import InputError
@@ -22,6 +23,7 @@ from utils.errors import InputError
 log = logging.getLogger(__name__)
 SUFFIXES = (".glb", ".gltf", ".obj", ".ply", ".stl", ".off")
 MAX_BYTES = 2**30
+_WHITE = 1e-6  # rounding of the conversion to sRGB
 _MAX_COORDINATE = 1e9  # beyond it, shapes are lost to rounding
 
 
@@ -114,14 +116,17 @@ def _join(parts: list[Part], materials: bool) -> MeshFile:
     if not len(faces):
         raise MeshError("has only triangles without extent")
     used, faces = np.unique(faces, return_inverse=True)
+    vertices, faces = vertices[used], faces.reshape(-1, 3)
     uvs = colors = None
     if materials:
         if texture is not None:
             uvs = _gather([part.uvs for part in parts], parts, 2)[used]
         colors = _gather([part.colors for part in parts], parts, 3)[used]
-    return MeshFile(
-        vertices[used], faces.reshape(-1, 3), uvs, texture, None if colors is None or (colors >= 1).all() else colors
-    )
+        colors = None if (colors > 1 - _WHITE).all() else colors
+    if uvs is None and colors is None:  # STL files, for example, repeat a vertex for every face
+        vertices, position = np.unique(vertices, axis=0, return_inverse=True)
+        faces = position.reshape(-1)[faces]
+    return MeshFile(vertices, faces, uvs, texture, colors)
 
 
 def _gather(values: Sequence[np.ndarray | None], parts: list[Part], width: int) -> np.ndarray:
@@ -132,8 +137,7 @@ def _gather(values: Sequence[np.ndarray | None], parts: list[Part], width: int) 
 
 def drop_repeated(vertices: Float[np.ndarray, "V 3"], faces: Int[np.ndarray, "F 3"]) -> Int[np.ndarray, "G 3"]:
     """Return the faces that have extent, the first of those with the same three positions in any order."""
-    _, position = np.unique(vertices, axis=0, return_inverse=True)
-    corners = np.sort(position.reshape(-1)[faces], axis=1)
+    corners = np.sort(number_positions(vertices)[faces], axis=1)
     distinct = (np.diff(corners, axis=1) > 0).all(1)
     _, first = np.unique(corners, axis=0, return_index=True)
     keep = np.zeros(len(faces), bool)
