@@ -59,7 +59,7 @@ def read_obj(content: bytes, folder: Path, notes: Notes, materials: bool = True)
         elif keyword in ("f", "fo"):
             _add_face(group, words, len(vertices), len(uvs))
         elif keyword == "vt":
-            uvs.append(words[1:3] if len(words) > 2 else [*words[1:], "0"])
+            uvs.append([*words[1:3], "0"][:2] if len(words) > 1 else ["nan", "nan"])
         elif keyword == "usemtl" and materials:
             group = groups.setdefault(line.strip()[6:].strip(), _Polygons())
         elif keyword == "mtllib" and materials:
@@ -125,7 +125,10 @@ def _parts(
     material: Material | None,
 ) -> list[Part]:
     """Return the triangles of one material; corners without texture coordinates make a face plain."""
-    indices = np.array(polygons.positions, np.int64)
+    try:
+        indices, uv_corners = (np.array(values, np.int64) for values in (polygons.positions, polygons.uvs))
+    except OverflowError as error:
+        raise MeshError("has a face with an index that is too large") from error
     check_indices(indices, len(positions))
     corners, _ = triangulate(positions, indices, np.array(polygons.sizes, np.int64), position)
     tint = None if material is None or (material.color == 1).all() else material.color
@@ -133,7 +136,7 @@ def _parts(
         if tint is not None:
             colors = np.broadcast_to(tint, positions.shape) * (1 if colors is None else colors)
         return [Part(positions, indices[corners], colors=colors)]
-    uv_indices = np.array(polygons.uvs, np.int64)[corners]
+    uv_indices = uv_corners[corners]
     textured = (uv_indices != _ABSENT).all(1)
     check_indices(uv_indices[textured], len(uvs))
     faces = indices[corners]

@@ -37,23 +37,20 @@ def read_off(text: str) -> list[Part]:
     fixed = 3 + 3 * bool(with_normals)
     if any(len(line) < fixed for line in vertex_lines):
         raise MeshError("has a vertex with fewer coordinates than its header announces")
-    vertices = np.array([_numbers(line[:3]) for line in vertex_lines]).reshape(-1, 3)
+    vertices = _numbers([word for line in vertex_lines for word in line[:3]]).reshape(-1, 3)
     vertex_colors = None
     if colored:
         uv = 2 * bool(textured)
         parts = [line[fixed : len(line) - uv if uv else None] for line in vertex_lines]
         vertex_colors = _colors(parts)
-    sizes, indices, colors = [], [], []
-    for line in face_lines:
-        size = int(_numbers(line[:1])[0])
-        if size < 1 or len(line) < 1 + size:
-            raise MeshError("has a face with fewer corners than it announces")
-        sizes.append(size)
-        indices.append(_numbers(line[1 : 1 + size]))
-        colors.append(line[1 + size :])
-    corners = np.concatenate(indices).astype(np.int64) if indices else np.zeros(0, np.int64)
+    sizes = _numbers([line[0] for line in face_lines]).astype(np.int64)
+    if any(size < 1 or len(line) < 1 + size for line, size in zip(face_lines, sizes, strict=True)):
+        raise MeshError("has a face with fewer corners than it announces")
+    pairs = list(zip(face_lines, sizes.tolist(), strict=True))
+    corners = _numbers([word for line, size in pairs for word in line[1 : 1 + size]]).astype(np.int64)
+    colors = [line[1 + size :] for line, size in pairs]
     check_indices(corners, len(vertices))
-    triangles, owner = triangulate(vertices, corners, np.array(sizes, np.int64))
+    triangles, owner = triangulate(vertices, corners, sizes)
     faces = corners[triangles]
     if colors and vertex_colors is None and any(len(c) >= 3 for c in colors):
         return [expand_faces(vertices, faces, _colors(colors)[owner])]
@@ -64,9 +61,12 @@ def read_off(text: str) -> list[Part]:
 
 def _numbers(words: list[str]) -> np.ndarray:
     try:
-        return np.array(words, np.float64)
+        values = np.array(words, np.float64)
     except ValueError as error:
         raise MeshError(f"has {' '.join(words)[:40]!r} where numbers belong") from error
+    if not (np.abs(values) < 2**62).all():  # also false for NaN; a face's numbers become integers
+        raise MeshError(f"has numbers that are not finite or too large: {' '.join(words)[:40]!r}")
+    return values
 
 
 def _colors(words: list[list[str]]) -> np.ndarray:

@@ -71,7 +71,7 @@ def read_mesh(path: Path | str, materials: bool = True) -> MeshFile:
     notes = Notes()
     try:
         parts = _parse(path, kind, notes, materials)
-        parts = [part for part in parts if len(part.faces)]
+        parts = [_checked(part) for part in parts if len(part.faces)]
         if not parts:
             raise MeshError("; ".join(["has no triangles", *notes.lines]))
         mesh = _join(parts, materials)
@@ -100,18 +100,25 @@ def _parse(path: Path, kind: str, notes: Notes, materials: bool) -> list[Part]:
     return read_gltf(content, path.parent, notes)
 
 
+def _checked(part: Part) -> Part:
+    check_indices(part.faces, len(part.vertices))
+    used = np.unique(part.faces)
+    if not (np.abs(part.vertices[used]) < _MAX_COORDINATE).all():  # also false for NaN
+        raise MeshError("has coordinates that are not finite, or above 1e9")
+    if part.uvs is not None and not (np.abs(part.uvs[used]) < _MAX_COORDINATE).all():
+        raise MeshError("has texture coordinates that are not finite, or above 1e9")
+    if part.colors is not None and not np.isfinite(part.colors[used]).all():
+        raise MeshError("has colours that are not finite")
+    return part
+
+
 def _join(parts: list[Part], materials: bool) -> MeshFile:
     texture = None
     if materials:
         parts, texture = unify_texture(parts)
     offsets = np.cumsum([0, *(len(part.vertices) for part in parts)])
-    for part in parts:
-        check_indices(part.faces, len(part.vertices))
     vertices = np.concatenate([part.vertices for part in parts])
     faces = np.concatenate([part.faces + offset for part, offset in zip(parts, offsets, strict=False)]).astype(np.int64)
-    used = np.unique(faces)
-    if not (np.abs(vertices[used]) < _MAX_COORDINATE).all():  # also false for NaN
-        raise MeshError("has coordinates that are not finite, or above 1e9")
     faces = drop_repeated(vertices, faces)
     if not len(faces):
         raise MeshError("has only triangles without extent")
