@@ -12,9 +12,20 @@ from PIL import Image
 
 from renderers.mesh_files.parts import Notes
 
+OPAQUE = "transparency is not supported, so its surfaces are opaque"
 
-def decode_texture(name: str, content: bytes | Path, notes: Notes) -> UInt8[np.ndarray, "H W 3"] | None:
-    """Return the RGB pixels of an image, or None, with a note, if it cannot be decoded. Transparency is left out."""
+
+def decode_texture(
+    name: str, content: bytes | Path, notes: Notes, cutoff: float = 1.0
+) -> UInt8[np.ndarray, "H W 3"] | None:
+    """Return the RGB pixels of an image, or None if it cannot be decoded.
+
+    Args:
+        name: the image's name for notes.
+        content: the image.
+        notes: receives a note if the image cannot be decoded, or if it is transparent.
+        cutoff: alpha in [0, 1] below which a pixel is transparent.
+    """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
@@ -26,6 +37,8 @@ def decode_texture(name: str, content: bytes | Path, notes: Notes) -> UInt8[np.n
     except Exception as error:  # decoders raise arbitrary exceptions for corrupt files
         notes.add(f"the texture {name} cannot be decoded ({type(error).__name__}), so its surfaces have no texture")
         return None
+    if (pixels[..., 3] < 255 * cutoff).any():
+        notes.add(OPAQUE)
     return pixels[..., :3]
 
 

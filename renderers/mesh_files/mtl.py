@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from renderers.mesh_files.images import decode_texture, find_file
+from renderers.mesh_files.images import OPAQUE, decode_texture, find_file
 from renderers.mesh_files.parts import Notes, Texture
 
 _ARGUMENTS = {  # of the options of map_Kd; those that are listed with None take up to three numbers
@@ -70,7 +70,7 @@ class MaterialLibrary:
             elif keyword == "map_kd":
                 self._texture(material, rest, path.parent)
             elif keyword in ("map_d", "map_tr") or _is_transparent(keyword, rest):
-                self.notes.add("transparency is not supported, so its surfaces are opaque")
+                self.notes.add(OPAQUE)
 
     def _color(self, material: Material, rest: str) -> None:
         words = rest.split()

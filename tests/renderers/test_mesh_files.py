@@ -220,6 +220,19 @@ def test_plain_colour_and_texture_coordinates_without_a_texture(tmp_path):
     assert (images(scene_of(plain))["moderngl"] == images(scene_of(with_uv))["moderngl"]).all()
 
 
+def test_holes_of_an_alpha_mask_are_said_to_be_filled(tmp_path, caplog):
+    pixels = np.full((2, 2, 4), 255)
+    pixels[0, 0, 3] = 100
+    for cutoff, said in ((0.3, False), (0.5, True)):
+        file = Gltf()
+        uvs = file.accessor(np.array([[0, 0], [1, 0], [1, 1]], np.float32))
+        material = file.material(baseColorTexture={"index": file.texture(png(pixels))})
+        file.tree["materials"][material] |= {"alphaMode": "MASK", "alphaCutoff": cutoff}
+        file.node(mesh=file.mesh(np.eye(3), np.array([[0, 1, 2]]), attributes={"TEXCOORD_0": uvs}, material=material))
+        read_mesh(file.save(tmp_path / "mask.glb"))
+        assert ("transparency is not supported" in caplog.text) == said
+
+
 def test_alpha_mask_without_cutoff_keeps_its_texture(tmp_path):
     file = Gltf()
     texture = file.texture(png(CHECKERS))
