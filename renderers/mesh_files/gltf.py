@@ -11,7 +11,7 @@ from jaxtyping import Float
 
 from renderers.mesh_files.gltf_accessors import GltfFile, normalize_integers
 from renderers.mesh_files.gltf_materials import MaterialReader
-from renderers.mesh_files.parts import MeshError, Notes, Part, check_indices
+from renderers.mesh_files.parts import POINTS_AND_LINES, MeshError, Notes, Part, check_indices
 from renderers.mesh_files.polygons import split_strips
 
 SUPPORTED = {  # extensions that a file may require
@@ -25,7 +25,7 @@ SUPPORTED = {  # extensions that a file may require
 }
 _DRACO = "KHR_draco_mesh_compression"
 _INSTANCING = "EXT_mesh_gpu_instancing"
-_POINTS_AND_LINES = range(4)
+_UNSUPPORTED_MODES = range(4)
 _STRIP, _FAN = 5, 6
 
 
@@ -82,8 +82,8 @@ class _SceneReader:
         joints = self._joints(node["skin"]) if "skin" in node else None
         parts = []
         for primitive in mesh["primitives"]:
-            if primitive.get("mode", 4) in _POINTS_AND_LINES:
-                self.notes.add("points and lines are left out")
+            if primitive.get("mode", 4) in _UNSUPPORTED_MODES:
+                self.notes.add(POINTS_AND_LINES)
                 continue
             parts.append(self._part(primitive, weights, joints, self.worlds[index]))
         return parts

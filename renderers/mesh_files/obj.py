@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 from renderers.mesh_files.mtl import Material, MaterialLibrary
-from renderers.mesh_files.parts import MeshError, Notes, Part, check_indices
+from renderers.mesh_files.parts import POINTS_AND_LINES, MeshError, Notes, Part, check_indices
 from renderers.mesh_files.polygons import number_positions, triangulate
 
 _FREE_FORM = {"curv", "curv2", "surf", "cstype", "vp", "call", "csh"}
@@ -65,7 +65,7 @@ def read_obj(content: bytes, folder: Path, notes: Notes, materials: bool = True)
         elif keyword == "mtllib" and materials:
             library.load(line.strip()[6:].strip())
         elif keyword in ("l", "p"):
-            notes.add("points and lines are left out")
+            notes.add(POINTS_AND_LINES)
         elif keyword in _FREE_FORM:
             raise MeshError(f"has free-form curves or surfaces ({keyword}), which are not supported; export polygons")
     positions, colors = _positions(vertices)

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from jaxtyping import Float, Integer, UInt8
 
+POINTS_AND_LINES = "points and lines are left out"  # a note
+
 
 class MeshError(ValueError):
     """A mesh file cannot be read correctly. The message completes the sentence "<file> ..."."""

@@ -13,7 +13,7 @@ from jaxtyping import Float, Int, UInt8
 from renderers.mesh_files.gltf import read_gltf
 from renderers.mesh_files.obj import read_obj
 from renderers.mesh_files.off import read_off
-from renderers.mesh_files.parts import MeshError, Notes, Part, check_indices
+from renderers.mesh_files.parts import POINTS_AND_LINES, MeshError, Notes, Part, check_indices
 from renderers.mesh_files.ply import read_ply
 from renderers.mesh_files.polygons import number_positions
 from renderers.mesh_files.stl import read_stl
@@ -73,7 +73,7 @@ def read_mesh(path: Path | str, materials: bool = True) -> MeshFile:
         parts = _parse(path, kind, notes, materials)
         parts = [_checked(part) for part in parts if len(part.faces)]
         if not parts:
-            raise MeshError("; ".join(["has no triangles", *notes.lines]))
+            raise MeshError("has no triangles" + (", only points or lines" if POINTS_AND_LINES in notes.lines else ""))
         mesh = _join(parts, materials)
     except MeshError as error:
         raise InputError(f"{path} {error}") from error

@@ -301,7 +301,7 @@ def test_texture_transforms_follow_the_extension(tmp_path):
         ("x.obj", b"v 0 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 0\n", "vertex 3 of 3"),
         ("x.obj", b"v 0 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 -9\n", "vertex -6 of 3"),
         ("x.obj", b"v 0 0 0\nv 1 0 0\nv 0 1 nan\nf 1 2 3\n", "not finite"),
-        ("x.obj", b"v 0 0 0\nv 1 0 0\nl 1 2\n", "no triangles; points and lines"),
+        ("x.obj", b"v 0 0 0\nv 1 0 0\nl 1 2\n", "no triangles, only points or lines"),
         ("x.obj", b"v 0 0 0\nv 0 0 0\nv 1 0 0\nf 1 2 3\n", "without extent"),
         ("x.obj", b"cstype bspline\n", "free-form"),
         ("x.obj", "\ufeffv 0 0 0".encode("utf-16-le"), "UTF-16"),
