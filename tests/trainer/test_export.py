@@ -13,6 +13,7 @@ from PIL import Image
 
 from datamodules.shapes import ProceduralShapes, read_binvox
 from renderers import OpenGLRenderer
+from renderers.mesh_files import read_mesh
 from trainer.__main__ import main
 from trainer.export.samples import Sample
 from visualization.mesh_io import mesh_statistics, write_surface
@@ -158,6 +159,19 @@ def test_empty_surfaces_are_valid_files(tmp_path, kind):
         assert glb_tree(path) == {"asset": {"version": "2.0"}}
     elif kind == "stl":
         assert path.stat().st_size == 84
+
+
+def test_exported_colours_and_material_follow_each_format(tmp_path):
+    box = trimesh.creation.box()
+    colors = np.linspace(0, 1, 24).reshape(8, 3)
+    for kind, tolerance in (("glb", 1e-6), ("ply", 0.5 / 255), ("obj", 0.5 / 255)):
+        path = tmp_path / f"box.{kind}"
+        write_surface(path, box.vertices, box.faces, None, colors)
+        mesh = read_mesh(path)
+        order = [int(np.flatnonzero((mesh.vertices == vertex).all(1))[0]) for vertex in box.vertices]
+        assert mesh.colors is not None and np.abs(mesh.colors[order] - colors).max() < tolerance, kind
+    (material,) = glb_tree(tmp_path / "box.glb")["materials"]
+    assert material["pbrMetallicRoughness"] == {"metallicFactor": 0, "roughnessFactor": 1}
 
 
 def test_vanishing_vertex_normals_are_replaced_by_face_normals(tmp_path):
