@@ -78,6 +78,10 @@ GLB ?= runs
 validate-glb: ## check GLB files with the Khronos validator (needs node): make validate-glb GLB=runs/demo/001/export
 	bash scripts/validate_glb.sh $(GLB)
 
+.PHONY: sweep
+sweep: setup ## read every mesh and voxel file of a folder and tally the results: make sweep DIR=FOLDER
+	$(BIN)/python tests/sweep.py $(DIR)
+
 .PHONY: clean
 clean: ## remove .venv and tool caches (keeps runs/ and render caches)
 	rm -rf $(VENV) *.egg-info .pytest_cache .ruff_cache .hypothesis .import_linter_cache build dist

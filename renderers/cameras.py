@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from utils.errors import InputError
@@ -105,6 +105,27 @@ class Camera:
         depth = self.distance - z
         scale = self.half_extent * (depth if self.fov is not None else torch.ones_like(depth))
         return torch.stack([x / scale, y / scale, depth], -1)
+
+    def face_viewer(self, normals: Float[Tensor, "B 3 S S"]) -> Float[Tensor, "B 3 S S"]:
+        """Reverse the normals of an image, in the camera frame, that point away from the viewer."""
+        size = normals.shape[-1]
+        axis = (torch.arange(size, device=normals.device, dtype=normals.dtype) + 0.5) * 2 / size - 1
+        away = self._points_away(normals[:, :1], normals[:, 1:2], normals[:, 2:], axis, -axis[:, None])
+        return torch.where(away, -normals, normals)
+
+    def face_viewer_at(
+        self, normals: Float[Tensor, "N 3"], pixel: Int[Tensor, " N"], size: int
+    ) -> Float[Tensor, "N 3"]:
+        """Reverse normals that point away from the viewer, each seen at a pixel ``(b * size + row) * size + column``."""
+        x, y = (((i + 0.5) * 2 / size - 1).to(normals) for i in (pixel % size, pixel // size % size))
+        nx, ny, nz = normals.unbind(-1)
+        away = self._points_away(nx, ny, nz, x, -y)
+        return torch.where(away[:, None], -normals, normals)
+
+    def _points_away(self, nx: Tensor, ny: Tensor, nz: Tensor, x: Tensor, y: Tensor) -> Tensor:
+        if self.fov is None:
+            return nz < 0
+        return nz - (nx * x + ny * y) * self.half_extent < 0
 
     def unproject(self, points: Float[Tensor, "B N 3"]) -> Float[Tensor, "B N 3"]:
         """Map (x, y, depth) to world points; the inverse of :meth:`project`."""

@@ -103,7 +103,7 @@ class TriangleMesh:
         uvs: ``(V, 2)`` texture coordinates in [0, 1], (0, 0) at the texture's top left, or None.
         texture: ``(B, C, H, W)`` in [0, 1], or None.
         normals: ``(B, V, 3)`` unit vertex normals in the world frame, or None.
-        colors: ``(B, V, C)`` colours (or any other attributes) of the vertices, used without a texture, or None.
+        colors: ``(B, V, C)`` colours (or any other attributes) of the vertices, multiplied with a texture, or None.
 
     Raises:
         ValueError: for any other shape.

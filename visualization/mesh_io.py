@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 import trimesh
 from jaxtyping import Float, Integer
+from trimesh.exchange.gltf import export_glb
 
+from renderers.mesh_files.images import to_linear
 from utils.files import write_atomically
 
 _EMPTY_GLTF = b'{"asset":{"version":"2.0"}} '  # padded to a multiple of 4 bytes, as GLB requires
@@ -21,7 +23,6 @@ EMPTY = {  # trimesh does not export empty meshes
     "stl": bytes(80) + struct.pack("<I", 0),
 }
 NORMALS: dict[str, dict[str, Any]] = {  # options of trimesh by format
-    "glb": {"include_normals": True},
     "obj": {"include_normals": True},
     "ply": {"vertex_normal": True},
     "stl": {},
@@ -37,23 +38,45 @@ def write_surface(
 ) -> None:
     """Write a mesh as GLB, OBJ, PLY or binary STL, depending on the suffix. Without faces, write a valid empty file.
 
+    The material of a GLB is matt (metallic 0, roughness 1), so that it does not depend on a viewer's environment map. Its
+    vertex colours are linear, as glTF requires; those of OBJ and PLY are sRGB. y is up: glTF defines it so, and the other
+    formats have no field for it.
+
     Args:
         path: output file.
         vertices: vertices in the world frame.
         faces: vertex indices, counter-clockwise seen from outside.
         normals: unit vertex normals, or None to average the normals of adjacent faces.
-        colors: vertex colours in [0, 1], or None; STL has no colours.
+        colors: sRGB vertex colours in [0, 1], or None; STL has no colours.
     """
     kind = path.suffix.removeprefix(".")
     if not len(faces):
         write_atomically(path, lambda file: file.write_bytes(EMPTY[kind]))
         return
-    pixels = None if colors is None else (np.clip(colors, 0, 1) * 255).round().astype(np.uint8)
     normals = _unit_normals(vertices, faces, normals)
-    mesh = trimesh.Trimesh(vertices, faces, vertex_normals=normals, vertex_colors=pixels, process=False)
-    content: Any = mesh.export(file_type=kind, **NORMALS[kind])
+    if kind == "glb":
+        content: Any = _to_glb(vertices, faces, normals, colors)
+    else:
+        pixels = None if colors is None else (np.clip(colors, 0, 1) * 255).round().astype(np.uint8)
+        mesh = trimesh.Trimesh(vertices, faces, vertex_normals=normals, vertex_colors=pixels, process=False)
+        content = mesh.export(file_type=kind, **NORMALS[kind])
     content = content.encode() if isinstance(content, str) else content
     write_atomically(path, lambda file: file.write_bytes(content))
+
+
+def _to_glb(vertices: np.ndarray, faces: np.ndarray, normals: np.ndarray, colors: np.ndarray | None) -> bytes:
+    mesh = trimesh.Trimesh(vertices, faces, vertex_normals=normals, process=False)
+    if colors is not None:  # as floats: 8 bits of linear intensity are too coarse for dark colours
+        mesh.vertex_attributes["_COLOR"] = to_linear(colors).astype(np.float32)
+
+    def finish(tree: dict[str, Any]) -> None:
+        tree["materials"] = [{"pbrMetallicRoughness": {"metallicFactor": 0.0, "roughnessFactor": 1.0}}]
+        for primitive in (p for mesh in tree["meshes"] for p in mesh["primitives"]):
+            primitive["material"] = 0
+            if colors is not None:
+                primitive["attributes"]["COLOR_0"] = primitive["attributes"].pop("_COLOR")
+
+    return export_glb(trimesh.Scene(mesh), include_normals=True, tree_postprocessor=finish)
 
 
 def _unit_normals(vertices: np.ndarray, faces: np.ndarray, normals: np.ndarray | None) -> Float[np.ndarray, "V 3"]:

@@ -12,7 +12,9 @@ from jaxtyping import Bool, UInt8
 from datamodules.renders.cache import RenderCache
 from datamodules.renders.cached_base import CachedRenderDataModule, InfiniteImages
 from datamodules.shapes import ShapeSource
+from datamodules.shapes.unusable import find_unusable, summarize_unusable
 from renderers import Camera, OpenGLRenderer, Renderer, ViewDistribution, VoxelGrid
+from utils.errors import InputError
 from utils.files import cache_key, cache_root
 
 RENDERS_VERSION = 3  # increase when a change alters the images of the same shapes
@@ -37,13 +39,26 @@ class VoxelCache:
         if bits is not None:
             size = self.shapes.voxel_size
             return np.unpackbits(bits, count=size**3).view(bool).reshape(size, size, size)
-        solid = self.shapes[index].voxels.occupancy[0, 0].numpy() > 0.5
+        try:
+            shape = self.shapes[index]
+        except InputError as error:
+            raise _summarize(self.shapes, error) from error
+        solid = shape.voxels.occupancy[0, 0].numpy() > 0.5
         if (len(self._bits) + 1) * solid.size // 8 <= MAX_CACHED_BYTES:
             self._bits[index] = np.packbits(solid)
         return solid
 
     def __getstate__(self) -> dict[str, object]:
         return {"shapes": self.shapes, "_bits": {}}  # each worker fills its own cache
+
+
+def _summarize(shapes: ShapeSource, first: InputError) -> InputError:
+    """Return one error about all unusable shapes of a source, after the first one was found."""
+    found = find_unusable(len(shapes), shapes.check)
+    messages = list(found.values()) or [first.message]
+    return summarize_unusable(
+        messages, len(shapes), "replace or remove them, or leave them out with on_corrupt: skip of ShapeNetShapes"
+    )
 
 
 def render_shapes(
@@ -133,7 +148,8 @@ class ShapeNetRenderDataModule(CachedRenderDataModule):
     def reference_occupancy(self) -> float:
         """Mean occupancy of up to 64 reference shapes, the target for a generator's mean occupancy."""
         shapes = self.reference_shapes
-        return float(np.mean([float(shapes[i].voxels.occupancy.mean()) for i in range(min(64, len(shapes)))]))
+        solids = VoxelCache(shapes)
+        return float(np.mean([solids[i].mean() for i in range(min(64, len(shapes)))]))
 
     def _infinite_dataset(self) -> InfiniteImages:
         return InfiniteImages(partial(render_shapes, VoxelCache(self.shapes), self.renderer, self.views, self.seed))

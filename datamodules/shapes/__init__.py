@@ -4,6 +4,7 @@ from datamodules.shapes.archive import VoxelArchive, archive_classes, write_arch
 from datamodules.shapes.base import Shape, ShapeSource, Split, in_split, to_voxel_grid
 from datamodules.shapes.corrupted import CorruptedShapes
 from datamodules.shapes.merged import MergedShapes
+from datamodules.shapes.mesh_folder import find_meshes, voxelize_files
 from datamodules.shapes.procedural.source import ProceduralShapes
 from datamodules.shapes.processing.binvox import Binvox, read_binvox, write_binvox
 from datamodules.shapes.processing.resample import fit_to_cube, resample
@@ -21,6 +22,7 @@ __all__ = [
     "Split",
     "VoxelArchive",
     "archive_classes",
+    "find_meshes",
     "fit_to_cube",
     "in_split",
     "normalize",
@@ -28,6 +30,7 @@ __all__ = [
     "resample",
     "to_voxel_grid",
     "voxelize",
+    "voxelize_files",
     "write_archive",
     "write_binvox",
 ]

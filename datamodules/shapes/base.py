@@ -58,6 +58,10 @@ class ShapeSource(ABC):
             InputError: a file is unusable.
         """
 
+    def check(self, index: int) -> None:
+        """Raise an :class:`InputError` if the shape's file is unusable; faster than loading the shape where it can be."""
+        self[index]
+
     @abstractmethod
     def name(self, index: int) -> str:
         """Return ``self[index].name`` without loading the shape."""

@@ -12,6 +12,7 @@ import numpy as np
 import trimesh
 from jaxtyping import Bool
 
+from datamodules.images.decoding import OnCorrupt, check_on_corrupt
 from datamodules.shapes.base import (
     Shape,
     ShapeSource,
@@ -27,9 +28,11 @@ from datamodules.shapes.base import (
 from datamodules.shapes.processing.binvox import read_binvox
 from datamodules.shapes.processing.resample import fit_to_cube, occupied_box, resample
 from datamodules.shapes.processing.voxelize import normalize, voxelize
+from datamodules.shapes.unusable import find_unusable_cached, log_skipped
+from renderers.mesh_files import read_mesh
 from utils.errors import InputError
 
-VERSION = 1
+VERSION = {"solid": 1, "surface": 1, "obj": 2}  # by kind; increase when the same files give other shapes
 SYNSETS = {
     "airplane": "02691156",
     "bathtub": "02808440",
@@ -52,8 +55,6 @@ _FILES = {
     "obj": "models/model_normalized.obj",
 }
 _V1_FILE = "model.obj"
-_MAX_BYTES = 2**30  # per OBJ file
-_MAX_COORDINATE = 1e9  # beyond it, shapes are lost to rounding
 _TOLERANCE = 0.02  # how far a model may exceed the cube and still count as normalized
 
 log = logging.getLogger(__name__)
@@ -84,6 +85,8 @@ class ShapeNetShapes(ShapeSource):
         test_fraction: fraction of the models in the test split.
         refit: centre every model with its longest side at 0.9 of the cube.
         models: a text file of the model ids to use, one per line; None for all.
+        on_corrupt: whether a model that cannot be read is an error (raise), or is left out with a warning (skip). ``skip``
+            reads all models once; the result is cached.
 
     Raises:
         InputError: a folder or the list does not exist, an argument is invalid, or the category has no usable models.
@@ -99,7 +102,9 @@ class ShapeNetShapes(ShapeSource):
         test_fraction: float = 0.2,
         refit: bool = False,
         models: str | Path | None = None,
+        on_corrupt: OnCorrupt = "raise",
     ) -> None:
+        check_on_corrupt(on_corrupt)
         check_split(split)
         check_fraction(test_fraction)
         check_voxel_size(voxel_size)
@@ -112,10 +117,14 @@ class ShapeNetShapes(ShapeSource):
         self.split: Split = split
         self.test_fraction = test_fraction
         self.refit = refit
+        self.on_corrupt = on_corrupt
         self.folder = _category_folder(self.root, category)
         self.version = _version(self.folder)
         if self.version == 1 and kind != "obj":
-            raise InputError(f"{self.folder} is ShapeNetCore version 1, which has no binvox files; set kind to 'obj'")
+            raise InputError(
+                f"{self.folder} is ShapeNetCore version 1, which has no binvox files; set kind to 'obj' for "
+                "shapes and for reference_shapes (--data.shapes.kind=obj --data.reference_shapes.kind=obj)"
+            )
         self.models = None if models is None else Path(models)
         if self.models is not None and not self.models.is_file():
             raise InputError(f"no such list of models: {self.models}; check models")
@@ -128,17 +137,18 @@ class ShapeNetShapes(ShapeSource):
         path = self._file(name)
         solid = self._from_obj(path) if self.kind == "obj" else self._from_binvox(path)
         if not solid.any():
-            raise InputError(
-                f"{path} is empty; remove the model's folder, or leave the model out of the list in models"
-            )
+            raise InputError(f"{path} is empty")
         return Shape(name, to_voxel_grid(solid))
+
+    def check(self, index: int) -> None:
+        self._check_file(self.name(index))
 
     def name(self, index: int) -> str:
         return self._names[self._check_index(index)]
 
     def cache_key(self) -> str:
         files = tuple((name, *file_stamp(self._file(name))) for name in self._names)
-        return digest("shapenet", VERSION, self.version, self.voxel_size, self.kind, self.refit, files)
+        return digest("shapenet", VERSION[self.kind], self.version, self.voxel_size, self.kind, self.refit, files)
 
     def __getstate__(self) -> dict[str, object]:
         return {key: value for key, value in self.__dict__.items() if key != "_names"}
@@ -164,7 +174,22 @@ class ShapeNetShapes(ShapeSource):
                 f"{self.folder} has no {self.category} model in split {self.split!r} with a "
                 f"{self._file('MODEL').name}; unpack the category again, or choose another kind or split"
             )
-        return names
+        return names if self.on_corrupt == "raise" else self._readable(names)
+
+    def _readable(self, names: list[str]) -> list[str]:
+        stamps = [(name, *file_stamp(self._file(name))) for name in names]
+        key = digest("readable", VERSION[self.kind], str(self.folder.resolve()), self.kind, stamps)
+        unusable = find_unusable_cached(key, len(names), lambda i: self._check_file(names[i]))
+        log_skipped(list(unusable.values()), len(names), self.folder)
+        return [name for i, name in enumerate(names) if i not in unusable]
+
+    def _check_file(self, name: str) -> None:
+        """Raise an :class:`InputError` if a model cannot be read or is empty, without voxelizing it."""
+        path = self._file(name)
+        if self.kind == "obj":
+            read_mesh(path, materials=False)
+        elif not read_binvox(path).voxels.any():
+            raise InputError(f"{path} is empty")
 
     def _select(self, present: list[str], models: Path) -> list[str]:
         try:
@@ -195,41 +220,13 @@ class ShapeNetShapes(ShapeSource):
         return resample(voxels, self.voxel_size, low, file.scale)
 
     def _from_obj(self, path: Path) -> Bool[np.ndarray, "D D D"]:
-        mesh = _load_obj(path)
-        x, y, z = mesh.vertices.T
-        mesh.vertices = np.stack([-z, y, x] if self.version == 1 else [-x, y, -z], axis=1)
-        try:
-            if self.refit or np.abs(mesh.bounds).max() > 0.5 + _TOLERANCE:
-                mesh = normalize(mesh)
-        except ValueError as error:
-            raise InputError(f"{path} is unusable: {error}; leave it out of the list in models") from error
+        file = read_mesh(path, materials=False)
+        x, y, z = file.vertices.T
+        vertices = np.stack([-z, y, x] if self.version == 1 else [-x, y, -z], axis=1)
+        mesh = trimesh.Trimesh(vertices, file.faces, process=False)
+        if self.refit or np.abs(mesh.bounds).max() > 0.5 + _TOLERANCE:
+            mesh = normalize(mesh)
         return voxelize(mesh, self.voxel_size)
-
-
-def _load_obj(path: Path) -> trimesh.Trimesh:
-    """Load the triangles of an OBJ file, without its materials."""
-    size = path.stat().st_size if path.is_file() else 0
-    if size > _MAX_BYTES:
-        raise InputError(
-            f"{path} is {size / 2**20:,.0f} MiB, larger than the limit of {_MAX_BYTES / 2**20:,.0f} MiB; "
-            "leave it out of the list in models"
-        )
-    try:
-        mesh = trimesh.load(
-            path, file_type="obj", force="mesh", process=False, skip_materials=True, split_objects=False
-        )
-    except Exception as error:  # trimesh may raise anything on a corrupt file
-        raise InputError(f"{path} cannot be read as OBJ ({type(error).__name__}); download it again") from error
-    if not isinstance(mesh, trimesh.Trimesh) or len(mesh.faces) == 0:
-        raise InputError(f"{path} has no triangles; leave it out of the list in models")
-    if mesh.vertices.ndim != 2 or mesh.vertices.shape[1] != 3 or mesh.faces.shape[1] != 3:
-        raise InputError(f"{path} is corrupt: its vertices do not have three coordinates; download it again")
-    # An index is negative if it counts from the end past the first vertex.
-    if mesh.faces.min() < 0 or mesh.faces.max() >= len(mesh.vertices):
-        raise InputError(f"{path} is corrupt: its faces refer to missing vertices; download it again")
-    if not (np.abs(mesh.vertices) < _MAX_COORDINATE).all():  # also false for NaN
-        raise InputError(f"{path} is corrupt: its coordinates are out of range; download it again")
-    return mesh
 
 
 def _category_folder(root: Path, category: str) -> Path:

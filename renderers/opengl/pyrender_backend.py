@@ -111,9 +111,12 @@ class _Context:
             return self.primitive(positions=positions, color_0=surface.colors, indices=surface.faces)
         gl_linear, gl_clamp = 9729, 33071
         sampler = pyrender.Sampler(magFilter=gl_linear, minFilter=gl_linear, wrapS=gl_clamp, wrapT=gl_clamp)
-        texture = pyrender.Texture(source=surface.texture, source_channels="RGB", sampler=sampler)
+        # Four channels: OpenGL expects rows to be multiples of four bytes long, and pyrender does not pad them.
+        pixels = np.pad(surface.texture, ((0, 0), (0, 0), (0, 1)), constant_values=255)
+        texture = pyrender.Texture(source=pixels, source_channels="RGBA", sampler=sampler)
         return pyrender.Primitive(
             positions=positions.astype(np.float32),
+            color_0=None if surface.colors is None else surface.colors.astype(np.float32),
             texcoord_0=np.stack([surface.uvs[:, 0], 1 - surface.uvs[:, 1]], 1).astype(
                 np.float32
             ),  # pyrender's v points up

@@ -27,8 +27,8 @@ class OpenGLRenderer(Renderer):
     makes all renderers of this package comparable. A batch is rendered in one pass and read back once. Edges are
     antialiased by 4x multisampling, so ``alpha`` is a multiple of 1/4. Both sides of a face are rendered and lit.
 
-    The colour of a mesh is its texture (sampled bilinearly), else its vertices' ``colors``, else white. The image of white
-    surfaces, voxels included, has one channel; the lights' intensities include the albedo.
+    The colour of a mesh is its texture (sampled bilinearly) times its vertices' ``colors``; white without both.
+    The image of white surfaces, voxels included, has one channel; the lights' intensities include the albedo.
 
     Each process has one OpenGL context per backend, created at the first image and kept, on the EGL device that
     ``EGL_DEVICE_ID`` or the rank selects. Use it only in the thread that created it, and not after a fork.
@@ -111,7 +111,7 @@ class OpenGLRenderer(Renderer):
                 gbuffer = pyrender_backend.render_surfaces(surfaces, camera, self.image_size)
             alpha, depth, normals = gbuffer.alpha, gbuffer.depth, gbuffer.normals
             if isinstance(scene, TriangleMesh) and normals is not None:
-                normals = _facing(normals, camera)
+                normals = camera.face_viewer(normals)
             image = alpha if gbuffer.color is None else gbuffer.color
             if self.lighting is not None and normals is not None:
                 image = image * self.lighting.shade(normals)
@@ -146,7 +146,7 @@ def _mesh_surfaces(mesh: TriangleMesh) -> list[Surface]:
             raise ValueError("a mesh with a texture must have uvs")
         textures = _rgb(mesh.texture, 1).mul(255).round().byte().permute(0, 2, 3, 1).contiguous().numpy()
         uvs = _array(mesh.uvs)
-    elif mesh.colors is not None:
+    if mesh.colors is not None:
         colors = _rgb(mesh.colors, 2).numpy()
     return [
         Surface(
@@ -172,13 +172,3 @@ def _rgb(color: Tensor, dim: int) -> Tensor:
         raise ValueError(f"OpenGL renders colours of 1 or 3 channels, got {channels} in {tuple(color.shape)}")
     shape = [3 if i == dim else n for i, n in enumerate(color.shape)]
     return color.detach().cpu().float().clamp(0, 1).expand(shape)
-
-
-def _facing(normals: Tensor, camera: Camera) -> Tensor:
-    """Flip the normals of back faces toward the viewer."""
-    toward = normals[:, 2:]
-    if camera.fov is not None:
-        size = normals.shape[-1]
-        axis = ((torch.arange(size) + 0.5) * 2 / size - 1) * camera.half_extent
-        toward = toward - normals[:, :1] * axis + normals[:, 1:2] * axis[:, None]
-    return torch.where(toward < 0, -normals, normals)

@@ -33,8 +33,8 @@ class SoftRasterizer(Renderer):
     background at a silhouette, another surface at a self-occlusion. Gradients reach vertices, texture, vertex colours,
     normals, background and the camera's angles. :mod:`renderers.soft_rasterizer.reference` specifies the computation.
 
-    Colour comes from the mesh's texture, sampled bilinearly at perspective-correct UVs for every layer before blending;
-    otherwise from its vertex colours; a mesh with neither is grey and shaded. Alpha and the image blend all layers. Depth
+    Colour is the mesh's texture, sampled bilinearly at perspective-correct UVs for every layer before blending, times its
+    vertex colours; a mesh with neither is grey and shaded. Alpha and the image blend all layers. Depth
     is that of the crisp layer: ``inf`` where no triangle covers the pixel's centre. Normals blend like colours and are
     normalized; they are the mesh's own or, if it has none, area-weighted means of the faces' normals.
 
@@ -55,6 +55,8 @@ class SoftRasterizer(Renderer):
         normals: whether to compute the image of normals.
         backend: "torch" (the readable reference, any device), "numba" (CPU), "triton" (CUDA, float32), or "auto": the
             fastest for the scene's device and dtype.
+        two_sided: whether normals that point away from the viewer are reversed, so that the back of a face is lit like its
+            front, as OpenGLRenderer does. Shading is then not continuous where a normal is at right angles to the view.
 
     Raises:
         ValueError: if ``margin`` or ``depth_slope`` is negative or the backend is unknown.
@@ -72,6 +74,7 @@ class SoftRasterizer(Renderer):
         lighting: Lighting | None = None,
         normals: bool = True,
         backend: str = "auto",
+        two_sided: bool = False,
     ) -> None:
         super().__init__(image_size)
         if depth_slope is None:
@@ -85,6 +88,7 @@ class SoftRasterizer(Renderer):
         self.cull_backfaces = cull_backfaces
         self.lighting = lighting
         self.normals = normals
+        self.two_sided = two_sided
         self.backend = backend
         self._checked_faces: tuple[Any, ...] | None = None
 
@@ -103,16 +107,19 @@ class SoftRasterizer(Renderer):
             fragments = backend.find_fragments(screen.detach(), faces, settings)
             weights, barycentric, alpha, depth = backend.evaluate_fragments(screen, faces, fragments, settings)
             normals = self._camera_normals(scene, faces, camera, backend)
-            image = self._shade(scene, faces, fragments, weights, barycentric, normals, backend)
+            image = self._shade(scene, camera, faces, fragments, weights, barycentric, normals, backend)
             if normals is not None and self.normals:
                 normals = backend.splat_attributes(fragments, weights, barycentric, faces, normals, self.image_size)
                 normals = F.normalize(normals, dim=1)
+                if self.two_sided:
+                    normals = camera.face_viewer(normals)
             image = composite(image, alpha, background)
             return Rendering(image, alpha, depth, normals if self.normals else None)
 
     def _shade(
         self,
         mesh: TriangleMesh,
+        camera: Camera,
         faces: Int[Tensor, "F 3"],
         fragments: Fragments,
         weights: Float[Tensor, " N"],
@@ -123,6 +130,9 @@ class SoftRasterizer(Renderer):
         """Return the image on black, multiplied by alpha."""
         size = self.image_size
         if not self._is_lit(mesh):
+            if mesh.texture is not None and mesh.colors is not None:
+                color = self._albedo(mesh, faces, fragments, barycentric)
+                return shading.splat(weights[:, None] * color, fragments, len(mesh), size)
             if mesh.texture is not None:
                 return backend.splat_texture(fragments, weights, barycentric, faces, mesh.uvs, mesh.texture, size)
             assert mesh.colors is not None  # a mesh with neither texture nor colours is lit
@@ -130,15 +140,27 @@ class SoftRasterizer(Renderer):
 
         assert normals is not None
         direction = F.normalize(shading.interpolate(barycentric, faces, fragments, normals, size), dim=-1)
+        if self.two_sided:
+            direction = camera.face_viewer_at(direction, fragments.pixel, size)
         lighting = self.lighting or Lighting()
         color = lighting.shade(direction[..., None, None])[:, :, 0, 0]
+        if mesh.texture is not None or mesh.colors is not None:
+            color = color * self._albedo(mesh, faces, fragments, barycentric)
+        return shading.splat(weights[:, None] * color, fragments, len(mesh), size)
+
+    def _albedo(
+        self, mesh: TriangleMesh, faces: Int[Tensor, "F 3"], fragments: Fragments, barycentric: Float[Tensor, "N 3"]
+    ) -> Float[Tensor, "N C"] | float:
+        """Return texture times vertex colours at the fragments, of those that the mesh has."""
+        size = self.image_size
+        color: Float[Tensor, "N C"] | float = 1.0
         if mesh.texture is not None:
             assert mesh.uvs is not None
             uv = shading.interpolate(barycentric, faces, fragments, mesh.uvs[None], size)
-            color = color * shading.sample_texture(mesh.texture, uv, fragments.pixel // size**2)
-        elif mesh.colors is not None:
+            color = shading.sample_texture(mesh.texture, uv, fragments.pixel // size**2)
+        if mesh.colors is not None:
             color = color * shading.interpolate(barycentric, faces, fragments, mesh.colors, size)
-        return shading.splat(weights[:, None] * color, fragments, len(mesh), size)
+        return color
 
     def _camera_normals(
         self, mesh: TriangleMesh, faces: Int[Tensor, "F 3"], camera: Camera, backend: ModuleType

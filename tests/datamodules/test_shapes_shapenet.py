@@ -9,8 +9,10 @@ import pytest
 import trimesh
 from voxel_checks import iou, solid_of
 
+from datamodules.renders.shapenet import ShapeNetRenderDataModule
 from datamodules.shapes import ShapeNetShapes, write_binvox
 from datamodules.shapes.processing.voxelize import voxelize
+from renderers import OpenGLRenderer, ViewDistribution
 from utils.errors import InputError
 
 CHAIR = "03001627"
@@ -196,11 +198,6 @@ def test_invalid_arguments_raise_at_construction(v2, arguments, message):
         ShapeNetShapes(**{"root": v2, **arguments})
 
 
-def test_v1_has_no_binvox(v1):
-    with pytest.raises(InputError, match="kind to 'obj'"):
-        ShapeNetShapes(v1, "chair")
-
-
 def test_empty_categories_and_splits_raise(tmp_path):
     (tmp_path / CHAIR).mkdir()
     with pytest.raises(InputError, match="has no models"):
@@ -225,3 +222,27 @@ def test_empty_binvox_raises(tmp_path):
     write_binvox(tmp_path / CHAIR / "a" / "models" / "model_normalized.solid.binvox", np.zeros((8, 8, 8), bool))
     with pytest.raises(InputError, match="is empty"):
         ShapeNetShapes(tmp_path, "chair", 16, split="all")[0]
+
+
+def test_all_unreadable_models_are_named_at_once_or_left_out(tmp_path, caplog):
+    make_v1(tmp_path, [f"m{i}" for i in range(6)])
+    for name in ("m1", "m4"):
+        (tmp_path / CHAIR / name / "model.obj").write_text("mtllib model.mtl\n")
+    (tmp_path / CHAIR / "m2" / "model.obj").unlink()
+    shapes = ShapeNetShapes(tmp_path, "chair", 8, "obj", split="all")
+    data = ShapeNetRenderDataModule(shapes, OpenGLRenderer(8), ViewDistribution(), cache_dir=str(tmp_path / "cache"))
+    with pytest.raises(
+        InputError, match=r"2 of 5 shapes .*m1/model\.obj has no triangles; .*m4/model\.obj .*on_corrupt"
+    ):
+        data.caches()[0].prepare()
+    for _ in range(2):  # the second time from the cache
+        caplog.clear()
+        usable = ShapeNetShapes(tmp_path, "chair", 8, "obj", split="all", on_corrupt="skip")
+        assert [usable.name(i) for i in range(len(usable))] == ["m0", "m3", "m5"]
+        assert "skipping 2 of 5 shapes" in caplog.text and "m4/model.obj" in caplog.text
+    assert usable[1].name == "m3"
+
+
+def test_version_1_without_kind_names_both_options(v1):
+    with pytest.raises(InputError, match=r"--data\.shapes\.kind=obj --data\.reference_shapes\.kind=obj"):
+        ShapeNetShapes(v1, "chair")

@@ -28,6 +28,7 @@ from metrics import ImageFID
 from metrics.extractors import FeatureExtractor, _load
 from networks import RenderClassifier, RenderNet
 from renderers import NeuralRenderer
+from renderers.mesh_files import read_mesh
 from trainer.cli.config_composition import compose
 from trainer.runs.checkpoints import check
 from trainer.runs.run_directory import RunDirectory
@@ -87,6 +88,16 @@ def shapenet(folder: Path, name: str, write: Callable[[Path], Any]) -> Path:
 
 def read_shapenet(path: Path, kind: str) -> None:
     ShapeNetShapes(path.parents[3], "chair", 16, kind=kind, split="all")[0]
+
+
+def mesh_file(folder: Path, suffix: str) -> Path:
+    """A small box; GLB with a texture, OBJ with a material."""
+    box = trimesh.creation.box((0.4, 0.5, 0.3))
+    if suffix in ("glb", "obj"):
+        material = trimesh.visual.material.SimpleMaterial(image=image(0, 4))
+        box.visual = trimesh.visual.TextureVisuals(uv=box.vertices[:, :2] * 3, material=material)
+    box.export(folder / f"x.{suffix}")
+    return folder / f"x.{suffix}"
 
 
 def archive(folder: Path) -> Path:
@@ -208,6 +219,10 @@ TARGETS: dict[str, Target] = {
         lambda f: shapenet(f, "model_normalized.obj", trimesh.creation.box((0.4, 0.5, 0.3)).export),
         lambda path: read_shapenet(path, "obj"),
     ),
+    **{
+        f"{suffix} file": Target(lambda f, suffix=suffix: mesh_file(f, suffix), read_mesh, share=0.5)
+        for suffix in ("glb", "obj", "off", "ply", "stl")
+    },
     "archive": Target(archive, lambda path: list(VoxelArchive(path, "a", "all"))),
     "PNG": Target(images, lambda path: read_photographs(path.parent)),
     "JPEG": Target(lambda f: images(f, "jpg"), lambda path: read_photographs(path.parent)),

@@ -13,6 +13,7 @@ from PIL import Image
 
 from datamodules.shapes import ProceduralShapes, read_binvox
 from renderers import OpenGLRenderer
+from renderers.mesh_files import read_mesh
 from trainer.__main__ import main
 from trainer.export.samples import Sample
 from visualization.mesh_io import mesh_statistics, write_surface
@@ -160,6 +161,19 @@ def test_empty_surfaces_are_valid_files(tmp_path, kind):
         assert path.stat().st_size == 84
 
 
+def test_exported_colours_and_material_follow_each_format(tmp_path):
+    box = trimesh.creation.box()
+    colors = np.linspace(0, 1, 24).reshape(8, 3)
+    for kind, tolerance in (("glb", 1e-6), ("ply", 0.5 / 255), ("obj", 0.5 / 255)):
+        path = tmp_path / f"box.{kind}"
+        write_surface(path, box.vertices, box.faces, None, colors)
+        mesh = read_mesh(path)
+        order = [int(np.flatnonzero((mesh.vertices == vertex).all(1))[0]) for vertex in box.vertices]
+        assert mesh.colors is not None and np.abs(mesh.colors[order] - colors).max() < tolerance, kind
+    (material,) = glb_tree(tmp_path / "box.glb")["materials"]
+    assert material["pbrMetallicRoughness"] == {"metallicFactor": 0, "roughnessFactor": 1}
+
+
 def test_vanishing_vertex_normals_are_replaced_by_face_normals(tmp_path):
     box = trimesh.creation.box()
     write_surface(tmp_path / "box.glb", box.vertices, box.faces, np.zeros((8, 3)))
@@ -187,7 +201,7 @@ def test_unreadable_scenes_are_rejected_in_one_sentence(refused, tmp_path):
     Path("broken.glb").write_bytes(b"glTF and no more")
     assert "extends to 25 from the origin" in refused("render", "long.stl")
     assert main(["render", "long.stl", "--fit", "--image_size", "16"]) == 0
-    assert "broken.glb is not a readable mesh" in refused("render", "broken.glb")
+    assert "broken.glb is truncated" in refused("render", "broken.glb")
     assert "no such file: gone.obj" in refused("render", "gone.obj")
     assert "has no normals and no depth" in refused("render", "long.stl", "--renderer", "absorption", "--depth")
     assert "--backend of soft must be one of" in refused("render", "long.stl", "--renderer", "soft", "--backend", "x")

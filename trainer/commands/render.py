@@ -133,7 +133,7 @@ def _renderer(options: argparse.Namespace) -> Renderer:
     if name == "opengl":
         return OpenGLRenderer(size, options.threshold, "unlit" if options.unlit else None, backend)
     if name == "soft":
-        return SoftRasterizer(size, lighting=None if options.unlit else Lighting(), backend=backend)
+        return SoftRasterizer(size, lighting=None if options.unlit else Lighting(), backend=backend, two_sided=True)
     if options.normals or options.depth:
         raise InputError(f"--renderer {name} has no normals and no depth; use opengl or soft")
     return VOLUME_RENDERERS[name](size, backend=backend)

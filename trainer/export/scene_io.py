@@ -10,19 +10,19 @@ import numpy as np
 import torch
 import trimesh
 from torch import Tensor
-from trimesh.visual import ColorVisuals
 
 from datamodules.shapes import normalize, read_binvox
 from datamodules.shapes.procedural.heads import head_meshes
 from datamodules.shapes.processing.voxelize import voxelize
 from renderers import InputError, TriangleMesh, VoxelGrid
+from renderers.mesh_files import SUFFIXES, read_mesh
+from renderers.meshes.crease_normals import crease_normals, orient_faces
 from renderers.meshes.marching_cubes import marching_cubes
 from trainer.cli.config_composition import names_yaml
 from trainer.runs.loading import ExperimentConfig
 
 Scene = VoxelGrid | TriangleMesh
 MAX_RADIUS = 1.5  # cameras show the unit ball, and generated meshes may extend slightly beyond it
-MESHES = (".glb", ".gltf", ".obj", ".ply", ".stl", ".off")
 
 
 def load_scenes(
@@ -49,14 +49,14 @@ def load_scenes(
     if not path.is_file():
         raise InputError(f"no such file: {path}")
     kind = path.suffix.lower()
-    if kind in MESHES:
+    if kind in SUFFIXES:
         yield path.stem, _mesh(path, up, fit)
     elif kind == ".binvox":
         yield path.stem, _grid(path, read_binvox(path).voxels)
     elif kind == ".npz":
         yield path.stem, _arrays(path)
     else:
-        raise InputError(f"{path} has an unsupported format; pass {', '.join(MESHES)}, .binvox, .npz or .yaml")
+        raise InputError(f"{path} has an unsupported format; pass {', '.join(SUFFIXES)}, .binvox, .npz or .yaml")
 
 
 def as_voxels(scene: Scene, size: int) -> VoxelGrid:
@@ -91,43 +91,31 @@ def _config_scenes(name: str, numbers: list[int], overrides: list[str]) -> Itera
 
 
 def _mesh(path: Path, up: str, fit: bool) -> TriangleMesh:
-    try:
-        mesh = trimesh.load_mesh(path)
-    except Exception as error:  # parsers raise arbitrary exceptions for corrupt files
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise InputError(f"{path} is not a readable mesh ({reason[:120]}); export it again") from error
-    if not isinstance(mesh, trimesh.Trimesh) or not len(mesh.faces) or not np.isfinite(mesh.vertices).all():
-        raise InputError(f"{path} has no triangles, or vertices that are not finite; export it again")
-    mesh = mesh.copy()
+    mesh = read_mesh(path)
+    vertices = mesh.vertices
     if up == "z":
-        mesh.vertices = mesh.vertices[:, [0, 2, 1]] * (1, 1, -1)
+        vertices = vertices[:, [0, 2, 1]] * (1, 1, -1)
     if fit:
-        if not np.ptp(mesh.vertices, axis=0).max() > 0:
-            raise InputError(f"{path} has no extent, so --fit cannot scale it")
-        mesh = normalize(mesh)
-    radius = float(np.linalg.norm(mesh.vertices, axis=1).max())
+        vertices = normalize(trimesh.Trimesh(vertices, mesh.faces, process=False)).vertices
+    radius = float(np.linalg.norm(vertices, axis=1).max())
     if radius > MAX_RADIUS:
         raise InputError(
             f"{path} extends to {radius:.3g} from the origin, and cameras show only 1; pass --fit to scale it"
         )
-    uvs, texture, colors = _colors(mesh)
-    return TriangleMesh(_batch(mesh.vertices), torch.from_numpy(mesh.faces).long(), uvs, texture, None, colors)
-
-
-def _colors(mesh: trimesh.Trimesh) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    """Return UVs, texture and vertex colors; None for those that the mesh does not have."""
-    visual = mesh.visual
-    if isinstance(visual, ColorVisuals):
-        if visual.kind == "vertex":
-            return None, None, _batch(np.asarray(visual.vertex_colors)[:, :3] / 255)
-        return None, None, None
-    material = getattr(visual, "material", None)
-    image = getattr(material, "baseColorTexture", None) or getattr(material, "image", None)
-    if visual is None or image is None or visual.uv is None:
-        return None, None, None
-    pixels = np.asarray(image.convert("RGB"), np.float32).transpose(2, 0, 1) / 255
-    uvs = np.asarray(visual.uv) * (1, -1) + (0, 1)  # trimesh counts v from the bottom
-    return torch.from_numpy(uvs.clip(0, 1).astype(np.float32)), _batch(pixels), None
+    faces = orient_faces(vertices, mesh.faces)
+    normals = crease_normals(vertices, faces).reshape(-1, 3).astype(np.float32)
+    # Corners of one vertex share it unless their normals differ.
+    keys = np.concatenate([faces.reshape(-1, 1), (normals * 1e4).round().astype(np.int64)], 1)
+    _, first, corner = np.unique(keys, axis=0, return_index=True, return_inverse=True)
+    old = faces.reshape(-1)[first]
+    return TriangleMesh(
+        _batch(vertices[old]),
+        torch.from_numpy(corner.reshape(-1, 3)).long(),
+        None if mesh.uvs is None else torch.from_numpy(mesh.uvs[old].astype(np.float32)),
+        None if mesh.texture is None else _batch(mesh.texture.astype(np.float32).transpose(2, 0, 1) / 255),
+        _batch(normals[first]),
+        None if mesh.colors is None else _batch(mesh.colors[old]),
+    )
 
 
 def _arrays(path: Path) -> Scene:

@@ -11,6 +11,7 @@ layout(location = 0) out vec4 image;
 layout(location = 1) out vec4 surface;   // normal, depth
 
 void main() {
-    image = vec4(textured ? texture(textures, vec3(fragment_uv, float(layer))).rgb : fragment_color, 1.0);
+    vec3 texel = textured ? texture(textures, vec3(fragment_uv, float(layer))).rgb : vec3(1.0);
+    image = vec4(texel * fragment_color, 1.0);
     surface = vec4(fragment_normal, fragment_depth);
 }

@@ -1,0 +1,67 @@
+"""One message about all shapes of a set that cannot be read, so that all can be fixed at once."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from utils.errors import InputError
+from utils.files import cache_root, write_atomically
+from utils.progress import Progress
+
+LISTED = 10
+
+log = logging.getLogger(__name__)
+
+
+def find_unusable(count: int, check: Callable[[int], object]) -> dict[int, str]:
+    """Call ``check`` with every index below ``count``; return the messages of the :class:`InputError` by index."""
+    found = {}
+    with Progress(count, "checking shapes", "shape") as bar:
+        for index in range(count):
+            try:
+                check(index)
+            except InputError as error:
+                found[index] = error.message
+            bar.update()
+    return found
+
+
+def find_unusable_cached(key: str, count: int, check: Callable[[int], object]) -> dict[int, str]:
+    """Like :func:`find_unusable`, with the result cached on disk under ``key``."""
+    path = cache_root() / "shapes" / f"unusable-{key}.json"
+    try:
+        pairs = json.loads(path.read_text(encoding="utf-8"))
+        cached = {int(index): str(message) for index, message in pairs}
+        if all(0 <= index < count for index in cached):
+            return cached
+    except (OSError, ValueError, TypeError, RecursionError):
+        pass
+    found = find_unusable(count, check)
+    write_atomically(path, lambda file: file.write_text(json.dumps(list(found.items()))))
+    return found
+
+
+def summarize_unusable(messages: Sequence[str], total: int, cure: str) -> InputError:
+    """Return an error that lists the first ten messages and counts all."""
+    listed = "; ".join(messages[:LISTED])
+    more = f"; and {len(messages) - LISTED:,} more" if len(messages) > LISTED else ""
+    return InputError(f"{len(messages):,} of {total:,} shapes cannot be used: {listed}{more}; {cure}")
+
+
+def log_skipped(messages: Sequence[str], total: int, where: str | Path) -> None:
+    """Warn about shapes that are left out.
+
+    Raises:
+        InputError: all shapes are unusable.
+    """
+    if not messages:
+        return
+    if len(messages) == total:
+        raise summarize_unusable(messages, total, "replace them")
+    listed = "; ".join(messages[:LISTED]) + ("; ..." if len(messages) > LISTED else "")
+    log.warning(
+        "skipping %s of %s shapes in %s that cannot be used: %s", f"{len(messages):,}", f"{total:,}", where, listed
+    )

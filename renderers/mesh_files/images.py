@@ -1,0 +1,82 @@
+"""Textures of mesh files."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float, UInt8
+from PIL import Image
+
+from renderers.mesh_files.parts import Notes
+
+OPAQUE = "transparency is not supported, so its surfaces are opaque"
+
+
+def decode_texture(
+    name: str, content: bytes | Path, notes: Notes, cutoff: float = 1.0
+) -> UInt8[np.ndarray, "H W 3"] | None:
+    """Return the RGB pixels of an image, or None if it cannot be decoded.
+
+    Args:
+        name: the image's name for notes.
+        content: the image.
+        notes: receives a note if the image cannot be decoded, or if it is transparent.
+        cutoff: alpha in [0, 1] below which a pixel is transparent.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(content if isinstance(content, Path) else io.BytesIO(content)) as image:
+                if image.mode.startswith("I") or image.mode == "F":
+                    values = np.asarray(image, np.float64)
+                    return np.repeat((values / max(values.max(), 1) * 255).astype(np.uint8)[..., None], 3, -1)
+                pixels = np.asarray(image.convert("RGBA"))
+    except Exception as error:  # decoders raise arbitrary exceptions for corrupt files
+        notes.add(f"the texture {name} cannot be decoded ({type(error).__name__}), so its surfaces have no texture")
+        return None
+    if (pixels[..., 3] < 255 * cutoff).any():
+        notes.add(OPAQUE)
+    return pixels[..., :3]
+
+
+def find_file(folder: Path, name: str) -> Path | None:
+    """Find a file that another one names: separated by slashes or backslashes, in any case, or moved to ``folder``."""
+    words = [word for word in name.strip().strip('"').replace("\\", "/").split("/") if word]
+    if not words:
+        return None
+    start = Path("/") if name.strip().startswith("/") else folder
+    return _descend(start, words) or _descend(folder, words[-1:])
+
+
+def _descend(folder: Path, words: list[str]) -> Path | None:
+    """Follow names from a folder; a name that does not exist stands for the only one that differs in case."""
+    path = folder
+    for word in words:
+        following = path / word
+        if not following.exists() and path.is_dir():
+            same = [entry for entry in path.iterdir() if entry.name.lower() == word.lower()]
+            following = same[0] if len(same) == 1 else following
+        path = following
+    return path if path.is_file() else None
+
+
+def to_srgb(linear: Float[np.ndarray, ...]) -> Float[np.ndarray, ...]:
+    """Encode linear intensities in [0, 1] as sRGB."""
+    linear = np.clip(linear, 0, 1)
+    return np.where(linear <= 0.0031308, linear * 12.92, 1.055 * linear ** (1 / 2.4) - 0.055)
+
+
+def to_linear(srgb: Float[np.ndarray, ...]) -> Float[np.ndarray, ...]:
+    """Decode sRGB values in [0, 1] to linear intensities."""
+    srgb = np.clip(srgb, 0, 1)
+    return np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
+
+
+def multiply_linear(pixels: UInt8[np.ndarray, "H W 3"], factor: Float[np.ndarray, " 3"]) -> UInt8[np.ndarray, "H W 3"]:
+    """Multiply the linear intensities of sRGB pixels by a factor per channel."""
+    levels = to_linear(np.arange(256) / 255)
+    tables = (to_srgb(levels[:, None] * factor) * 255).round().astype(np.uint8)
+    return np.stack([tables[pixels[..., i], i] for i in range(3)], -1)

@@ -1,0 +1,149 @@
+"""OBJ files: polygons with texture coordinates, materials and vertex colours."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float
+
+from renderers.mesh_files.mtl import Material, MaterialLibrary
+from renderers.mesh_files.parts import POINTS_AND_LINES, MeshError, Notes, Part, check_indices
+from renderers.mesh_files.polygons import number_positions, triangulate
+
+_FREE_FORM = {"curv", "curv2", "surf", "cstype", "vp", "call", "csh"}
+_ABSENT = np.iinfo(np.int64).min  # a corner without texture coordinates
+
+
+@dataclass
+class _Polygons:
+    """Faces of one material: indices of positions and texture coordinates, from 0."""
+
+    sizes: list[int] = field(default_factory=list)
+    positions: list[int] = field(default_factory=list)
+    uvs: list[int] = field(default_factory=list)
+
+
+def read_obj(content: bytes, folder: Path, notes: Notes, materials: bool = True) -> list[Part]:
+    """Return the polygons of an OBJ file as triangles, one part per material.
+
+    Negative indices count from the last element before the face. Normals, smoothing groups, lines and points are left out.
+
+    Args:
+        content: the file.
+        folder: folder of its material files.
+        notes: receives what is left out.
+        materials: whether to read materials, texture coordinates and colours.
+
+    Raises:
+        MeshError: a line is invalid, or the file has curves or free-form surfaces.
+    """
+    if content[:2] in (b"\xfe\xff", b"\xff\xfe"):
+        raise MeshError("is UTF-16 text, which OBJ does not allow; save it as UTF-8")
+    text = content.decode("utf-8-sig", errors="replace")
+    text = re.sub(r"\\[ \t]*\r?\n", " ", text)
+    vertices: list[list[str]] = []
+    uvs: list[list[str]] = []
+    groups: dict[str | None, _Polygons] = {}
+    group = groups.setdefault(None, _Polygons())
+    library = MaterialLibrary(folder, notes)
+    for line in text.splitlines():
+        words = line.split("#", 1)[0].split() if "#" in line else line.split()
+        if not words:
+            continue
+        keyword = words[0]
+        if keyword == "v":
+            vertices.append(words[1:])
+        elif keyword in ("f", "fo"):
+            _add_face(group, words, len(vertices), len(uvs))
+        elif keyword == "vt":
+            uvs.append([*words[1:3], "0"][:2] if len(words) > 1 else ["nan", "nan"])
+        elif keyword == "usemtl" and materials:
+            group = groups.setdefault(line.strip()[6:].strip(), _Polygons())
+        elif keyword == "mtllib" and materials:
+            library.load(line.strip()[6:].strip())
+        elif keyword in ("l", "p"):
+            notes.add(POINTS_AND_LINES)
+        elif keyword in _FREE_FORM:
+            raise MeshError(f"has free-form curves or surfaces ({keyword}), which are not supported; export polygons")
+    positions, colors = _positions(vertices)
+    points = np.zeros((0, 2))
+    if materials and uvs:
+        points = _floats(uvs, "texture coordinates").reshape(-1, 2)
+    parts = []
+    position = number_positions(positions)
+    for name, polygons in groups.items():
+        if polygons.sizes:
+            material = library.get(name) if name else None
+            parts += _parts(polygons, positions, position, colors if materials else None, points, material)
+    return parts
+
+
+def _add_face(group: _Polygons, words: list[str], vertices: int, uvs: int) -> None:
+    group.sizes.append(len(words) - 1)
+    try:
+        for word in words[1:]:
+            fields = word.split("/")
+            position = int(fields[0])
+            group.positions.append(position - 1 if position > 0 else vertices + position if position else vertices)
+            if len(fields) > 1 and fields[1]:
+                uv = int(fields[1])
+                group.uvs.append(uv - 1 if uv > 0 else uvs + uv if uv else uvs)
+            else:
+                group.uvs.append(_ABSENT)
+    except ValueError as error:
+        raise MeshError(f"has a face with an invalid index: {' '.join(words)[:60]!r}") from error
+
+
+def _positions(vertices: list[list[str]]) -> tuple[Float[np.ndarray, "V 3"], Float[np.ndarray, "V 3"] | None]:
+    """Return positions and sRGB colours, which some programs append to positions; colours above 1 are of [0, 255]."""
+    widths = {len(words) for words in vertices}
+    if widths and min(widths) < 3:
+        raise MeshError("has a vertex with fewer than three coordinates")
+    positions = _floats([words[:3] for words in vertices], "coordinates").reshape(-1, 3)
+    if not widths or min(widths) < 6:
+        return positions, None
+    colors = _floats([words[3:6] if len(words) == 6 else words[-3:] for words in vertices], "colours").reshape(-1, 3)
+    return positions, (colors / (255 if colors.max() > 1 else 1)).clip(0, 1)
+
+
+def _floats(words: list[list[str]], what: str) -> np.ndarray:
+    try:
+        return np.array(words, np.float64)
+    except ValueError as error:
+        raise MeshError(f"has {what} that are not numbers") from error
+
+
+def _parts(
+    polygons: _Polygons,
+    positions: np.ndarray,
+    position: np.ndarray,
+    colors: np.ndarray | None,
+    uvs: np.ndarray,
+    material: Material | None,
+) -> list[Part]:
+    """Return the triangles of one material; corners without texture coordinates make a face plain."""
+    try:
+        indices, uv_corners = (np.array(values, np.int64) for values in (polygons.positions, polygons.uvs))
+    except OverflowError as error:
+        raise MeshError("has a face with an index that is too large") from error
+    check_indices(indices, len(positions))
+    corners, _ = triangulate(positions, indices, np.array(polygons.sizes, np.int64), position)
+    tint = None if material is None or (material.color == 1).all() else material.color
+    if material is None or material.texture is None:
+        if tint is not None:
+            colors = np.broadcast_to(tint, positions.shape) * (1 if colors is None else colors)
+        return [Part(positions, indices[corners], colors=colors)]
+    uv_indices = uv_corners[corners]
+    textured = (uv_indices != _ABSENT).all(1)
+    check_indices(uv_indices[textured], len(uvs))
+    faces = indices[corners]
+    parts = [] if textured.all() else [Part(positions, faces[~textured], colors=colors)]
+    pairs = np.stack([faces[textured], uv_indices[textured]], -1).reshape(-1, 2)
+    pairs, corner = np.unique(pairs, axis=0, return_inverse=True)
+    points = (uvs * material.scale + material.offset) * (1, -1) + (0, 1)
+    colors = None if colors is None else colors[pairs[:, 0]]
+    texture = Part(positions[pairs[:, 0]], corner.reshape(-1, 3), points[pairs[:, 1]], colors, material.texture)
+    return [*parts, texture]

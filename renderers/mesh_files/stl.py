@@ -1,0 +1,51 @@
+"""STL files, binary and ASCII."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+
+from renderers.mesh_files.parts import MeshError, Part
+
+_RECORD = np.dtype([("normal", "<f4", 3), ("corners", "<f4", (3, 3)), ("attribute", "<u2")])
+_VERTEX = re.compile(rb"^\s*vertex\s+(\S+)\s+(\S+)\s+(\S+)\s*$", re.MULTILINE | re.IGNORECASE)
+_LOOP = re.compile(rb"^\s*outer\s+loop\b", re.MULTILINE | re.IGNORECASE)
+
+
+def read_stl(content: bytes) -> list[Part]:
+    """Return the triangles of an STL file. Its header may begin with ``solid`` in both forms; colours are not read.
+
+    Raises:
+        MeshError: the file is truncated, or has facets that are not triangles.
+    """
+    corners = _binary(content)
+    if corners is None:
+        corners = _ascii(content)
+    return [Part(corners.reshape(-1, 3), np.arange(3 * len(corners)).reshape(-1, 3))]
+
+
+def _binary(content: bytes) -> np.ndarray | None:
+    if len(content) < 84:
+        return None
+    count = int.from_bytes(content[80:84], "little")
+    size = 84 + count * _RECORD.itemsize
+    is_text = content.lstrip()[:5].lower() == b"solid" and b"\x00" not in content[:1000]
+    if size > len(content) or (size != len(content) and is_text):
+        if is_text:
+            return None
+        raise MeshError(f"is truncated: its header announces {count:,} triangles")
+    return np.frombuffer(content, _RECORD, count, 84)["corners"].astype(np.float64)
+
+
+def _ascii(content: bytes) -> np.ndarray:
+    content = content.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+    if content.lstrip(b"\xef\xbb\xbf \t\n")[:5].lower() != b"solid":
+        raise MeshError("is not an STL file")
+    found = _VERTEX.findall(content)
+    if len(found) != 3 * len(_LOOP.findall(content)):
+        raise MeshError("has facets that are not triangles, or is truncated")
+    try:
+        return np.array(found, dtype=np.bytes_).astype(np.float64).reshape(-1, 3, 3)
+    except ValueError as error:
+        raise MeshError("has a vertex whose coordinates are not numbers") from error
