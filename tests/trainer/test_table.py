@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from metrics.shape_comparison import FIGURES as SHAPE_METRICS
 from trainer.__main__ import main
 from trainer.cli.session import Session
 from trainer.runs.run_lock import process_identity
@@ -43,8 +44,7 @@ def write_run(
     (folder / "run.json").write_text(json.dumps(run_metadata))
     evaluations = [(0, 300.0)] + ([(more["kimg"], fid)] if fid is not None else [(2, 200.0)])
     rows = [{"kimg": kimg, "step": 10 * kimg, "fid": value, "note": note} for kimg, value in evaluations]
-    if "sfid" in more:
-        rows[-1]["sfid"] = more["sfid"]
+    rows[-1] |= {name: more[name] for name in ("sfid", *SHAPE_METRICS) if name in more}
     (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     if more["checkpoint"]:
         (folder / "checkpoints/last.ckpt").write_text("")
@@ -53,8 +53,9 @@ def write_run(
     return folder
 
 
-def read_table(path: str) -> list[list[str]]:
-    rows = [line for line in Path(path).read_text().splitlines() if line.startswith("|")]
+def read_table(path: str, number: int = 0) -> list[list[str]]:
+    tables = [part.splitlines() for part in Path(path).read_text().split("\n\n") if part.lstrip().startswith("|")]
+    rows = [line for line in tables[number] if line]
     return [[cell.strip() for cell in row.strip("|").split("|")] for row in rows if "---" not in row]
 
 
@@ -104,7 +105,7 @@ def test_every_cell_composes_a_config(name, scale):
         assert ("--data.shapes.root=a folder" in session.rest) == (scale == "full")
         assert ("--data.shapes.path=a file.npz" in session.rest) == (scale == "archive")
         names.add(tuple(cell.words))
-    assert len(names) == {"table1": 40, "table2": 10, "table3": 6, "ours": 18, "ablation": 8}[name]
+    assert len(names) == {"table1": 40, "table2": 10, "table3": 6, "ours": 18, "ablation": 9}[name]
 
 
 @pytest.mark.parametrize(
@@ -210,6 +211,22 @@ def test_spatial_fid_is_shown_beside_fid_if_all_seeds_have_it(capsys):
     assert "mean ± standard deviation over the seeds; FID / spatial FID." in capsys.readouterr().out
     text = Path("runs/tables/table3_small/table3.csv").read_text()
     assert [row["sfid"] for row in csv.DictReader(text.splitlines())] == ["90.0", "", "100.0", "110.0"]
+
+
+def test_shape_metrics_are_a_second_table():
+    shapes = {"coverage": 0.3, "mmd": 0.012, "one_nn_accuracy": 0.95, "largest_piece": 0.9, "nearest_iou": 0.35}
+    write_run("fixed-cubes", 60.0, **shapes)
+    write_run("fixed-cubes-seed1", 64.0, **shapes | {"coverage": 0.4})
+    write_run("retrained-cubes", 40.0)
+    assert main([*TABLE3, "--gather", "--only=cubes", "--seeds=0,1"]) == 0
+    rows = read_table("runs/tables/table3_small/table3.md", 1)
+    assert rows[-2][:4] == ["", "", "coverage", "MMD"]
+    assert rows[-1] == [
+        *["Fixed", "Pre-trained on, Random cubes", "0.350 ± 0.071", "0.012 ± 0.000"],
+        *["0.950 ± 0.000", "0.900 ± 0.000", "0.350 ± 0.000"],
+    ]
+    text = Path("runs/tables/table3_small/table3.csv").read_text()
+    assert [row["coverage"] for row in csv.DictReader(text.splitlines())] == ["", "", "0.3", "0.4"]
 
 
 def test_validation_with_another_extractor_is_gathered(capsys):

@@ -7,20 +7,31 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trainer.tables.runner import CellRun, Measurement, Result
+from trainer.tables.runner import SHAPE_METRICS, CellRun, Measurement, Result
 from trainer.tables.spec import Cell, Scale, Table
 from utils.errors import InputError
 from utils.files import write_atomically
 
+SHAPE_METRIC_NAMES = {
+    "coverage": "coverage",
+    "mmd": "MMD",
+    "one_nn_accuracy": "1-NN accuracy",
+    "largest_piece": "largest piece",
+    "nearest_iou": "IoU with the nearest training shape",
+}
 SOURCES = {"ShapeNetShapes": "ShapeNet", "ProceduralShapes": "procedural shapes"}
 
 
 @dataclass(frozen=True)
 class Entry:
-    """The content of one cell: FID and spatial FID (means over seeds), or the state of unfinished runs."""
+    """The content of one cell: FID and spatial FID (means over seeds), or the state of unfinished runs.
+
+    ``shapes`` has the shape metrics, formatted, if all runs have them.
+    """
 
     text: str
     fid: float | None
+    shapes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -132,8 +143,25 @@ def markdown(results: TableResults) -> str:
     for key in results.rows:
         cells = [results.at(key, column) for column in results.columns]
         rows.append([results.table.rows[key].name, *[_format_cell(results, cell) for cell in cells]])
-    table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
-    return f"{table}\n\n{' '.join(results.caption)}\n"
+    return f"{_grid(rows)}\n\n{' '.join(results.caption)}\n{_shapes(results)}"
+
+
+def _shapes(results: TableResults) -> str:
+    """Format the shape metrics, one line per cell; empty if no cell has them."""
+    rows = [
+        [results.table.rows[cell.row].name, ", ".join(results.table.columns[cell.column].heads), *entry.shapes]
+        for cell in results.cells
+        if (entry := results.entries[cell.name]).shapes
+    ]
+    if not rows:
+        return ""
+    heads = ["", "", *(SHAPE_METRIC_NAMES[name] for name in SHAPE_METRICS)]
+    caption = "The shapes of the last evaluation, compared with as many reference shapes of the data."
+    return f"\n{_grid([heads, ['---'] * len(heads), *rows])}\n\n{caption}\n"
+
+
+def _grid(rows: list[list[str]]) -> str:
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
 def _format_cell(results: TableResults, cell: Cell | None) -> str:
@@ -154,7 +182,9 @@ def _entry(runs: list[CellRun], results: dict[str, Result | None], measurement: 
         fids = [result.fid for result in finished]
         sfids = [result.sfid for result in finished if result.sfid is not None]
         spatial = f" / {_mean(sfids)}" if len(sfids) == len(runs) else ""
-        return Entry(f"{_mean(fids)}{spatial}", statistics.fmean(fids))
+        known = all(set(SHAPE_METRICS) <= set(result.shapes) for result in finished)
+        shapes = [_mean([result.shapes[name] for result in finished], 3) for name in SHAPE_METRICS] if known else []
+        return Entry(f"{_mean(fids)}{spatial}", statistics.fmean(fids), tuple(shapes))
     missing = [(run, _state(run, measurement)) for run in runs if results[run.name] is None]
     if len(runs) == 1:
         return Entry(missing[0][1], None)
@@ -164,10 +194,10 @@ def _entry(runs: list[CellRun], results: dict[str, Result | None], measurement: 
     return Entry("; ".join(f"seed {run.seed}: {state}" for run, state in missing), None)
 
 
-def _mean(values: list[float]) -> str:
+def _mean(values: list[float], digits: int = 1) -> str:
     """Format the mean and, of several values, the standard deviation."""
-    mean = f"{statistics.fmean(values):.1f}"
-    return f"{mean} ± {statistics.stdev(values):.1f}" if len(values) > 1 else mean
+    mean = f"{statistics.fmean(values):.{digits}f}"
+    return f"{mean} ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else mean
 
 
 def _state(run: CellRun, measurement: Measurement) -> str:
@@ -187,6 +217,7 @@ def _line(run: CellRun, result: Result | None, measurement: Measurement) -> dict
         "seed": run.seed,
         "fid": result.fid if result else None,
         "sfid": result.sfid if result else None,
+        **{name: result.shapes.get(name) if result else None for name in SHAPE_METRICS},
         "paper": run.cell.paper,
         "state": "finished" if result else _state(run, measurement),
         "kimg": round(run.kimg, 3) if run.kimg else None,

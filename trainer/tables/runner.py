@@ -11,11 +11,12 @@ import subprocess
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from callbacks.metrics_log import read_metrics
+from metrics.shape_comparison import FIGURES as SHAPE_METRICS
 from trainer.runs.run_directory import RunDirectory
 from trainer.tables.spec import Cell
 from utils.errors import InputError
@@ -57,12 +58,14 @@ class Measurement:
 class Result:
     """FID and spatial FID of a finished run, and the extractor and image counts that they were measured with.
 
-    Runs of version 0.1.0 have no spatial FID.
+    ``shapes`` are the metrics of :func:`metrics.compare_shapes`, if the run's data have shapes. Runs of version 0.1.0 have
+    neither them nor spatial FID.
     """
 
     fid: float
     note: str
     sfid: float | None = None
+    shapes: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -103,7 +106,8 @@ class CellRun:
         validations = [line for line in _metrics(self.path / "validate") if line.get("step", 0) >= step]
         for line in [*last, *reversed(validations)]:
             if measurement.matches(line.get("note", "")) and math.isfinite(line.get("fid", math.nan)):
-                return Result(line["fid"], line["note"], line.get("sfid"))
+                shapes = {name: line[name] for name in SHAPE_METRICS if name in line}
+                return Result(line["fid"], line["note"], line.get("sfid"), shapes)
         return None
 
     def progress(self) -> str:
