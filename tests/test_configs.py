@@ -10,7 +10,7 @@ import yaml
 from masked_photographs import write_photographs
 from PIL import Image
 
-from datamodules.shapes import write_archive, write_binvox
+from datamodules.shapes import ShapeNetShapes, write_archive, write_binvox
 from trainer.__main__ import main
 from trainer.cli.config_composition import PROJECT_CONFIGS
 
@@ -193,6 +193,16 @@ def test_another_method_drops_the_settings_of_the_first(shapenet, archive, tmp_p
     assert model["threshold"] == 0.4 and "proxy_checkpoint" not in model
     assert model["views"] == data["views"] and data["views"]["init_args"]["azimuth"] == [-60, 60]
     assert data["reference_views"]["init_args"]["azimuth"] == [0, 360] and data["images"] == "unlimited"
+
+
+@pytest.mark.parametrize(("words", "training", "reference"), [((), 24, 24), (("--data=data/held_out.yaml",), 13, 11)])
+def test_shapenet_trains_on_all_models_unless_some_are_held_out(words, training, reference, shapenet, capsys):
+    assert main(["fit", "--config=couches.yaml", *words, f"--data.shapes.root={shapenet}", "--print_config"]) == 0
+    data = yaml.safe_load(capsys.readouterr().out)["data"]["init_args"]
+    shapes, held_out = (ShapeNetShapes(**data[name]["init_args"]) for name in ("shapes", "reference_shapes"))
+    names, others = ({source.name(i) for i in range(len(source))} for source in (shapes, held_out))
+    assert (len(names), len(others)) == (training, reference)
+    assert names == others if not words else not names & others
 
 
 ABLATIONS = [  # tables 2 and 3 of the supplement
