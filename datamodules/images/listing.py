@@ -60,7 +60,7 @@ def list_folder(root: Path) -> Listing:
     files: set[str] = set()  # real paths
     folders: set[str] = set()  # real paths
     hidden: list[tuple[str, str]] = []  # real paths and names
-    links: list[str] = []
+    links: list[tuple[str, str]] = []  # names, and real paths of the folders that contain them
 
     def walk(folder: str, prefix: str) -> None:
         folders.add(folder)
@@ -72,9 +72,11 @@ def list_folder(root: Path) -> Listing:
                 if is_hidden(entry.name):
                     hidden.append((real, name))
                 elif entry.is_symlink():
-                    links.append(name)
+                    links.append((name, path))
                 elif entry.is_dir(follow_symlinks=False):
-                    if real not in folders:
+                    if real in folders:
+                        left_out[REPEATED].append(name)
+                    else:
                         folders.add(real)
                         pending.append((real, f"{name}/"))
                 elif entry.is_file(follow_symlinks=False):
@@ -85,19 +87,21 @@ def list_folder(root: Path) -> Listing:
     def add(real: str, name: str) -> None:
         if not is_image(name):
             left_out[OTHER_TYPE].append(name)
-        elif real not in files:
+        elif real in files:
+            left_out[REPEATED].append(name)
+        else:
             files.add(real)
             names.append(name)
 
-    def follow(name: str) -> None:
+    def follow(name: str, parent: str) -> None:
         try:
             target = os.path.realpath(f"{base}/{name}", strict=True)
         except OSError:  # no target, or a cycle of links
             (names if is_image(name) else left_out[BROKEN]).append(name)
             return
-        if f"{base}/".startswith(f"{target.rstrip('/')}/"):
+        if any(f"{inner}/".startswith(f"{target.rstrip('/')}/") for inner in (base, parent)):
             left_out[ENCLOSING].append(name)
-        elif target in files or target in folders:
+        elif target in folders:
             left_out[REPEATED].append(name)
         elif Path(target).is_dir():
             walk(target, f"{name}/")
@@ -108,10 +112,10 @@ def list_folder(root: Path) -> Listing:
 
     walk(base, "")
     while links:  # after everything that is really below the root
-        batch = sorted(links, key=_by_folder)
+        batch = sorted(links, key=lambda link: _by_folder(link[0]))
         links.clear()
-        for name in batch:
-            follow(name)
+        for name, parent in batch:
+            follow(name, parent)
     left_out[HIDDEN] = [name for real, name in hidden for name in _files_below(real, name, folders)]
     return _listing(names, left_out)
 

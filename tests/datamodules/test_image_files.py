@@ -90,15 +90,30 @@ def test_cycles_and_repeated_links_are_counted(tmp_path):
     }
     write(tmp_path / "outside" / "1.png")
     (tmp_path / "outside" / "back").symlink_to(root)
+    (tmp_path / "outside" / "wide").symlink_to("..")  # would read the neighbours of the linked folder
+    write(tmp_path / "neighbour.png")
     for name, target in links.items():
         (root / name).symlink_to(target)
     listing = list_folder(root)
     assert listing.names == ["again.jpg", "outside/1.png", "z/0.png"]
     assert listing.left_out == {
         "linked to a missing file or folder": ["gone", "loop"],
-        "linked to an enclosing folder": ["outside/back", "slash", "up", "z/parent"],
-        "read already under another name": ["a", "blob.JPG", "same.png", "z/itself"],
+        "linked to an enclosing folder": ["outside/back", "outside/wide", "slash", "up", "z/itself", "z/parent"],
+        "read already under another name": ["a", "blob.JPG", "same.png"],
     }
+
+
+def test_overlapping_links_read_each_file_once(tmp_path):
+    root, store = tmp_path / "root", tmp_path / "store"
+    root.mkdir()
+    for name in ("a/0.png", "a/1.png", "b/2.png"):
+        write(store / name)
+    (root / "0 part").symlink_to(store / "a")
+    (root / "1 file.png").symlink_to(store / "b" / "2.png")
+    (root / "2 all").symlink_to(store)
+    listing = list_folder(root)
+    assert listing.names == ["0 part/0.png", "0 part/1.png", "1 file.png"]
+    assert listing.left_out == {"read already under another name": ["2 all/a", "2 all/b/2.png"]}
 
 
 def test_broken_links_to_images_are_unreadable_images(tmp_path, caplog):
