@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
 from datamodules.base import ReferenceDataModule
-from datamodules.images.alpha_masked import read_masked, unify_intensity
+from datamodules.images.alpha_masked import Framing, check_framing, read_masked, unify_intensity
 from datamodules.images.decoding import OnCorrupt, check_on_corrupt
 from renderers import Renderer, ViewDistribution
 from utils.errors import InputError
@@ -30,7 +30,7 @@ class ChanterelleDataModule(ReferenceDataModule):
     ``[images (B, C, S, S)]``, floats in [0, 1] on the device.
 
     Args:
-        root: folder of the images, which is searched recursively.
+        root: folder of the images, which is searched recursively, or a ZIP file.
         image_size: image size S.
         channels: 1 for grey, as OpenGL renders voxels; 3 for colour.
         renderer: renderer of generated shapes, in evaluation and in IG-GAN's training. The photographs themselves are not
@@ -42,6 +42,8 @@ class ChanterelleDataModule(ReferenceDataModule):
         mean_intensity: mean luminance inside each mask, in (0, 1); None for the mean over all images.
         mirror: also train on the mirrored images. The reference never includes them.
         on_corrupt: what to do with images that cannot be read: ``raise`` an error that names them, or ``skip`` and log them.
+        framing: which pixels an image is cropped to: ``robust`` leaves out faint pixels and specks around the object,
+            ``exact`` is every pixel that is not fully transparent; see :func:`datamodules.images.alpha_masked.frame`.
         kid_subset: number of images per KID subset; None for half the images, at most 1,000. Subsets of half the images vary
             about as much as KID itself does; larger ones overlap so much that they understate its variance.
         batch_size: global batch size.
@@ -66,6 +68,7 @@ class ChanterelleDataModule(ReferenceDataModule):
         total_kimg: float = 500,
         num_workers: int = 0,
         seed: int = 0,
+        framing: Framing = "robust",
     ) -> None:
         super().__init__(batch_size, total_kimg, num_workers, seed)
         if image_size < 1:
@@ -75,6 +78,7 @@ class ChanterelleDataModule(ReferenceDataModule):
         if mean_intensity is not None and not 0 < mean_intensity < 1:
             raise InputError(f"mean_intensity must be in (0, 1), got {mean_intensity}")
         check_on_corrupt(on_corrupt)
+        check_framing(framing)
         if renderer is not None and renderer.image_size != image_size:
             raise InputError(
                 f"image_size is {image_size} for the photographs but {renderer.image_size} for the renderer; "
@@ -83,7 +87,7 @@ class ChanterelleDataModule(ReferenceDataModule):
         self.root, self.image_size, self.channels = Path(root).expanduser(), image_size, channels
         self.renderer, self.views = renderer, views
         self.fill, self.mean_intensity, self.mirror = fill, mean_intensity, mirror
-        self.on_corrupt = on_corrupt
+        self.on_corrupt, self.framing = on_corrupt, framing
         self._kid_subset = kid_subset
 
     @property
@@ -105,7 +109,7 @@ class ChanterelleDataModule(ReferenceDataModule):
 
     @cached_property
     def _images(self) -> UInt8[Tensor, "N C S S"]:
-        framed = read_masked(self.root, self.image_size, self.fill, self.on_corrupt)
+        framed = read_masked(self.root, self.image_size, self.fill, self.on_corrupt, self.framing)
         return torch.from_numpy(unify_intensity(framed, self.channels, self.mean_intensity))
 
     def train_dataloader(self) -> DataLoader:

@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from datamodules.base import ReferenceDataModule
 from datamodules.images.decoding import OnCorrupt, check_on_corrupt
+from datamodules.images.listing import log_images
 from datamodules.images.reader import ImageReader
 from datamodules.images.sources import ImageError, open_source
 from datamodules.images.validation import readable_indices, summarize_errors
@@ -21,7 +22,7 @@ from datamodules.renders.cache import RenderCache
 from utils.errors import InputError
 from utils.files import cache_key, cache_root
 
-FFHQ_VERSION = 2  # increase when a change alters the images that are made from the same files
+FFHQ_VERSION = 3  # increase when a change alters the images that are made from the same files
 
 
 class DecodedImages(Dataset):
@@ -50,13 +51,15 @@ class FFHQDataModule(ReferenceDataModule):
     ``root`` is one of
 
     - FFHQ as distributed: a folder with ``thumbnails128x128`` or ``images1024x1024`` (the smaller one that is large enough
-      is read), or one of these two, with subfolders 00000 to 69000 of a thousand PNG files each;
-    - a ZIP file of PNG or JPEG files, as written by the StyleGAN repositories, read without extraction;
+      is read), or one of these two, with subfolders 00000 to 69000 of a thousand PNG files each, or without subfolders;
+    - a ZIP file of images, as written by the StyleGAN repositories, read without extraction;
     - an LMDB with keys ``{resolution}-{number:05d}`` and ``length`` (requires the package lmdb);
-    - any folder of PNG and JPEG files, searched recursively.
+    - any folder of images, searched recursively.
 
-    Images are sorted by name. Grey images become RGB, a fully opaque alpha channel is dropped, and the EXIF orientation is
-    applied. Transparent images, other modes, mixed sizes and unreadable files are errors that name and count the files,
+    Which files of a folder or ZIP file are read, and how they are decoded, is the same for all data of images:
+    :mod:`datamodules.images.listing` and :func:`datamodules.images.decoding.decode`. One line says how many are read and how
+    many files are left out and why. Images are sorted by name. Grey images become RGB and a fully opaque alpha channel is
+    dropped. Transparent images, other modes, mixed sizes and unreadable files are errors that name and count the files,
     raised before the first step or at the latest when training reaches them. ``on_corrupt: skip`` decodes all images before
     the first training and leaves out the unreadable ones. Batches are ``[images (B, 3, S, S)]``, floats in [0, 1] on the
     device.
@@ -132,7 +135,9 @@ class FFHQDataModule(ReferenceDataModule):
     def indices(self) -> Int[np.ndarray, " N"]:
         """Indices of the images that are used: all, or all readable ones."""
         if self.on_corrupt == "raise":
-            return np.arange(len(self.reader))
+            source = self.reader.source
+            log_images(source.root, len(source), source.left_out, [])
+            return np.arange(len(source))
         return readable_indices(self.reader, self.cache_dir)
 
     @property

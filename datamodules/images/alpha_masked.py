@@ -3,80 +3,108 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 from pathlib import Path
+from typing import Literal, get_args
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float, UInt8
+from scipy import ndimage
 
 from datamodules.images.decoding import (
     OnCorrupt,
     UndecodableError,
+    UnsupportedModeError,
     abbreviate,
     check_on_corrupt,
-    decoding,
-    has_transparency,
-    list_images,
-    log_skipped,
+    decode,
     open_image,
-    read_encoded,
 )
+from datamodules.images.listing import COPIES, log_images
+from datamodules.images.sources import CorruptImageError, open_files
 from utils.errors import InputError
 from utils.progress import Progress
 
-log = logging.getLogger(__name__)
+Framing = Literal["robust", "exact"]
+MIN_ALPHA = 26  # of 255, a tenth: pixels below it do not count for the frame
+MIN_PIECE = 0.02  # of the area of the largest connected piece: smaller pieces do not count for the frame
+NOTICEABLE = 0.02  # of the object's longer side: framings that differ by more are reported
+
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R 601, as Pillow's "L"
-UNREADABLE, OPAQUE, TRANSPARENT = "unreadable", "without transparency", "fully transparent"
+UNREADABLE, MODE, OPAQUE = "unreadable", "not 8-bit RGB or grey", "without transparency"
+TRANSPARENT, FAINT = "fully transparent", "almost fully transparent (no pixel is a tenth opaque)"
 
 
-def read_masked(root: Path, size: int, fill: float, on_corrupt: OnCorrupt = "raise") -> UInt8[np.ndarray, "N S S 4"]:
-    """Read all distinct images below a folder, sorted by path, and :func:`frame` each.
+def read_masked(
+    root: Path, size: int, fill: float, on_corrupt: OnCorrupt = "raise", framing: Framing = "robust"
+) -> UInt8[np.ndarray, "N S S 4"]:
+    """Read all distinct images below a folder or in a ZIP file, sorted by path, and :func:`frame` each.
 
-    Byte-identical files count once. Hidden files are ignored.
+    Byte-identical files count once. One line is logged: how many images are read, which are left out and why, and how many
+    are framed without the specks around the object.
 
     Args:
-        root: folder of the images.
+        root: path of the images.
         size: image size S.
         fill: see :func:`frame`.
         on_corrupt: whether unreadable images are an error (raise), or are skipped and logged (skip).
+        framing: see :func:`frame`.
 
     Raises:
         InputError: the folder does not exist or has no images, or images are unreadable, have no transparency and so no
             mask, or are fully transparent. The message counts and names the images.
     """
     check_on_corrupt(on_corrupt)
-    files = list_images(root)
-    if not files:
-        raise InputError(f"{root} has no PNG images; choose a folder of photographs with a transparent background")
+    check_framing(framing)
+    source = open_files(root)
     framed: dict[bytes, np.ndarray] = {}
-    refused: dict[str, list[Path]] = {}
-    with Progress(len(files), f"reading {root.name}", "file") as bar:
-        for file in files:
+    refused: dict[str, list[str]] = {}
+    cropped: list[str] = []
+    copies: list[str] = []
+    with Progress(len(source), f"reading {root.name}", "file") as bar:
+        for index in range(len(source)):
+            name = source.name(index)
             try:
-                content = read_encoded(file)
+                content = source.read(index)
                 key = hashlib.sha256(content).digest()
-                if key not in framed:
-                    framed[key] = frame(read_rgba(content), size, fill)
-                    if not framed[key][..., 3].any():  # isolated specks that vanish in the averaging
+                if key in framed:
+                    copies.append(name)
+                else:
+                    pixels = read_rgba(content)
+                    image = frame(pixels, size, fill, framing)
+                    if not image[..., 3].any():  # isolated specks that vanish in the averaging
                         raise _UnsuitableError(TRANSPARENT)
+                    framed[key] = image
+                    if framing == "robust" and _cuts(pixels[..., 3]):
+                        cropped.append(name)
             except _UnsuitableError as error:
-                refused.setdefault(str(error), []).append(file)
-            except UndecodableError:
-                refused.setdefault(UNREADABLE, []).append(file)
+                refused.setdefault(str(error), []).append(name)
+            except UnsupportedModeError:
+                refused.setdefault(MODE, []).append(name)
+            except (UndecodableError, CorruptImageError):
+                refused.setdefault(UNREADABLE, []).append(name)
             bar.update()
-    if on_corrupt == "skip":
-        log_skipped(root, _relative(root, refused.pop(UNREADABLE, [])), len(files))
+    unreadable = refused.pop(UNREADABLE, []) if on_corrupt == "skip" else []
     if refused:
         kinds = "; ".join(
-            f"{len(refused[kind]):,} {kind} ({abbreviate(_relative(root, refused[kind]))})"
-            for kind in (UNREADABLE, OPAQUE, TRANSPARENT)
+            f"{len(refused[kind]):,} {kind} ({abbreviate(refused[kind])})"
+            for kind in (UNREADABLE, MODE, OPAQUE, TRANSPARENT, FAINT)
             if kind in refused
         )
         total = sum(map(len, refused.values()))
-        raise InputError(f"{total:,} of {len(files):,} images in {root} are unusable: {kinds}; remove or replace them")
-    if len(framed) < len(files):
-        log.info("%s has %d distinct images in %d files", root, len(framed), len(files))
+        raise InputError(f"{total:,} of {len(source):,} images in {root} are unusable: {kinds}; remove or replace them")
+    more = ""
+    if cropped:
+        more = f"{len(cropped):,} framed without specks around the object ({abbreviate(cropped, 3)}); "
+        more += "--data.framing=exact frames every pixel that is not fully transparent"
+    left_out = dict(source.left_out) | ({COPIES: copies} if copies else {})
+    log_images(root, len(source), left_out, unreadable, more)
     return np.stack(list(framed.values()))
+
+
+def check_framing(value: str) -> None:
+    """Raise an :class:`InputError` unless ``value`` is robust or exact."""
+    if value not in get_args(Framing):
+        raise InputError(f"framing must be robust or exact, got {value!r}")
 
 
 class _UnsuitableError(InputError):
@@ -84,17 +112,17 @@ class _UnsuitableError(InputError):
 
 
 def read_rgba(content: bytes) -> UInt8[np.ndarray, "h w 4"]:
-    """Decode an image with its mask, including a palette's transparent entries (PNG's tRNS).
+    """Decode an image with its mask, including a palette's transparent entries (PNG's tRNS), upright.
 
     Raises:
         _UnsuitableError: no pixel is transparent, or all are.
         UndecodableError: the file is corrupt.
     """
-    with open_image(content) as image, decoding():
-        image.load()
-        if not has_transparency(image):
-            raise _UnsuitableError(OPAQUE)
-        pixels = np.asarray(image.convert("RGBA"))  # "RGB" would reveal the colour behind the mask
+    with open_image(content) as image:
+        decoded = decode(image)
+    if "A" not in decoded.getbands():
+        raise _UnsuitableError(OPAQUE)
+    pixels = np.asarray(decoded.convert("RGBA"))
     if pixels[..., 3].min() == 255:
         raise _UnsuitableError(OPAQUE)
     if not pixels[..., 3].any():
@@ -102,7 +130,9 @@ def read_rgba(content: bytes) -> UInt8[np.ndarray, "h w 4"]:
     return pixels
 
 
-def frame(pixels: UInt8[np.ndarray, "h w 4"], size: int, fill: float) -> UInt8[np.ndarray, "S S 4"]:
+def frame(
+    pixels: UInt8[np.ndarray, "h w 4"], size: int, fill: float, framing: Framing = "robust"
+) -> UInt8[np.ndarray, "S S 4"]:
     """Crop to the mask, pad to a square and resize. The result's colour is premultiplied, which is the image over black.
 
     Resizing averages over areas: each pixel is the exact mean of the area that it covers. Renders are antialiased in the
@@ -113,15 +143,51 @@ def frame(pixels: UInt8[np.ndarray, "h w 4"], size: int, fill: float) -> UInt8[n
         pixels: RGBA, not premultiplied.
         size: height and width S of the result.
         fill: longer side of the masked object as a fraction of S.
+        framing: ``robust`` crops to the pixels of at least a tenth opacity, without connected pieces that are smaller than
+            2 % of the largest, because background removers leave faint pixels and specks; ``exact`` crops to all pixels
+            that are not fully transparent.
+
+    Raises:
+        _UnsuitableError: ``robust``, and no pixel has a tenth opacity.
     """
-    rows, columns = (np.flatnonzero(pixels[..., 3].any(axis)) for axis in (1, 0))
-    cropped = pixels[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].astype(np.float32)
+    alpha = pixels[..., 3]
+    top, bottom, left, right = _bounds(object_mask(alpha) if framing == "robust" else alpha > 0)
+    cropped = pixels[top:bottom, left:right].astype(np.float32)
     cropped[..., :3] *= cropped[..., 3:] / 255
     height, width = cropped.shape[:2]
     scale = max(height, width) / (fill * size)
     down, across = area_weights(height, size, scale), area_weights(width, size, scale)
     framed = np.tensordot(across, np.tensordot(down, cropped, (1, 0)), (1, 1)).swapaxes(0, 1)
     return framed.round().clip(0, 255).astype(np.uint8)
+
+
+def object_mask(alpha: UInt8[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
+    """Return the pixels of at least a tenth opacity, without connected pieces smaller than 2 % of the largest.
+
+    Pixels that touch at a corner are connected.
+
+    Raises:
+        _UnsuitableError: there are none.
+    """
+    labels, count = ndimage.label(alpha >= MIN_ALPHA, np.ones((3, 3)))
+    if not count:
+        raise _UnsuitableError(FAINT)
+    areas = np.bincount(labels.ravel())
+    areas[0] = 0
+    return (areas >= MIN_PIECE * areas.max())[labels] & (labels > 0)
+
+
+def _bounds(mask: Bool[np.ndarray, "h w"]) -> tuple[int, int, int, int]:
+    """Return the first row, the row after the last, and likewise the columns of a mask."""
+    rows, columns = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
+    return int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1
+
+
+def _cuts(alpha: UInt8[np.ndarray, "h w"]) -> bool:
+    """Whether the robust frame is noticeably smaller than the exact one."""
+    robust, exact = np.array(_bounds(object_mask(alpha))), np.array(_bounds(alpha > 0))
+    longer = max(robust[1] - robust[0], robust[3] - robust[2])
+    return bool(np.abs(robust - exact).max() > max(1, NOTICEABLE * longer))
 
 
 def area_weights(n: int, size: int, scale: float) -> Float[np.ndarray, "size n"]:
@@ -174,7 +240,3 @@ def _intensity(color: Float[np.ndarray, "S S C"], alpha: Float[np.ndarray, "S S 
     """Return the mean luminance inside the mask."""
     luminance = color @ LUMA if color.shape[-1] == 3 else color
     return float(luminance.sum() / alpha.sum())
-
-
-def _relative(root: Path, files: list[Path]) -> list[str]:
-    return [str(file.relative_to(root)) for file in files]

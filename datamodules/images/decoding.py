@@ -1,30 +1,66 @@
-"""Decoding of untrusted image files: PNG or JPEG of bounded size."""
+"""Decoding of untrusted image files, of bounded size, to upright 8-bit images."""
 
 from __future__ import annotations
 
 import io
 import logging
+import struct
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Literal, get_args
 
+import numpy as np
 from PIL import Image
+from PIL.PngImagePlugin import PngImageFile
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from utils.errors import InputError
 
 OnCorrupt = Literal["raise", "skip"]
-SUFFIXES = (".png", ".jpg", ".jpeg")
-FORMATS = ("PNG", "JPEG")  # Pillow has many other readers, some of which start programs
+# By Pillow's names. A file of any of these formats is read, whichever of these suffixes it has. Pillow's other readers start
+# programs (EPS, WMF), guess without a signature (TGA), or are not for photographs (FITS, ICO).
+FORMATS = {
+    "PNG": (".png", ".apng"),
+    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"),  # MPO is several JPEGs in a file
+    "WEBP": (".webp",),
+    "AVIF": (".avif", ".avifs"),
+    "GIF": (".gif",),
+    "BMP": (".bmp",),
+    "TIFF": (".tif", ".tiff"),
+    "JPEG2000": (".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx"),
+    "PPM": (".ppm", ".pgm", ".pbm", ".pnm"),
+}
+SUFFIXES = tuple(suffix for suffixes in FORMATS.values() for suffix in suffixes)
+MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "I;16", "I;16B", "I;16L")
 MAX_BYTES = 2**28  # per encoded image
 MAX_PIXELS = 2**26  # per decoded image
+ORIENTATION = 0x0112  # EXIF tag
+UPRIGHT = {  # EXIF value to the operation that brings the image upright
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+SIDEWAYS = [UPRIGHT[value] for value in (5, 6, 7, 8)]  # these exchange width and height
 
 log = logging.getLogger(__name__)
 
 
 class UndecodableError(Exception):
     """A file that is not a usable image. Its message is a predicate without a subject, such as "cannot be read"."""
+
+
+class UnsupportedModeError(UndecodableError):
+    """An intact image whose pixels have no exact 8-bit grey or RGB values, such as CMYK."""
+
+    def __init__(self, mode: str) -> None:
+        super().__init__(f"has mode {mode}; convert it to 8-bit RGB or grey")
+        self.mode = mode
 
 
 @contextmanager
@@ -36,7 +72,9 @@ def decoding() -> Iterator[None]:
         raise
     except Exception as error:  # decoders raise anything on a corrupt file, including struct.error and MemoryError
         reason = getattr(error, "strerror", None)
-        raise UndecodableError(f"cannot be read ({reason})" if reason else "is corrupt or not a PNG or JPEG") from error
+        raise UndecodableError(
+            f"cannot be read ({reason})" if reason else "is corrupt or not of a supported image format"
+        ) from error
 
 
 def read_encoded(path: Path) -> bytes:
@@ -52,39 +90,110 @@ def read_encoded(path: Path) -> bytes:
 
 
 def open_image(file: bytes | Path) -> Image.Image:
-    """Read the header of an image; call ``load`` within :func:`decoding` to decode it.
+    """Read the header of an image of one of the :data:`FORMATS`; :func:`decode` decodes it.
 
     Raises:
-        UndecodableError: the file is not a PNG or JPEG, or has too many pixels.
+        UnsupportedModeError: the image is not 8-bit RGB, 8- or 16-bit grey, or a palette, with or without alpha.
+        UndecodableError: the file is of another format, or has too many pixels.
     """
     with decoding():
-        image = Image.open(io.BytesIO(file) if isinstance(file, bytes) else file, formats=FORMATS)
+        image = Image.open(io.BytesIO(file) if isinstance(file, bytes) else file, formats=_formats())
         if image.width * image.height > MAX_PIXELS:
             image.close()
             raise UndecodableError(
                 f"has {image.width}×{image.height} pixels, more than the limit of {MAX_PIXELS / 2**20:.0f} Mi"
             )
+        if image.mode not in MODES:
+            image.close()
+            raise UnsupportedModeError(image.mode)
         return image
+
+
+def decode(image: Image.Image) -> Image.Image:
+    """Decode an opened image to mode L, LA, RGB or RGBA, and apply its EXIF orientation.
+
+    Images with transparency, such as palettes with transparent entries, have an alpha channel. 16-bit grey is scaled to 8
+    bits. The first frame of an animation or of a file with several pages is read.
+
+    Raises:
+        UndecodableError: the file is corrupt.
+    """
+    with decoding():
+        if getattr(image, "is_animated", False) and image.format != "MPO":  # phones append previews to an MPO
+            _log_first_frame()
+        image.load()
+        transpose = _upright_transpose(image)
+        decoded = _to_8_bit(image)
+        return decoded if transpose is None else decoded.transpose(transpose)
+
+
+def upright_size(image: Image.Image) -> tuple[int, int]:
+    """Return the width and height of an opened image after :func:`decode`, which decodes it only if it must.
+
+    Raises:
+        UndecodableError: the file is corrupt.
+    """
+    width, height = image.size
+    if width == height:
+        return width, height
+    with decoding():
+        if isinstance(image, PngImageFile) and "exif" not in image.info and _has_exif_chunk(image):
+            image.load()
+        return (height, width) if _upright_transpose(image) in SIDEWAYS else (width, height)
 
 
 def has_transparency(image: Image.Image) -> bool:
     """Whether an image has an alpha channel or transparent palette entries or colours (PNG's tRNS)."""
-    return image.mode in ("LA", "RGBA", "PA", "La", "RGBa") or "transparency" in image.info
+    return image.mode in ("LA", "RGBA", "PA") or "transparency" in image.info
 
 
-def list_images(folder: Path) -> list[Path]:
-    """Find the PNG and JPEG files below a folder, sorted by path, without hidden ones.
+def _to_8_bit(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I;16"):
+        values = np.asarray(image)
+        grey = Image.fromarray((values / 257).round().astype(np.uint8))
+        if (key := image.info.get("transparency")) is not None:
+            grey.putalpha(Image.fromarray(np.where(values == key, 0, 255).astype(np.uint8)))
+        return grey
+    if has_transparency(image):
+        return image.convert("LA" if image.mode == "LA" else "RGBA")
+    return image.convert("L" if image.mode in ("1", "L") else "RGB")
 
-    Raises:
-        InputError: the folder does not exist.
-    """
-    if not folder.is_dir():
-        raise InputError(f"{folder} is a file, not a folder" if folder.is_file() else f"no such folder: {folder}")
-    return sorted(
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
-    )
+
+def _upright_transpose(image: Image.Image) -> Image.Transpose | None:
+    """Return the operation that applies the EXIF orientation, or None if there is none. Pillow itself turns TIFF files."""
+    if "exif" not in image.info:
+        return None
+    try:
+        return UPRIGHT.get(image.getexif()[ORIENTATION])
+    except Exception:  # the EXIF data is missing or corrupt, but the image may be intact
+        return None
+
+
+def _has_exif_chunk(image: PngImageFile) -> bool:
+    """Whether a PNG that is not decoded has an eXIf chunk. Pillow finds one behind the pixels only when it decodes them."""
+    file = image.fp
+    assert file is not None
+    position = file.tell()
+    file.seek(8)
+    kinds = []
+    while len(head := file.read(8)) == 8:
+        length, kind = struct.unpack(">I4s", head)
+        kinds.append(kind)
+        file.seek(length + 4, io.SEEK_CUR)
+    file.seek(position)
+    return b"eXIf" in kinds
+
+
+@cache
+def _formats() -> list[str]:
+    """Return the formats that this build of Pillow has."""
+    Image.init()
+    return [name for name in FORMATS if name in Image.OPEN]
+
+
+@cache
+def _log_first_frame() -> None:
+    rank_zero_only(log.warning)("some images are animated or have several pages; only the first frame of each is read")
 
 
 def abbreviate(names: Sequence[str], limit: int = 5) -> str:
@@ -96,18 +205,3 @@ def check_on_corrupt(value: str) -> None:
     """Raise an :class:`InputError` unless ``value`` is raise or skip."""
     if value not in get_args(OnCorrupt):
         raise InputError(f"on_corrupt must be raise or skip, got {value!r}")
-
-
-def log_skipped(root: Path, names: Sequence[str], total: int) -> None:
-    """Log on rank 0 which unreadable images are skipped.
-
-    Raises:
-        InputError: all images are unreadable.
-    """
-    if not names:
-        return
-    if len(names) == total:
-        raise InputError(f"none of {total:,} images in {root} can be read: {abbreviate(names)}; replace them")
-    rank_zero_only(log.warning)(
-        "skipping %s of %s images in %s that cannot be read: %s", len(names), total, root, abbreviate(names)
-    )

@@ -16,14 +16,15 @@ from torch import Tensor
 from datamodules.images.decoding import (
     OnCorrupt,
     UndecodableError,
+    UnsupportedModeError,
     abbreviate,
     check_on_corrupt,
-    decoding,
-    has_transparency,
-    list_images,
-    log_skipped,
+    decode,
     open_image,
+    upright_size,
 )
+from datamodules.images.listing import log_images
+from datamodules.images.sources import CorruptImageError, ImageSource, open_files
 from datamodules.renders.cache import find_cache
 from utils.errors import InputError
 
@@ -54,10 +55,10 @@ class ImageSet(ABC):
 
 
 def open_images(folder: str | Path, on_corrupt: OnCorrupt = "raise") -> ImageSet:
-    """Open a folder of images, which is searched recursively, or a cache of renders.
+    """Open a folder of images, which is searched recursively, a ZIP file of images, or a cache of renders.
 
     Args:
-        folder: folder of the images.
+        folder: path of the images.
         on_corrupt: whether unreadable images are an error (raise), or are skipped and logged (skip).
 
     Raises:
@@ -65,13 +66,12 @@ def open_images(folder: str | Path, on_corrupt: OnCorrupt = "raise") -> ImageSet
     """
     check_on_corrupt(on_corrupt)
     folder = Path(folder).expanduser()
-    files = list_images(folder)
-    if (cache := find_cache(folder)) is not None:
+    if folder.is_dir() and (cache := find_cache(folder)) is not None:
         try:
             return _LoadedImages(folder, torch.from_numpy(cache.load()))
         except InputError as error:
             raise InputError(f"the renders in {folder} are incomplete: {error}") from error
-    return ImageFolder(folder, files, on_corrupt)
+    return EncodedImages(open_files(folder, " and is not a cache of renders"), on_corrupt)
 
 
 class _LoadedImages(ImageSet):
@@ -88,88 +88,88 @@ class _LoadedImages(ImageSet):
         yield from self.images.split(size)
 
 
-class ImageFolder(ImageSet):
-    """PNG and JPEG files. Transparent images are composited over black, like renders.
+class EncodedImages(ImageSet):
+    """Images of a folder or a ZIP file. Transparent images are composited over black, like renders.
 
     Args:
-        folder: the folder, for messages.
-        files: its image files, see :func:`~datamodules.images.decoding.list_images`.
+        source: the encoded images.
         on_corrupt: see :func:`open_images`; ``skip`` decodes all files at construction.
 
     Raises:
-        InputError: there are no images, the images differ in size, or files cannot be read.
+        InputError: the images differ in size, or files cannot be read or used.
     """
 
-    def __init__(self, folder: Path, files: list[Path], on_corrupt: OnCorrupt = "raise") -> None:
-        self.folder, self.files = folder, files
-        if not files:
-            raise InputError(f"{folder} has no images (png, jpg) and is not a cache of renders; choose another folder")
-        sizes: dict[tuple[int, int], list[Path]] = {}
-        unreadable, grey = [], True
-        for file in files:
+    def __init__(self, source: ImageSource, on_corrupt: OnCorrupt = "raise") -> None:
+        self.folder, self.source = source.root, source
+        sizes: dict[tuple[int, int], list[int]] = {}
+        unreadable, unsupported, grey = [], [], True
+        for i in range(len(source)):
             try:
-                with open_image(file) as image, decoding():
-                    if on_corrupt == "skip":
-                        image.load()
-                    sizes.setdefault(image.size, []).append(file)
+                with open_image(source.header(i)) as image:
                     grey &= image.mode in GREY_MODES
-            except UndecodableError:
-                unreadable.append(file)
+                    size = upright_size(image)
+                    if on_corrupt == "skip":
+                        decode(image)
+                sizes.setdefault(size, []).append(i)
+            except UnsupportedModeError:
+                unsupported.append(i)
+            except (UndecodableError, CorruptImageError):
+                unreadable.append(i)
+        self._check(unsupported, "are not 8-bit RGB or 8- or 16-bit grey", "convert them")
         if on_corrupt == "raise":
             self._check(unreadable)
-        log_skipped(folder, self._names(unreadable), len(files))
-        self.files = sorted(set(files) - set(unreadable))
+        log_images(self.folder, len(source), source.left_out, self._names(unreadable))
+        self.indices = sorted(index for group in sizes.values() for index in group)
         if len(sizes) > 1:
-            counts = Counter({size: len(files) for size, files in sizes.items()}).most_common()
-            listed = ", ".join(f"{n:,} of {w}×{h} ({sizes[w, h][0].relative_to(folder)})" for (w, h), n in counts[:3])
-            raise InputError(f"{folder} has images of {len(sizes)} sizes, {listed}; resize them to one size")
+            counts = Counter({size: len(group) for size, group in sizes.items()}).most_common()
+            listed = ", ".join(f"{n:,} of {w}×{h} ({source.name(sizes[w, h][0])})" for (w, h), n in counts[:3])
+            raise InputError(f"{self.folder} has images of {len(sizes)} sizes, {listed}; resize them to one size")
         ((width, height),) = sizes
         self.shape = (1 if grey else 3, height, width)
 
     def __len__(self) -> int:
-        return len(self.files)
+        return len(self.indices)
 
     def batches(self, size: int) -> Iterator[UInt8[Tensor, "n C H W"]]:
         batch: list[np.ndarray] = []
-        for i, file in enumerate(self.files):
+        for i, index in enumerate(self.indices):
             try:
-                batch.append(self.read(file))
-            except UndecodableError:
-                self._check([file, *self._unreadable(self.files[i + 1 :])])
-            if len(batch) == size or i == len(self.files) - 1:
+                batch.append(self.read(index))
+            except (UndecodableError, CorruptImageError):
+                self._check([index, *self._unreadable(self.indices[i + 1 :])])
+            if len(batch) == size or i == len(self) - 1:
                 yield torch.from_numpy(np.stack(batch))
                 batch = []
 
-    def read(self, file: Path) -> UInt8[np.ndarray, "C H W"]:
+    def read(self, index: int) -> UInt8[np.ndarray, "C H W"]:
         """Decode one image.
 
         Raises:
             UndecodableError: the file is corrupt.
+            CorruptImageError: the file cannot be read.
         """
-        with open_image(file) as image, decoding():
-            if image.mode.startswith("I;16"):
-                image = Image.fromarray((np.asarray(image).astype(np.float64) / 257).round().astype(np.uint8))
-            elif has_transparency(image):
-                rgba = image.convert("RGBA")
-                image = Image.alpha_composite(Image.new("RGBA", rgba.size, (0, 0, 0, 255)), rgba)
-            pixels = np.asarray(image.convert("L" if self.shape[0] == 1 else "RGB"))
+        with open_image(self.source.header(index)) as image:
+            image = decode(image)
+        if "A" in image.getbands():
+            image = Image.alpha_composite(Image.new("RGBA", image.size, (0, 0, 0, 255)), image.convert("RGBA"))
+        pixels = np.asarray(image.convert("L" if self.shape[0] == 1 else "RGB"))
         return pixels[None] if self.shape[0] == 1 else pixels.transpose(2, 0, 1)
 
-    def _unreadable(self, files: Iterable[Path]) -> list[Path]:
+    def _unreadable(self, indices: Iterable[int]) -> list[int]:
         unreadable = []
-        for file in files:
+        for index in indices:
             try:
-                self.read(file)
-            except UndecodableError:
-                unreadable.append(file)
+                self.read(index)
+            except (UndecodableError, CorruptImageError):
+                unreadable.append(index)
         return unreadable
 
-    def _check(self, unreadable: list[Path]) -> None:
-        if unreadable:
+    def _check(self, refused: list[int], problem: str = "cannot be read", fix: str = "remove or replace them") -> None:
+        if refused:
             raise InputError(
-                f"{len(unreadable):,} of {len(self.files):,} images in {self.folder} cannot be read: "
-                f"{abbreviate(self._names(unreadable))}; remove or replace them"
+                f"{len(refused):,} of {len(self.source):,} images in {self.folder} {problem}: "
+                f"{abbreviate(self._names(refused))}; {fix}"
             )
 
-    def _names(self, files: list[Path]) -> list[str]:
-        return [str(file.relative_to(self.folder)) for file in files]
+    def _names(self, indices: list[int]) -> list[str]:
+        return [self.source.name(index) for index in indices]

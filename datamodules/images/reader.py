@@ -7,27 +7,22 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from datamodules.images.alpha_masked import area_weights
-from datamodules.images.decoding import OnCorrupt, UndecodableError, decoding, has_transparency, open_image
+from datamodules.images.decoding import (
+    OnCorrupt,
+    UndecodableError,
+    UnsupportedModeError,
+    decode,
+    open_image,
+    upright_size,
+)
 from datamodules.images.sources import CorruptImageError, ImageError, ImageSource
 from utils.errors import InputError
-
-ORIENTATION = 0x0112  # EXIF tag
-UPRIGHT = {  # EXIF value to the operation that brings the image upright
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-SIDEWAYS = [UPRIGHT[value] for value in (5, 6, 7, 8)]  # these exchange width and height
 
 
 class ImageReader:
     """Decoded images of a source, cropped and box-averaged to one size.
 
-    Grey images become RGB, a fully opaque alpha channel is dropped, and the EXIF orientation is applied.
+    Grey images become RGB and a fully opaque alpha channel is dropped; see :func:`~datamodules.images.decoding.decode`.
 
     Args:
         source: the encoded images.
@@ -105,14 +100,11 @@ class ImageReader:
         content = self.source.read(index)
         try:
             with open_image(content) as image:
-                transpose = _upright_transpose(image)
-                width, height = image.size
-                # Checked before decompression.
-                self._check_size(index, (height, width) if transpose in SIDEWAYS else (width, height))
-                with decoding():
-                    image.load()
-                    rgb = self._to_rgb(index, image)
-                    return rgb if transpose is None else rgb.transpose(transpose)
+                self._check_size(index, upright_size(image))  # before decompression
+                return self._to_rgb(index, decode(image))
+        except UnsupportedModeError as error:
+            kind = f"of mode {error.mode} instead of 8-bit RGB or grey"
+            raise ImageError(f"{self._locate(index)} {error}", kind) from error
         except UndecodableError as error:
             raise CorruptImageError(f"{self._locate(index)} {error}; replace or remove it") from error
 
@@ -127,30 +119,13 @@ class ImageReader:
             )
 
     def _to_rgb(self, index: int, image: Image.Image) -> Image.Image:
-        if has_transparency(image):
-            image = image.convert("RGBA")
-            if np.asarray(image.getchannel("A")).min() < 255:
-                raise ImageError(
-                    f"{self._locate(index)} is partly transparent; composite it over a background, "
-                    "or use chanterelle.yaml, which is for photographs with a transparent background",
-                    "partly transparent",
-                )
-        elif image.mode not in ("1", "L", "P", "RGB"):
+        if "A" in image.getbands() and np.asarray(image.getchannel("A")).min() < 255:
             raise ImageError(
-                f"{self._locate(index)} has mode {image.mode}; convert it to 8-bit RGB or grey",
-                f"of mode {image.mode} instead of 8-bit RGB or grey",
+                f"{self._locate(index)} is partly transparent; composite it over a background, "
+                "or use chanterelle.yaml, which is for photographs with a transparent background",
+                "partly transparent",
             )
         return image.convert("RGB")
 
     def _locate(self, index: int) -> str:
         return f"{self.source.root}: {self.source.name(index)}"
-
-
-def _upright_transpose(image: Image.Image) -> Image.Transpose | None:
-    """Return the operation that applies the EXIF orientation, or None if there is none."""
-    if "exif" not in image.info:
-        return None
-    try:
-        return UPRIGHT.get(image.getexif()[ORIENTATION])
-    except Exception:  # the EXIF data is missing or corrupt, but the image may be intact
-        return None

@@ -7,12 +7,14 @@ import os
 import re
 import zipfile
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
-from datamodules.images.decoding import MAX_BYTES, SUFFIXES, UndecodableError, abbreviate, read_encoded
+from datamodules.images.decoding import MAX_BYTES, UndecodableError, abbreviate, read_encoded
+from datamodules.images.listing import Listing, describe_left_out, is_image, list_folder, list_members
 from datamodules.images.lmdb_check import check_lmdb
 from utils.errors import InputError
 from utils.files import cache_key
@@ -31,7 +33,7 @@ class ImageError(InputError):
         kind: a short description without the image's name, by which errors are grouped.
     """
 
-    def __init__(self, message: str, kind: str = "corrupt or not a PNG or JPEG") -> None:
+    def __init__(self, message: str, kind: str = "corrupt or not of a supported image format") -> None:
         super().__init__(message.rsplit("ImageError: ", 1)[-1].strip())
         self.kind = kind
 
@@ -46,10 +48,12 @@ class ImageSource(ABC):
     Attributes:
         root: the folder or file that was opened.
         size: required (width, height) of every image; None for the size of the first.
+        left_out: names of the files that are no images of the source, by reason.
     """
 
     root: Path
     size: tuple[int, int] | None = None
+    left_out: Mapping[str, list[str]] = MappingProxyType({})
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -65,6 +69,14 @@ class ImageSource(ABC):
         Raises:
             CorruptImageError: the image cannot be read.
         """
+
+    def header(self, index: int) -> bytes | Path:
+        """Return image i or its path, for a reader of headers only.
+
+        Raises:
+            CorruptImageError: the image cannot be read.
+        """
+        return self.read(index)
 
     @abstractmethod
     def cache_key(self) -> str:
@@ -90,14 +102,18 @@ class NamedSource(ImageSource):
 class FolderSource(NamedSource):
     """Files below a folder."""
 
-    def __init__(self, root: Path, names: list[str], size: tuple[int, int] | None = None) -> None:
-        self.root, self.names, self.size = root, names, size
+    def __init__(self, root: Path, listing: Listing, size: tuple[int, int] | None = None) -> None:
+        self.root, self.size = root, size
+        self.names, self.left_out = listing.names, listing.left_out
 
     def read(self, index: int) -> bytes:
         try:
             return read_encoded(self.root / self.names[index])
         except UndecodableError as error:
             raise CorruptImageError(f"{self.root}: {self.name(index)} {error}; replace or remove it") from error
+
+    def header(self, index: int) -> Path:
+        return self.root / self.names[index]
 
     def cache_key(self) -> str:
         return cache_key(self.names, [self._stamp(self.root / name) for name in self.names])
@@ -112,17 +128,15 @@ class FolderSource(NamedSource):
 
 
 class ZipSource(NamedSource):
-    """Members of a ZIP file, as written by the StyleGAN repositories, read without extraction.
-
-    ``dataset.json`` is ignored.
-    """
+    """Members of a ZIP file, as written by the StyleGAN repositories, read without extraction."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
         self._files: dict[int, zipfile.ZipFile] = {}
-        self.names = _image_names(self._open().namelist())
+        listing = list_members(self._open().namelist())
+        self.names, self.left_out = listing.names, listing.left_out
         if not self.names:
-            raise InputError(f"{root} has no images (png, jpg); check root")
+            raise _no_images(root, listing, "")
 
     def read(self, index: int) -> bytes:
         try:
@@ -143,7 +157,7 @@ class ZipSource(NamedSource):
             try:
                 self._files = {process: zipfile.ZipFile(self.root)}
             except Exception as error:  # a corrupt directory raises struct.error and others
-                raise InputError(f"{self.root} cannot be read as a ZIP file ({error}); download it again") from error
+                raise _not_zip(self.root, error) from error
         return self._files[process]
 
     def __getstate__(self) -> dict[str, Any]:
@@ -233,11 +247,7 @@ def open_source(root: Path, image_size: int, expected: int) -> ImageSource:
     Raises:
         InputError: ``root`` does not exist or has no images, or FFHQ's folders are incomplete.
     """
-    if root.is_file():
-        return LmdbSource(root, image_size) if root.suffix in (".mdb", ".lmdb") else ZipSource(root)
-    if not root.is_dir():
-        raise InputError(f"no such file or folder: {root}")
-    if (root / "data.mdb").is_file():
+    if (root.suffix in (".mdb", ".lmdb") and root.is_file()) or (root / "data.mdb").is_file():
         return LmdbSource(root, image_size)
     present = [name for name in FFHQ_FOLDERS if (root / name).is_dir()]
     if present:
@@ -247,29 +257,63 @@ def open_source(root: Path, image_size: int, expected: int) -> ImageSource:
                 f"{root} has only {present[0]}, which is smaller than image_size {image_size}; download images1024x1024"
             )
         return _ffhq(root / fitting[0], expected)
-    if root.name in FFHQ_FOLDERS:
+    if root.name in FFHQ_FOLDERS and root.is_dir():
         return _ffhq(root, expected)
-    names = _image_names(path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file())
-    if not names:
-        raise InputError(
-            f"{root} has no images (png, jpg) and neither thumbnails128x128 nor images1024x1024; check root"
-        )
-    return FolderSource(root, names)
+    return open_files(root, ", and neither thumbnails128x128 nor images1024x1024")
+
+
+def open_files(root: Path, missing: str = "") -> NamedSource:
+    """Open all images below a folder or in a ZIP file; see :mod:`datamodules.images.listing` for which are read.
+
+    Args:
+        root: the folder or file.
+        missing: what else is missing if there are no images, for the message.
+
+    Raises:
+        InputError: ``root`` does not exist or has no images.
+    """
+    if root.is_file():
+        return ZipSource(root)
+    if not root.is_dir():
+        raise InputError(f"no such file or folder: {root}")
+    listing = list_folder(root)
+    if not listing.names:
+        raise _no_images(root, listing, missing)
+    return FolderSource(root, listing)
+
+
+def _no_images(root: Path, listing: Listing, missing: str) -> InputError:
+    left_out = f" ({describe_left_out(listing.left_out)})" if listing.left_out else ""
+    return InputError(
+        f"{root} has no images, such as png, jpg or webp{missing}{left_out}; choose another folder or file"
+    )
+
+
+def _not_zip(root: Path, error: Exception) -> InputError:
+    if is_image(root.name):
+        return InputError(f"{root} is a single image; pass the folder that contains it")
+    fix = "download it again, or extract it if it is another archive, and pass the folder"
+    return InputError(f"{root} cannot be read as a ZIP file ({error}); {fix}")
 
 
 def _ffhq(folder: Path, expected: int) -> FolderSource:
-    """Open FFHQ as distributed: ``00000/00000.png`` to ``69000/69999.png``, without gaps."""
-    blocks = [f"{first:05d}" for first in range(0, expected, FFHQ_BLOCK)]
-    missing = [block for block in blocks if not (folder / block).is_dir()]
+    """Open FFHQ as distributed, ``00000/00000.png`` to ``69000/69999.png``, or without subfolders; there must be no gaps."""
+    blocks = [f"{first:05d}/" for first in range(0, expected, FFHQ_BLOCK)]
+    if (folder / "00000.png").is_file() and not (folder / blocks[0]).is_dir():
+        blocks = [""]
+    missing = [block.rstrip("/") for block in blocks if not (folder / block).is_dir()]
     if missing:
         raise _incomplete(folder, "subfolders", missing, len(blocks), expected)
-    present = {f"{block}/{entry.name}" for block in blocks for entry in os.scandir(folder / block)}
-    names = [f"{i // FFHQ_BLOCK * FFHQ_BLOCK:05d}/{i:05d}.png" for i in range(expected)]
+    present = {f"{block}{entry.name}" for block in blocks for entry in os.scandir(folder / block)}
+    prefixes = (f"{i // FFHQ_BLOCK * FFHQ_BLOCK:05d}/" for i in range(expected))
+    names = [f"{prefix if blocks[0] else ''}{i:05d}.png" for i, prefix in enumerate(prefixes)]
     missing = [name for name in names if name not in present]
     if missing:
         raise _incomplete(folder, "images", missing, expected, expected)
     size = FFHQ_FOLDERS[folder.name]
-    return FolderSource(folder, names, (size, size))
+    others = sorted(name for name in present.difference(names) if is_image(name))
+    left_out = {f"not among the first {expected:,} of FFHQ": others} if others else {}
+    return FolderSource(folder, Listing(names, left_out), (size, size))
 
 
 def _incomplete(folder: Path, items: str, missing: list[str], total: int, expected: int) -> InputError:
@@ -277,11 +321,3 @@ def _incomplete(folder: Path, items: str, missing: list[str], total: int, expect
         f"{folder} lacks {len(missing):,} of {total:,} {items} ({abbreviate(missing, 3)}); complete the download, "
         f"or decrease expected (now {expected:,}) if you have only the first images"
     )
-
-
-def _image_names(names: Iterable[str]) -> list[str]:
-    """Select the names of images by their suffix, without hidden ones, sorted folder by folder."""
-    selected = [
-        n for n in names if n.lower().endswith(SUFFIXES) and not any(p.startswith((".", "__")) for p in n.split("/"))
-    ]
-    return sorted(selected, key=lambda name: name.split("/"))

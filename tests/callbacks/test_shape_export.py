@@ -10,9 +10,11 @@ import torch
 import trimesh
 
 from callbacks import ShapeWriter
-from callbacks.shape_export import write_mesh
+from callbacks.shape_export import write_mesh, write_sample, write_shape
+from datamodules.shapes import read_binvox
 from networks import MeshGenerator
-from renderers import Camera, OpenGLRenderer, SoftRasterizer, TriangleMesh
+from renderers import Camera, OpenGLRenderer, SoftRasterizer, TriangleMesh, VoxelGrid
+from trainer.export.samples import Sample
 
 SIZE = 64
 
@@ -84,3 +86,22 @@ def test_shape_writer_writes_all_files(mesh, tmp_path):
     names = {path.name for path in (tmp_path / "shapes").iterdir()}
     kinds = (".glb", ".obj", ".mtl", "_material.png", ".png", "_normals.png", "_texture.png", "_background.png")
     assert names == {f"{number}{kind}" for number in ("0003", "0004") for kind in kinds}
+
+
+def test_binvox_files_align_with_their_meshes(tmp_path):
+    """``fit`` and ``predict`` write by ``write_sample``, ``export`` by ``Sample.write``."""
+    solid = np.zeros((16, 16, 16), bool)
+    solid[2:5, 3:12, 1:9] = solid[9:14, 5:8, 10:14] = True
+    occupancy = torch.from_numpy(solid)[None, None].float()
+    write_shape(solid, tmp_path / "shape", ("glb", "binvox"))
+    write_sample({"occupancy": occupancy}, 0, 0.5, tmp_path / "predict", ("glb", "binvox"))
+    Sample(0, VoxelGrid(occupancy), OpenGLRenderer(16), None).write(tmp_path / "export", ("glb", "binvox"))
+    for stem in ("shape", "predict", "export"):
+        grid = read_binvox(tmp_path / f"{stem}.binvox")
+        mesh = trimesh.load(tmp_path / f"{stem}.glb", force="mesh")
+        z, y, x = np.nonzero(grid.voxels)
+        centres = np.array(grid.translate) + grid.scale * (np.stack([x, y, z], 1) + 0.5) / 16
+        # A surface of marching cubes lies between the centres of the outer voxels and those of their empty neighbours.
+        assert (grid.voxels == solid).all()
+        bounds = np.array([centres.min(0) - 0.25 / 16, centres.max(0) + 0.25 / 16])
+        assert mesh.bounds == pytest.approx(bounds, abs=0.25 / 16 + 1e-6), stem

@@ -148,10 +148,12 @@ def refused(root) -> str:
 
 
 def test_folder_without_images_raises(tmp_path):
-    assert refused(tmp_path / "nowhere") == f"no such folder: {tmp_path / 'nowhere'}"
+    assert refused(tmp_path / "nowhere") == f"no such file or folder: {tmp_path / 'nowhere'}"
     (tmp_path / "notes.txt").write_text("no image")
-    assert refused(tmp_path / "notes.txt").endswith("is a file, not a folder")
-    assert f"{tmp_path} has no PNG images" in refused(tmp_path)
+    assert refused(tmp_path / "notes.txt").endswith("and pass the folder")
+    assert f"{tmp_path} has no images, such as png, jpg or webp (1 file left out: 1 of other types (.txt))" in refused(
+        tmp_path
+    )
 
 
 def test_unusable_images_are_named_and_counted(tmp_path):
@@ -196,7 +198,7 @@ def test_command_line_prints_one_sentence(tmp_path, monkeypatch, capfd):
     small = ["--trainer.fast_dev_run=2", "--trainer.accelerator=cpu", "--data.batch_size=2"]
     arguments = ["--config=chanterelle_32.yaml", "--model=model/dcgan_32.yaml", *small]
     assert main(["fit", *arguments, "--data.root=nowhere"]) == 2
-    assert "error: no such folder: nowhere" in capfd.readouterr().err
+    assert "error: no such file or folder: nowhere" in capfd.readouterr().err
     assert main(["fit", *arguments, "--data.root=."]) == 2
     assert "error: 1 of 2 images in . are unusable: 1 unreadable (b.png); remove" in capfd.readouterr().err
 

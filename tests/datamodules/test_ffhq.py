@@ -144,14 +144,14 @@ def test_thumbnails_are_too_small_for_large_images(tmp_path):
 
 
 BAD = {
-    "text": (b"no image", "is corrupt or not a PNG or JPEG"),
-    "cut": (png(pixels(1))[:2000], "is corrupt or not a PNG or JPEG"),
-    "empty": (b"", "is corrupt or not a PNG or JPEG"),
-    "gif": (png(pixels(1), "P", "GIF"), "is corrupt or not a PNG or JPEG"),
+    "text": (b"no image", "is corrupt or not of a supported image format"),
+    "cut": (png(pixels(1))[:2000], "is corrupt or not of a supported image format"),
+    "empty": (b"", "is corrupt or not of a supported image format"),
+    "tga": (png(pixels(1), kind="TGA"), "is corrupt or not of a supported image format"),
     "size": (png(pixels(1, 64)), "is 64×64, expected 128×128"),
     "wide": (png(pixels(1)[:100]), "is 128×100, expected 128×128"),
     "mask": (png(np.dstack([pixels(1), np.eye(128, dtype=np.uint8)])), "is partly transparent"),
-    "deep": (png(np.zeros((128, 128), np.uint16)), "has mode I;16; convert it to 8-bit"),
+    "float": (png(np.zeros((128, 128), np.float32), kind="TIFF"), "has mode F; convert it to 8-bit"),
     "cmyk": (png(pixels(1), "CMYK", "JPEG"), "has mode CMYK"),
 }
 
@@ -224,7 +224,10 @@ def test_corrupt_zips_raise_only_input_errors(tmp_path_factory, position, change
 def test_unreadable_sources_raise(tmp_path, monkeypatch):
     with pytest.raises(InputError, match="no such file or folder"):
         data(tmp_path / "nothing").prepare_data()
-    with pytest.raises(InputError, match=r"has no images .* neither thumbnails128x128 nor images1024x1024"):
+    with pytest.raises(
+        InputError,
+        match=r"has no images, .* and neither thumbnails128x128 nor images1024x1024",
+    ):
         data(tmp_path).prepare_data()
     write_lmdb(tmp_path, [png(pixels(0))])
     monkeypatch.setenv("PYTHONPATH", str(shadow(tmp_path / "shadow", "lmdb")))
@@ -294,7 +297,7 @@ def test_mixed_sizes_are_cropped_on_request(tmp_path):
 def test_all_unusable_images_are_reported_at_once(tmp_path):
     """Including the first images, which determine the expected size."""
     (tmp_path / "0 small.png").write_bytes(png(pixels(0, 16)))
-    for i, kind in enumerate(("mask", "text", "empty", "deep", "cut")):
+    for i, kind in enumerate(("mask", "text", "empty", "float", "cut")):
         (tmp_path / f"{i}.png").write_bytes(BAD[kind][0])
     for i in range(3):
         (tmp_path / f"z{i}.png").write_bytes(png(pixels(i)))
@@ -304,7 +307,9 @@ def test_all_unusable_images_are_reported_at_once(tmp_path):
     assert sentence.startswith(
         f"6 of 9 images in {tmp_path} are unusable: 1 of another size than 128×128 (0 small.png)"
     )
-    assert "1 partly transparent (0.png); 3 corrupt or not a PNG or JPEG (1.png, 2.png, 4.png)" in sentence
+    assert (
+        "1 partly transparent (0.png); 3 corrupt or not of a supported image format (1.png, 2.png, 4.png)" in sentence
+    )
     assert "on_corrupt=skip" in sentence and "chanterelle.yaml" in sentence
 
 
@@ -365,7 +370,7 @@ def test_workers_give_the_same_images_and_errors(tmp_path):
     assert (
         str(one.value)
         == str(other.value)
-        == f"{root}: {list(contents)[-1]} is corrupt or not a PNG or JPEG; " + ("replace or remove it")
+        == f"{root}: {list(contents)[-1]} is corrupt or not of a supported image format; " + ("replace or remove it")
     )
 
 

@@ -111,9 +111,9 @@ def test_gray_16_bit_transparent_and_palette_images_are_converted(workplace):
 
 
 def test_incomparable_directories_are_rejected(folders, refused, workplace):
-    assert refused("fid", "--real", "nowhere", "--fake", "fake") == "no such folder: nowhere"
+    assert refused("fid", "--real", "nowhere", "--fake", "fake") == "no such file or folder: nowhere"
     (workplace / "empty").mkdir()
-    assert refused("fid", "--real", "real", "--fake", "empty").startswith("empty has no images (png, jpg)")
+    assert refused("fid", "--real", "real", "--fake", "empty").startswith("empty has no images, such as png")
     write(workplace / "large", pixels(3, 0, size=32))
     assert "real are 16×16 and those in large 32×32; make them the same size" in refused(*folders[:4], "large")
     write(workplace / "one", pixels(1, 0))

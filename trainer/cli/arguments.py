@@ -170,7 +170,7 @@ def fid() -> CommandParser:
         "Compare two folders of images by FID, spatial FID, KID, precision and recall.",
         ("fid --real DIR --fake DIR --extractor imagenet --kid_subset 100",),
     )
-    folder = "folder of png and jpg files, subfolders included, or a cache of renders"
+    folder = "folder of images, subfolders included, ZIP file of images, or cache of renders"
     parser.add("--real DIR", f"the reference: {folder}", required=True)
     parser.add("--fake DIR", "the images to compare with it", required=True)
     default = "default: renders_small, or renders_color if the images have colour"

@@ -106,7 +106,7 @@ class Sample:
         elif kind == "binvox":
             if isinstance(self.scene, TriangleMesh):
                 raise InputError("binvox is for voxels, and this run generates meshes; remove it from --formats")
-            write_binvox(path, _array(self.scene.occupancy[0, 0] > self.threshold), translate=(-0.5, -0.5, -0.5))
+            write_binvox(path, _array(self.scene.occupancy[0, 0] > self.threshold))
         elif isinstance(self.scene, TriangleMesh) and (kind == "glb" or kind == "obj"):
             arrays = self._arrays()
             write_mesh(vertices, faces, arrays["uvs"], arrays["texture"], path.with_suffix(""), (kind,))

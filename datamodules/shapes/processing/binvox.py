@@ -16,7 +16,8 @@ from utils.errors import InputError
 
 MAX_DIM = 1024
 MAX_LENGTH = 1e6  # of scale and translation; beyond it, voxels are lost to rounding
-_HEADER_LIMIT = 4096  # bytes; real headers take about a hundred
+_HEADER_LIMIT = 2**16  # bytes; real headers take about a hundred, but may have comments
+_PADDING = b" \t\r\n\0"  # bytes that may follow the voxels
 _NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 
 
@@ -39,7 +40,7 @@ class Binvox:
 
 
 def read_binvox(path: str | Path) -> Binvox:
-    """Read a binvox file.
+    """Read a binvox file. Comments in the header, and white space or zeros after the voxels, are ignored.
 
     Raises:
         InputError: the file is missing, is not binvox version 1, is not a cube of at most 1024³, or has fewer or more voxels
@@ -52,20 +53,27 @@ def read_binvox(path: str | Path) -> Binvox:
         with path.open("rb") as file:
             head = file.read(_HEADER_LIMIT)
             dim, translate, scale, start = _parse_header(path, head)
-            content = head + file.read(max(0, start + 2 * dim**3 + 1 - len(head)))  # at most one pair per voxel
+            limit = start + 2 * dim**3 + _HEADER_LIMIT  # at most one pair per voxel, and padding
+            content = head + file.read(max(0, limit + 1 - len(head)))
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror}); check the path") from error
-    if len(content) > start + 2 * dim**3:
+    if len(content) > limit:
         raise _corrupt(path, f"data follow after the {dim}³ voxels that its header declares")
-    if (len(content) - start) % 2:
+    pairs: UInt8[np.ndarray, "N 2"] = np.frombuffer(content, np.uint8, offset=start)[: (len(content) - start) // 2 * 2]
+    pairs = pairs.reshape(-1, 2)
+    ends = np.cumsum(pairs[:, 1], dtype=np.int64)
+    count = int(np.searchsorted(ends, dim**3)) + 1  # of pairs, up to the last voxel
+    rest = content[start + 2 * count :]
+    if count > len(pairs) and len(content) % 2 != start % 2:
         raise _corrupt(path, "its data end within a (value, count) pair")
-    pairs: UInt8[np.ndarray, "N 2"] = np.frombuffer(content, np.uint8, offset=start).reshape(-1, 2)
-    values, counts = pairs[:, 0], pairs[:, 1]
+    values, counts = pairs[:count, 0], pairs[:count, 1]
     if (values > 1).any():
         raise _corrupt(path, "its data contain values other than 0 and 1")
-    total = int(counts.sum(dtype=np.int64))
+    total = int(ends[:count][-1]) if len(ends) else 0
     if total != dim**3:  # checked before allocation
         raise _corrupt(path, f"its data contain {total:,} voxels but its header declares {dim}³ = {dim**3:,}")
+    if rest.strip(_PADDING):
+        raise _corrupt(path, f"data follow after the {dim}³ voxels that its header declares")
     flat = np.repeat(values.astype(bool), counts)
     voxels = flat.reshape(dim, dim, dim).transpose(1, 2, 0)  # [x, z, y] to [z, y, x]
     return Binvox(np.ascontiguousarray(voxels), translate, scale)
@@ -74,10 +82,12 @@ def read_binvox(path: str | Path) -> Binvox:
 def write_binvox(
     path: str | Path,
     voxels: Bool[np.ndarray, "D D D"],
-    translate: tuple[float, float, float] = (0.0, 0.0, 0.0),
+    translate: tuple[float, float, float] = (-0.5, -0.5, -0.5),
     scale: float = 1.0,
 ) -> None:
     """Write voxels ``[z, y, x]``; see :class:`Binvox` for ``translate`` and ``scale``.
+
+    By default the grid fills the cube [-1/2, 1/2]³, as :class:`renderers.VoxelGrid` and the meshes made from one do.
 
     Raises:
         ValueError: the voxels are not a cube with edges of 1 to 1024.
@@ -101,14 +111,14 @@ def write_binvox(
 def _parse_header(path: Path, content: bytes) -> tuple[int, tuple[float, float, float], float, int]:
     """Return dim, translate, scale, and the offset of the data."""
     head = content[:_HEADER_LIMIT]
-    if not re.match(rb"#binvox 1\s*\n", head):
+    if not re.match(rb"#binvox 1\s*\n|#binvox 1\s+#", head):
         raise InputError(f"{path} is not a binvox file of version 1; convert the mesh again with binvox")
-    end = re.search(rb"\ndata\r?\n", head)
+    end = re.search(rb"\n[ \t]*data[ \t]*(#[^\n]*)?\r?\n", head)
     if end is None:
         raise _corrupt(path, "its header has no line 'data'")
     fields: dict[str, list[str]] = {}
-    for line in head[: end.start()].decode("ascii", "replace").splitlines()[1:]:
-        words = line.split()
+    for line in head[: end.start()].decode("ascii", "replace").splitlines():
+        words = line.partition("#")[0].split()  # "#" starts a comment, also in the first line
         if words:
             if words[0] in fields:
                 raise _corrupt(path, f"its header repeats {words[0]!r}")
