@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from datamodules.renders.cache import RenderCache
 from datamodules.samplers import BatchPlan, EvaluationSampler, StepBatchSampler
+from utils.errors import check_number
 
 
 class RunDataModule(pl.LightningDataModule):
@@ -29,6 +30,9 @@ class RunDataModule(pl.LightningDataModule):
         seed: seed of the data order and of generated data.
         batch_changes: pairs of (thousand items, global batch size from there on), in order. Progressive growing uses smaller
             batches at higher resolutions. Evaluation always uses ``batch_size``.
+
+    Raises:
+        InputError: a number out of range.
     """
 
     def __init__(
@@ -40,6 +44,9 @@ class RunDataModule(pl.LightningDataModule):
         batch_changes: Sequence[tuple[float, int]] = (),
     ) -> None:
         super().__init__()
+        check_number("total_kimg", total_kimg, above=0)
+        check_number("num_workers", num_workers, at_least=0)
+        check_number("seed", seed, at_least=0)
         self.batch_size, self.total_kimg, self.num_workers, self.seed = batch_size, total_kimg, num_workers, seed
         self.plan = BatchPlan(batch_size, 1000 * total_kimg, [(1000 * kimg, size) for kimg, size in batch_changes])
 

@@ -30,7 +30,7 @@ from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from callbacks import nan_guard
-from callbacks.checkpointing import RunCheckpoint
+from callbacks.checkpointing import RunCheckpoint, progress
 from callbacks.distributed_signals import RankSignals
 from callbacks.loggers.csv import MetricsCsv
 from callbacks.loggers.guarded import GuardedLogger
@@ -47,7 +47,7 @@ from trainer.runs.proxy_pretraining import KEY as PROXY_KEY
 from trainer.runs.proxy_pretraining import provide_proxy
 from trainer.runs.run_directory import RUNS, RunDirectory, find_run, newest_run
 from trainer.runs.run_lock import heartbeat
-from trainer.runs.shutdown import as_input_error, close, divergence_message, report_stop
+from trainer.runs.shutdown import as_input_error, close, divergence_message, report_incomplete, report_stop
 from utils.errors import InputError
 from utils.signals import Signals, Stopped
 
@@ -295,6 +295,7 @@ class UnrenderCLI(LightningCLI):
         start = f", from {session.checkpoint}" if session.checkpoint else ""
         print_rank0(f"{prefix}{type(self.model).__name__}, {weights:,} weights, on {device}, seed {seed}{start}")
         self._run("fit", **kwargs)
+        session.progress = progress(self.trainer) if session.run else None
 
     def validate(self, **kwargs: Any) -> None:
         self._run("validate", **kwargs)
@@ -321,7 +322,9 @@ def main(command: str, argv: list[str]) -> int:
         status = "failed"
         try:
             UnrenderCLI(session)
-            status = "finished"
+            status = "finished" if session.complete else "interrupted"
+            if not session.complete:
+                report_incomplete(session)
         except (Stopped, KeyboardInterrupt, SIGTERMException):
             return report_stop(session)
         except SystemExit as exit_:  # help, --print_config, or Lightning after Ctrl-C

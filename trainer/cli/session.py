@@ -38,6 +38,9 @@ class Session:
     checkpoint: Path | None = field(init=False, default=None)
     resumed: bool = field(init=False, default=False)
     started: bool = field(init=False, default=False)
+    progress: tuple[int, int | None] | None = field(
+        init=False, default=None
+    )  # steps done and planned, after a training
     input_error: bool = field(init=False, default=False)  # the command ended by an InputError
 
     def __post_init__(self) -> None:
@@ -54,6 +57,12 @@ class Session:
             # chairs.yaml with --model model/absorption.yaml is the experiment chairs_absorption
             stems = [path.stem, *[Path(parts[section]).stem for section in SECTIONS if section in parts]]
             self.experiment = RunDirectory(path.parent).metadata.get("experiment") or "_".join(stems)
+
+    @property
+    def complete(self) -> bool:
+        """Whether the command did all that it had to: a training, the steps that its data module plans."""
+        done, planned = self.progress or (0, 0)
+        return planned is not None and done >= planned
 
     @property
     def given(self) -> list[str]:

@@ -183,7 +183,7 @@ def run_missing(runs: list[CellRun], measurement: Measurement, extra: list[str])
                     raise Stopped
                 if status == 2:
                     raise InputError(f"the cell {run.name} was rejected; see the error above")
-                if status:
+                if status or run.status != "finished":  # an option such as max_time may stop a training with status 0
                     failed.append(run.name)
                     break
     return failed
