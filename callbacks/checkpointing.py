@@ -75,7 +75,8 @@ class RunCheckpoint(Callback):
             due = trainer.strategy.reduce_boolean_decision(due, all=False)
         # Do not save between a step and its evaluation: Lightning would resume after the evaluation.
         interval: Any = trainer.val_check_batch
-        evaluates = trainer.enable_validation and (batch_idx + 1) % interval == 0
+        # The interval is None if evaluations are due after some time.
+        evaluates = trainer.enable_validation and interval and (batch_idx + 1) % interval == 0
         if due and not evaluates:
             self._save(trainer, pl_module)
 

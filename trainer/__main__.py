@@ -15,6 +15,7 @@ from typing import NamedTuple
 from trainer.cli import arguments
 from trainer.cli.arguments import CommandParser
 from utils.errors import InputError
+from utils.launch import launch
 
 
 class Command(NamedTuple):
@@ -116,9 +117,8 @@ def print_error(message: str, timeout: float = 5.0) -> None:
     An error of rank 0 is usually that of the other ranks too, and their launcher ends them. Another rank prints its error
     only if it is still running after ``timeout`` seconds, since then it is the only one that failed.
     """
-    names = ("RANK", "SLURM_PROCID", "LOCAL_RANK")  # torchrun, srun, Lightning
-    rank = next((os.environ[name] for name in names if os.environ.get(name)), "0")
-    if rank == "0":
+    rank = launch().rank
+    if rank == 0:
         print(f"error: {message}", file=sys.stderr)
         return
     parent, deadline = os.getppid(), time.monotonic() + timeout

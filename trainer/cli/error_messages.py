@@ -5,11 +5,13 @@ import errno
 import importlib
 import inspect
 import re
+import traceback
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import jsonargparse
 from omegaconf.errors import OmegaConfBaseException
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from trainer.cli.config_composition import Composed, suggestion
 from utils.errors import InputError
@@ -70,16 +72,30 @@ def config_error(
         given: The keys given as options.
         options: All keys of the command.
     """
+    root: BaseException = error
     cause: BaseException | None = error
     while cause is not None:  # jsonargparse wraps errors that constructors raise
         if isinstance(cause, InputError):
             return cause
-        cause = cause.__cause__
+        root, cause = cause, cause.__cause__
+    if root is not error and (refusal := _library_refusal(root)):
+        return refusal
     if isinstance(error, ParseError | jsonargparse.ArgumentError):
         return _parse_error(str(error), composed, given, list(options))
     if isinstance(error, OmegaConfBaseException):
         return _interpolation_error(error, composed, list(options))
     return None
+
+
+def _library_refusal(error: BaseException) -> InputError | None:
+    """The message of a constructor of Lightning or torch that refuses its arguments, or whose package is not installed."""
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    library = frame.f_globals.get("__name__", "").partition(".")[0]
+    refusals = ValueError | TypeError | ImportError | MisconfigurationException
+    if not isinstance(error, refusals) or library not in ("pytorch_lightning", "lightning_fabric", "torch"):
+        return None
+    part = type(frame.f_locals["self"]).__name__ if "self" in frame.f_locals else library
+    return InputError(f"{part}: {' '.join(str(error).split())[:300]}")
 
 
 def _parse_error(message: str, composed: Composed, given: Iterable[str], options: list[str]) -> InputError:

@@ -38,7 +38,7 @@ from callbacks.monitor import Mode, Monitor
 from callbacks.nan_guard import DivergedError, TerminateOnNaN
 from lightning_modules.generative import GenerativeModule
 from trainer.__main__ import options_of
-from trainer.cli import error_messages
+from trainer.cli import error_messages, trainer_options
 from trainer.cli.jsonargparse_compat import PARSER_MODE, restore_yaml
 from trainer.cli.log_filters import global_rank, print_rank0, quiet
 from trainer.cli.session import Session
@@ -49,6 +49,7 @@ from trainer.runs.run_directory import RUNS, RunDirectory, find_run, newest_run
 from trainer.runs.run_lock import heartbeat
 from trainer.runs.shutdown import as_input_error, close, divergence_message, report_incomplete, report_stop
 from utils.errors import InputError
+from utils.launch import without_stray_variables
 from utils.signals import Signals, Stopped
 
 UNSAVED_OPTIONS = ("run_dir", "ckpt_path", "fresh", "config")  # they describe this start, not the experiment
@@ -130,6 +131,7 @@ class UnrenderCLI(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         session, config = self.session, self.config[self.session.command]
+        self._check_trainer(config)
         fit, rehearsal = session.command == "fit", bool(config.trainer.fast_dev_run)
         given = RunDirectory(config.run_dir) if config.run_dir else None
         trained = given if given and given.holds_run() and not (fit and (self.fresh or rehearsal)) else None
@@ -150,7 +152,7 @@ class UnrenderCLI(LightningCLI):
             config,
             session.composed,
             needed=not rehearsal and session.checkpoint is None,
-            single_process=_is_single_process(),
+            single_process=self.alone,
         )
         self.saved_config = self._config_yaml()
 
@@ -167,6 +169,18 @@ class UnrenderCLI(LightningCLI):
                 self.folder = given.path if given else RUNS / session.experiment / session.command
             _configure_loggers(config.trainer, self.folder)
             _remove_wandb(config.trainer)
+
+    def _check_trainer(self, config: jsonargparse.Namespace) -> None:
+        """Check the trainer's options before anything is built, and take this process's rank from the trainer alone."""
+        model, data = (
+            trainer_options.class_of(config.get(section)) or base
+            for section, base in (("model", LightningModule), ("data", LightningDataModule))
+        )
+        self.alone = trainer_options.is_alone(
+            trainer_options.check(config.trainer, model, data, config.get("data.init_args"))
+        )
+        for note in self.session.notes:
+            print_rank0(note)
 
     def _config_yaml(self) -> str:
         """The content of the run's ``config.yaml``."""
@@ -209,7 +223,7 @@ class UnrenderCLI(LightningCLI):
         if RUN_DIR_VARIABLE in os.environ:
             run = RunDirectory(os.environ[RUN_DIR_VARIABLE])
         elif given is None:
-            if not _is_single_process():
+            if not self.alone:
                 raise InputError("several processes share one run directory; pass --run_dir")
             run = RunDirectory.create_next(session.experiment)
         else:
@@ -317,8 +331,8 @@ def main(command: str, argv: list[str]) -> int:
     """
     # --help alone prints the short help of trainer.cli.arguments
     argv = ["--help" if word == "--help_all" else word for word in argv]
-    with quiet(), Signals() as signals, ExitStack() as exits:
-        session = Session(command, argv, signals, exits)
+    with quiet(), Signals() as signals, ExitStack() as exits, without_stray_variables() as notes:
+        session = Session(command, argv, signals, exits, notes)
         status = "failed"
         try:
             UnrenderCLI(session)
@@ -343,11 +357,6 @@ def main(command: str, argv: list[str]) -> int:
         finally:
             close(session, "interrupted" if signals.received and status != "finished" else status)
     return 0
-
-
-def _is_single_process() -> bool:
-    counts = (os.environ.get(name, "1") for name in ("WORLD_SIZE", "SLURM_STEP_NUM_TASKS"))
-    return all(count in ("", "1") for count in counts) and global_rank() == 0
 
 
 def _as_list(value: Any) -> list[Any]:

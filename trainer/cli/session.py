@@ -23,12 +23,14 @@ class Session:
         argv: The words after it.
         signals: Signals that this process received.
         exits: Contexts to leave when the command ends.
+        notes: What to print when the rank of this process is known.
     """
 
     command: str
     argv: list[str]
     signals: Signals = field(default_factory=Signals)
     exits: ExitStack = field(default_factory=ExitStack)
+    notes: list[str] = field(default_factory=list)
     composed: Composed = field(init=False)
     experiment: str = field(init=False, default="unnamed")
     options: list[str] = field(init=False, default_factory=list)  # all option names of the command
