@@ -14,7 +14,7 @@
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
@@ -32,8 +32,10 @@ from pytorch_lightning.utilities.exceptions import SIGTERMException
 from callbacks import nan_guard
 from callbacks.checkpointing import RunCheckpoint, progress
 from callbacks.distributed_signals import RankSignals
+from callbacks.loggers.csv import NAME as METRICS_CSV
 from callbacks.loggers.csv import MetricsCsv
 from callbacks.loggers.guarded import GuardedLogger
+from callbacks.metrics_log import ValidationRecord
 from callbacks.monitor import Mode, Monitor
 from callbacks.nan_guard import DivergedError, TerminateOnNaN
 from lightning_modules.generative import GenerativeModule
@@ -55,6 +57,10 @@ from utils.signals import Signals, Stopped
 UNSAVED_OPTIONS = ("run_dir", "ckpt_path", "fresh", "config")  # they describe this start, not the experiment
 PARSER = {"parser_mode": PARSER_MODE, "allow_abbrev": False, "dump_header": None}
 WANDB = ("WandbRun", "WandbLogger")  # loggers that resume a run by its id
+WANDB_VARIABLES = {
+    **{name: f"WANDB_{name.upper()}" for name in ("project", "entity", "name")},
+    **{"id": "WANDB_RUN_ID", "group": "WANDB_RUN_GROUP"},
+}
 RUN_DIR_VARIABLE = "UNRENDER_RUN_DIR"  # passes the run directory from rank 0 to the ranks that it launches
 
 
@@ -160,13 +166,17 @@ class UnrenderCLI(LightningCLI):
             self.folder = Path(session.exits.enter_context(tempfile.TemporaryDirectory(prefix="unrender-")))
         elif fit:
             self.folder = self._open_run(given).path
-            _configure_loggers(config.trainer, self.folder, session.run)
+            _configure_loggers(config.trainer, self.folder, session.run, session.given)
         else:
             run = trained or (find_run(session.checkpoint) if session.checkpoint else None)
             if run:
                 self.folder = run.path / session.command
+                session.options_changed = resume.differences(run, yaml.safe_load(self.saved_config))
+                if session.checkpoint and find_run(session.checkpoint) != run:
+                    session.options_changed["ckpt_path"] = str(session.checkpoint)
             else:
                 self.folder = given.path if given else RUNS / session.experiment / session.command
+            (self.folder / METRICS_CSV).unlink(missing_ok=True)  # of an earlier command
             _configure_loggers(config.trainer, self.folder)
             _remove_wandb(config.trainer)
 
@@ -275,6 +285,9 @@ class UnrenderCLI(LightningCLI):
                 kwargs["plugins"] = [*plugins, checkpoints.AtomicCheckpointIO()]
             if not any(isinstance(callback, Checkpoint) for callback in _as_list(options.callbacks)):
                 kwargs["enable_checkpointing"] = False  # Lightning's own would write a second copy of last.ckpt
+        for callback in _as_list(options.callbacks):
+            if isinstance(callback, ValidationRecord):
+                callback.options = session.options_changed
         try:
             return super().instantiate_trainer(**kwargs)
         except (ValueError, TypeError) as error:  # Lightning's message about one of the trainer's options
@@ -364,14 +377,31 @@ def _as_list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [] if value in (None, True, False) else [value]
 
 
-def _configure_loggers(trainer: jsonargparse.Namespace, folder: Path, run: RunDirectory | None = None) -> None:
-    """Let loggers write into ``folder`` unless the config names another one; Weights & Biases resumes its run."""
+def _configure_loggers(
+    trainer: jsonargparse.Namespace, folder: Path, run: RunDirectory | None = None, options: Sequence[str] = ()
+) -> None:
+    """Let loggers write into ``folder`` unless the config names another one.
+
+    Weights & Biases resumes its run. Its options come from the command line, the environment and the config, in this order.
+
+    Args:
+        trainer: The section of the config, changed in place.
+        folder: The output directory.
+        run: The run of a training on rank 0.
+        options: The keys given on the command line.
+    """
     for logger in _as_list(trainer.logger):
         arguments = logger.get("init_args") if isinstance(logger, jsonargparse.Namespace) else None
         if arguments is not None and "save_dir" in arguments and arguments.save_dir in (None, "."):
             arguments.save_dir = str(folder)
-        if run and arguments is not None and logger.class_path.endswith(WANDB) and arguments.id is None:
-            arguments.id = run.wandb_id()
+        if run and arguments is not None and logger.class_path.endswith(WANDB):
+            names = {key.rpartition(".")[2] for key in options if key.startswith("trainer.logger.")}
+            given = {name: arguments[name] for name in names & WANDB_VARIABLES.keys()}
+            variables = {name: os.environ.get(variable) for name, variable in WANDB_VARIABLES.items()}
+            found = {"id": arguments.id} if arguments.id else {}
+            found |= {name: value for name, value in variables.items() if value and name in arguments}
+            for name, value in run.wandb_settings(given, found).items():
+                arguments[name] = value
 
 
 def _remove_wandb(trainer: jsonargparse.Namespace) -> None:

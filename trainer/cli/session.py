@@ -4,6 +4,7 @@ import tempfile
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from callbacks.checkpointing import RunCheckpoint
 from callbacks.loggers.guarded import GuardedLogger
@@ -43,6 +44,7 @@ class Session:
     progress: tuple[int, int | None] | None = field(
         init=False, default=None
     )  # steps done and planned, after a training
+    options_changed: dict[str, Any] = field(init=False, default_factory=dict)  # those that differ from the run's
     input_error: bool = field(init=False, default=False)  # the command ended by an InputError
 
     def __post_init__(self) -> None:
