@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
@@ -15,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 from datamodules.renders.cache import RenderCache
 from datamodules.samplers import BatchPlan, EvaluationSampler, StepBatchSampler
 from utils.errors import check_number
+from utils.files import cache_root
 
 
 class RunDataModule(pl.LightningDataModule):
@@ -64,6 +66,19 @@ class RunDataModule(pl.LightningDataModule):
     def _stage(self) -> str | None:
         """The trainer's current function, such as ``fit`` or ``predict``; None without a trainer."""
         return self.trainer.state.fn if self.trainer else None
+
+    @property
+    def rehearsal(self) -> int:
+        """Number of batches of a rehearsal, the trainer's ``fast_dev_run``; 0 for a whole run or without a trainer."""
+        return int(getattr(self.trainer, "fast_dev_run", 0))
+
+    def needed(self, items: int, groups: int = 1) -> int:
+        """Return how many of ``items`` must be prepared in each of ``groups``: in a rehearsal, those of its batches."""
+        return min(items, -(-self.rehearsal * max(self.plan.sizes) // groups)) if self.rehearsal else items
+
+    def cache_folder(self, cache_dir: str | None) -> Path:
+        """Return the root of the caches. A rehearsal has its own."""
+        return cache_root(cache_dir) / "rehearsal" if self.rehearsal else cache_root(cache_dir)
 
     def training_loader(self, dataset: Dataset, items: int | None) -> DataLoader:
         """Return a loader of the run's batches of ``dataset``, starting at the module's current step.
@@ -143,7 +158,8 @@ class ReferenceDataModule(RunDataModule):
         """Return the reference images."""
 
     def val_dataloader(self) -> DataLoader:
-        return self.evaluation_loader(TensorDataset(self.reference()), self.reference_images)
+        images = self.reference()
+        return self.evaluation_loader(TensorDataset(images), len(images))
 
 
 def to_float(batch: Any) -> Any:

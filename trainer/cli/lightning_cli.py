@@ -59,7 +59,8 @@ PARSER = {"parser_mode": PARSER_MODE, "allow_abbrev": False, "dump_header": None
 WANDB = ("WandbRun", "WandbLogger")  # loggers that resume a run by its id
 WANDB_VARIABLES = {
     **{name: f"WANDB_{name.upper()}" for name in ("project", "entity", "name")},
-    **{"id": "WANDB_RUN_ID", "group": "WANDB_RUN_GROUP"},
+    "id": "WANDB_RUN_ID",
+    "group": "WANDB_RUN_GROUP",
 }
 RUN_DIR_VARIABLE = "UNRENDER_RUN_DIR"  # passes the run directory from rank 0 to the ranks that it launches
 
