@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from trainer.cli import arguments
+from trainer.cli.argument_types import expand_home
 from trainer.cli.arguments import CommandParser
 from utils.errors import InputError
 from utils.launch import launch
@@ -84,7 +85,7 @@ def main(argv: list[str] | None = None) -> int:
     if not argv or argv[0] in ("-h", "--help", "help"):
         print(usage())
         return 0
-    name, *rest = argv
+    name, *rest = map(expand_home, argv)
     if name not in COMMANDS:
         similar = difflib.get_close_matches(name, COMMANDS, n=1)
         hint = f"did you mean {similar[0]}?" if similar else f"the commands are {', '.join(COMMANDS)}"
@@ -102,6 +103,14 @@ def main(argv: list[str] | None = None) -> int:
         if os.environ.get("UNRENDER_TRACEBACK"):
             raise
         print_error(error.message)
+        return 2
+    except OSError as error:
+        from trainer.cli.error_messages import disk_error
+
+        disk = None if os.environ.get("UNRENDER_TRACEBACK") else disk_error(error)
+        if disk is None:
+            raise
+        print_error("; ".join(disk))
         return 2
 
 

@@ -41,6 +41,7 @@ DISK_ERRORS = {
     errno.EFBIG: "the file is larger than the system allows",
     errno.EROFS: "the disk is read-only",
 }
+NOT_ALLOWED = (errno.EACCES, errno.EPERM)
 
 
 class ParseError(Exception):
@@ -256,13 +257,17 @@ def checkpoint_error(message: str, checkpoint: str) -> InputError:
     return InputError(f"{checkpoint} was trained with another configuration: {mismatch}")
 
 
-def disk_error(error: BaseException) -> str | None:
-    """The message for a full or read-only disk among an error and its causes; None for any other error."""
+def disk_error(error: BaseException) -> tuple[str, str] | None:
+    """What a full, read-only or protected file system refused, and the cure; None for any other error or cause of it."""
     seen: set[int] = set()
     cause: BaseException | None = error
     while cause is not None and id(cause) not in seen:
         seen.add(id(cause))
         if isinstance(cause, OSError) and cause.errno in DISK_ERRORS:
-            return f"{cause.filename or 'a file'} could not be written: {DISK_ERRORS[cause.errno]}"
+            problem = f"{cause.filename or 'a file'} could not be written: {DISK_ERRORS[cause.errno]}"
+            return problem, "free space and run the command again"
+        if isinstance(cause, OSError) and cause.errno in NOT_ALLOWED and cause.filename:
+            fix = "change its permissions, or pass another directory (--run_dir, --output, UNRENDER_CACHE)"
+            return f"{cause.filename} cannot be opened: permission denied", fix
         cause = cause.__cause__ or cause.__context__
     return None

@@ -25,8 +25,9 @@ def as_input_error(error: Exception, session: Session) -> InputError | None:
         return input_error
     if disk := error_messages.disk_error(error):
         path = _last_checkpoint(session)
+        problem, fix = disk
         saved = f"; the last valid checkpoint is {path}" if path else ""
-        return InputError(f"{disk}{saved}; free space and run the command again")
+        return InputError(f"{problem}{saved}; {fix}")
     message = str(error)
     if isinstance(error, MisconfigurationException):
         return InputError(message)
