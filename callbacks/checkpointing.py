@@ -5,10 +5,12 @@ import os
 import shutil
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.callbacks import Timer
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from callbacks.monitor import DEFAULT, Monitor
@@ -73,7 +75,8 @@ class RunCheckpoint(Callback):
             due = trainer.strategy.reduce_boolean_decision(due, all=False)
         # Do not save between a step and its evaluation: Lightning would resume after the evaluation.
         interval: Any = trainer.val_check_batch
-        evaluates = trainer.enable_validation and (batch_idx + 1) % interval == 0
+        # The interval is None if evaluations are due after some time.
+        evaluates = trainer.enable_validation and interval and (batch_idx + 1) % interval == 0
         if due and not evaluates:
             self._save(trainer, pl_module)
 
@@ -109,6 +112,7 @@ class RunCheckpoint(Callback):
         Lightning decides from the counters of the evaluation loop where a run resumes. One more batch started than
         completed in total means inside the evaluation; no batch in the current one means from its beginning.
         """
+        checkpoint["epoch_steps"] = epoch_steps(trainer)
         if self._evaluating:
             progress = checkpoint["loops"]["fit_loop"]["epoch_loop.val_loop.batch_progress"]
             done = progress["total"]["completed"]
@@ -116,15 +120,16 @@ class RunCheckpoint(Callback):
             progress["current"] = dict.fromkeys(progress["current"], 0)
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Continue a finished run that was given more steps: mark its single epoch as unfinished."""
+        """Continue a run that was stopped before its end, or given more steps: mark its last epoch as unfinished."""
         if trainer.state.fn != "fit" or "loops" not in checkpoint:  # weights only
             return
+        checkpoint.get("callbacks", {}).pop(Timer().state_key, None)  # max_time limits each start, not their sum
         progress = checkpoint["loops"]["fit_loop"]
         epoch, batches = progress["epoch_progress"], progress["epoch_loop.batch_progress"]
-        steps = getattr(getattr(trainer, "datamodule", None), "steps", 0)
+        steps = getattr(getattr(trainer, "datamodule", None), "steps", None) or checkpoint.get("epoch_steps") or 0
         if epoch["current"]["processed"] and steps > batches["current"]["completed"]:
             for count in epoch.values():
-                count |= {"processed": 0, "completed": 0}
+                count |= dict.fromkeys(("processed", "completed"), max(0, count["ready"] - 1))
             batches["is_last_batch"] = False
 
     def best_with(self, module: LightningModule) -> dict[str, Any]:
@@ -165,6 +170,28 @@ class RunCheckpoint(Callback):
         trainer.strategy.barrier("RunCheckpoint")  # no rank continues or exits before the file has its final name
         self.saved = True
         self._last_save = time.monotonic()
+
+
+def epoch_steps(trainer: Any) -> int | None:
+    """Return the steps of an epoch that the data module plans, whatever ends it earlier; None if it has no length."""
+    steps = getattr(getattr(trainer, "datamodule", None), "steps", None)
+    if steps is None and (loader := trainer.train_dataloader) is not None:
+        with suppress(TypeError):
+            steps = len(loader)
+    return steps
+
+
+def progress(trainer: Any) -> tuple[int, int | None]:
+    """Return how many training steps a run has done and how many it plans; None if they are not limited.
+
+    The data module plans them: the steps of an epoch, ``trainer.max_epochs`` times. ``max_time``, ``max_steps``,
+    ``limit_train_batches`` and callbacks may end ``Trainer.fit`` earlier.
+    """
+    done = trainer.fit_loop.epoch_loop.batch_progress.total.processed
+    steps, epochs = epoch_steps(trainer), trainer.max_epochs
+    if hasattr(trainer.datamodule, "steps"):
+        epochs = 1
+    return done, None if steps is None or epochs is None or epochs < 0 else steps * epochs
 
 
 def _copy(source: Path, target: Path) -> None:

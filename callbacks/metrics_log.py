@@ -81,8 +81,15 @@ class EvaluationLog(pl.Callback):
 class ValidationRecord(pl.Callback):
     """Appends the result of ``validate`` to ``metrics.jsonl`` in its output directory, with the keys of a run.
 
-    So a run can be measured with several extractors. The same measurement of the same step replaces the earlier one.
+    So a run can be measured with several extractors. The same measurement of the same step, with the same options,
+    replaces the earlier one.
+
+    Attributes:
+        options: the options that differ from the run's, which the command line sets. Each line holds them.
     """
+
+    def __init__(self) -> None:
+        self.options: dict[str, Any] = {}
 
     @rank_zero_only
     def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
@@ -94,10 +101,16 @@ class ValidationRecord(pl.Callback):
             "step": pl_module.step,
             **pl_module.evaluation,
             "note": pl_module.evaluation_note,
+            "options": self.options,
         }
-        others = [old for old in read_metrics(folder) if (old["step"], old["note"]) != (line["step"], line["note"])]
+        others = [old for old in read_metrics(folder) if not _same_measurement(old, line)]
         _write_metrics(folder, [*others, line])
-        print(f"{line['note']}; written to {folder / METRICS}")
+        options = "".join(f", {key} {value}" for key, value in self.options.items())
+        print(f"{line['note']}{options}; written to {folder / METRICS}")
+
+
+def _same_measurement(first: dict[str, Any], second: dict[str, Any]) -> bool:
+    return all(first.get(key, {}) == second.get(key, {}) for key in ("step", "note", "options"))
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:

@@ -68,6 +68,14 @@ class ShapeWriter(pl.Callback):
             samples = pl_module.predict_step(batch, index)
             self._write(Path(trainer.default_root_dir), batch.tolist(), samples, pl_module)
 
+    @rank_zero_only
+    def on_predict_start(self, trainer: Any, pl_module: Any) -> None:
+        """Remove the samples of an earlier ``predict``, which may have been more."""
+        folder = Path(trainer.default_root_dir)
+        if folder.name == "predict":  # not in a directory that a user may have files in
+            for file in [*folder.glob("shapes/[0-9]*"), *folder.glob("images/[0-9]*")]:
+                file.unlink()
+
     def on_predict_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, *_: Any, **__: Any
     ) -> None:

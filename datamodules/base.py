@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
@@ -14,6 +15,8 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from datamodules.renders.cache import RenderCache
 from datamodules.samplers import BatchPlan, EvaluationSampler, StepBatchSampler
+from utils.errors import check_number
+from utils.files import cache_root
 
 
 class RunDataModule(pl.LightningDataModule):
@@ -29,6 +32,9 @@ class RunDataModule(pl.LightningDataModule):
         seed: seed of the data order and of generated data.
         batch_changes: pairs of (thousand items, global batch size from there on), in order. Progressive growing uses smaller
             batches at higher resolutions. Evaluation always uses ``batch_size``.
+
+    Raises:
+        InputError: a number out of range.
     """
 
     def __init__(
@@ -40,6 +46,9 @@ class RunDataModule(pl.LightningDataModule):
         batch_changes: Sequence[tuple[float, int]] = (),
     ) -> None:
         super().__init__()
+        check_number("total_kimg", total_kimg, above=0)
+        check_number("num_workers", num_workers, at_least=0)
+        check_number("seed", seed, at_least=0)
         self.batch_size, self.total_kimg, self.num_workers, self.seed = batch_size, total_kimg, num_workers, seed
         self.plan = BatchPlan(batch_size, 1000 * total_kimg, [(1000 * kimg, size) for kimg, size in batch_changes])
 
@@ -57,6 +66,19 @@ class RunDataModule(pl.LightningDataModule):
     def _stage(self) -> str | None:
         """The trainer's current function, such as ``fit`` or ``predict``; None without a trainer."""
         return self.trainer.state.fn if self.trainer else None
+
+    @property
+    def rehearsal(self) -> int:
+        """Number of batches of a rehearsal, the trainer's ``fast_dev_run``; 0 for a whole run or without a trainer."""
+        return int(getattr(self.trainer, "fast_dev_run", 0))
+
+    def needed(self, items: int, groups: int = 1) -> int:
+        """Return how many of ``items`` must be prepared in each of ``groups``: in a rehearsal, those of its batches."""
+        return min(items, -(-self.rehearsal * max(self.plan.sizes) // groups)) if self.rehearsal else items
+
+    def cache_folder(self, cache_dir: str | None) -> Path:
+        """Return the root of the caches. A rehearsal has its own."""
+        return cache_root(cache_dir) / "rehearsal" if self.rehearsal else cache_root(cache_dir)
 
     def training_loader(self, dataset: Dataset, items: int | None) -> DataLoader:
         """Return a loader of the run's batches of ``dataset``, starting at the module's current step.
@@ -136,7 +158,8 @@ class ReferenceDataModule(RunDataModule):
         """Return the reference images."""
 
     def val_dataloader(self) -> DataLoader:
-        return self.evaluation_loader(TensorDataset(self.reference()), self.reference_images)
+        images = self.reference()
+        return self.evaluation_loader(TensorDataset(images), len(images))
 
 
 def to_float(batch: Any) -> Any:

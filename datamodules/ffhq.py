@@ -20,7 +20,7 @@ from datamodules.images.sources import ImageError, open_source
 from datamodules.images.validation import readable_indices, summarize_errors
 from datamodules.renders.cache import RenderCache
 from utils.errors import InputError
-from utils.files import cache_key, cache_root
+from utils.files import cache_key
 
 FFHQ_VERSION = 3  # increase when a change alters the images that are made from the same files
 
@@ -160,7 +160,7 @@ class FFHQDataModule(ReferenceDataModule):
         indices = self.indices[self.indices >= first]
         if not len(indices):
             raise InputError(f"{self.root}: none of the {self.held_out:,} held-out images can be read; replace them")
-        count = min(self._max_references, len(indices))
+        count = self.needed(min(self._max_references, len(indices)))
         chosen = np.linspace(first, first + len(indices) - 1, count).round().astype(int) - first
         return indices[chosen].tolist()
 
@@ -201,7 +201,7 @@ class FFHQDataModule(ReferenceDataModule):
         indices = self.reference_indices
         parts = (FFHQ_VERSION, self.reader.source.cache_key(), self.image_size, self.center_crop, indices)
         return RenderCache(
-            cache_root(self.cache_dir) / "pictures" / cache_key(*parts),
+            self.cache_folder(self.cache_dir) / "pictures" / cache_key(*parts),
             len(indices),
             (3, self.image_size, self.image_size),
             lambda batch: np.stack([self.reader[indices[i]] for i in batch]),

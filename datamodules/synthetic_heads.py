@@ -16,7 +16,7 @@ from datamodules.renders.cached_base import CachedRenderDataModule, InfiniteImag
 from datamodules.shapes.procedural.heads import HEADS_VERSION, Head, head_meshes
 from renderers import Camera, OpenGLRenderer, Rendering, SoftRasterizer, ViewDistribution
 from utils.errors import InputError
-from utils.files import cache_key, cache_root
+from utils.files import cache_key
 
 Split = Literal["train", "test"]
 FOV = 10.0
@@ -149,10 +149,11 @@ class HeadsDataModule(CachedRenderDataModule):
         return InfiniteImages(self.heads.images)
 
     def _cache(self, train: bool) -> RenderCache:
-        heads, count = (self.heads, self.images) if train else (self.held_out, self.reference_images)
+        heads, images = (self.heads, self.images) if train else (self.held_out, self.reference_images)
+        count = self.needed(int(images))
         return RenderCache(
-            cache_root(self.cache_dir) / "heads" / cache_key(heads.cache_key(), count),
-            int(count),
+            self.cache_folder(self.cache_dir) / "heads" / cache_key(heads.cache_key(), count),
+            count,
             (3, self.image_size, self.image_size),
             heads.images,
             "rendering training heads" if train else "rendering reference heads",

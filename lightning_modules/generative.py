@@ -390,12 +390,13 @@ class VoxelGenerativeModule(GenerativeModule):
         figures: dict[str, float] = {}
         if this_rank() == 0:
             if self._shape_reference is None or self._shape_reference[0] is not data:
+                rehearsal = bool(getattr(self._trainer, "fast_dev_run", 0))
                 reference = ShapeReference.measure(
                     held_out,
                     training,
-                    self.shape_metrics,
-                    training_limit=COMPARED_TRAINING_SHAPES,
-                    cache_dir=self.fid.cache_dir,
+                    len(grids) if rehearsal else self.shape_metrics,
+                    training_limit=len(grids) if rehearsal else COMPARED_TRAINING_SHAPES,
+                    cache_dir=None if rehearsal else self.fid.cache_dir,
                 )
                 self._shape_reference = data, reference
             figures, _ = compare_shapes(grids, self._shape_reference[1])

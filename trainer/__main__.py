@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from trainer.cli import arguments
+from trainer.cli.argument_types import expand_home
 from trainer.cli.arguments import CommandParser
 from utils.errors import InputError
+from utils.launch import launch
 
 
 class Command(NamedTuple):
@@ -83,7 +85,7 @@ def main(argv: list[str] | None = None) -> int:
     if not argv or argv[0] in ("-h", "--help", "help"):
         print(usage())
         return 0
-    name, *rest = argv
+    name, *rest = map(expand_home, argv)
     if name not in COMMANDS:
         similar = difflib.get_close_matches(name, COMMANDS, n=1)
         hint = f"did you mean {similar[0]}?" if similar else f"the commands are {', '.join(COMMANDS)}"
@@ -102,6 +104,14 @@ def main(argv: list[str] | None = None) -> int:
             raise
         print_error(error.message)
         return 2
+    except OSError as error:
+        from trainer.cli.error_messages import disk_error
+
+        disk = None if os.environ.get("UNRENDER_TRACEBACK") else disk_error(error)
+        if disk is None:
+            raise
+        print_error("; ".join(disk))
+        return 2
 
 
 def script() -> int:
@@ -116,9 +126,8 @@ def print_error(message: str, timeout: float = 5.0) -> None:
     An error of rank 0 is usually that of the other ranks too, and their launcher ends them. Another rank prints its error
     only if it is still running after ``timeout`` seconds, since then it is the only one that failed.
     """
-    names = ("RANK", "SLURM_PROCID", "LOCAL_RANK")  # torchrun, srun, Lightning
-    rank = next((os.environ[name] for name in names if os.environ.get(name)), "0")
-    if rank == "0":
+    rank = launch().rank
+    if rank == 0:
         print(f"error: {message}", file=sys.stderr)
         return
     parent, deadline = os.getppid(), time.monotonic() + timeout

@@ -1,4 +1,6 @@
-"""The exception for invalid user input."""
+"""The exception for invalid user input, and a check of numbers that raises it."""
+
+import math
 
 
 class InputError(ValueError):
@@ -11,3 +13,31 @@ class InputError(ValueError):
     def message(self) -> str:
         """The message on one line, without control characters, which names of files may contain."""
         return " ".join("".join(c if c.isprintable() else " " for c in str(self)).split())
+
+
+def check_number(
+    name: str,
+    value: float,
+    *,
+    at_least: float = -math.inf,
+    above: float = -math.inf,
+    at_most: float = math.inf,
+) -> None:
+    """Check that an argument is a finite number within limits.
+
+    Args:
+        name: Name of the argument.
+        value: Its value.
+        at_least: Smallest allowed value.
+        above: Number that it must exceed.
+        at_most: Largest allowed value.
+
+    Raises:
+        InputError: It is not.
+    """
+    if math.isfinite(value) and at_least <= value <= at_most and value > above:
+        return
+    limits = [f"at least {at_least:g}"] if at_least > -math.inf else []
+    limits += [f"above {above:g}"] if above > -math.inf else []
+    limits += [f"at most {at_most:g}"] if at_most < math.inf else []
+    raise InputError(f"{name} must be {' and '.join(limits) or 'a finite number'}, not {value}")

@@ -12,10 +12,21 @@ from typing import Any
 
 import torch
 
+from utils.errors import InputError
+
 
 def cache_root(cache_dir: str | Path | None = None) -> Path:
-    """Return the cache directory: the argument, else ``$UNRENDER_CACHE``, else ``~/.cache/unrender``."""
-    return Path(cache_dir or os.environ.get("UNRENDER_CACHE") or Path.home() / ".cache" / "unrender").expanduser()
+    """Return the cache directory: the argument, else ``$UNRENDER_CACHE``, else ``~/.cache/unrender``.
+
+    Raises:
+        InputError: the user has no home directory.
+    """
+    if chosen := cache_dir or os.environ.get("UNRENDER_CACHE"):
+        return Path(chosen).expanduser()
+    try:
+        return Path.home() / ".cache" / "unrender"
+    except RuntimeError as error:  # a user without an entry in passwd
+        raise InputError("there is no home directory for caches; set HOME or UNRENDER_CACHE") from error
 
 
 def cache_key(*parts: object) -> str:

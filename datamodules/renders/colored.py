@@ -16,7 +16,7 @@ from datamodules.renders.cache import RenderCache
 from datamodules.renders.labelled import RenderClassesDataModule
 from datamodules.renders.shapenet import VoxelCache, sample_views
 from renderers import Renderer, ViewDistribution, VoxelGrid
-from utils.files import cache_key, cache_root
+from utils.files import cache_key
 
 COLORED_VERSION = 1  # increase when a change alters the renders of the same shapes
 HUES = {"red": 0, "orange": 30, "yellow": 55, "green": 120, "cyan": 180, "blue": 225, "purple": 275, "magenta": 320}
@@ -70,7 +70,7 @@ class ColoredRenderClassesDataModule(RenderClassesDataModule):
         count, seed = self._count(train), 2 * self.seed + (0 if train else 1)
         key = cache_key(COLORED_VERSION, shapes.cache_key(), self.renderer.cache_key(), self.views, seed, count)
         return RenderCache(
-            cache_root(self.cache_dir) / "renders" / key,
+            self.cache_folder(self.cache_dir) / "renders" / key,
             count,
             (2, self.renderer.image_size, self.renderer.image_size),
             partial(_render_with_masks, VoxelCache(shapes), self.renderer, self.views, seed),

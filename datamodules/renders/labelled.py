@@ -123,7 +123,8 @@ class RenderClassesDataModule(RunDataModule):
         return TensorDataset(torch.from_numpy(np.concatenate(images)), labels)
 
     def _count(self, train: bool) -> int:
-        return self.images_per_class if train else self.validation_images_per_class
+        count = self.images_per_class if train else self.validation_images_per_class
+        return self.needed(count, len(self.classes))
 
     def _cache(self, name: str, train: bool) -> RenderCache:
         return shape_renders(
@@ -132,7 +133,7 @@ class RenderClassesDataModule(RunDataModule):
             self.views,
             self._count(train),
             2 * self.seed + (0 if train else 1),
-            self.cache_dir,
+            self.cache_folder(self.cache_dir),
             f"rendering {name} {'training' if train else 'held-out'} images",
         )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property, partial
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -84,7 +85,7 @@ def shape_renders(
     views: ViewDistribution,
     count: int,
     seed: int,
-    cache_dir: str | None,
+    cache_dir: str | Path | None,
     description: str,
 ) -> RenderCache:
     """Return the cache of ``count`` images ``(1, S, S)`` of :func:`render_shapes`, named by a hash of all inputs."""
@@ -159,8 +160,8 @@ class ShapeNetRenderDataModule(CachedRenderDataModule):
             self.shapes if train else self.reference_shapes,
             self.renderer,
             self.views if train else self.reference_views,
-            int(self.images) if train else self.reference_images,
+            self.needed(int(self.images) if train else self.reference_images),
             2 * self.seed + (0 if train else 1),
-            self.cache_dir,
+            self.cache_folder(self.cache_dir),
             "rendering training images" if train else "rendering reference images",
         )

@@ -199,3 +199,14 @@ class WriteShapes(Callback):
         folder = Path(trainer.default_root_dir)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / f"{self.name}.txt").write_text(str(outputs.tolist()))
+
+
+class StopAfter(Callback):
+    """Ends ``Trainer.fit`` after a training step, as early stopping does."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_train_batch_end(self, trainer, pl_module, *_) -> None:
+        if int(pl_module.steps_done) == self.step:
+            trainer.should_stop = True

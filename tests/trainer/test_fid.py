@@ -55,6 +55,20 @@ def test_fid_and_kid_of_two_directories(folders, capsys):
     assert "kid" not in line and "precision" not in line and len(line["checksum"]) == 16
 
 
+def test_the_default_subset_of_kid_adapts_to_small_sets(folders, refused, workplace, capsys):
+    assert main(folders) == 0
+    captured = capsys.readouterr()
+    assert "KID over 100 subsets of 7" in captured.out
+    assert captured.err.strip().splitlines()[-1] == (
+        "KID samples subsets of 7 instead of 1,000: there are 15 images; --kid_subset sets it"
+    )
+    assert "set kid_subset to at most 15" in refused(*folders, "--kid_subset=16")
+    write(workplace / "few", pixels(3, 2))
+    assert main(["fid", "--real", "real", "--fake", "few"]) == 0
+    captured = capsys.readouterr()
+    assert "KID is not measured: there are 3 images" in captured.err and "KID" not in captured.out
+
+
 def test_colour_images_are_compared_by_an_extractor_that_sees_colour(workplace, refused, capsys):
     images = pixels(20, 0, channels=3)
     write(workplace / "real", images)
@@ -151,7 +165,7 @@ def test_incomplete_caches_are_rejected(folders, refused, workplace):
 
 
 def test_too_few_images_for_a_kid_subset_are_rejected(folders, refused):
-    assert refused(*folders) == (
+    assert refused(*folders, "--kid_subset=1000") == (
         "KID samples subsets of 1,000 images, but there are 20 real images; "
         "set kid_subset to at most 20, or to 0 for no KID"
     )

@@ -332,6 +332,23 @@ def test_weights_and_biases_resumes_its_run():
     assert run.wandb_id() == ids[1]
 
 
+def test_weights_and_biases_prefers_options_then_environment_then_config(monkeypatch):
+    config = "trainer: {logger: {class_path: WandbLogger, init_args: {project: configured, entity: us, offline: true}}}"
+    Path("logger.yaml").write_text(config)
+    for name, value in {"PROJECT": "swept", "NAME": "swept", "RUN_ID": "abcd1234"}.items():
+        monkeypatch.setenv(f"WANDB_{name}", value)
+    assert main([*FIT, "--config=logger.yaml", "--trainer.logger.name=mine", "--data.batches=2"]) == 0
+    wandb.finish()
+    run = RunDirectory(RUN)
+    expected = {"wandb": "abcd1234", "wandb_settings": {"project": "swept", "name": "mine"}}
+    assert expected.items() <= run.metadata.items()
+    monkeypatch.setenv("WANDB_RUN_ID", "another")
+    monkeypatch.delenv("WANDB_PROJECT")
+    # A resumed run keeps its own id and project; the command line overrides them.
+    settings = run.wandb_settings({"name": "other"}, {"id": "another"})
+    assert settings == {"id": "abcd1234", "project": "swept", "name": "other"}
+
+
 def test_a_run_that_cannot_be_moved_is_reported(monkeypatch, tmp_path):
     run = RunDirectory(tmp_path / "run")
     run.create()

@@ -236,7 +236,9 @@ def test_validation_with_another_extractor_is_gathered(capsys):
     (folder / "validate").mkdir()
     late = {"kimg": 8, "step": 80, "fid": 33.0, "note": imagenet}
     early = late | {"step": 70, "fid": 99.0}  # from before the run was resumed
-    (folder / "validate/metrics.jsonl").write_text(f"{json.dumps(late)}\n{json.dumps(early)}\n")
+    other = late | {"fid": 22.0, "options": {"model.init_args.threshold": 0.3}}  # a measurement that is not the table's
+    lines = (late | {"options": {"model.init_args.extractor": "imagenet"}}, early, other)
+    (folder / "validate/metrics.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
     assert main(["table", "table6", *SMALL, "--gather", "--only=cubes"]) == 0
     rows = read_table("runs/tables/table3_small/table6.md")
     assert [row[1] for row in rows[1:]] == ["finished, not measured by imagenet (31.4)", "33.0 (84.4)"]

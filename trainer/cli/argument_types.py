@@ -1,6 +1,7 @@
 """Types of command-line options. Each converts text to a value and rejects invalid text in one sentence."""
 
 import math
+import os
 from argparse import ArgumentTypeError
 from collections.abc import Callable
 from typing import Literal
@@ -99,6 +100,12 @@ def formats(text: str) -> tuple[str, ...]:
         if name not in FORMATS:
             raise ArgumentTypeError(f"unknown format {name!r}; the formats are {', '.join(FORMATS)}")
     return names
+
+
+def expand_home(word: str) -> str:
+    """Expand ``~`` at the beginning of a value or of an option's value. Shells do so only at the beginning of a word."""
+    option, equals, value = word.partition("=") if word.startswith("-") else ("", "", word)
+    return f"{option}{equals}{os.path.expanduser(value)}" if value.startswith("~") else word  # noqa: PTH111  keeps URLs
 
 
 def _to_float(text: str) -> float:

@@ -176,7 +176,8 @@ def fid() -> CommandParser:
     default = "default: renders_small, or renders_color if the images have colour"
     parser.add("--extractor NAME", f"{', '.join(EXTRACTORS)} ({default})")
     parser.add("--extractor_weights FILE", "another file of weights for the extractor")
-    parser.add("--kid_subset N", "images per subset, 0 for no KID", subset, 1000)
+    smaller = "default: 1000, or half of the smaller set if that is less"
+    parser.add("--kid_subset N", f"images per subset, 0 for no KID ({smaller})", subset)
     corrupt = "stop at unreadable images, or skip and count them"
     parser.add("--on_corrupt", corrupt, default="raise", choices=("raise", "skip"))
     parser.add_flag("--json", "print one line of JSON")

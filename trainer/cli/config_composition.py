@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import configs
+from trainer.cli.argument_types import expand_home
 from trainer.cli.config_yaml import dump_yaml, load_yaml
 from utils.errors import InputError
 from utils.legacy_names import update_config
@@ -157,7 +158,7 @@ def _resolve(value: Any, path: Path, prefix: str, origins: dict[str, Path], insi
     if isinstance(value, list):
         return [_resolve(item, path, prefix, origins, inside) for item in value]
     if not isinstance(value, dict):
-        return value
+        return expand_home(value) if isinstance(value, str) and value.startswith("~") else value
     bases = value.get("base")
     bases = bases if isinstance(bases, list) else [bases]
     if not all(map(names_yaml, bases)):  # an argument that happens to be called base

@@ -5,11 +5,13 @@ import errno
 import importlib
 import inspect
 import re
+import traceback
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import jsonargparse
 from omegaconf.errors import OmegaConfBaseException
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from trainer.cli.config_composition import Composed, suggestion
 from utils.errors import InputError
@@ -39,6 +41,7 @@ DISK_ERRORS = {
     errno.EFBIG: "the file is larger than the system allows",
     errno.EROFS: "the disk is read-only",
 }
+NOT_ALLOWED = (errno.EACCES, errno.EPERM)
 
 
 class ParseError(Exception):
@@ -70,16 +73,30 @@ def config_error(
         given: The keys given as options.
         options: All keys of the command.
     """
+    root: BaseException = error
     cause: BaseException | None = error
     while cause is not None:  # jsonargparse wraps errors that constructors raise
         if isinstance(cause, InputError):
             return cause
-        cause = cause.__cause__
+        root, cause = cause, cause.__cause__
+    if root is not error and (refusal := _library_refusal(root)):
+        return refusal
     if isinstance(error, ParseError | jsonargparse.ArgumentError):
         return _parse_error(str(error), composed, given, list(options))
     if isinstance(error, OmegaConfBaseException):
         return _interpolation_error(error, composed, list(options))
     return None
+
+
+def _library_refusal(error: BaseException) -> InputError | None:
+    """The message of a constructor of Lightning or torch that refuses its arguments, or whose package is not installed."""
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    library = frame.f_globals.get("__name__", "").partition(".")[0]
+    refusals = ValueError | TypeError | ImportError | MisconfigurationException
+    if not isinstance(error, refusals) or library not in ("pytorch_lightning", "lightning_fabric", "torch"):
+        return None
+    part = type(frame.f_locals["self"]).__name__ if "self" in frame.f_locals else library
+    return InputError(f"{part}: {' '.join(str(error).split())[:300]}")
 
 
 def _parse_error(message: str, composed: Composed, given: Iterable[str], options: list[str]) -> InputError:
@@ -240,13 +257,17 @@ def checkpoint_error(message: str, checkpoint: str) -> InputError:
     return InputError(f"{checkpoint} was trained with another configuration: {mismatch}")
 
 
-def disk_error(error: BaseException) -> str | None:
-    """The message for a full or read-only disk among an error and its causes; None for any other error."""
+def disk_error(error: BaseException) -> tuple[str, str] | None:
+    """What a full, read-only or protected file system refused, and the cure; None for any other error or cause of it."""
     seen: set[int] = set()
     cause: BaseException | None = error
     while cause is not None and id(cause) not in seen:
         seen.add(id(cause))
         if isinstance(cause, OSError) and cause.errno in DISK_ERRORS:
-            return f"{cause.filename or 'a file'} could not be written: {DISK_ERRORS[cause.errno]}"
+            problem = f"{cause.filename or 'a file'} could not be written: {DISK_ERRORS[cause.errno]}"
+            return problem, "free space and run the command again"
+        if isinstance(cause, OSError) and cause.errno in NOT_ALLOWED and cause.filename:
+            fix = "change its permissions, or pass another directory (--run_dir, --output, UNRENDER_CACHE)"
+            return f"{cause.filename} cannot be opened: permission denied", fix
         cause = cause.__cause__ or cause.__context__
     return None

@@ -14,7 +14,7 @@
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
@@ -30,15 +30,17 @@ from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from callbacks import nan_guard
-from callbacks.checkpointing import RunCheckpoint
+from callbacks.checkpointing import RunCheckpoint, progress
 from callbacks.distributed_signals import RankSignals
+from callbacks.loggers.csv import NAME as METRICS_CSV
 from callbacks.loggers.csv import MetricsCsv
 from callbacks.loggers.guarded import GuardedLogger
+from callbacks.metrics_log import ValidationRecord
 from callbacks.monitor import Mode, Monitor
 from callbacks.nan_guard import DivergedError, TerminateOnNaN
 from lightning_modules.generative import GenerativeModule
 from trainer.__main__ import options_of
-from trainer.cli import error_messages
+from trainer.cli import error_messages, trainer_options
 from trainer.cli.jsonargparse_compat import PARSER_MODE, restore_yaml
 from trainer.cli.log_filters import global_rank, print_rank0, quiet
 from trainer.cli.session import Session
@@ -47,13 +49,19 @@ from trainer.runs.proxy_pretraining import KEY as PROXY_KEY
 from trainer.runs.proxy_pretraining import provide_proxy
 from trainer.runs.run_directory import RUNS, RunDirectory, find_run, newest_run
 from trainer.runs.run_lock import heartbeat
-from trainer.runs.shutdown import as_input_error, close, divergence_message, report_stop
+from trainer.runs.shutdown import as_input_error, close, divergence_message, report_incomplete, report_stop
 from utils.errors import InputError
+from utils.launch import without_stray_variables
 from utils.signals import Signals, Stopped
 
 UNSAVED_OPTIONS = ("run_dir", "ckpt_path", "fresh", "config")  # they describe this start, not the experiment
 PARSER = {"parser_mode": PARSER_MODE, "allow_abbrev": False, "dump_header": None}
 WANDB = ("WandbRun", "WandbLogger")  # loggers that resume a run by its id
+WANDB_VARIABLES = {
+    **{name: f"WANDB_{name.upper()}" for name in ("project", "entity", "name")},
+    "id": "WANDB_RUN_ID",
+    "group": "WANDB_RUN_GROUP",
+}
 RUN_DIR_VARIABLE = "UNRENDER_RUN_DIR"  # passes the run directory from rank 0 to the ranks that it launches
 
 
@@ -130,6 +138,7 @@ class UnrenderCLI(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         session, config = self.session, self.config[self.session.command]
+        self._check_trainer(config)
         fit, rehearsal = session.command == "fit", bool(config.trainer.fast_dev_run)
         given = RunDirectory(config.run_dir) if config.run_dir else None
         trained = given if given and given.holds_run() and not (fit and (self.fresh or rehearsal)) else None
@@ -150,7 +159,7 @@ class UnrenderCLI(LightningCLI):
             config,
             session.composed,
             needed=not rehearsal and session.checkpoint is None,
-            single_process=_is_single_process(),
+            single_process=self.alone,
         )
         self.saved_config = self._config_yaml()
 
@@ -158,15 +167,31 @@ class UnrenderCLI(LightningCLI):
             self.folder = Path(session.exits.enter_context(tempfile.TemporaryDirectory(prefix="unrender-")))
         elif fit:
             self.folder = self._open_run(given).path
-            _configure_loggers(config.trainer, self.folder, session.run)
+            _configure_loggers(config.trainer, self.folder, session.run, session.given)
         else:
             run = trained or (find_run(session.checkpoint) if session.checkpoint else None)
             if run:
                 self.folder = run.path / session.command
+                session.options_changed = resume.differences(run, yaml.safe_load(self.saved_config))
+                if session.checkpoint and find_run(session.checkpoint) != run:
+                    session.options_changed["ckpt_path"] = str(session.checkpoint)
             else:
                 self.folder = given.path if given else RUNS / session.experiment / session.command
+            (self.folder / METRICS_CSV).unlink(missing_ok=True)  # of an earlier command
             _configure_loggers(config.trainer, self.folder)
             _remove_wandb(config.trainer)
+
+    def _check_trainer(self, config: jsonargparse.Namespace) -> None:
+        """Check the trainer's options before anything is built, and take this process's rank from the trainer alone."""
+        model, data = (
+            trainer_options.class_of(config.get(section)) or base
+            for section, base in (("model", LightningModule), ("data", LightningDataModule))
+        )
+        self.alone = trainer_options.is_alone(
+            trainer_options.check(config.trainer, model, data, config.get("data.init_args"))
+        )
+        for note in self.session.notes:
+            print_rank0(note)
 
     def _config_yaml(self) -> str:
         """The content of the run's ``config.yaml``."""
@@ -209,7 +234,7 @@ class UnrenderCLI(LightningCLI):
         if RUN_DIR_VARIABLE in os.environ:
             run = RunDirectory(os.environ[RUN_DIR_VARIABLE])
         elif given is None:
-            if not _is_single_process():
+            if not self.alone:
                 raise InputError("several processes share one run directory; pass --run_dir")
             run = RunDirectory.create_next(session.experiment)
         else:
@@ -261,6 +286,9 @@ class UnrenderCLI(LightningCLI):
                 kwargs["plugins"] = [*plugins, checkpoints.AtomicCheckpointIO()]
             if not any(isinstance(callback, Checkpoint) for callback in _as_list(options.callbacks)):
                 kwargs["enable_checkpointing"] = False  # Lightning's own would write a second copy of last.ckpt
+        for callback in _as_list(options.callbacks):
+            if isinstance(callback, ValidationRecord):
+                callback.options = session.options_changed
         try:
             return super().instantiate_trainer(**kwargs)
         except (ValueError, TypeError) as error:  # Lightning's message about one of the trainer's options
@@ -295,6 +323,7 @@ class UnrenderCLI(LightningCLI):
         start = f", from {session.checkpoint}" if session.checkpoint else ""
         print_rank0(f"{prefix}{type(self.model).__name__}, {weights:,} weights, on {device}, seed {seed}{start}")
         self._run("fit", **kwargs)
+        session.progress = progress(self.trainer) if session.run else None
 
     def validate(self, **kwargs: Any) -> None:
         self._run("validate", **kwargs)
@@ -316,12 +345,14 @@ def main(command: str, argv: list[str]) -> int:
     """
     # --help alone prints the short help of trainer.cli.arguments
     argv = ["--help" if word == "--help_all" else word for word in argv]
-    with quiet(), Signals() as signals, ExitStack() as exits:
-        session = Session(command, argv, signals, exits)
+    with quiet(), Signals() as signals, ExitStack() as exits, without_stray_variables() as notes:
+        session = Session(command, argv, signals, exits, notes)
         status = "failed"
         try:
             UnrenderCLI(session)
-            status = "finished"
+            status = "finished" if session.complete else "interrupted"
+            if not session.complete:
+                report_incomplete(session)
         except (Stopped, KeyboardInterrupt, SIGTERMException):
             return report_stop(session)
         except SystemExit as exit_:  # help, --print_config, or Lightning after Ctrl-C
@@ -342,24 +373,36 @@ def main(command: str, argv: list[str]) -> int:
     return 0
 
 
-def _is_single_process() -> bool:
-    counts = (os.environ.get(name, "1") for name in ("WORLD_SIZE", "SLURM_STEP_NUM_TASKS"))
-    return all(count in ("", "1") for count in counts) and global_rank() == 0
-
-
 def _as_list(value: Any) -> list[Any]:
     """A trainer option that takes None, one object or a list, as a list."""
     return value if isinstance(value, list) else [] if value in (None, True, False) else [value]
 
 
-def _configure_loggers(trainer: jsonargparse.Namespace, folder: Path, run: RunDirectory | None = None) -> None:
-    """Let loggers write into ``folder`` unless the config names another one; Weights & Biases resumes its run."""
+def _configure_loggers(
+    trainer: jsonargparse.Namespace, folder: Path, run: RunDirectory | None = None, options: Sequence[str] = ()
+) -> None:
+    """Let loggers write into ``folder`` unless the config names another one.
+
+    Weights & Biases resumes its run. Its options come from the command line, the environment and the config, in this order.
+
+    Args:
+        trainer: The section of the config, changed in place.
+        folder: The output directory.
+        run: The run of a training on rank 0.
+        options: The keys given on the command line.
+    """
     for logger in _as_list(trainer.logger):
         arguments = logger.get("init_args") if isinstance(logger, jsonargparse.Namespace) else None
         if arguments is not None and "save_dir" in arguments and arguments.save_dir in (None, "."):
             arguments.save_dir = str(folder)
-        if run and arguments is not None and logger.class_path.endswith(WANDB) and arguments.id is None:
-            arguments.id = run.wandb_id()
+        if run and arguments is not None and logger.class_path.endswith(WANDB):
+            names = {key.rpartition(".")[2] for key in options if key.startswith("trainer.logger.")}
+            given = {name: arguments[name] for name in names & WANDB_VARIABLES.keys()}
+            variables = {name: os.environ.get(variable) for name, variable in WANDB_VARIABLES.items()}
+            found = {"id": arguments.id} if arguments.id else {}
+            found |= {name: value for name, value in variables.items() if value and name in arguments}
+            for name, value in run.wandb_settings(given, found).items():
+                arguments[name] = value
 
 
 def _remove_wandb(trainer: jsonargparse.Namespace) -> None:

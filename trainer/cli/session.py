@@ -4,6 +4,7 @@ import tempfile
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from callbacks.checkpointing import RunCheckpoint
 from callbacks.loggers.guarded import GuardedLogger
@@ -23,12 +24,14 @@ class Session:
         argv: The words after it.
         signals: Signals that this process received.
         exits: Contexts to leave when the command ends.
+        notes: What to print when the rank of this process is known.
     """
 
     command: str
     argv: list[str]
     signals: Signals = field(default_factory=Signals)
     exits: ExitStack = field(default_factory=ExitStack)
+    notes: list[str] = field(default_factory=list)
     composed: Composed = field(init=False)
     experiment: str = field(init=False, default="unnamed")
     options: list[str] = field(init=False, default_factory=list)  # all option names of the command
@@ -38,6 +41,10 @@ class Session:
     checkpoint: Path | None = field(init=False, default=None)
     resumed: bool = field(init=False, default=False)
     started: bool = field(init=False, default=False)
+    progress: tuple[int, int | None] | None = field(
+        init=False, default=None
+    )  # steps done and planned, after a training
+    options_changed: dict[str, Any] = field(init=False, default_factory=dict)  # those that differ from the run's
     input_error: bool = field(init=False, default=False)  # the command ended by an InputError
 
     def __post_init__(self) -> None:
@@ -54,6 +61,12 @@ class Session:
             # chairs.yaml with --model model/absorption.yaml is the experiment chairs_absorption
             stems = [path.stem, *[Path(parts[section]).stem for section in SECTIONS if section in parts]]
             self.experiment = RunDirectory(path.parent).metadata.get("experiment") or "_".join(stems)
+
+    @property
+    def complete(self) -> bool:
+        """Whether the command did all that it had to: a training, the steps that its data module plans."""
+        done, planned = self.progress or (0, 0)
+        return planned is not None and done >= planned
 
     @property
     def given(self) -> list[str]:

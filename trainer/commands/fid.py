@@ -1,6 +1,7 @@
 """``fid``: FID, spatial FID, KID, precision and recall of two directories of images or render caches."""
 
 import json
+import sys
 
 import torch
 
@@ -12,6 +13,7 @@ from utils.errors import InputError
 from utils.progress import Progress
 
 BATCH = 32
+KID_SUBSET = 1000
 
 
 def main(argv: list[str]) -> int:
@@ -22,12 +24,13 @@ def main(argv: list[str]) -> int:
     """
     options = arguments.fid().parse_args(argv)
     sets = {kind: open_images(getattr(options, kind), options.on_corrupt) for kind in ("real", "fake")}
-    _check(sets, options.kid_subset)
+    _check(sets, options.kid_subset or 0)
+    subset = _kid_subset(sets) if options.kid_subset is None else options.kid_subset
     colored = any(images.shape[0] == 3 for images in sets.values())
     name = options.extractor or ("renders_color" if colored else "renders_small")
     extractor = load_extractor(name, options.extractor_weights)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    fid = ImageFID(extractor, kid_subset=options.kid_subset).to(device)
+    fid = ImageFID(extractor, kid_subset=subset).to(device)
     with Progress(sum(map(len, sets.values())), "features", "image") as bar:
         for kind, images in sets.items():
             for batch in images.batches(BATCH):
@@ -38,7 +41,7 @@ def main(argv: list[str]) -> int:
     figures, counts = fid.figures(), fid.counts()
     if options.json:
         more = {"extractor": extractor.label, "checksum": extractor.checksum, **counts}
-        print(json.dumps({**figures, **more, "kid_subset": options.kid_subset, "note": fid.describe(**counts)}))
+        print(json.dumps({**figures, **more, "kid_subset": subset, "note": fid.describe(**counts)}))
         return 0
     print(f"FID {figures['fid']:.4f}\nsFID {figures['sfid']:.4f}")
     if fid.kid is not None:
@@ -47,6 +50,18 @@ def main(argv: list[str]) -> int:
         print(f"precision {figures['precision']:.4f}, recall {figures['recall']:.4f}")
     print(fid.describe(**counts))
     return 0
+
+
+def _kid_subset(sets: dict[str, ImageSet]) -> int:
+    """Return the default number of images per KID subset, and print it if the sets are too small for the usual one."""
+    count = min(map(len, sets.values()))
+    subset = min(KID_SUBSET, count // 2)
+    if subset < 2:  # KID needs two images
+        subset = 0
+    if subset < KID_SUBSET:
+        effect = f"KID samples subsets of {subset:,} instead of {KID_SUBSET:,}" if subset else "KID is not measured"
+        print(f"{effect}: there are {count:,} images; --kid_subset sets it", file=sys.stderr)
+    return subset
 
 
 def _check(sets: dict[str, ImageSet], kid_subset: int) -> None:

@@ -10,6 +10,9 @@ EXECUTION_KEYS = ("checkpoint_minutes", "keep_checkpoints", "monitor", "mode")  
 # Last parts of keys that may change: where things are, and what measures the run.
 LOCATION_KEYS = ("num_workers", "cache_dir", "root", "path", "proxy_checkpoint", "extractor", "extractor_weights")
 PROXY_KEY = "model.init_args.proxy_checkpoint"
+# What never changes results, by beginning and by last part of a key.
+WITHOUT_EFFECT = ("trainer.logger", "trainer.callbacks", "trainer.enable_progress_bar", *EXECUTION_KEYS)
+PLACES = ("num_workers", "cache_dir")
 LENGTH_KEY = "data.init_args.total_kimg"
 
 
@@ -31,7 +34,7 @@ def changes(run: RunDirectory, settings: dict[str, Any]) -> list[str]:
     allowed = {
         key
         for key in changed
-        if key.startswith("trainer.") or key in EXECUTION_KEYS or key.rpartition(".")[2] in LOCATION_KEYS
+        if key.startswith("trainer.") or key in EXECUTION_KEYS or _last(key) in LOCATION_KEYS
     }
     if is_longer(run, settings):
         allowed.add(LENGTH_KEY)
@@ -42,6 +45,18 @@ def changes(run: RunDirectory, settings: dict[str, Any]) -> list[str]:
                 "resume it, choose another --run_dir, or start over with --fresh"
             )
     return [f"{key} {_shorten(changed[key])} (was {_shorten(before[key])})" for key in changed if key != PROXY_KEY]
+
+
+def differences(run: RunDirectory, settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings that differ from the run's ``config.yaml`` and may change its results, by dotted key.
+
+    Settings that the run's version did not have yet are not compared, unless they belong to another class.
+    """
+    before, now = dict(_leaves(run.settings)), dict(_leaves(settings))
+    changed = {key for key, value in now.items() if key in before and before[key] != value}
+    classes = tuple(key.removesuffix("class_path") for key in changed if key.endswith("class_path"))
+    changed |= {key for key in now if classes and key not in before and key.startswith(classes)}
+    return {key: now[key] for key in sorted(changed) if not key.startswith(WITHOUT_EFFECT) and _last(key) not in PLACES}
 
 
 def is_longer(run: RunDirectory, settings: dict[str, Any]) -> bool:
@@ -62,6 +77,10 @@ def _leaves(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
         return
     for key, inner in value.items():
         yield from _leaves(inner, f"{prefix}.{key}" if prefix else str(key))
+
+
+def _last(key: str) -> str:
+    return key.rpartition(".")[2]
 
 
 def _shorten(value: Any) -> str:

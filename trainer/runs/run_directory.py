@@ -34,6 +34,12 @@ class RunDirectory:
         self._created: list[Path] = []  # removed by release() if the run never starts
         self._previous_metadata: dict[str, Any] = {}  # restored by release()
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, RunDirectory) and self.path.resolve() == other.path.resolve()
+
+    def __hash__(self) -> int:
+        return hash(self.path.resolve())
+
     @property
     def checkpoints(self) -> Path:
         return self.path / "checkpoints"
@@ -194,18 +200,31 @@ class RunDirectory:
         write_text(self.path / "version.json", json.dumps(versions(), indent=2) + "\n")
         before = self.metadata
         metadata = {"status": "running", "experiment": experiment, "started": before.get("started", _now())}
-        metadata |= {key: before[key] for key in ("wandb",) if key in before}
+        metadata |= {key: before[key] for key in ("wandb", "wandb_settings") if key in before}
         if earlier:
             metadata["continued"] = _now()
         self._write_metadata(metadata | process_identity())
 
-    def wandb_id(self) -> str:
-        """The run's id at Weights & Biases, created once so that a resumed run continues there."""
+    def wandb_settings(self, given: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:
+        """What identifies the run at Weights & Biases: its id, and the project, name and so on that are not the config's.
+
+        They are stored when the run starts, so that a resumed run continues there, whatever its environment.
+
+        Args:
+            given: Values given as options; they replace stored ones.
+            found: Values of the environment; stored ones replace them.
+        """
         metadata = self.metadata
-        if "wandb" not in metadata:
-            metadata["wandb"] = uuid.uuid4().hex[:8]
-            self._write_metadata(metadata)
-        return metadata["wandb"]
+        stored = {"id": metadata["wandb"]} | metadata.get("wandb_settings", {}) if "wandb" in metadata else {}
+        settings = {"id": uuid.uuid4().hex[:8], **({} if stored else found), **stored, **given}
+        if settings != stored:
+            others = {key: value for key, value in settings.items() if key != "id"}
+            self._write_metadata(metadata | {"wandb": settings["id"], "wandb_settings": others})
+        return settings
+
+    def wandb_id(self) -> str:
+        """The run's id at Weights & Biases."""
+        return self.wandb_settings({}, {})["id"]
 
     def end(self, status: str) -> None:
         """Record ``finished``, ``interrupted`` or ``failed``."""

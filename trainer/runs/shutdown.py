@@ -13,6 +13,7 @@ from trainer.cli import error_messages
 from trainer.cli.log_filters import global_rank, print_rank0
 from trainer.cli.session import Session
 from trainer.runs import checkpoints
+from trainer.runs.run_directory import RunDirectory
 from utils.errors import InputError
 
 MISMATCHES = ("Error(s) in loading state_dict", "loaded state dict ", "The checkpoint does not contain", "optimizers")
@@ -24,8 +25,9 @@ def as_input_error(error: Exception, session: Session) -> InputError | None:
         return input_error
     if disk := error_messages.disk_error(error):
         path = _last_checkpoint(session)
+        problem, fix = disk
         saved = f"; the last valid checkpoint is {path}" if path else ""
-        return InputError(f"{disk}{saved}; free space and run the command again")
+        return InputError(f"{problem}{saved}; {fix}")
     message = str(error)
     if isinstance(error, MisconfigurationException):
         return InputError(message)
@@ -57,8 +59,7 @@ def report_stop(session: Session) -> int:
     """Print how to resume, and return the signal's exit status."""
     if session.run and session.run.last_checkpoint.is_file():
         stopped = "stopped and saved" if session.checkpointing and session.checkpointing.saved else "stopped"
-        resume = f"{program_name()} fit --run_dir {shlex.quote(str(session.run.path))}"
-        print(f"{stopped}; resume with: {resume}", file=sys.stderr)
+        print(f"{stopped}; resume with: {resume_command(session.run)}", file=sys.stderr)
     elif global_rank() == 0:
         stopped = "stopped before the training started" if session.run is None else "stopped; nothing was saved"
         line = f"{stopped}; run the same command to start again" if session.command == "fit" else "stopped"
@@ -66,6 +67,23 @@ def report_stop(session: Session) -> int:
     if global_rank() != 0:
         time.sleep(1)  # launchers end all ranks when one leaves; rank 0 still has to write run.json
     return session.signals.status
+
+
+def report_incomplete(session: Session) -> None:
+    """Print that a training ended before its last step, as by ``max_time`` or a callback, and how to resume."""
+    if session.run is None or session.progress is None:
+        return
+    done, planned = session.progress
+    end = "which has no last step" if planned is None else f"which has {planned:,}"
+    resume = f"resume with: {resume_command(session.run)}"
+    if not session.run.last_checkpoint.is_file():
+        resume = "nothing was saved"
+    print(f"stopped by an option or a callback after step {done:,} of the run, {end}; {resume}", file=sys.stderr)
+
+
+def resume_command(run: RunDirectory) -> str:
+    """Return the command that resumes a run."""
+    return f"{program_name()} fit --run_dir {shlex.quote(str(run.path))}"
 
 
 def program_name() -> str:

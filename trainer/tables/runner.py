@@ -32,6 +32,9 @@ EXECUTION_OPTIONS = (  # how a run is executed; runs that differ only in these a
     "--data.num_workers",
     "--data.init_args.num_workers",
 )
+# Options of a validate that a table takes: those that it passes, and where it ran.
+OWN_OPTIONS = {"model.init_args.extractor", "model.init_args.extractor_weights"}
+OWN_OPTIONS |= {f"trainer.{name}" for name in ("accelerator", "devices", "num_nodes", "strategy")}
 
 
 @dataclass(frozen=True)
@@ -48,10 +51,11 @@ class Measurement:
     weights: str | None = None
     label: str | None = None
 
-    def matches(self, note: str) -> bool:
-        """Return whether a result with this note was measured this way."""
+    def matches(self, line: dict[str, Any]) -> bool:
+        """Return whether a line of ``metrics.jsonl`` was measured this way, with no other option changed."""
         label = re.escape(self.label) if self.label else rf"{self.extractor}( \([0-9a-f]+\))?"
-        return re.match(rf"extractor {label},", note) is not None
+        own = line.get("options", {}).keys() <= OWN_OPTIONS
+        return own and re.match(rf"extractor {label},", line.get("note", "")) is not None
 
 
 @dataclass(frozen=True)
@@ -105,7 +109,7 @@ class CellRun:
         step = last[0].get("step", 0) if last else 0
         validations = [line for line in _metrics(self.path / "validate") if line.get("step", 0) >= step]
         for line in [*last, *reversed(validations)]:
-            if measurement.matches(line.get("note", "")) and math.isfinite(line.get("fid", math.nan)):
+            if measurement.matches(line) and math.isfinite(line.get("fid", math.nan)):
                 shapes = {name: line[name] for name in SHAPE_METRICS if name in line}
                 return Result(line["fid"], line["note"], line.get("sfid"), shapes)
         return None
@@ -187,7 +191,7 @@ def run_missing(runs: list[CellRun], measurement: Measurement, extra: list[str])
                     raise Stopped
                 if status == 2:
                     raise InputError(f"the cell {run.name} was rejected; see the error above")
-                if status:
+                if status or run.status != "finished":  # an option such as max_time may stop a training with status 0
                     failed.append(run.name)
                     break
     return failed
