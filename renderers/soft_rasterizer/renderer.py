@@ -157,7 +157,7 @@ class SoftRasterizer(Renderer):
 
         Raises:
             TypeError: if the tensors do not share one dtype, float32 or float64.
-            ValueError: if tensors are on several devices, vertices are not finite, faces index no vertex, a texture has no
+            ValueError: if tensors are on several devices, vertices on the CPU are not finite, faces index no vertex, a texture has no
                 UVs, or the background has the wrong shape.
         """
         vertices = mesh.vertices
@@ -184,8 +184,10 @@ class SoftRasterizer(Renderer):
             expected = (len(mesh), channels, self.image_size, self.image_size)
             if tuple(background.shape) != expected:
                 raise ValueError(f"background must have shape {expected}, got {tuple(background.shape)}")
+        # On a GPU the host would wait for the result; there Renderer.forward marks the image instead.
         # A finite sum proves that all vertices are finite, and is cheaper than testing each.
-        if not vertices.detach().sum().isfinite() and not vertices.detach().isfinite().all():
+        on_cpu = vertices.device.type == "cpu"
+        if on_cpu and not vertices.detach().sum().isfinite() and not vertices.detach().isfinite().all():
             bad = torch.nonzero(~vertices.detach().isfinite().all(-1))
             raise ValueError(
                 f"vertices {tuple(vertices.shape)} must be finite; {len(bad)} are not, the first at {bad[0].tolist()}"
@@ -217,4 +219,5 @@ def _screen_transform(
     """Return the ``matrix`` and ``distance`` of :func:`renderers.soft_rasterizer.reference.project`."""
     rotation = camera.rotation.to(vertices)
     scale = size / 2 / camera.half_extent
-    return rotation * rotation.new_tensor([scale, -scale, -1.0])[:, None], camera.distance
+    x, y, z = rotation.unbind(1)
+    return torch.stack([scale * x, -scale * y, -z], 1), camera.distance
