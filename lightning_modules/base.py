@@ -56,8 +56,9 @@ class ClockedModule(pl.LightningModule):
     Lightning's ``global_step`` counts optimizer steps, so in a GAN it runs two or three times too fast.
 
     Training does not depend on the number of ranks: small random tensors are sampled for the *global* batch and sliced by
-    rank, large ones for this rank's samples alone (:func:`utils.philox.keyed_normal`), gradients are averaged over ranks by :meth:`step_optimizer` instead of DDP's hooks, and batch norm uses the batches
-    of all ranks. Before each checkpoint the states of all ranks are compared, see :func:`check_ranks`.
+    rank, large ones for this rank's samples alone (:func:`utils.philox.keyed_normal`). Gradients are averaged over ranks by
+    :meth:`step_optimizer` instead of DDP's hooks, and batch norm uses the batches of all ranks. Before each checkpoint the
+    states of all ranks are compared, see :func:`check_ranks`.
 
     Args:
         seed: seed of all random numbers of training.

@@ -157,8 +157,8 @@ class SoftRasterizer(Renderer):
 
         Raises:
             TypeError: if the tensors do not share one dtype, float32 or float64.
-            ValueError: if tensors are on several devices, vertices on the CPU are not finite, faces index no vertex, a texture has no
-                UVs, or the background has the wrong shape.
+            ValueError: if tensors are on several devices, vertices on the CPU are not finite, faces index no vertex, a
+                texture has no UVs, or the background has the wrong shape.
         """
         vertices = mesh.vertices
         if vertices.dtype not in (torch.float32, torch.float64):
