@@ -19,7 +19,7 @@ from lightning_modules.progressive_growing import Growth, GrowthPhase, GrowthSta
 from metrics.depth import measure_depth
 from networks import GeneratedScene, MeshGenerator, StyleGANDiscriminator, sample_offsets
 from networks.stylegan_layers import StyledLayer, fade_images
-from renderers import Camera, InputError, Renderer, Rendering, TriangleMesh, ViewDistribution
+from renderers import Camera, InputError, Renderer, Rendering, SoftRasterizer, TriangleMesh, ViewDistribution
 from utils.philox import hash_key, keyed_normal
 
 TURNTABLE_AZIMUTHS = (-90.0, -45.0, 0.0, 45.0, 90.0)  # degrees, the viewpoints of Figure 4
@@ -213,7 +213,8 @@ class MeshGANModule(GenerativeModule):
         """Render meshes with R at the size of the current stage, or at ``size``; without normals if not needed."""
         size = self.stage.resolution if size is None else size
         if (size, normals) not in self._renderers:
-            renderer: Any = copy.copy(self.renderer)
+            soft = isinstance(self.renderer, SoftRasterizer)
+            renderer: Any = self.renderer.without_waiting() if soft else copy.copy(self.renderer)
             renderer.image_size = size
             if not normals and hasattr(renderer, "normals"):
                 renderer.normals = False

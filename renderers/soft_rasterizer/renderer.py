@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from types import ModuleType
 from typing import Any, ClassVar
 
@@ -87,13 +88,24 @@ class SoftRasterizer(Renderer):
         self.normals = normals
         self.backend = backend
         self._checked_faces: tuple[Any, ...] | None = None
+        self._exact = True
+
+    def without_waiting(self) -> SoftRasterizer:
+        """Return a copy for training on a GPU, whose renders with gradients do not wait for the device.
+
+        A render has room for twice the fragments of the render of the same size before. If it has more, the surplus is
+        left out, and the next render logs a warning. The first render, and renders without gradients, are complete.
+        """
+        renderer = copy.copy(self)
+        renderer._exact = False
+        return renderer
 
     def render(self, scene: Scene, camera: Camera, background: Tensor | None) -> Rendering:
         assert isinstance(scene, TriangleMesh)
         faces = self._check(scene, camera, background)
         backend = choose_backend(self.backend, BACKENDS, scene.vertices)
         settings = RasterSettings(
-            self.image_size, self.margin, self.depth_slope, self.cull_backfaces, camera.fov is not None
+            self.image_size, self.margin, self.depth_slope, self.cull_backfaces, camera.fov is not None, self._exact
         )
         # Half precision does not hold screen coordinates.
         with torch.autocast(scene.device.type, enabled=False):
