@@ -24,7 +24,7 @@ class RunProgress(TQDMProgressBar):
     one line per evaluation of a training run.
 
     Args:
-        refresh_rate: training steps between updates.
+        refresh_rate: training steps between updates; on a GPU at least ``log_every_n_steps``.
     """
 
     def __init__(self, refresh_rate: int = 1) -> None:
@@ -37,6 +37,8 @@ class RunProgress(TQDMProgressBar):
         super().setup(trainer, pl_module, stage)
         if not on_terminal(sys.stdout):
             self.disable()
+        if trainer.strategy.root_device.type == "cuda":  # each update waits for the losses of its step
+            self._refresh_rate = max(self._refresh_rate, trainer.log_every_n_steps)
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Close the bars, so that the next message starts on a new line."""

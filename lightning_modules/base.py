@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,13 +9,15 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.strategies import DDPStrategy
+from pytorch_lightning.strategies import DDPStrategy, SingleDeviceStrategy
 from torch import Tensor, nn
 
 from networks.synced_layers import sync_batch_norm
 from renderers import InputError, Renderer
 from utils.distributed import average_gradients, check_ranks, mean_over_ranks
 from utils.legacy_names import update_checkpoint
+from utils.philox import hash_key
+from utils.transfer import to_device
 
 
 def seeded_generator(*key: int | str) -> torch.Generator:
@@ -25,8 +26,7 @@ def seeded_generator(*key: int | str) -> torch.Generator:
     Numbers sampled on the CPU and then moved are the same on every device, and a resumed run samples them again without
     any saved state.
     """
-    digest = hashlib.blake2b(repr(key).encode(), digest_size=8).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest, "little") >> 1)
+    return torch.Generator().manual_seed(hash_key(*key) >> 1)
 
 
 @contextmanager
@@ -55,9 +55,10 @@ class ClockedModule(pl.LightningModule):
 
     Lightning's ``global_step`` counts optimizer steps, so in a GAN it runs two or three times too fast.
 
-    Training does not depend on the number of ranks: random numbers are sampled for the *global* batch and sliced by rank,
-    gradients are averaged over ranks by :meth:`step_optimizer` instead of DDP's hooks, and batch norm uses the batches
-    of all ranks. Before each checkpoint the states of all ranks are compared, see :func:`check_ranks`.
+    Training does not depend on the number of ranks: small random tensors are sampled for the *global* batch and sliced by
+    rank, large ones for this rank's samples alone (:func:`utils.philox.keyed_normal`). Gradients are averaged over ranks by
+    :meth:`step_optimizer` instead of DDP's hooks, and batch norm uses the batches of all ranks. Before each checkpoint the
+    states of all ranks are compared, see :func:`check_ranks`.
 
     Args:
         seed: seed of all random numbers of training.
@@ -78,13 +79,24 @@ class ClockedModule(pl.LightningModule):
         """Synchronize batch norm over ranks. Lightning calls this before it creates the optimizers.
 
         Raises:
-            InputError: several ranks without DDP, such as a strategy that shards networks.
+            InputError: a strategy that shards networks; a precision that requires scaled losses.
         """
-        if stage != "fit" or self.world_size == 1:
+        if stage != "fit":
             return
         strategy = self.trainer.strategy
-        if not isinstance(strategy, DDPStrategy):
-            raise InputError(f"trainer.strategy must be ddp for several ranks, not {type(strategy).__name__}")
+        if not isinstance(strategy, (SingleDeviceStrategy, DDPStrategy)):
+            raise InputError(
+                f"trainer.strategy must be ddp, or auto on one device, not {type(strategy).__name__}; several optimizers "
+                "update a module in one step, which strategies that shard networks do not support"
+            )
+        if self.trainer.precision in ("16-mixed", "16-true"):
+            raise InputError(
+                f"trainer.precision {self.trainer.precision} is not supported: gradients between networks and R1 bypass "
+                "the loss scaler, and would underflow; use bf16-mixed or 32-true"
+            )
+        if self.world_size == 1:
+            return
+        assert isinstance(strategy, DDPStrategy)  # a single device has one rank
         for name, network in self.named_children():
             if name not in self.local_batch_norm:
                 sync_batch_norm(network, on_cpu=strategy.root_device.type == "cpu")
@@ -120,10 +132,16 @@ class ClockedModule(pl.LightningModule):
         """Return the generator of this step for one purpose. It is the same on all ranks."""
         return seeded_generator(self.seed, self.step, purpose)
 
+    def rank_samples(self, local_batch: int) -> range:
+        """Return the indices of this rank's samples in the global batch."""
+        start = self.global_rank * local_batch
+        return range(start, start + local_batch)
+
     def rank_slice(self, whole: Any, local_batch: int) -> Any:
         """Return this rank's part of a global batch (a tensor or a camera), on this rank's device."""
-        start = self.global_rank * local_batch
-        return whole[start : start + local_batch].to(self.device)
+        samples = self.rank_samples(local_batch)
+        part = whole[samples.start : samples.stop]
+        return to_device(part, self.device) if isinstance(part, Tensor) else part.to(self.device)
 
     def batch_slice(self, batch_idx: int, local_batch: int) -> tuple[int, slice]:
         """Return the size of an evaluation batch over all ranks, and the slice of it that this rank evaluates."""
@@ -142,6 +160,12 @@ class ClockedModule(pl.LightningModule):
         self.restored = True
         clock = checkpoint.get("clock", {})
         self.step, self.images_seen = clock.get("step", 0), clock.get("images_seen", 0)
+
+    def log(self, name: str, value: Any, *args: Any, **options: Any) -> None:
+        """Log a value. Numbers stay on the host: Lightning would copy each to the device and wait for it."""
+        if isinstance(value, int | float) and not options.get("sync_dist"):
+            value = torch.tensor(float(value))
+        super().log(name, value, *args, **options)
 
     def log_step(self, **values: Tensor | float) -> None:
         """Log the losses of a training step to the progress bar and the loggers, averaged over ranks, with kimg and step."""

@@ -23,6 +23,7 @@ from lightning_modules.losses import (
 )
 from lightning_modules.neural_renderer import load_proxy
 from renderers import InputError, Renderer, ViewDistribution, VoxelGrid
+from renderers.opengl.overlap import start_render
 
 
 def adam_proxy(params: Any) -> torch.optim.Optimizer:
@@ -128,16 +129,20 @@ class IGGANModule(VoxelGenerativeModule):
 
         z = self.training_latents(n)
         t = self.rank_slice(torch.rand(total, generator=self.random("thresholds")), n)
-        views = self.rank_slice(self.views.sample(total, self.random("views")), n)
+        samples = self.rank_samples(n)
+        host_views = self.views.sample(total, self.random("views"))[samples.start : samples.stop]
+        views = host_views.to(self.device)
         x_continuous = VoxelGrid(to_float32(self.generator(z)))
         x_discrete = x_continuous.binarize(t)
 
-        y_opengl = self.renderer(x_discrete, views).image
-        check_same_shape(real, y_opengl)
+        # OpenGL renders on the host while a GPU computes R.
+        opengl = start_render(self.renderer, x_discrete, host_views)
         # R renders once. The graph from the detached `r_input` to y_neural gives the gradients of both G and R.
         proxy_grid = self._proxy_grid(x_continuous, x_discrete, t)
         r_input = proxy_grid.detach().requires_grad_()
         y_neural = to_float32(self.neural_renderer(VoxelGrid(r_input), views).image)
+        y_opengl = opengl().image
+        check_same_shape(real, y_opengl)
 
         # D: real images against renders of the thresholded grids, and R1.
         real = self.prepare_r1(real)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
 import torch
@@ -19,7 +19,8 @@ from lightning_modules.progressive_growing import Growth, GrowthPhase, GrowthSta
 from metrics.depth import measure_depth
 from networks import GeneratedScene, MeshGenerator, StyleGANDiscriminator, sample_offsets
 from networks.stylegan_layers import StyledLayer, fade_images
-from renderers import Camera, InputError, Renderer, Rendering, TriangleMesh, ViewDistribution
+from renderers import Camera, InputError, Renderer, Rendering, SoftRasterizer, TriangleMesh, ViewDistribution
+from utils.philox import hash_key, keyed_normal
 
 TURNTABLE_AZIMUTHS = (-90.0, -45.0, 0.0, 45.0, 90.0)  # degrees, the viewpoints of Figure 4
 
@@ -134,14 +135,17 @@ class MeshGANModule(GenerativeModule):
         self.log_dict({"resolution": float(stage.resolution), "fade": stage.fade, "lr_factor": stage.lr_factor})
 
     def sample_scene(self, n: int) -> tuple[GeneratedScene, Camera]:
-        """Generate this rank's n scenes of a step and sample their viewpoints. Random numbers are those of all ranks."""
+        """Generate this rank's n scenes of a step and sample their viewpoints.
+
+        Latents and noise are sampled for these scenes alone; offsets and viewpoints, a few numbers per scene, for those of
+        all ranks.
+        """
         stage, total = self.stage, n * self.world_size
         networks = {"object": self.generator.object, "background": self.generator.background}
         size = stage.resolution
         offsets = sample_offsets(total, size, self.random("crop"))
         object_noise, background_noise = (
-            [self.rank_slice(x, n) for x in network.sample_noise(total, 2 * size, self.random(f"{name} noise"))]
-            for name, network in networks.items()
+            self.layer_noise(self.rank_samples(n), self.seed, self.step, f"{name} noise") for name in networks
         )
         object_crossover, background_crossover = (
             network.sample_crossover(2 * size, self.random(f"{name} crossover")) for name, network in networks.items()
@@ -156,6 +160,17 @@ class MeshGANModule(GenerativeModule):
             noise=(object_noise, background_noise),
         )
         return scene, self.rank_slice(self.views.sample(total, self.random("views")), n)
+
+    def training_latents(self, n: int, purpose: str = "latents") -> Float[Tensor, "n Z"]:
+        return keyed_normal(
+            hash_key(self.seed, self.step, purpose), self.rank_samples(n), self.latent_size, self.device
+        )
+
+    def layer_noise(self, samples: Sequence[int], *key: int | str) -> list[Float[Tensor, "n 1 _ _"]]:
+        """Sample the noise of each layer, lowest resolution first, of samples by their index in the global batch."""
+        network, resolution = self.generator.object, 2 * self.stage.resolution
+        numbers = keyed_normal(hash_key(*key), samples, network.noise_count(resolution), self.device)
+        return network.split_noise(numbers, resolution)
 
     def compilable(self) -> Iterator[nn.Module]:
         """Yield the generator's layers, whose graphs depend on the resolution but not on fade and crossover.
@@ -198,7 +213,8 @@ class MeshGANModule(GenerativeModule):
         """Render meshes with R at the size of the current stage, or at ``size``; without normals if not needed."""
         size = self.stage.resolution if size is None else size
         if (size, normals) not in self._renderers:
-            renderer: Any = copy.copy(self.renderer)
+            soft = isinstance(self.renderer, SoftRasterizer)
+            renderer: Any = self.renderer.without_waiting() if soft else copy.copy(self.renderer)
             renderer.image_size = size
             if not normals and hasattr(renderer, "normals"):
                 renderer.normals = False
@@ -226,7 +242,8 @@ class MeshGANModule(GenerativeModule):
     def seeded_scenes(self, z: Float[Tensor, "n Z"], *key: int | str, part: slice = slice(None)) -> GeneratedScene:
         """Generate ``part`` of n scenes whose noise and crop depend on ``key``; not truncated."""
         size = self.stage.resolution
-        noise = [[x[part] for x in self._noise(len(z), *key, name)] for name in ("object", "background")]
+        samples = range(len(z))[part]
+        noise = [self.layer_noise(samples, "noise", *key, name) for name in ("object", "background")]
         offsets = sample_offsets(len(z), size, seeded_generator("crop", *key))[part]
         return self.scenes(z[part], offsets=offsets, noise=(noise[0], noise[1]))
 
@@ -317,11 +334,6 @@ class MeshGANModule(GenerativeModule):
             "faces": mesh.faces,
             "uvs": mesh.uvs,
         }
-
-    def _noise(self, n: int, *key: int | str) -> list[Float[Tensor, "n 1 _ _"]]:
-        generator = seeded_generator("noise", *key)
-        noise = self.generator_ema.object.sample_noise(n, 2 * self.stage.resolution, generator)
-        return [x.to(self.device) for x in noise]
 
 
 def scale_lr(optimizer: Any, factor: float) -> None:

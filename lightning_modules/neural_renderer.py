@@ -12,6 +12,7 @@ from torch import Tensor
 from lightning_modules.base import ClockedModule, seeded_generator
 from lightning_modules.losses import image_loss, relative_error
 from renderers import InputError, Renderer, ViewDistribution, VoxelGrid
+from renderers.opengl.overlap import start_render
 from utils.torch_io import load_state
 
 MAX_RELATIVE_ERROR = 0.9  # an all-black image has 1
@@ -55,9 +56,11 @@ class NeuralRendererModule(ClockedModule):
         (occupancy,) = batch
         n = len(occupancy)
         grid = VoxelGrid(occupancy)
-        views = self.rank_slice(self.views.sample(n * self.world_size, self.random("views")), n)
-        target = self.renderer(grid, views).image
-        rendered = self.neural_renderer(grid, views).image
+        samples = self.rank_samples(n)
+        views = self.views.sample(n * self.world_size, self.random("views"))[samples.start : samples.stop]
+        opengl = start_render(self.renderer, grid, views)  # on the host, while a GPU computes R
+        rendered = self.neural_renderer(grid, views.to(self.device)).image
+        target = opengl().image
         loss = image_loss(rendered, target)
         optimizer = self.optimizers()
         if self.decay_learning_rate:

@@ -14,6 +14,7 @@ from networks.dcgan_layers import power_of_two
 from networks.stylegan_generator import Noise, StyleGANGenerator, require_generator
 from networks.stylegan_layers import downsample
 from renderers import InputError, TriangleMesh, grid_mesh
+from utils.transfer import to_device
 
 
 @dataclass(frozen=True)
@@ -189,15 +190,17 @@ def crop(images: Float[Tensor, "B C M M"], offsets: Int[Tensor, "B 2"] | None) -
     """Crop N x N from each 2N x 2N image at its offset, or at the centre.
 
     Raises:
-        ValueError: if offsets are outside 0 to N.
+        ValueError: if offsets on the CPU are outside 0 to N. On a GPU a check would wait for the device.
     """
-    n = images.shape[-1] // 2
-    starts = [(n // 2, n // 2)] * len(images) if offsets is None else offsets.tolist()
-    if not all(0 <= i <= n for start in starts for i in start):
-        raise ValueError(f"offsets must be between 0 and {n}, got {starts}")
-    return torch.stack(
-        [p[:, row : row + n, column : column + n] for p, (row, column) in zip(images, starts, strict=True)]
-    )
+    b, c, m, n = *images.shape[:3], images.shape[-1] // 2
+    if offsets is None:
+        start = n // 2
+        return images[:, :, start : start + n, start : start + n]
+    if offsets.device.type == "cpu" and not bool(((offsets >= 0) & (offsets <= n)).all()):
+        raise ValueError(f"offsets must be between 0 and {n}, got {offsets.tolist()}")
+    index = to_device(offsets, images.device)[..., None] + torch.arange(n, device=images.device)
+    rows, columns = index[:, 0].view(b, 1, n, 1), index[:, 1].view(b, 1, 1, n)
+    return images.gather(2, rows.expand(b, c, n, m)).gather(3, columns.expand(b, c, n, n))
 
 
 def pyramid(images: Float[Tensor, "B K C N N"], stretch: float = 1.0) -> Float[Tensor, "B C N N"]:
@@ -206,25 +209,25 @@ def pyramid(images: Float[Tensor, "B K C N N"], stretch: float = 1.0) -> Float[T
     ``stretch`` multiplies every sigma.
     """
     levels, size = images.shape[1], images.shape[-1]
-    blurs = torch.stack([gaussian(size, 2**k * stretch) for k in range(levels)]).to(images)
-    weights = 0.5 ** torch.arange(levels).to(images)
+    blurs = torch.stack([gaussian(size, 2**k * stretch, images.device) for k in range(levels)]).to(images.dtype)
+    weights = 0.5 ** torch.arange(levels, device=images.device).to(images.dtype)
     along = (blurs * weights.sqrt()[:, None, None])[:, None]
     return (along @ images @ along.mT).sum(1)
 
 
-def gaussian(size: int, sigma: float) -> Float[Tensor, "N N"]:
-    """Return the Gaussian blur of N pixels as a matrix, so that ``G @ image @ G.T`` blurs both dimensions.
+def gaussian(size: int, sigma: float, device: torch.device | str = "cpu") -> Float[Tensor, "N N"]:
+    """Return the Gaussian blur of N pixels as a float64 matrix, so that ``G @ image @ G.T`` blurs both dimensions.
 
     The kernel has a radius of ``ceil(3 sigma)`` pixels and sums to 1. Beyond the border the signal is mirrored, including
     the outer pixel, repeatedly if the kernel is wider than the image.
     """
     reach = math.ceil(3 * sigma)
-    steps = torch.arange(-reach, reach + 1)
+    steps = torch.arange(-reach, reach + 1, device=device)
     kernel = torch.exp(-0.5 * (steps.double() / sigma) ** 2)
     kernel /= kernel.sum()
-    index = (torch.arange(size)[:, None] + steps).remainder(2 * size)
+    index = (torch.arange(size, device=device)[:, None] + steps).remainder(2 * size)
     index = torch.minimum(index, 2 * size - 1 - index)
-    return torch.zeros(size, size, dtype=torch.double).scatter_add(1, index, kernel.expand(size, -1))
+    return torch.zeros(size, size, dtype=torch.double, device=device).scatter_add(1, index, kernel.expand(size, -1))
 
 
 def limit_size(points: Float[Tensor, "*B 3 H W"], max_size: float) -> Float[Tensor, "*B 3 H W"]:

@@ -226,6 +226,20 @@ class StyleGANGenerator(nn.Module):
             for size in self.noise_sizes(resolution)
         ]
 
+    @classmethod
+    def split_noise(cls, numbers: Float[Tensor, "B N"], resolution: int) -> list[Float[Tensor, "B 1 _ _"]]:
+        """Split the :meth:`noise_count` numbers of each sample into the noise of each layer, lowest resolution first."""
+        sizes = cls.noise_sizes(resolution)
+        return [
+            part.view(-1, 1, size, size)
+            for part, size in zip(numbers.split([size**2 for size in sizes], 1), sizes, strict=True)
+        ]
+
+    @classmethod
+    def noise_count(cls, resolution: int) -> int:
+        """Return how many numbers the noise of one sample has."""
+        return sum(size**2 for size in cls.noise_sizes(resolution))
+
     @staticmethod
     def noise_sizes(resolution: int) -> list[int]:
         """Return the size of each layer's noise: 4, 4, 8, 8, ..., R, R."""

@@ -103,7 +103,8 @@ class _Blur(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
-        kernel, c = x.new_tensor([0.25, 0.5, 0.25]), x.shape[1]
+        c = x.shape[1]
+        kernel = F.pad(x.new_full((1,), 0.5), (1, 1), value=0.25)  # filled on the device: a list would be copied to it
         return F.conv2d(x, torch.outer(kernel, kernel).expand(c, 1, 3, 3), padding=1, groups=c)
 
     @staticmethod
@@ -151,8 +152,8 @@ def minibatch_stddev(x: Float[Tensor, "B C H W"], group: int = 4) -> Float[Tenso
 class AdaIN(nn.Module):
     """Adaptive instance normalization: ``(1 + s) (x - mean) / sqrt(var + 1e-8) + t``, (s, t) linear in the style w.
 
-    Mean and variance are per channel and sample. The style has gain 1 and bias 0, so the layer starts near the plain
-    normalization.
+    Mean and variance are per channel and sample, and are computed in at least float32; the result has the dtype of x. The
+    style has gain 1 and bias 0, so the layer starts near the plain normalization.
     """
 
     def __init__(self, channels: int, style_size: int) -> None:
@@ -161,13 +162,16 @@ class AdaIN(nn.Module):
 
     def forward(self, x: Float[Tensor, "B C H W"], w: Float[Tensor, "B W_"]) -> Float[Tensor, "B C H W"]:
         scale, shift = self.style(w)[..., None, None].chunk(2, 1)
-        x = x - x.mean((2, 3), keepdim=True)
-        deviation = (x.square().mean((2, 3), keepdim=True) + 1e-8).sqrt()
-        return torch.addcmul(shift, x, (1 + scale) / deviation)
+        precise = torch.promote_types(x.dtype, torch.float32)
+        x = x - x.mean((2, 3), keepdim=True, dtype=precise).to(x.dtype)
+        deviation = (x.square().mean((2, 3), keepdim=True, dtype=precise) + 1e-8).sqrt()
+        return torch.addcmul(shift.to(x.dtype), x, ((1 + scale) / deviation).to(x.dtype))
 
 
 class StyledLayer(nn.Module):
     """One layer of the synthesis network: convolution, [blur], noise, bias, leaky ReLU, AdaIN, in the published order.
+
+    Everything after the convolution keeps its dtype, which autocast chooses.
 
     Args:
         in_channels: 0 for the network's first layer, which has no convolution.
@@ -195,7 +199,7 @@ class StyledLayer(nn.Module):
             x = self.convolution(x)
         if self.up:
             x = blur(x)
-        x = x + self.bias[:, None, None]
+        x = x + self.bias.to(x.dtype)[:, None, None]
         if noise is not None:
-            x = torch.addcmul(x, self.noise_strength[:, None, None], noise)
+            x = torch.addcmul(x, self.noise_strength.to(x.dtype)[:, None, None], noise.to(x.dtype))
         return self.adain(F.leaky_relu(x, SLOPE), w)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -81,8 +81,9 @@ class Renderer(nn.Module, ABC):
 
         Raises:
             TypeError: unsupported type or dtype of the scene.
-            ValueError: batch sizes or devices that do not match; occupancy or colour outside [0, 1]; a background of
-                another size.
+            ValueError: batch sizes or devices that do not match; occupancy or colour outside [0, 1], vertices that are not
+                finite; a background of another size. The values of scenes on a GPU are not checked this way, because the
+                host would wait for the device: there invalid values make the whole image NaN.
         """
         if not isinstance(scene, self.accepts):
             names = " or ".join(t.__name__ for t in self.accepts)
@@ -99,7 +100,10 @@ class Renderer(nn.Module, ABC):
             if background.device != scene.device:
                 raise ValueError(f"background must be on the scene's device {scene.device}, got {background.device}")
         with torch.autocast(scene.device.type, enabled=False) if self.full_precision else nullcontext():
-            return self.render(scene, camera, background)
+            rendering = self.render(scene, camera, background)
+        if scene.device.type == "cpu":
+            return rendering
+        return replace(rendering, image=torch.where(scene.is_valid(), rendering.image, torch.nan))
 
     def cache_key(self) -> str:
         """Return what the image depends on besides scene and camera: the class and its public settings."""
@@ -107,13 +111,14 @@ class Renderer(nn.Module, ABC):
         return f"{type(self).__name__}({settings})"
 
     def check(self, scene: Scene) -> None:
-        """Check the scene's dtypes and values. A subclass may override it to check the values while it reads them.
+        """Check the scene's dtypes and, on the CPU, its values. A subclass may override it to check the values while it
+        reads them.
 
         Raises:
             TypeError, ValueError: see :meth:`forward`.
         """
         if isinstance(scene, VoxelGrid):
-            scene.check()
+            scene.check(values=scene.device.type == "cpu")
 
     @abstractmethod
     def render(self, scene: Scene, camera: Camera, background: Tensor | None) -> Rendering:

@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from utils.errors import InputError
+from utils.transfer import to_device
 
 ORTHOGRAPHIC_DISTANCE = 2.0  # origin of the depth of orthographic cameras; their image does not depend on it
 
@@ -70,7 +71,7 @@ class Camera:
         return self.azimuth.device
 
     def to(self, device: torch.device | str) -> Camera:
-        return Camera(self.azimuth.to(device), self.elevation.to(device), self.fov)
+        return Camera(to_device(self.azimuth, device), to_device(self.elevation, device), self.fov)
 
     @property
     def distance(self) -> float:

@@ -8,16 +8,26 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
+
+TOLERANCE = 1e-3  # by which occupancy and colour may be outside [0, 1]
 
 
 def check_range(name: str, values: Tensor) -> None:
     """Raise ValueError if values are outside [0, 1], with a tolerance of 1e-3, or NaN."""
     if values.numel() and values.dtype != torch.bool:
         low, high = (float(x) for x in values.detach().aminmax())
-        if not (low >= -1e-3 and high <= 1 + 1e-3):  # also true for NaN
+        if not (low >= -TOLERANCE and high <= 1 + TOLERANCE):  # also true for NaN
             raise ValueError(f"{name} {tuple(values.shape)} must be in [0, 1], got values from {low:.4g} to {high:.4g}")
+
+
+def in_range(values: Tensor) -> Bool[Tensor, ""]:
+    """Return what :func:`check_range` checks as a tensor on the device of ``values``, without waiting for the device."""
+    if values.dtype == torch.bool or not values.numel():
+        return torch.ones((), dtype=torch.bool, device=values.device)
+    low, high = values.detach().aminmax()
+    return (low >= -TOLERANCE) & (high <= 1 + TOLERANCE)
 
 
 @dataclass(frozen=True)
@@ -85,6 +95,11 @@ class VoxelGrid:
             if values:
                 check_range(name, tensor)
 
+    def is_valid(self) -> Bool[Tensor, ""]:
+        """Return whether the values are in [0, 1], on the device of the grids."""
+        valid = in_range(self.occupancy)
+        return valid if self.color is None else valid & in_range(self.color)
+
     def binarize(self, threshold: float | Float[Tensor, " B"] = 0.5) -> VoxelGrid:
         """Return the solid {occupancy > threshold}, detached. The threshold is a number, or one per sample."""
         if isinstance(threshold, Tensor):
@@ -150,6 +165,10 @@ class TriangleMesh:
             None if value is None else value.to(device) for value in (self.uvs, self.texture, self.normals, self.colors)
         )
         return TriangleMesh(self.vertices.to(device), self.faces.to(device), uvs, texture, normals, colors)
+
+    def is_valid(self) -> Bool[Tensor, ""]:
+        """Return whether the vertices are finite, on their device."""
+        return self.vertices.detach().isfinite().all()
 
     def face_vertices(self) -> Float[Tensor, "B F 3 3"]:
         """Return the corner positions of each face, in the world frame."""

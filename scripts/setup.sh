@@ -30,5 +30,12 @@ fi
 echo "setup: installing PyTorch and the other packages of constraints.txt into $VENV (several minutes the first time)"
 # Install torch first: as a dependency of another package, pip would install the newest build with gigabytes of CUDA.
 "$VENV/bin/pip" install -q --disable-pip-version-check "$(grep '^torch==' constraints.txt)"
-"$VENV/bin/pip" install -q --disable-pip-version-check -c constraints.txt -e '.[dev]'
+constraints=$(mktemp)
+trap 'rm -f "$constraints"' EXIT
+if "$VENV/bin/pip" show -q triton 2>/dev/null; then
+    grep -v '^triton==' constraints.txt >"$constraints"  # it came with torch, which requires this version
+else
+    cp constraints.txt "$constraints"
+fi
+"$VENV/bin/pip" install -q --disable-pip-version-check -c "$constraints" -e '.[dev]'
 echo "setup: $VENV is ready"

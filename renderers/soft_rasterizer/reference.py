@@ -47,6 +47,8 @@ class RasterSettings:
         depth_slope: lambda of eq. 9, world units per pixel.
         cull_backfaces: leave out triangles seen from behind (clockwise on the screen with y up).
         perspective: whether attributes are linear in 1/depth on the screen.
+        exact: whether a GPU backend waits for the number of fragments, see
+            :meth:`renderers.SoftRasterizer.without_waiting`.
     """
 
     size: int
@@ -54,14 +56,17 @@ class RasterSettings:
     depth_slope: float
     cull_backfaces: bool
     perspective: bool
+    exact: bool = True
 
 
 @dataclass(frozen=True)
 class Fragments:
     """N fragments, sorted by pixel, then from near to far; a crisp fragment is the last of its pixel.
 
+    A backend may append padding, with weight and coordinates 0, so that N does not depend on the scene.
+
     Args:
-        pixel: ``(N,)`` flat index into (batch, row, column).
+        pixel: ``(N,)`` flat index into (batch, row, column), or -1 for padding.
         face: ``(N,)`` index into faces.
         edge: ``(N,)`` the edge that contains the point nearest to the pixel's centre, or -1 for a crisp fragment. Edge e
             is opposite to corner e.

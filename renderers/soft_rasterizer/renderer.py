@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from types import ModuleType
 from typing import Any, ClassVar
 
@@ -91,13 +92,24 @@ class SoftRasterizer(Renderer):
         self.two_sided = two_sided
         self.backend = backend
         self._checked_faces: tuple[Any, ...] | None = None
+        self._exact = True
+
+    def without_waiting(self) -> SoftRasterizer:
+        """Return a copy for training on a GPU, whose renders with gradients do not wait for the device.
+
+        A render has room for twice the fragments of the render of the same size before. If it has more, the surplus is
+        left out, and the next render logs a warning. The first render, and renders without gradients, are complete.
+        """
+        renderer = copy.copy(self)
+        renderer._exact = False
+        return renderer
 
     def render(self, scene: Scene, camera: Camera, background: Tensor | None) -> Rendering:
         assert isinstance(scene, TriangleMesh)
         faces = self._check(scene, camera, background)
         backend = choose_backend(self.backend, BACKENDS, scene.vertices)
         settings = RasterSettings(
-            self.image_size, self.margin, self.depth_slope, self.cull_backfaces, camera.fov is not None
+            self.image_size, self.margin, self.depth_slope, self.cull_backfaces, camera.fov is not None, self._exact
         )
         # Half precision does not hold screen coordinates.
         with torch.autocast(scene.device.type, enabled=False):
@@ -179,8 +191,8 @@ class SoftRasterizer(Renderer):
 
         Raises:
             TypeError: if the tensors do not share one dtype, float32 or float64.
-            ValueError: if tensors are on several devices, vertices are not finite, faces index no vertex, a texture has no
-                UVs, or the background has the wrong shape.
+            ValueError: if tensors are on several devices, vertices on the CPU are not finite, faces index no vertex, a
+                texture has no UVs, or the background has the wrong shape.
         """
         vertices = mesh.vertices
         if vertices.dtype not in (torch.float32, torch.float64):
@@ -206,8 +218,10 @@ class SoftRasterizer(Renderer):
             expected = (len(mesh), channels, self.image_size, self.image_size)
             if tuple(background.shape) != expected:
                 raise ValueError(f"background must have shape {expected}, got {tuple(background.shape)}")
+        # On a GPU the host would wait for the result; there Renderer.forward marks the image instead.
         # A finite sum proves that all vertices are finite, and is cheaper than testing each.
-        if not vertices.detach().sum().isfinite() and not vertices.detach().isfinite().all():
+        on_cpu = vertices.device.type == "cpu"
+        if on_cpu and not vertices.detach().sum().isfinite() and not vertices.detach().isfinite().all():
             bad = torch.nonzero(~vertices.detach().isfinite().all(-1))
             raise ValueError(
                 f"vertices {tuple(vertices.shape)} must be finite; {len(bad)} are not, the first at {bad[0].tolist()}"
@@ -239,4 +253,5 @@ def _screen_transform(
     """Return the ``matrix`` and ``distance`` of :func:`renderers.soft_rasterizer.reference.project`."""
     rotation = camera.rotation.to(vertices)
     scale = size / 2 / camera.half_extent
-    return rotation * rotation.new_tensor([scale, -scale, -1.0])[:, None], camera.distance
+    x, y, z = rotation.unbind(1)
+    return torch.stack([scale * x, -scale * y, -z], 1), camera.distance

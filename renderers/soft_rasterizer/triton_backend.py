@@ -7,11 +7,12 @@ interprets the kernels on the CPU, slowly: this tests them without a GPU.
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import torch
 import triton
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from renderers.meshes.vertex_normals import vertex_normals
@@ -24,21 +25,52 @@ from renderers.soft_rasterizer.reference import (
     Fragments,
     RasterSettings,
     project,
-    select_visible,
 )
 from renderers.soft_rasterizer.shading import splat_attributes
+from renderers.triton_launch import launch
+from utils.transfer import HostCopy
 
 __all__ = ["evaluate_fragments", "find_fragments", "project", "splat_attributes", "splat_texture", "vertex_normals"]
 
 FACES, FRAGMENTS = 32, 128  # lanes per program
 EMPTY = (0x7F800000 << 32) | 0x7FFFFFFF  # depth inf, the largest face index
 
+log = logging.getLogger(__name__)
+_capacities: dict[tuple[torch.device, int], FragmentCapacity] = {}  # by device and pixels in the batch
+
+
+class FragmentCapacity:
+    """Room for the soft fragments of renders of one size, kept from render to render.
+
+    How many fragments a render has is known only on the device. A training step need not wait for it: it allocates twice
+    the number of the previous render, which has arrived by then. See :meth:`renderers.SoftRasterizer.without_waiting`.
+    """
+
+    def __init__(self, capacity: int) -> None:
+        self.capacity = capacity
+        self.count: HostCopy | None = None  # of the last render
+
+    def reserve(self) -> int:
+        """Return the capacity for the next render."""
+        if self.count is not None:
+            count = int(self.count.wait())
+            if count > self.capacity:
+                log.warning(
+                    "a training step rendered only %d of %d soft fragments: there were more than twice as many as in the "
+                    "step before",
+                    self.capacity,
+                    count,
+                )
+            self.capacity = max(self.capacity, 2 * count)
+        return self.capacity
+
 
 def find_fragments(screen: Float[Tensor, "B V 3"], faces: Int[Tensor, "F 3"], settings: RasterSettings) -> Fragments:
-    """Compute :func:`renderers.soft_rasterizer.reference.find_fragments`.
+    """Compute :func:`renderers.soft_rasterizer.reference.find_fragments`, followed by padding with pixel -1.
 
     The depth test packs depth and face into one integer and keeps the minimum, so the result does not depend on the order
     of triangles.
+
     """
     screen, faces = screen.detach().contiguous(), faces.contiguous()
     batch, vertices, pixels = screen.shape[0], screen.shape[1], settings.size**2
@@ -55,34 +87,83 @@ def find_fragments(screen: Float[Tensor, "B V 3"], faces: Int[Tensor, "F 3"], se
         "enable_fp_fusion": False,  # adjacent triangles must get bit-identical values at their shared edge
     }
     if len(faces):
-        triton_coverage.crisp[grid](*shared, **constants)
-    pixel = torch.nonzero(packed != EMPTY)[:, 0]
-    face = packed[pixel] & 0x7FFFFFFF
-    edge = torch.full_like(pixel, CRISP)
+        launch(triton_coverage.crisp, grid, *shared, **constants)
+    pixel = torch.arange(batch * pixels, device=screen.device)
+    covered, face, edge = packed != EMPTY, packed & 0x7FFFFFFF, torch.full_like(packed, CRISP)
     if settings.margin == 0 or len(faces) == 0:
-        return Fragments(pixel, face, edge)
+        return _compact(covered, pixel, face, edge)
 
-    capacity = batch * pixels
+    room = _capacities.setdefault((screen.device, len(packed)), FragmentCapacity(len(packed)))
+    exact = settings.exact or room.count is None or not torch.is_grad_enabled()
+    capacity = room.capacity if settings.exact else room.reserve()
     while True:
         integers = torch.empty(3, capacity, dtype=torch.int64, device=screen.device)
         floats = torch.empty(2, capacity, device=screen.device)
         counter = torch.zeros(1, dtype=torch.int32, device=screen.device)
-        triton_coverage.soft[grid](
-            *shared, settings.margin, settings.depth_slope, integers, floats, counter, capacity, **constants
+        launch(
+            triton_coverage.soft,
+            grid,
+            *shared,
+            settings.margin,
+            settings.depth_slope,
+            integers,
+            floats,
+            counter,
+            capacity,
+            **constants,
         )
-        count = int(counter)
-        if count <= capacity:
+        count = HostCopy(counter)
+        if not settings.exact:
+            room.count = count
+        if not exact or int(count.wait()) <= capacity:
             break
-        capacity = count
-    soft_pixel, soft_face, soft_edge = integers[:, :count]
-    z, distance = floats[:, :count]
-    return select_visible(
-        torch.cat([soft_pixel, pixel]),
-        torch.cat([soft_face, face]),
-        torch.cat([soft_edge, edge]),
-        torch.cat([z, torch.full_like(pixel, torch.inf, dtype=z.dtype)]),
-        torch.cat([distance / settings.margin, torch.zeros_like(pixel, dtype=z.dtype)]),
+        room.capacity = capacity = int(count.wait())
+    stored = torch.arange(capacity, device=screen.device) < counter
+    return _select_visible(
+        torch.cat([stored, covered]),
+        torch.cat([integers[0], pixel]),
+        torch.cat([integers[1], face]),
+        torch.cat([integers[2], edge]),
+        torch.cat([floats[0], torch.full_like(pixel, torch.inf, dtype=floats.dtype)]),
+        torch.cat([floats[1] / settings.margin, torch.zeros_like(pixel, dtype=floats.dtype)]),
     )
+
+
+def _select_visible(
+    valid: Bool[Tensor, " M"],
+    pixel: Int[Tensor, " M"],
+    face: Int[Tensor, " M"],
+    edge: Int[Tensor, " M"],
+    z: Float[Tensor, " M"],
+    share: Float[Tensor, " M"],
+) -> Fragments:
+    """Compute :func:`renderers.soft_rasterizer.reference.select_visible` for the valid entries, with padding.
+
+    The bits of positive floats order like the floats, so two sorts by integers suffice.
+    """
+    order = torch.argsort((_bits(share) << 32) | face, stable=True)
+    nearness = torch.where(valid, (pixel << 32) | _bits(z), torch.iinfo(torch.int64).max)
+    order = order[torch.argsort(nearness[order], stable=True)]  # by pixel, depth, distance and face; then invalid ones
+    valid, pixel, face, edge, share = (x[order] for x in (valid, pixel, face, edge, share))
+    # Adding 2 per pixel turns one running maximum into one for each pixel.
+    level = torch.where(valid, 2 * pixel.double() + 1 - share.double(), torch.inf)
+    before = torch.cat([level.new_full((1,), -1.0), level.cummax(0).values[:-1]])
+    return _compact(valid & (level > before), pixel, face, edge)
+
+
+def _bits(x: Float[Tensor, " M"]) -> Int[Tensor, " M"]:
+    return x.contiguous().view(torch.int32).long()
+
+
+def _compact(kept: Bool[Tensor, " M"], pixel: Tensor, face: Tensor, edge: Tensor) -> Fragments:
+    """Move the kept fragments to the front, in order, and pad. An index by ``kept`` would wait for the device."""
+    count = len(kept)
+    target = torch.where(kept, kept.cumsum(0) - 1, count)  # others go to an element that is cut off
+    columns = [
+        x.new_full((count + 1,), padding).scatter(0, target, x)[:count]
+        for x, padding in ((pixel, -1), (face, 0), (edge, CRISP))
+    ]
+    return Fragments(*columns)
 
 
 def _evaluate_forward(
@@ -90,7 +171,7 @@ def _evaluate_forward(
 ) -> None:
     if len(fragments.pixel):
         arguments, constants = _evaluation_arguments(screen, faces, fragments, settings)
-        triton_fragments.evaluate[_grid(fragments.pixel)](*arguments, *outputs, **constants)
+        launch(triton_fragments.evaluate, _grid(fragments.pixel), *arguments, *outputs, **constants)
 
 
 def _evaluate_backward(
@@ -105,8 +186,14 @@ def _evaluate_backward(
         arguments, constants = _evaluation_arguments(screen, faces, fragments, settings)
         present = {f"HAS_{n}": g is not None for n, g in zip(("W", "B", "A", "D"), grads, strict=True)}
         pointers = [grad_screen if g is None else g for g in grads]  # an absent gradient is not read
-        triton_fragments.evaluate_backward[_grid(fragments.pixel)](
-            *arguments, *pointers, grad_screen, **present, **constants
+        launch(
+            triton_fragments.evaluate_backward,
+            _grid(fragments.pixel),
+            *arguments,
+            *pointers,
+            grad_screen,
+            **present,
+            **constants,
         )
 
 
@@ -128,7 +215,7 @@ def _texture_forward(
 ) -> None:
     if len(weights):
         arguments = (*indices, weights, barycentric, texture, len(weights), image.shape[-1], *texture.shape[1:])
-        triton_fragments.texture_splat[_grid(weights)](*arguments, image, BLOCK=FRAGMENTS)
+        launch(triton_fragments.texture_splat, _grid(weights), *arguments, image, BLOCK=FRAGMENTS)
 
 
 def _texture_backward(
@@ -144,7 +231,9 @@ def _texture_backward(
     if len(weights):
         arguments = (*indices, weights, barycentric, texture, len(weights), grad.shape[-1], *texture.shape[1:])
         pointer = grad_weights if grad_texture is None else grad_texture  # an absent gradient is not written
-        triton_fragments.texture_backward[_grid(weights)](
+        launch(
+            triton_fragments.texture_backward,
+            _grid(weights),
             *arguments,
             grad,
             grad_weights,

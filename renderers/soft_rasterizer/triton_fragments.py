@@ -1,6 +1,6 @@
 """Triton kernels over fragments: weights, barycentric coordinates and textures, forward and backward.
 
-Each lane computes one fragment.
+Each lane computes one fragment. Fragments with pixel -1 are padding: their weights, coordinates and gradients are 0.
 """
 
 # ruff: noqa: ANN001, ANN201, ANN202 (Triton infers the kernels' types)
@@ -71,7 +71,8 @@ def evaluate(
     BLOCK: tl.constexpr,
 ):
     n = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    real = n < count
+    inside = n < count
+    real = tl.load(pixel + n, mask=inside, other=-1) >= 0
     at, is_crisp, e, _, _, _, ix, iy, zi, jx, jy, zj, kx, ky, zk = _load(
         screen, faces, pixel, face, edge, n, real, vertices, size
     )
@@ -84,9 +85,9 @@ def evaluate(
         wi, wj, wk = wi / zi, wj / zj, wk / zk
     total = wi + wj + wk
     wi, wj, wk = wi / total, wj / total, wk / total
-    tl.store(barycentric + 3 * n + (e + 1) % 3, wi, mask=real)
-    tl.store(barycentric + 3 * n + (e + 2) % 3, wj, mask=real)
-    tl.store(barycentric + 3 * n + e, wk, mask=real)
+    tl.store(barycentric + 3 * n + (e + 1) % 3, tl.where(real, wi, 0.0), mask=inside)
+    tl.store(barycentric + 3 * n + (e + 2) % 3, tl.where(real, wj, 0.0), mask=inside)
+    tl.store(barycentric + 3 * n + e, tl.where(real, wk, 0.0), mask=inside)
     tl.store(depth + at, wi * zi + wj * zj + wk * zk, mask=real & is_crisp)
 
     last = tl.load(pixel + n + 1, mask=n + 1 < count, other=-1) != at
@@ -98,7 +99,7 @@ def evaluate(
     )
     _, distance = _along(ix, iy, jx, jy)
     hidden = tl.where(follows, 1.0 - distance / margin, 0.0)
-    tl.store(weights + n, coverage - hidden, mask=real)
+    tl.store(weights + n, tl.where(real, coverage - hidden, 0.0), mask=inside)
 
 
 @triton.jit
@@ -127,7 +128,8 @@ def evaluate_backward(
 ):
     """Compute the derivative of :func:`evaluate`; ``numba_interpolation`` explains the steps."""
     n = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    real = n < count
+    inside = n < count
+    real = tl.load(pixel + n, mask=inside, other=-1) >= 0
     at, is_crisp, e, oi, oj, ok, ix, iy, zi, jx, jy, zj, kx, ky, zk = _load(
         screen, faces, pixel, face, edge, n, real, vertices, size
     )
@@ -244,7 +246,8 @@ def texture_splat(
     BLOCK: tl.constexpr,
 ):
     n = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    real = n < count
+    inside = n < count
+    real = tl.load(pixel + n, mask=inside, other=-1) >= 0
     b, at, _, weight, left, right, fx, _, top, bottom, fy, _ = _load_texture_fragment(
         faces, pixel, face, uvs, weights, barycentric, n, real, size, height, width
     )
@@ -281,7 +284,8 @@ def texture_backward(
     BLOCK: tl.constexpr,
 ):
     n = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    real = n < count
+    inside = n < count
+    real = tl.load(pixel + n, mask=inside, other=-1) >= 0
     b, at, f, weight, left, right, fx, scale_x, top, bottom, fy, scale_y = _load_texture_fragment(
         faces, pixel, face, uvs, weights, barycentric, n, real, size, height, width
     )
@@ -304,11 +308,11 @@ def texture_backward(
             tl.atomic_add(grad_texture + offset + top * width + right, upper * fx, mask=real)
             tl.atomic_add(grad_texture + offset + bottom * width + left, lower - lower * fx, mask=real)
             tl.atomic_add(grad_texture + offset + bottom * width + right, lower * fx, mask=real)
-    tl.store(grad_weights + n, grad_weight, mask=real)
+    tl.store(grad_weights + n, grad_weight, mask=inside)
     gu, gv = gu * weight * scale_x, gv * weight * scale_y
     for i in tl.static_range(3):
         corner = tl.load(faces + 3 * f + i, mask=real, other=0)
         g = gu * tl.load(uvs + 2 * corner, mask=real, other=0.0) + gv * tl.load(
             uvs + 2 * corner + 1, mask=real, other=0.0
         )
-        tl.store(grad_barycentric + 3 * n + i, g, mask=real)
+        tl.store(grad_barycentric + 3 * n + i, g, mask=inside)

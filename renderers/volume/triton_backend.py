@@ -11,6 +11,7 @@ from typing import Any
 import triton
 from torch import Tensor
 
+from renderers.triton_launch import launch
 from renderers.volume import triton_kernels
 from renderers.volume.autograd import MarchKernels
 from renderers.volume.reference import MarchSettings
@@ -22,8 +23,16 @@ MAX_PROGRAMS = 1056  # of the backward pass, which share its scratch: 8 per mult
 def _forward(
     volume: Tensor, color: Tensor, rotation: Tensor, settings: MarchSettings, alpha: Tensor, image: Tensor
 ) -> None:
-    triton_kernels.forward[(_tiles(volume, settings),)](
-        volume, color, rotation, *_scalars(volume, color, settings), alpha, image, **_constants(color, settings)
+    launch(
+        triton_kernels.forward,
+        (_tiles(volume, settings),),
+        volume,
+        color,
+        rotation,
+        *_scalars(volume, color, settings),
+        alpha,
+        image,
+        **_constants(color, settings),
     )
 
 
@@ -43,7 +52,9 @@ def _backward(
     programs = min(tiles, MAX_PROGRAMS)
     constants = _constants(color, settings)
     scratch = volume.new_empty(1 if constants["HULL"] else programs * settings.rays.samples * BLOCK)
-    triton_kernels.backward[(programs,)](
+    launch(
+        triton_kernels.backward,
+        (programs,),
         volume,
         color,
         rotation,

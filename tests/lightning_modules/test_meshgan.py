@@ -14,6 +14,7 @@ from lightning_modules.losses import gradient_penalty
 from lightning_modules.progressive_growing import Growth, GrowthStage
 from networks import MeshGenerator, StyleGANDiscriminator
 from renderers import AbsorptionRenderer, Camera, InputError, OpenGLRenderer, SoftRasterizer, ViewDistribution
+from utils.philox import hash_key, keyed_normal
 
 VIEWS = ViewDistribution((-45, 45), (-15, 15), fov=10)
 # Batches of 4: 8² for two steps, a fade over four, then 16².
@@ -89,11 +90,16 @@ def test_training_step_matches_reference(tmp_path, step, size, fade):
         small = x.unflatten(2, (-1, 2)).unflatten(4, (-1, 2)).mean((3, 5))
         return fade * x + (1 - fade) * small.repeat_interleave(2, 2).repeat_interleave(2, 3)
 
-    s = generators(
-        step, "latents", "mixing", "crop", "views", "object noise", "background noise", "object crossover",
-        "background crossover",
-    )  # fmt: skip
-    z, mix = (torch.randn(4, 16, generator=s[name]) for name in ("latents", "mixing"))
+    def keyed(name, count):  # each sample alone
+        return torch.cat([keyed_normal(hash_key(0, step, name), [i], count) for i in range(4)])
+
+    def noise(name):
+        sizes = g.object.noise_sizes(2 * size)
+        parts = keyed(name, sum(n * n for n in sizes)).split([n * n for n in sizes], 1)
+        return [part.reshape(4, 1, n, n) for part, n in zip(parts, sizes, strict=True)]
+
+    s = generators(step, "crop", "views", "object crossover", "background crossover")
+    z, mix = keyed("latents", 16), keyed("mixing", 16)
     scene = g(
         z,
         size,
@@ -104,10 +110,7 @@ def test_training_step_matches_reference(tmp_path, step, size, fade):
             g.object.sample_crossover(2 * size, s["object crossover"]),
             g.background.sample_crossover(2 * size, s["background crossover"]),
         ),
-        noise=tuple(
-            [torch.randn(4, 1, n, n, generator=s[name]) for n in g.object.noise_sizes(2 * size)]
-            for name in ("object noise", "background noise")
-        ),
+        noise=(noise("object noise"), noise("background noise")),
     )
     fake = faded(SoftRasterizer(size)(scene.mesh, VIEWS.sample(4, s["views"]), scene.background).image)
     real = faded(real).requires_grad_()

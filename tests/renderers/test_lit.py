@@ -1,5 +1,8 @@
 """Lit absorption: closed forms, exact gradients, equal backends, and agreement with OpenGL."""
 
+import os
+from importlib.util import find_spec
+
 import pytest
 import torch
 from solids import angles, blob, chair, grids
@@ -147,11 +150,24 @@ def test_empty_and_full_grids_have_finite_gradients():
 
 @pytest.mark.gpu
 def test_triton_agrees_with_the_reference(needs_gpu):
-    occupancy = torch.rand(2, 1, 12, 12, 12, generator=torch.Generator().manual_seed(1)).cuda().requires_grad_()
-    camera = Camera.orbit([20.0, 130.0], [15.0, -40.0], 20.0, "cuda")
+    assert_triton_agrees("cuda", 24)
+
+
+@pytest.mark.skipif(
+    find_spec("triton") is None or os.environ.get("TRITON_INTERPRET") != "1",
+    reason="test_triton.py runs it with TRITON_INTERPRET=1",
+)
+def test_triton_interpreted_on_the_cpu_agrees_with_the_reference():
+    assert_triton_agrees("cpu", 12)
+
+
+def assert_triton_agrees(device: str, size: int) -> None:
+    occupancy = torch.rand(2, 1, *[size // 2] * 3, generator=torch.Generator().manual_seed(1)).to(device)
+    occupancy.requires_grad_()
+    camera = Camera.orbit([20.0, 130.0], [15.0, -40.0], 20.0, device)
     results = []
     for backend in ("torch", "triton"):
-        rendered = LitAbsorptionRenderer(24, backend=backend)(VoxelGrid(occupancy), camera)
+        rendered = LitAbsorptionRenderer(size, backend=backend)(VoxelGrid(occupancy), camera)
         (gradient,) = torch.autograd.grad(rendered.image.square().sum(), occupancy)
         results.append((rendered.image, rendered.normals, gradient))
     for a, b in zip(*results, strict=True):

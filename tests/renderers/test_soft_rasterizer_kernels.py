@@ -17,6 +17,7 @@ from renderers.meshes.grid_mesh import grid_mesh
 from renderers.meshes.vertex_normals import vertex_normals
 from renderers.scenes import TriangleMesh
 from renderers.soft_rasterizer.renderer import SoftRasterizer
+from utils.transfer import HostCopy
 
 FAST = settings(max_examples=40, deadline=None, derandomize=True)
 
@@ -94,8 +95,8 @@ def test_numba_agrees_on_random_triangles(seed, count, margin, fov, colored, lit
     assert_agree(actual, expected, 1e-9)
 
 
-def deformed_sphere(seed: int, dtype: torch.dtype, device: str = "cpu") -> TriangleMesh:
-    faces, uvs = grid_mesh(24, device)
+def deformed_sphere(seed: int, dtype: torch.dtype, device: str = "cpu", size: int = 24) -> TriangleMesh:
+    faces, uvs = grid_mesh(size, device)
     u, v = 2 * uvs[:, 0] - 1, 1 - 2 * uvs[:, 1]
     radius, angle = (u**2 + v**2).sqrt().clamp(max=1) * 2.5, torch.atan2(v, u)
     unit = torch.stack([radius.sin() * angle.cos(), radius.sin() * angle.sin(), radius.cos()], -1)
@@ -106,13 +107,15 @@ def deformed_sphere(seed: int, dtype: torch.dtype, device: str = "cpu") -> Trian
     return TriangleMesh(vertices.to(dtype), faces, uvs.to(dtype), texture.to(dtype))
 
 
-def assert_agree_in_single_precision(one: SoftRasterizer, other: SoftRasterizer, seed: int, device: str) -> None:
+def assert_agree_in_single_precision(
+    one: SoftRasterizer, other: SoftRasterizer, seed: int, device: str, size: int = 24
+) -> None:
     """Check that images agree within 1e-4 except at two pixels, and the gradients of all other pixels.
 
     The exceptions are depths that tie within rounding. In double precision nothing ties.
     """
     mesh, camera = (
-        deformed_sphere(seed, torch.float32, device),
+        deformed_sphere(seed, torch.float32, device, size),
         Camera.orbit([33.0, -140.0], [21.0, -8.0], 10.0, device),
     )
     names = ("image", "alpha", "depth", "normals")
@@ -141,18 +144,47 @@ def test_triton_agrees_with_the_reference(seed, margin, needs_gpu):
     assert_agree_in_single_precision(reference, kernel, seed, "cuda")
 
 
-@pytest.mark.skipif(
+interpreted = pytest.mark.skipif(
     find_spec("triton") is None or os.environ.get("TRITON_INTERPRET") != "1",
-    reason="run with TRITON_INTERPRET=1 and triton installed",
+    reason="test_triton.py runs it with TRITON_INTERPRET=1",
 )
+
+
+@interpreted
 @pytest.mark.parametrize("margin", [0.0, 1.0])
 def test_triton_interpreted_on_the_cpu_agrees_with_the_reference(margin):
-    reference, kernel = (SoftRasterizer(16, margin, backend=b) for b in ("torch", "triton"))
-    assert_agree_in_single_precision(reference, kernel, 0, "cpu")
+    reference, kernel = (SoftRasterizer(12, margin, backend=b) for b in ("torch", "triton"))
+    assert_agree_in_single_precision(reference, kernel, 0, "cpu", size=8)
     camera = Camera.orbit([25.0, 190.0], [10.0, -50.0])
     for colored in (True, False):
-        mesh = random_triangles(3, 12, torch.float32, colored)
+        mesh = random_triangles(3, 5, torch.float32, colored)
         assert_agree(render(mesh, camera, kernel), render(mesh, camera, reference), 1e-4)
+
+
+@interpreted
+def test_triton_interpreted_renders_without_waiting(caplog):
+    """The first render is exact; later ones have room for twice as many fragments, and a warning reports those left out."""
+    from renderers.soft_rasterizer import triton_backend
+
+    camera, mesh = Camera.orbit([0.0], 0.0), squares(9)
+    expected = render(mesh, camera, SoftRasterizer(5, 2.0, 0.0, backend="torch"))
+    renderer = SoftRasterizer(5, 2.0, 0.0, backend="triton").without_waiting()
+    triton_backend._capacities.clear()
+    for _ in range(2):
+        assert_agree(render(mesh, camera, renderer), expected, 5e-3)
+    (room,) = triton_backend._capacities.values()
+    assert room.capacity >= 2 * int(room.count.wait()) > 2 * 25  # more than the initial capacity
+    room.capacity, room.count = 30, HostCopy(torch.zeros(1))  # as if the previous render had few
+    rendered = render(mesh, camera, renderer)
+    assert all(value.isfinite().all() for value in rendered.values()) and not caplog.records
+    with torch.no_grad():
+        image = renderer(mesh, camera).image
+    assert "a training step rendered only 30 of" in caplog.text
+    assert torch.allclose(image, expected["image"], atol=1e-4)
+    room.capacity, room.count = 30, HostCopy(torch.zeros(1))
+    with torch.no_grad():
+        image = renderer(mesh, camera).image
+    assert torch.allclose(image, expected["image"], atol=1e-4)  # without gradients all fragments are rendered
 
 
 def test_normals_agree_and_point_outward():
@@ -170,16 +202,19 @@ def test_normals_agree_and_point_outward():
     assert torch.autograd.gradcheck(lambda v: numba_backend.vertex_normals(v, faces), (vertices,), fast_mode=True)
 
 
-def test_more_fragments_than_the_initial_capacity():
-    # 400 squares behind each other, each slightly wider than the one in front: pixels at their edges have many fragments.
-    size, count = 8, 400
-    half = torch.linspace(0.3, 0.6, count, dtype=torch.float64)
-    depth = torch.linspace(0.9, -0.9, count, dtype=torch.float64)
-    corner = torch.tensor([[-1.0, -1.0], [1.0, -1.0], [1.0, 1.0], [-1.0, 1.0]], dtype=torch.float64)
+def squares(count: int, dtype: torch.dtype = torch.float32) -> TriangleMesh:
+    """Squares behind each other, each slightly wider than the one in front: pixels at their edges have many fragments."""
+    half = torch.linspace(0.3, 0.6, count, dtype=dtype)
+    depth = torch.linspace(0.9, -0.9, count, dtype=dtype)
+    corner = torch.tensor([[-1.0, -1.0], [1.0, -1.0], [1.0, 1.0], [-1.0, 1.0]], dtype=dtype)
     vertices = torch.cat([corner * half[:, None, None], depth[:, None, None].expand(-1, 4, 1)], -1).view(1, -1, 3)
     square = torch.tensor([[0, 1, 2], [0, 2, 3]])
     faces = (square + 4 * torch.arange(count).view(-1, 1, 1)).view(-1, 3)
-    mesh = TriangleMesh(vertices, faces, colors=torch.rand(1, 4 * count, 3, dtype=torch.float64))
+    return TriangleMesh(vertices, faces, colors=torch.rand(1, 4 * count, 3, dtype=dtype))
+
+
+def test_more_fragments_than_the_initial_capacity():
+    mesh, size = squares(400, torch.float64), 8
     expected, actual = (
         render(mesh, Camera.orbit(0, 0), SoftRasterizer(size, 2.0, 0.0, backend=b)) for b in ("torch", "numba")
     )

@@ -56,6 +56,24 @@ grid = torch.zeros(1, 1, 8, 8, 8); grid[..., 2:6, 2:6, 2:6] = 1
 image = RENDERER(VoxelGrid(grid.to(DEVICE)), Camera.orbit(0, 0, device=DEVICE)).image
 assert 0.01 < float(image.mean()) < 0.5, f"the image of a cube has mean {float(image.mean()):.3f}"
 """
+KERNELS = """
+import torch
+from renderers import *
+camera = Camera.orbit([20.0], [10.0], 20.0, "cuda")
+grid = torch.rand(1, 1, 8, 8, 8, device="cuda", requires_grad=True)
+for renderer in AbsorptionRenderer, EmissionAbsorptionRenderer, VisualHullRenderer, LitAbsorptionRenderer:
+    scene = VoxelGrid(grid, grid if renderer is EmissionAbsorptionRenderer else None)
+    renderer(8, backend="triton")(scene, camera).image.square().sum().backward()
+faces, uvs = grid_mesh(4, "cuda")
+vertices = torch.cat([2 * uvs - 1, uvs[:, :1]], 1)[None].requires_grad_()
+texture = torch.rand(1, 3, 8, 8, device="cuda", requires_grad=True)
+for margin in 0.0, 1.0:
+    rendering = SoftRasterizer(8, margin, backend="triton")(TriangleMesh(vertices, faces, uvs, texture), camera)
+    (rendering.image.sum() + rendering.alpha.sum() + rendering.normals.sum()).backward()
+for x in grid, vertices, texture:
+    assert x.grad.isfinite().all() and x.grad.any(), "a Triton kernel computes wrong gradients"
+print("volume renderers and soft rasterizer, forward and backward, work on the GPU")
+"""
 DATA = """
 from pathlib import Path
 from renderers import InputError
@@ -181,7 +199,7 @@ def opengl() -> Iterator[Finding]:
 
 
 def kernels() -> Iterator[Finding]:
-    """Check the numba and Triton kernels of the volume renderers and the soft rasterizer."""
+    """Check the numba kernels, and every Triton kernel that renderers use on a GPU, forward and backward."""
     ok, output = run_python(_cube('AbsorptionRenderer(16, backend="numba")'))
     if ok:
         yield Finding("numba", "ok", f"{_version('numba')}, renders on the CPU")
@@ -192,9 +210,9 @@ def kernels() -> Iterator[Finding]:
         fix = "pip install triton" if shutil.which("nvidia-smi") else ""
         yield Finding("triton", "note", "not installed; on a GPU the slower torch backend is used", fix)
         return
-    ok, output = run_python(_cube('AbsorptionRenderer(16, backend="triton")', "cuda"))
+    ok, output = run_python(KERNELS)
     if ok:
-        yield Finding("triton", "ok", f"{_version('triton')}, renders on the GPU")
+        yield Finding("triton", "ok", f"{_version('triton')}: {output}")
     elif "NVIDIA driver" in output or "not compiled with CUDA" in output or "No CUDA" in output:
         yield Finding("triton", "note", f"{_version('triton')}, unused without a CUDA device")
     else:
