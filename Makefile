@@ -38,7 +38,7 @@ coverage: setup ## run the fast tests and print the share of lines that they cov
 
 .PHONY: fuzz
 fuzz: setup ## feed 12,000 corrupt files to every parser (minutes; make test runs a short form)
-	PYTHONPATH=.:tests $(BIN)/python -m fuzz --inputs 12000
+	PYTHONPATH=.:tests:tests/helpers $(BIN)/python -m fuzz --inputs 12000
 
 .PHONY: lint
 lint: setup ## check style and format (ruff), imports (import-linter) and types (mypy)

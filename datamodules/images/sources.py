@@ -284,9 +284,8 @@ def open_files(root: Path, missing: str = "") -> NamedSource:
 
 def _no_images(root: Path, listing: Listing, missing: str) -> InputError:
     left_out = f" ({describe_left_out(listing.left_out)})" if listing.left_out else ""
-    return InputError(
-        f"{root} has no images, such as png, jpg or webp{missing}{left_out}; choose another folder or file"
-    )
+    fix = "convert files of other types, or choose another folder or file"
+    return InputError(f"{root} has no images, such as png, jpg or webp{missing}{left_out}; {fix}")
 
 
 def _not_zip(root: Path, error: Exception) -> InputError:

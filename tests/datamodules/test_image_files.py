@@ -197,6 +197,11 @@ def test_formats_are_read_by_their_content(tmp_path, name):
         assert np.abs(image - expected).mean() < 16
 
 
+def test_documentation_lists_the_suffixes():
+    text = (Path(__file__).parents[2] / "docs" / "data.md").read_text()
+    assert [suffix for suffix in decoding.SUFFIXES if f"`{suffix}`" not in text] == []
+
+
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("name", ["a.jpg", "a.png", "late.png", "a.webp", "a.tiff", "a.avif", "a.mpo"])
 def test_all_readers_apply_the_exif_orientation(tmp_path, name, orientation):

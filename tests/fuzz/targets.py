@@ -226,6 +226,12 @@ TARGETS: dict[str, Target] = {
     "archive": Target(archive, lambda path: list(VoxelArchive(path, "a", "all"))),
     "PNG": Target(images, lambda path: read_photographs(path.parent)),
     "JPEG": Target(lambda f: images(f, "jpg"), lambda path: read_photographs(path.parent)),
+    **{
+        kind: Target(
+            lambda f, kind=kind: images(f, kind.lower()), lambda path: read_photographs(path.parent), share=0.3
+        )
+        for kind in ("WEBP", "AVIF", "GIF", "BMP", "TIFF", "JP2", "PPM")
+    },
     "PNG compared": Target(images, lambda path: list(open_images(path.parent).batches(2))),
     "masked PNG": Target(masked, lambda path: read_masked(path.parent, 8, 0.5)),
     "ZIP": Target(zipped, read_photographs),
