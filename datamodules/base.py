@@ -145,8 +145,11 @@ class ReferenceDataModule(RunDataModule):
 
     @property
     def kid_subset(self) -> int:
-        """Number of images per KID subset; 0 for FID alone."""
-        return min(1000, self.reference_images // 2) if self._kid_subset is None else self._kid_subset
+        """Number of images per KID subset; 0 for FID alone, as by default for fewer than 4 images, such as in a rehearsal."""
+        if self._kid_subset is not None:
+            return self._kid_subset
+        half = min(1000, self.reference_images // 2)
+        return half if half >= 2 else 0
 
     @property
     @abstractmethod
