@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from callbacks.evaluations import is_fit_evaluation, kimg_and_step
 from callbacks.loggers.guarded import guarded_loggers
+from datamodules.base import to_float
 from visualization.images import save_png, tile
 
 
@@ -32,8 +34,7 @@ class SampleGrids(pl.Callback):
         if not is_fit_evaluation(trainer):
             return
         if not (Path(trainer.default_root_dir) / "reals.png").exists():
-            reals = trainer.datamodule.reference()[: self.rows * self.columns].float() / 255
-            self._save(trainer, pl_module, "reals", reals, "reals.png")
+            self._save(trainer, pl_module, "reals", real_images(trainer, self.rows * self.columns), "reals.png")
         for kind, images in pl_module.sample_grids(self.rows, self.columns, self.seed).items():
             self._save(trainer, pl_module, kind, images, f"{kind}/{pl_module.kimg:09.2f}kimg.png")
 
@@ -42,3 +43,15 @@ class SampleGrids(pl.Callback):
         save_png(Path(trainer.default_root_dir) / name, grid)
         for logger in guarded_loggers(trainer):
             logger.log_image(kind, grid, kimg_and_step(module))
+
+
+def real_images(trainer: Any, count: int) -> Float[Tensor, "N C H W"]:
+    """Return the first real images, in [0, 1]: of the data module's reference, or else of its validation loader."""
+    if hasattr(trainer.datamodule, "reference"):
+        return to_float(trainer.datamodule.reference()[:count])
+    images: list[Tensor] = []
+    for batch in trainer.val_dataloaders:
+        images += to_float(batch[0].cpu())
+        if len(images) >= count:
+            break
+    return torch.stack(images[:count])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +19,21 @@ from utils.distributed import average_gradients, check_ranks, mean_over_ranks
 from utils.legacy_names import update_checkpoint
 from utils.philox import hash_key
 from utils.transfer import to_device
+
+
+def check_images(images: Any) -> None:
+    """Check that a batch of a data module has images, or grids, as the modules expect them.
+
+    Raises:
+        InputError: they are not floats in [0, 1].
+    """
+    cure = "a data module must return floats in [0, 1], such as images.float() / 255"
+    if not isinstance(images, Tensor) or not images.is_floating_point():
+        kind = str(images.dtype).removeprefix("torch.") if isinstance(images, Tensor) else type(images).__name__
+        raise InputError(f"the training images are {kind}; {cure}")
+    low, high = (float(x) for x in images.detach().aminmax())
+    if not (low >= -1e-3 and high <= 1 + 1e-3):  # NaN is neither
+        raise InputError(f"the training images have values from {low:g} to {high:g}; {cure}")
 
 
 def seeded_generator(*key: int | str) -> torch.Generator:
@@ -72,6 +88,7 @@ class ClockedModule(pl.LightningModule):
         self.seed = seed
         self.step = 0
         self.images_seen = 0
+        self._batch_checked = False
         self.restored = False  # whether a checkpoint was loaded
         self.losses: dict[str, Tensor | float] = {}  # of the last step, for callbacks
 
@@ -149,6 +166,32 @@ class ClockedModule(pl.LightningModule):
             return self.datamodule.batch_slice(batch_idx)
         start = self.global_rank * local_batch
         return local_batch * self.world_size, slice(start, start + local_batch)
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Check the first batch that this process trains on."""
+        if not self._batch_checked:
+            check_images(batch[0])
+            self._batch_checked = True
+
+    @classmethod
+    def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, **kwargs: Any) -> Any:
+        """Load a module with the parts given as arguments, as Lightning does.
+
+        Raises:
+            InputError: parts are missing. Checkpoints hold weights, not the networks and renderers of a module.
+        """
+        try:
+            return super().load_from_checkpoint(checkpoint_path, *args, **kwargs)
+        except TypeError as error:
+            parameters = inspect.signature(cls.__init__).parameters.values()
+            required = [p.name for p in parameters if p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD]
+            missing = [name for name in required if name != "self" and name not in kwargs]
+            if not missing:
+                raise
+            raise InputError(
+                f"{checkpoint_path} has the weights of {cls.__name__} but not its parts; call trainer.load_run(run_dir), or "
+                f"pass them as arguments: {', '.join(missing)}"
+            ) from error
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add step and images seen, and compare the ranks. Lightning calls this on all ranks."""

@@ -16,7 +16,7 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from lightning_modules.base import ClockedModule, seeded_generator
+from lightning_modules.base import ClockedModule, check_images, seeded_generator
 from lightning_modules.losses import gradient_penalty
 from metrics import ImageFID, ShapeReference, compare_shapes, load_extractor, mean_occupancy, mean_pairwise_iou
 from metrics.kid import check_subset
@@ -225,7 +225,9 @@ class GenerativeModule(ClockedModule):
             self._reals_known = self.fid.load_real(self._reference_key)
 
     def validation_step(self, batch: list[Tensor], batch_idx: int) -> None:
-        (real,) = batch
+        real = batch[0]
+        if batch_idx == 0:
+            check_images(real)
         if not self._reals_known:
             self.fid.update(real, real=True)
         total, part = self.batch_slice(batch_idx, len(real))

@@ -1,8 +1,9 @@
-"""The command line of the project."""
+"""The command line of the project, and ``load_run``, which loads a run's generator."""
 
 import sys
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = (
@@ -23,3 +24,12 @@ class _ProjectFinder:
 
 
 sys.meta_path.insert(0, _ProjectFinder)
+
+
+def __getattr__(name: str) -> Any:
+    """Import :func:`trainer.runs.loading.load_generator` as ``load_run`` when it is used, since torch takes seconds."""
+    if name == "load_run":
+        from trainer.runs.loading import load_generator
+
+        return load_generator
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -24,10 +24,11 @@ import jsonargparse
 import yaml
 from lightning_fabric.plugins import CheckpointIO
 from pytorch_lightning import LightningDataModule, LightningModule, Trainer
-from pytorch_lightning.callbacks import Checkpoint
+from pytorch_lightning.callbacks import Checkpoint, ProgressBar
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities.exceptions import SIGTERMException
+from pytorch_lightning.utilities.model_helpers import is_overridden
 
 from callbacks import nan_guard
 from callbacks.checkpointing import RunCheckpoint, progress
@@ -258,8 +259,17 @@ class UnrenderCLI(LightningCLI):
         super().instantiate_classes()
         session = self.session
         chosen = session.checkpoint is None or any(key.rpartition(".")[2] == "extractor" for key in session.given)
-        if session.command != "predict" and chosen and isinstance(self.model, GenerativeModule):
+        if not isinstance(self.model, GenerativeModule):
+            return
+        if session.command != "predict" and chosen:
             self.model.check_extractor(self.datamodule)
+        # Samples need no data, and the test data are the validation data unless a data module has others.
+        for name, loader in (
+            ("predict_dataloader", self.model.predict_dataloader),
+            ("test_dataloader", self.datamodule.val_dataloader),
+        ):
+            if not is_overridden(name, self.datamodule, LightningDataModule):
+                setattr(self.datamodule, name, loader)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         session, config = self.session, self.config_init[self.session.command]
@@ -286,6 +296,8 @@ class UnrenderCLI(LightningCLI):
                 kwargs["plugins"] = [*plugins, checkpoints.AtomicCheckpointIO()]
             if not any(isinstance(callback, Checkpoint) for callback in _as_list(options.callbacks)):
                 kwargs["enable_checkpointing"] = False  # Lightning's own would write a second copy of last.ckpt
+        if options.enable_progress_bar is False:
+            options.callbacks = [x for x in _as_list(options.callbacks) if not isinstance(x, ProgressBar)]
         for callback in _as_list(options.callbacks):
             if isinstance(callback, ValidationRecord):
                 callback.options = session.options_changed

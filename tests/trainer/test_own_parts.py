@@ -1,0 +1,101 @@
+"""Parts of a user: a plain data module, images that are not in [0, 1], and runs loaded in Python."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import trainer
+from lightning_modules import ImageGANModule
+from networks import DCGANDiscriminator, DCGANGenerator
+from trainer.__main__ import main
+from utils.errors import InputError
+
+DATA = """
+import torch
+from pytorch_lightning import LightningDataModule
+from torch.utils.data import DataLoader, TensorDataset
+
+class Plain(LightningDataModule):
+    def __init__(self, scale: float = 1.0, shift: float = 0.0, byte: bool = False):
+        super().__init__()
+        images = torch.rand(8, 1, 16, 16, generator=torch.Generator().manual_seed(0)) * scale + shift
+        self.images = (images * 255).byte() if byte else images
+
+    def train_dataloader(self):
+        return DataLoader(TensorDataset(self.images), batch_size=4)
+
+    def val_dataloader(self):
+        return DataLoader(TensorDataset(self.images), batch_size=4)
+"""
+CONFIG = """
+model:
+  class_path: lightning_modules.ImageGANModule
+  init_args:
+    generator: {class_path: networks.DCGANGenerator, init_args: {image_size: 16, latent_size: 8, width: 16}}
+    discriminator: {class_path: networks.DCGANDiscriminator, init_args: {image_size: 16, width: 8}}
+data: {class_path: plain.Plain}
+trainer: {base: trainer/default.yaml, accelerator: cpu, max_epochs: 2, enable_progress_bar: false}
+"""
+FIT = ["fit", "--config", "own.yaml", "--run_dir", "run"]
+
+
+@pytest.fixture(autouse=True)
+def own(workplace, monkeypatch):
+    monkeypatch.syspath_prepend(str(workplace))
+    (workplace / "plain.py").write_text(DATA)
+    (workplace / "own.yaml").write_text(CONFIG)
+    yield
+    sys.modules.pop("plain", None)
+
+
+def parts() -> dict:
+    return {"generator": DCGANGenerator(16, latent_size=8, width=16), "discriminator": DCGANDiscriminator(16, width=8)}
+
+
+def test_a_plain_data_module_trains_with_the_standard_callbacks_and_the_run_loads():
+    assert main(FIT) == 0
+    names = {path.name for path in Path("run").iterdir()}
+    assert names >= {"report.html", "reals.png", "samples", "sfid.png", "images", "metrics.jsonl"}
+    for command in ("validate", "test", "predict"):
+        assert main([command, "--run_dir", "run"]) == 0
+    assert len(list(Path("run/predict/images").iterdir())) == 8
+
+    run = trainer.load_run("run", device="cpu")
+    samples = run.module.predict_step(torch.arange(3), 0)
+    assert samples["image"].shape == (3, 1, 16, 16)
+    checkpoint = run.checkpoint
+    with pytest.raises(
+        InputError, match=r"call trainer.load_run\(run_dir\), or pass them as arguments: generator, discriminator"
+    ):
+        ImageGANModule.load_from_checkpoint(checkpoint)
+    module = ImageGANModule.load_from_checkpoint(checkpoint, **parts())
+    assert torch.equal(module.state_dict()["generator.layers.0.weight"], run.module.generator.layers[0].weight)
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("--data.byte=true", "the training images are uint8; a data module must return floats in [0, 1]"),
+        ("--data.scale=255", "have values from"),
+        ("--data.shift=-0.5", "have values from -0.49"),
+    ],
+)
+@pytest.mark.parametrize("first", ["--trainer.num_sanity_val_steps=-1", "--trainer.num_sanity_val_steps=0"])
+def test_images_outside_of_0_to_1_are_refused(refused, option, message, first):
+    assert message in refused(*FIT, option, first)
+
+
+def test_unrender_finds_classes_in_the_current_directory(environment, workplace):
+    code = "import sys, trainer.__main__ as m; sys.exit(m.script())"
+    words = [sys.executable, "-P", "-c", code, *FIT, "--trainer.fast_dev_run=1"]
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, cwd=workplace, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_load_run_is_imported_when_used():
+    assert callable(trainer.load_run)
+    with pytest.raises(AttributeError, match="no attribute 'load'"):
+        trainer.load  # noqa: B018
