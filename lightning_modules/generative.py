@@ -24,6 +24,7 @@ from metrics.precision_recall import MIN_IMAGES
 from renderers import Camera, InputError, Renderer, Rendering, ViewDistribution, VoxelGrid
 from utils.distributed import gather_over_ranks, this_rank
 from utils.files import cache_root
+from utils.transfer import to_device
 
 OCCUPANCY_SAMPLES = 32  # samples that occupancy and pairwise IoU are measured on
 COMPARED_TRAINING_SHAPES = 5000  # training shapes that samples are compared with, at most
@@ -180,7 +181,7 @@ class GenerativeModule(ClockedModule):
     def latents(self, n: int, *key: int | str) -> Float[Tensor, "n Z"]:
         """Sample standard normal latents that depend on ``key`` alone, on the module's device."""
         generator = seeded_generator("latents", *key)
-        return torch.randn(n, self.latent_size, generator=generator).to(self.device)
+        return to_device(torch.randn(n, self.latent_size, generator=generator), self.device)
 
     @torch.no_grad()
     def update_ema(self, batch: int) -> None:

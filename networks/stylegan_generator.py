@@ -88,7 +88,7 @@ class SynthesisNetwork(nn.Module):
             noise: ``(B or 1, 1, r, r)`` for each layer, or None.
         """
         level = check_growth(resolution, fade, self.resolution)
-        x = before = self.constant.expand(len(w), -1, -1, -1)
+        x = before = self.constant.to(w.dtype).expand(len(w), -1, -1, -1)
         for i in range(2 * level + 2):
             if i == 2 * level:
                 before = x

@@ -113,8 +113,8 @@ class _Blur(torch.autograd.Function):
 
 
 def upsample(x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C _ _"]:
-    """Upsample by 2 (nearest neighbour)."""
-    return F.interpolate(x, scale_factor=2, mode="nearest")
+    """Upsample by 2 (nearest neighbour), in the dtype of x: autocast on a GPU would return float32."""
+    return F.interpolate(x, scale_factor=2, mode="nearest").to(x.dtype)
 
 
 def downsample(x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C _ _"]:

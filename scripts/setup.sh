@@ -32,8 +32,9 @@ echo "setup: installing PyTorch and the other packages of constraints.txt into $
 "$VENV/bin/pip" install -q --disable-pip-version-check "$(grep '^torch==' constraints.txt)"
 constraints=$(mktemp)
 trap 'rm -f "$constraints"' EXIT
-if "$VENV/bin/pip" show -q triton 2>/dev/null; then
-    grep -v '^triton==' constraints.txt >"$constraints"  # it came with torch, which requires this version
+if "$VENV/bin/python" -c 'import sys; from importlib.metadata import requires
+sys.exit(not any(r.startswith("triton") for r in requires("torch") or []))'; then
+    grep -v '^triton==' constraints.txt >"$constraints"  # torch requires, and has brought, another version
 else
     cp constraints.txt "$constraints"
 fi

@@ -57,7 +57,7 @@ class MarchKernels:
 
 def _padded_depths(size: int, rotation: Float[Tensor, "B 3 3"], distance: float) -> Float[Tensor, "B 1 E E E"]:
     """Return the depth of the voxels' centres, which is linear and so interpolated exactly."""
-    centers = (torch.arange(size + 2).to(rotation) - 0.5) / size - 0.5
+    centers = (torch.arange(size + 2, device=rotation.device).to(rotation) - 0.5) / size - 0.5
     x, y, z = (toward * centers for toward in rotation[:, 2, :, None].unbind(1))  # the axis toward the viewer
     return distance - (x[:, None, None, None, :] + y[:, None, None, :, None] + z[:, None, :, None, None])
 

@@ -40,8 +40,8 @@ class Rays:
 
     def points(self, rotation: Float[Tensor, "B 3 3"]) -> Float[Tensor, "B S P P 3"]:
         """Return the world positions of all samples, ``[b, depth, row, column]``; depth 0 nearest, row 0 at the top."""
-        x = (torch.arange(self.image_size).to(rotation) + 0.5) / self.image_size * 2 - 1
-        a = (torch.arange(self.samples).to(rotation) + 0.5) / self.samples * 2 - 1
+        x = (torch.arange(self.image_size, device=rotation.device).to(rotation) + 0.5) / self.image_size * 2 - 1
+        a = (torch.arange(self.samples, device=rotation.device).to(rotation) + 0.5) / self.samples * 2 - 1
         scale = self.half_extent * (self.distance + a) if self.perspective else torch.ones_like(a)
         plane = torch.stack(torch.meshgrid(-x, x, indexing="ij")[::-1], -1)  # (P, P, 2): x right, y up
         plane = scale.view(-1, 1, 1, 1) * plane
@@ -103,7 +103,7 @@ def march_surface(
     grid = 2 * rays.points(rotation)
     v = settings.density * F.grid_sample(occupancy, grid, align_corners=False)
     g = F.grid_sample(occupancy_gradient(occupancy), grid, padding_mode="border", align_corners=False)
-    depth = rays.distance + (torch.arange(rays.samples).to(v) + 0.5) / rays.samples * 2 - 1
+    depth = rays.distance + (torch.arange(rays.samples, device=v.device).to(v) + 0.5) / rays.samples * 2 - 1
     fields = torch.cat([g, depth.view(-1, 1, 1).expand_as(v)], 1)
     return 1 - (1 - v).prod(2), (fields * _weights(v)).sum(2)
 

@@ -1,12 +1,16 @@
 """Mixed precision: every module trains with losses in float32."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.strategies import DeepSpeedStrategy, FSDPStrategy, SingleDeviceStrategy
 from small_iggan import trainer
 from two_ranks import Losses, modules
+
+from renderers import InputError
 
 NAMES = ("iggan", "voxel", "image", "mesh", "proxy", "classifier")
 
@@ -41,3 +45,30 @@ def test_bf16_trains_with_losses_in_float32(name, tmp_path):
         assert mixed[0][key] == pytest.approx(value, rel=0.05, abs=0.02), key
         assert mixed[0][key] != value or key == "r1"
     assert all(math.isfinite(value) for step in mixed for value in step.values())
+
+
+def setup_with(strategy: object, precision: str, ranks: int = 1) -> None:
+    module = modules()["image"][0]
+    module._trainer = SimpleNamespace(strategy=strategy, precision=precision, world_size=ranks)
+    module.setup("fit")
+
+
+@pytest.mark.parametrize("precision", ["16-mixed", "16-true"])
+def test_half_precision_that_needs_scaled_losses_is_refused(precision):
+    with pytest.raises(
+        InputError, match=rf"^trainer\.precision {precision} is not supported: .*; use bf16-mixed or 32-true$"
+    ):
+        setup_with(SingleDeviceStrategy("cpu"), precision)
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+@pytest.mark.parametrize("strategy", [FSDPStrategy, DeepSpeedStrategy])
+def test_strategies_that_shard_networks_are_refused_on_any_number_of_devices(strategy, ranks):
+    with pytest.raises(
+        InputError, match=rf"^trainer\.strategy must be ddp, or auto on one device, not {strategy.__name__};"
+    ):
+        setup_with(object.__new__(strategy), "32-true", ranks)
+
+
+def test_a_single_device_in_bf16_is_accepted():
+    setup_with(SingleDeviceStrategy("cpu"), "bf16-mixed")
