@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import sys
 import time
-from typing import Any
+from typing import Any, cast
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import TQDMProgressBar
@@ -38,7 +38,7 @@ class RunProgress(TQDMProgressBar):
         if not on_terminal(sys.stdout):
             self.disable()
         if trainer.strategy.root_device.type == "cuda":  # each update waits for the losses of its step
-            self._refresh_rate = max(self._refresh_rate, trainer.log_every_n_steps)
+            self._refresh_rate = max(self._refresh_rate, cast(Any, trainer).log_every_n_steps)
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Close the bars, so that the next message starts on a new line."""

@@ -145,7 +145,7 @@ class ReferenceDataModule(RunDataModule):
 
     @property
     def kid_subset(self) -> int:
-        """Number of images per KID subset; 0 for FID alone, as by default for fewer than 4 images, such as in a rehearsal."""
+        """Number of images per KID subset; 0 for FID alone, the default for fewer than 4 images (a rehearsal)."""
         if self._kid_subset is not None:
             return self._kid_subset
         half = min(1000, self.reference_images // 2)

@@ -213,8 +213,8 @@ class MeshGANModule(GenerativeModule):
         """Render meshes with R at the size of the current stage, or at ``size``; without normals if not needed."""
         size = self.stage.resolution if size is None else size
         if (size, normals) not in self._renderers:
-            soft = isinstance(self.renderer, SoftRasterizer)
-            renderer: Any = self.renderer.without_waiting() if soft else copy.copy(self.renderer)
+            r = self.renderer
+            renderer: Any = r.without_waiting() if isinstance(r, SoftRasterizer) else copy.copy(r)
             renderer.image_size = size
             if not normals and hasattr(renderer, "normals"):
                 renderer.normals = False

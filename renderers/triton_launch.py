@@ -13,7 +13,7 @@ from torch import Tensor
 log = logging.getLogger(__name__)
 
 
-def launch(kernel: Any, grid: tuple[int, ...], first: Tensor, *arguments: Any, **constants: Any) -> None:
+def launch(kernel: Any, grid: tuple[int, ...], first: Tensor, /, *arguments: Any, **constants: Any) -> None:
     """Launch a kernel on the device of its first argument, which need not be the current device."""
     with torch.cuda.device_of(first):
         kernel[grid](first, *arguments, **constants)

@@ -9,6 +9,7 @@ import os
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -111,7 +112,7 @@ def cuda_card() -> tuple[int, str, str] | None:
     index %= torch.cuda.device_count()
     card = torch.cuda.get_device_properties(index)
     uuid = str(getattr(card, "uuid", "")).removeprefix("GPU-").replace("-", "").lower()
-    pci = [getattr(card, f"pci_{part}_id", None) for part in ("domain", "bus", "device")]
+    pci: list[Any] = [getattr(card, f"pci_{part}_id", None) for part in ("domain", "bus", "device")]
     return index, uuid, "" if None in pci else "{:04x}:{:02x}:{:02x}.0".format(*pci)
 
 
