@@ -71,12 +71,13 @@ def train(name: str, config: str, *options: str) -> Step:
 
 def heads(size: int) -> list[str]:
     """Return options of MeshGAN on procedural heads, grown from 16² with the networks of the paper."""
-    sizes = [16 << i for i in range(size.bit_length() - 4)]
-    growth = [{"resolution": n, "stable_kimg": 100, "fade_kimg": 100 if n > 16 else 0} for n in sizes]
-    model = {"generator": {"init_args": {"image_size": size}}, "discriminator": {"init_args": {"resolution": size}}}
-    settings: dict[str, Any] = {"renderer": {"init_args": {"image_size": size}}, "growth": growth, **model}
-    base = json.dumps({"base": "model/meshgan.yaml", "init_args": {**settings, "extractor": "renders_color"}})
-    return ["--model", base, f"--data.image_size={size}", "--data.batch_size=32", "--data.total_kimg=1500"]
+    phases = [16 << i for i in range(size.bit_length() - 4)]
+    growth = [{"resolution": n, "stable_kimg": 100, "fade_kimg": 100 if n > 16 else 0} for n in phases]
+    sizes = ("generator.image_size", "discriminator.resolution", "renderer.image_size")
+    model = [f"--model.{name}={size}" for name in sizes]
+    model += [f"--model.growth={json.dumps(growth)}", "--model.extractor=renders_color"]
+    data = [f"--data.image_size={size}", "--data.batch_size=32", "--data.total_kimg=1500"]
+    return ["--model", "model/meshgan.yaml", *model, *data]
 
 
 def chairs(source: str, **arguments: Any) -> list[str]:
