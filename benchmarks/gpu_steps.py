@@ -105,7 +105,10 @@ def compare_kernels(tiny: bool) -> Rows:
 
 
 def largest_difference(results: list[tuple[Tensor, ...]], tie: bool = False) -> float:
-    """Return the largest error between two results relative to the largest value; with ``tie`` the error that 99 % of the values stay below."""
+    """Return the largest error between two results, relative to the largest value.
+
+    With ``tie`` it is the error that 99 % of the values stay below.
+    """
     errors = []
     for a, b in zip(*results, strict=True):
         error = (a - b).detach().abs().flatten().float().cpu().sort().values
