@@ -169,7 +169,7 @@ def select_visible(
 
 
 def covers_more(pixel: Int[Tensor, " M"], share: Float[Tensor, " M"]) -> Bool[Tensor, " M"]:
-    """Return which fragments cover more than all earlier ones of their pixel; arguments as in :func:`select_visible`, sorted.
+    """Return which fragments cover more than all earlier ones of their pixel, in the order of :func:`select_visible`.
 
     Adding 2 per pixel turns one running maximum into one for each pixel.
     """
