@@ -72,5 +72,7 @@ def test_strategies_that_shard_networks_are_refused_on_any_number_of_devices(str
 
 
 def test_a_single_device_in_bf16_is_accepted_and_keeps_its_batch_norm():
-    before = [type(layer) for layer in modules()["image"][0].modules()]
-    assert [type(layer) for layer in setup_with(SingleDeviceStrategy("cpu"), "bf16-mixed").modules()] == before
+    module = setup_with(SingleDeviceStrategy("cpu"), "bf16-mixed")
+    names = [type(layer).__name__ for layer in module.modules()]  # spectral norm makes a class for each layer
+    assert names == [type(layer).__name__ for layer in modules()["image"][0].modules()]
+    assert any(name.startswith("BatchNorm") for name in names)
