@@ -94,21 +94,27 @@ def run_step(step: Step, seconds: float, folder: Path) -> dict[str, Any]:
     output = (folder / f"{step.name}.json").absolute()
     output.unlink(missing_ok=True)
     command = [sys.executable, *(str(output) if part == "{output}" else part for part in step.command)]
-    start = time.monotonic()
+    start, stopped = time.monotonic(), False
     with (folder / f"{step.name}.log").open("ab") as log:
         process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
         try:
             process.wait(max(1.0, seconds - (SAVING if step.training else 0)))
         except subprocess.TimeoutExpired:
+            stopped = True
             process.send_signal(signal.SIGTERM)
             try:
                 process.wait(SAVING)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
-    states = {0: "finished", 143: "stopped" if step.training else "out of time"}
+    if process.returncode == 0:
+        status = "finished"
+    elif stopped:
+        status = "stopped" if step.training else "out of time"
+    else:
+        status = f"failed with status {process.returncode}"
     entry: dict[str, Any] = {
-        "status": states.get(process.returncode, f"failed with status {process.returncode}"),
+        "status": status,
         "seconds": round(time.monotonic() - start, 1),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }
@@ -158,8 +164,13 @@ def run(steps: list[Step], seconds: float, resume: bool, folder: Path) -> int:
     file = folder / "report.json"
     report = json.loads(file.read_text()) if resume and file.exists() else {"steps": {}}
     report["machine"] = machine()
-    for step in steps:
-        if report["steps"].get(step.name, {}).get("status") == "finished":
+
+    def status(step: Step) -> str:
+        return report["steps"].get(step.name, {}).get("status", "")
+
+    # A step that used up the time of an earlier slice must not keep the others from running.
+    for step in sorted(steps, key=lambda step: status(step) == "out of time"):
+        if status(step) == "finished":
             continue
         left = end - time.monotonic()
         if left < 60 * step.minutes:

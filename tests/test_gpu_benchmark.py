@@ -81,6 +81,15 @@ def test_slices_continue_where_the_last_one_ended(tmp_path, monkeypatch, capsys)
     assert report["broken"]["status"] == report["later"]["status"] == "finished"
 
 
+def test_a_step_that_runs_out_of_time_comes_last_in_the_next_slice(tmp_path, capsys):
+    steps = [gpu.Step("long", code("import time; time.sleep(60)"), 0), gpu.Step("short", code(""), 0)]
+    assert gpu.run(steps[:1], 1, False, tmp_path) == 0
+    assert json.loads((tmp_path / "report.json").read_text())["steps"]["long"]["status"] == "out of time"
+    capsys.readouterr()
+    gpu.run(steps, 2, True, tmp_path)
+    assert capsys.readouterr().out.startswith("short ...\nshort: finished")
+
+
 def test_busy_time_is_the_union_of_kernels():
     assert covered([(5, 6), (0, 2), (1, 3), (1, 1.5)]) == 4
     assert covered([]) == 0
