@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from renderers.base import Renderer, Rendering, Scene, composite
+from renderers.base import Renderer, Rendering, Scene, composite, normalize_channels
 from renderers.cameras import Camera
 from renderers.scenes import VoxelGrid
 from renderers.volume.lit import LitAbsorptionRenderer, soft_normals
@@ -47,7 +47,7 @@ class DeferredNeuralRenderer(Renderer):
         g_buffer, depth = self.g_buffer(scene, camera)
         alpha, normals = g_buffer[:, :1], g_buffer[:, 4:]
         image = alpha * self.network(g_buffer).to(alpha.dtype)
-        return Rendering(composite(image, alpha, background), alpha, depth, nn.functional.normalize(normals, dim=1))
+        return Rendering(composite(image, alpha, background), alpha, depth, normalize_channels(normals))
 
     def g_buffer(self, scene: VoxelGrid, camera: Camera) -> tuple[Float[Tensor, "B 7 H W"], Float[Tensor, "B 1 H W"]]:
         """Return the network's input, and the depth."""

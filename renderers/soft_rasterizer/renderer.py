@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from renderers.backend_dispatch import choose_backend
-from renderers.base import Renderer, Rendering, Scene, composite
+from renderers.base import Renderer, Rendering, Scene, composite, normalize_channels
 from renderers.cameras import Camera
 from renderers.lighting import Lighting
 from renderers.scenes import TriangleMesh
@@ -122,7 +122,7 @@ class SoftRasterizer(Renderer):
             image = self._shade(scene, camera, faces, fragments, weights, barycentric, normals, backend)
             if normals is not None and self.normals:
                 normals = backend.splat_attributes(fragments, weights, barycentric, faces, normals, self.image_size)
-                normals = F.normalize(normals, dim=1)
+                normals = normalize_channels(normals)
                 if self.two_sided:
                     normals = camera.face_viewer(normals)
             image = composite(image, alpha, background)

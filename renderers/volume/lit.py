@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
 from renderers.backend_dispatch import choose_backend
-from renderers.base import Rendering, Scene, composite
+from renderers.base import Rendering, Scene, composite, normalize_channels
 from renderers.cameras import Camera
 from renderers.lighting import Lighting
 from renderers.scenes import VoxelGrid
@@ -60,7 +59,7 @@ class LitAbsorptionRenderer(VolumeRenderer):
         with torch.autocast(scene.device.type, enabled=False):
             image = alpha * self.lighting.shade(soft_normals(gradient))
         depth = torch.where(alpha > 0, depth / alpha.clamp(min=1e-12), torch.inf)
-        return Rendering(composite(image, alpha, background), alpha, depth, F.normalize(gradient, dim=1))
+        return Rendering(composite(image, alpha, background), alpha, depth, normalize_channels(gradient))
 
     def surface(
         self, scene: VoxelGrid, camera: Camera

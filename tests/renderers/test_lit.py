@@ -17,8 +17,22 @@ from renderers import (
     ViewDistribution,
     VoxelGrid,
 )
+from renderers.base import normalize_channels
 from renderers.volume import numba_backend, reference
 from renderers.volume.reference import MarchSettings, Rays
+
+
+def test_normals_are_normalized_as_by_torch():
+    results = []
+    for function in (normalize_channels, lambda x: torch.nn.functional.normalize(x, dim=1)):
+        normals = torch.randn(2, 3, 4, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+        normals[0, :, 0] = 0
+        normals[0, :, 1] *= 1e-14
+        normals.requires_grad_()
+        unit = function(normals)
+        results.append((unit, *torch.autograd.grad((unit * unit.roll(1, 1)).sum(), normals)))
+    for mine, torchs in zip(*results, strict=True):
+        torch.testing.assert_close(mine, torchs)
 
 
 def half_space(size: int = 8) -> VoxelGrid:
