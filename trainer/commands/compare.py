@@ -37,6 +37,8 @@ CURVES = {
     "kid": "KID",
     "precision": "Precision",
     "recall": "Recall",
+    "density": "Density",
+    "image_coverage": "Coverage of real images",
     "coverage": "Coverage of held-out shapes",
     "mmd": "Minimum matching distance to held-out shapes",
     "one_nn_accuracy": "1-NN accuracy against held-out shapes",
