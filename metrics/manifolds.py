@@ -27,9 +27,9 @@ def manifold_metrics(
     - ``precision``: the fraction of ``fake`` inside any ball of ``real``, with ``k`` (1904.06991, eq. 1 and 2).
     - ``recall``: the fraction of ``real`` inside any ball of ``fake``, with ``k``.
     - ``density``: the number of balls of ``real`` that contain a feature of ``fake``, on average and divided by
-      ``k_density`` (2002.09797, eq. 4). Its expectation is 1 if both sets have one distribution; it has no upper limit.
+      ``k_density`` (2002.09797, section 3). Its expectation is 1 if both sets have one distribution; it has no upper limit.
     - ``image_coverage``: the fraction of balls of ``real``, with ``k_density``, that contain a feature of ``fake``
-      (2002.09797, eq. 5; *coverage* there). Its expectation is close to 1 - 2^-k_density for two equally large sets of one
+      (*coverage* in 2002.09797). Its expectation is close to 1 - 2^-k_density for two equally large sets of one
       distribution.
 
     Both sets need more samples than ``k``, and ``real`` more than ``k_density``.
