@@ -4,9 +4,9 @@
 
 Rendering: images of a voxel archive (chairs) and of procedural chairs are rendered into an empty cache. This includes
 loading or generating the shapes and writing the checksummed image files. FID: one half of these files against the other;
-what spatial FID, KID, precision and recall add, which share FID's forward pass, is in separate rows. The renderer's call
-(upload, draw and read back) and the extractor's call are timed separately; the rest is overhead. On a shared machine set
-OMP_NUM_THREADS=1.
+what spatial FID, KID, precision, recall, density and coverage add, which share FID's forward pass, is in separate rows. The
+renderer's call (upload, draw and read back) and the extractor's call are timed separately; the rest is overhead. On a shared
+machine set OMP_NUM_THREADS=1.
 """
 
 from __future__ import annotations
@@ -112,9 +112,10 @@ def distances(cache: RenderCache, extractor: str) -> list[dict[str, Any]]:
         rows.append({"metric": metric, "images": cache.count, "seconds": now() - start, "figure": figure})
 
     assert fid.kid is not None
-    subset, kid, neighbours = fid.kid.subset, fid.kid, fid.precision_recall
+    subset, kid, manifolds = fid.kid.subset, fid.kid, fid.manifolds
     add("sFID", lambda: f"sFID {float(fid.spatial.compute()):.3f}")
-    add("precision and recall", lambda: ", ".join(f"{name} {x:.3f}" for name, x in neighbours.compute().items()))
+    names = "precision, recall, density and coverage"
+    add(names, lambda: ", ".join(f"{name} {x:.3f}" for name, x in manifolds.compute().items()))
     add("KID", lambda: f"KID {kid.compute()[0]:.5f}, 100 × {subset:,}")
     return rows
 

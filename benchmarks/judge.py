@@ -3,9 +3,9 @@
     python -m benchmarks judge [--images 1000] [--seed 0] [--only NAME ...] [--json FILE]
 
 Images of procedural chairs, corrupted in one way per row, are compared with images of held-out chairs: FID, spatial FID
-(sfid), precision and recall. The shapes are compared with held-out shapes by coverage and minimum matching distance (mmd),
-and with the intact shapes by IoU with the nearest one. A good metric grows with the degree of a corruption, and orders
-different corruptions as a person would.
+(sfid), precision, recall, density and image_coverage. The shapes are compared with held-out shapes by coverage and minimum
+matching distance (mmd), and with the intact shapes by IoU with the nearest one. A good metric grows with the degree of a
+corruption, and orders different corruptions as a person would.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ from metrics import (
     surface_clouds,
     to_bytes,
 )
+from metrics.manifolds import FIGURES as MANIFOLD_METRICS
 from renderers import Camera, InputError, OpenGLRenderer, ViewDistribution, VoxelGrid
 from utils.progress import Progress
 
@@ -143,7 +144,7 @@ def run(
 def rank_correlations(rows: list[dict[str, Any]], to: str = "mmd") -> dict[str, float]:
     """Return Spearman's correlation of the metrics of images with a metric of shapes, over the rows that have both."""
     both = [row for row in rows if to in row]
-    names = [name for name in ("fid", "sfid", "precision", "recall") if all(name in row for row in both)]
+    names = [name for name in ("fid", "sfid", *MANIFOLD_METRICS) if all(name in row for row in both)]
     if len(both) < 3:
         return {}
     return {name: float(spearmanr([x[name] for x in both], [x[to] for x in both]).statistic) for name in names}

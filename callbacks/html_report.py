@@ -10,7 +10,7 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from callbacks.evaluations import is_fit_evaluation
 from callbacks.html_pages import grids, write_page
-from callbacks.metrics_log import IMAGE_METRICS, read_metrics
+from callbacks.metrics_log import DISTANCES, read_metrics
 from callbacks.monitor import Monitor, format_metric, monitor_of
 
 GRIDS = {
@@ -27,6 +27,8 @@ MEANINGS = {
     "sfid": "is FID of features on a coarse grid, which sees where things are: lower is better",
     "precision": "is the fraction of generated images that look like real ones: higher is better",
     "recall": "is the fraction of real images that look like generated ones: higher is better",
+    "density": "is how many real images a generated one is near to: about 1 if it is like the data, higher is better",
+    "image_coverage": "is the fraction of real images with a generated one in their neighbourhood: higher is better",
     "kid": "is the distance between generated and real images, for small sets: lower is better",
     "kid_std": "is its standard deviation over subsets",
     "occupancy": "is the fraction of the cube that samples fill",
@@ -55,6 +57,7 @@ temporary. To see what is below the threshold, use --threshold of export or the 
 <p>No evaluation yet.</p>
 {% endif %}
 {% for file in curves %}<h2>{{ file.stem | upper }}</h2>{{ image(file, "curve") }}{% endfor %}
+{% if image_metrics.exists() %}<h2>Fidelity and variety of the images</h2>{{ image(image_metrics, "curve") }}{% endif %}
 {% if shape_metrics.exists() %}<h2>Shapes compared with those of the data</h2>{{ image(shape_metrics, "curve") }}{% endif %}
 {% if grids %}
 <p>The sliders go from the first evaluation to the last: the same latents, one viewpoint per row.</p>
@@ -104,7 +107,8 @@ def write_report(folder: Path, monitor: Monitor) -> Path:
         TEMPLATE,
         title=f"unrender: {folder.parent.name} {folder.name}",
         **_evaluations(folder, monitor),
-        curves=_existing(*(folder / f"{name}.png" for name in IMAGE_METRICS)),
+        curves=_existing(*(folder / f"{name}.png" for name in DISTANCES)),
+        image_metrics=folder / "image_metrics.png",
         shape_metrics=folder / "shape_metrics.png",
         grids=[(heading, files) for name, heading in GRIDS.items() if (files := grids(folder / name))],
         reals=folder / "reals.png",

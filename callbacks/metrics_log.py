@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import textwrap
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from callbacks.evaluations import is_fit_evaluation, kimg_and_step
 from callbacks.loggers.guarded import guarded_loggers
 from callbacks.monitor import format_metric, monitor_of
+from metrics.manifolds import FIGURES as MANIFOLD_METRICS
 from metrics.shape_comparison import FIGURES as SHAPE_METRICS
 from renderers import InputError
 from utils.files import write_atomically
@@ -21,14 +23,14 @@ from utils.legacy_names import update_note
 
 METRICS = "metrics.jsonl"
 KIMG = "kimg (thousand real images seen)"
-IMAGE_METRICS = ("sfid", "fid", "kid")
+DISTANCES = ("sfid", "fid", "kid")
 
 
 class EvaluationLog(pl.Callback):
     """Appends each evaluation to ``metrics.jsonl`` (keys such as ``kimg``, ``fid``) and updates the plots.
 
-    ``sfid.png``, ``fid.png`` and ``kid.png`` show the metrics of images, as far as they are measured;
-    ``shape_metrics.png`` those of shapes.
+    ``sfid.png``, ``fid.png`` and ``kid.png`` show the distances between images, as far as they are measured;
+    ``image_metrics.png`` precision, recall, density and coverage; ``shape_metrics.png`` the metrics of shapes.
     """
 
     def __init__(self) -> None:
@@ -55,11 +57,12 @@ class EvaluationLog(pl.Callback):
         # A resumed run may repeat an evaluation that was interrupted; the later line replaces the earlier one.
         lines = [old for old in read_metrics(folder) if old["step"] < pl_module.step] + [line]
         _write_metrics(folder, lines)
-        for name in IMAGE_METRICS:
+        for name in DISTANCES:
             if name in line:
                 plot_curve(folder / f"{name}.png", lines, name)
-        if any(name in line for name in SHAPE_METRICS):
-            plot_shape_metrics(folder / "shape_metrics.png", lines)
+        for file, names in (("image_metrics.png", MANIFOLD_METRICS), ("shape_metrics.png", SHAPE_METRICS)):
+            if any(name in line for name in names):
+                plot_metrics(folder / file, lines, names)
 
         if trainer.sanity_checking:  # Lightning does not pass the first evaluation to the loggers
             for logger in guarded_loggers(trainer):
@@ -161,17 +164,17 @@ def plot_curve(path: Path, lines: list[dict[str, Any]], name: str) -> None:
     write_atomically(path, lambda file: figure.savefig(file, format="png", dpi=120))
 
 
-def plot_shape_metrics(path: Path, lines: list[dict[str, Any]]) -> None:
-    """Plot the metrics of shapes over kimg, each on its own axes."""
+def plot_metrics(path: Path, lines: list[dict[str, Any]], names: Iterable[str]) -> None:
+    """Plot those of the metrics that the last line has over kimg, each on its own axes."""
     from matplotlib.figure import Figure
 
-    names = [name for name in SHAPE_METRICS if name in lines[-1]]
+    names = [name for name in names if name in lines[-1]]
     figure = Figure(figsize=(3 * len(names), 2.6))
     figure.subplots_adjust(left=0.03, right=0.99, bottom=0.2, wspace=0.2)
     for axes, name in zip(figure.subplots(1, len(names), squeeze=False).flat, names, strict=True):
         measured = [line for line in lines if name in line]
         axes.plot([line["kimg"] for line in measured], [line[name] for line in measured], marker="o", markersize=3)
-        axes.set(ylim=(0, None if name == "mmd" else 1.02))
+        axes.set(ylim=(0, None if name in ("density", "mmd") else 1.02))
         axes.set_title(name, fontsize=10)
         axes.grid(alpha=0.3)
     figure.supxlabel(KIMG, fontsize=10)

@@ -12,7 +12,7 @@ from renderers import InputError
 Mode = Literal["min", "max"]
 MINIMIZED = ("sfid", "fid", "kid", "mmd", "one_nn_accuracy", "normal_error", "hollow_rate", "val_relative_error")
 MAXIMIZED = (
-    *("coverage", "precision", "recall", "largest_piece", "nearest_iou"),
+    *("precision", "recall", "density", "image_coverage", "coverage", "largest_piece", "nearest_iou"),
     *("depth_correlation", "silhouette_iou", "val_accuracy"),
 )
 MODES: dict[str, Mode] = {**dict.fromkeys(MINIMIZED, "min"), **dict.fromkeys(MAXIMIZED, "max")}

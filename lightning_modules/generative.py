@@ -19,7 +19,8 @@ from lightning_modules.base import ClockedModule, check_images, seeded_generator
 from lightning_modules.losses import gradient_penalty
 from metrics import ImageFID, load_extractor
 from metrics.kid import check_subset
-from metrics.precision_recall import MIN_IMAGES
+from metrics.manifolds import FIGURES as MANIFOLD_METRICS
+from metrics.manifolds import MIN_IMAGES
 from renderers import Camera, InputError, Rendering, ViewDistribution
 from utils.files import cache_root
 from utils.transfer import to_device
@@ -263,13 +264,14 @@ class GenerativeModule(ClockedModule):
     def _compute_distances(self, counts: dict[str, int]) -> dict[str, float]:
         """Return the metrics of images, NaN where an evaluation had too few images for one that the whole data allow.
 
-        These are ``fid`` and ``sfid``, unless KID replaces them; ``kid`` and ``kid_std``; ``precision`` and ``recall``.
+        These are ``fid`` and ``sfid``, unless KID replaces them; ``kid`` and ``kid_std``; ``precision``, ``recall``,
+        ``density`` and ``image_coverage``.
         """
         kid = self.fid.kid
         frechet = kid is None or counts["real"] >= self.fid.extractor.num_features
         names = (["fid", "sfid"] if frechet else []) + (["kid", "kid_std"] if kid else [])
         if getattr(self.datamodule, "reference_images", counts["real"]) >= MIN_IMAGES:
-            names += ["precision", "recall"]
+            names += MANIFOLD_METRICS
         figures = self.fid.figures(frechet) if min(counts.values()) >= self.fid.min_images else {}
         return {name: figures.get(name, float("nan")) for name in names}
 

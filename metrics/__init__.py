@@ -1,9 +1,10 @@
-"""Metrics of sets of images (FID, spatial FID, KID, precision and recall) with their extractors, and of sets of shapes."""
+"""Metrics of sets of images (FID, KID, precision, recall, density, coverage), their extractors, and metrics of shapes."""
 
 from metrics.depth import measure_depth
 from metrics.extractors import EXTRACTORS, FeatureExtractor, load_extractor
 from metrics.fid import ImageFID, fid_between, to_bytes
 from metrics.kid import KernelDistance, polynomial_mmd2
+from metrics.manifolds import ManifoldMetrics
 from metrics.point_clouds import (
     chamfer_matrix,
     compare_clouds,
@@ -12,7 +13,6 @@ from metrics.point_clouds import (
     nearest_neighbor_accuracy,
     surface_clouds,
 )
-from metrics.precision_recall import PrecisionRecall
 from metrics.shape_comparison import ShapeReference, compare_shapes
 from metrics.shapes import (
     PackedGrids,
@@ -28,8 +28,8 @@ __all__ = [
     "FeatureExtractor",
     "ImageFID",
     "KernelDistance",
+    "ManifoldMetrics",
     "PackedGrids",
-    "PrecisionRecall",
     "ShapeReference",
     "chamfer_matrix",
     "compare_clouds",

@@ -1,4 +1,4 @@
-"""Distances between real and generated images: FID, spatial FID and KID, with precision and recall."""
+"""Comparison of real and generated images: FID, spatial FID, KID, precision, recall, density and coverage."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torchmetrics.image.fid import FrechetInceptionDistance
 
 from metrics.extractors import FeatureExtractor
 from metrics.kid import KernelDistance
-from metrics.precision_recall import PrecisionRecall
+from metrics.manifolds import ManifoldMetrics
 from utils.files import save_torch
 from utils.torch_io import load_state
 
@@ -22,7 +22,7 @@ _REAL_STATE = ("real_features_sum", "real_features_cov_sum", "real_features_num_
 
 
 class ImageFID:
-    """FID, spatial FID, precision and recall, and optionally KID, with cached statistics of real images.
+    """FID, spatial FID, :func:`manifold_metrics`, and optionally KID, with cached statistics of real images.
 
     FID is torchmetrics' in float64. Spatial FID (sFID; Nash et al., 2103.03841, section 5.1) is the same distance between
     spatial features: a few channels of an early layer at each position of a coarse grid. It sees where things are, which
@@ -51,7 +51,7 @@ class ImageFID:
         self.cache_dir = cache_dir
         self.metric = _frechet_distance(extractor.num_features)
         self.spatial = _frechet_distance(extractor.num_spatial_features)
-        self.precision_recall = PrecisionRecall()
+        self.manifolds = ManifoldMetrics()
         self.kid = KernelDistance(kid_subset) if kid_subset else None
 
     @property
@@ -60,7 +60,7 @@ class ImageFID:
         return max(2, self.kid.subset) if self.kid else 2
 
     def to(self, device: torch.device | str) -> ImageFID:
-        for part in (self.extractor, self.metric, self.spatial, self.precision_recall, self.kid):
+        for part in (self.extractor, self.metric, self.spatial, self.manifolds, self.kid):
             if part is not None:
                 part.to(device)
         return self
@@ -70,7 +70,7 @@ class ImageFID:
         features, spatial = self.extractor(to_bytes(images), spatial=True)
         self.metric.update(features, real=real)
         self.spatial.update(spatial, real=real)
-        self.precision_recall.update(features, real=real)
+        self.manifolds.update(features, real=real)
         if self.kid is not None:
             self.kid.update(features, real=real)
 
@@ -88,7 +88,7 @@ class ImageFID:
         """Return all metrics over the images of all ranks. Every rank must call it.
 
         These are ``fid`` and ``sfid`` unless ``frechet`` is False; with KID ``kid`` and ``kid_std`` over its subsets; and
-        with at least :data:`~metrics.precision_recall.MIN_IMAGES` images of each kind ``precision`` and ``recall``.
+        with at least :data:`~metrics.manifolds.MIN_IMAGES` images of each kind those of :data:`~metrics.manifolds.FIGURES`.
 
         Raises:
             ValueError: if there are fewer than two images of either kind.
@@ -97,11 +97,11 @@ class ImageFID:
         figures = {"fid": self.compute(), "sfid": float(self.spatial.compute())} if frechet else {}
         if self.kid is not None:
             figures["kid"], figures["kid_std"] = self.kid.compute()
-        return figures | self.precision_recall.compute()
+        return figures | self.manifolds.compute()
 
     def reset(self) -> None:
         """Remove the generated images; keep the real ones."""
-        for part in (self.metric, self.spatial, self.precision_recall, self.kid):
+        for part in (self.metric, self.spatial, self.manifolds, self.kid):
             if part is not None:
                 part.reset()
 
@@ -135,7 +135,7 @@ class ImageFID:
             return False
         for metric, name, value in statistics:
             setattr(metric, name, value)
-        for kept in (self.precision_recall, self.kid):
+        for kept in (self.manifolds, self.kid):
             if kept is not None:
                 kept.real_features = [features]
         return True
@@ -151,7 +151,7 @@ class ImageFID:
             return
         state = {name: getattr(self.metric, name).cpu() for name in _REAL_STATE}
         state |= {f"spatial_{name}": getattr(self.spatial, name).cpu() for name in _REAL_STATE}
-        state["real_features"] = torch.cat(self.precision_recall.real_features).cpu()
+        state["real_features"] = torch.cat(self.manifolds.real_features).cpu()
         save_torch(state, self._file(key))
 
     def _file(self, key: str) -> Path:

@@ -70,6 +70,8 @@ def test_precision_sees_faults_and_recall_missing_variety(rows):
     assert intact["precision"] > 0.7 and intact["recall"] > 0.7
     assert stray["precision"] < 0.3 * intact["precision"]
     assert few["recall"] < 0.5 * intact["recall"] and few["precision"] > 0.5 * intact["precision"]
+    assert stray["density"] < 0.1 * intact["density"] and stray["image_coverage"] < 0.1 * intact["image_coverage"]
+    assert few["image_coverage"] < 0.85 * intact["image_coverage"] and few["density"] > 0.9 * intact["density"]
 
 
 def test_corruptions_depend_on_the_seed_and_the_index_alone():

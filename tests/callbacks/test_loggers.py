@@ -3,6 +3,7 @@
 import importlib.util
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,8 +16,9 @@ from small_demo import FIT
 from wandb_records import history, read_records, summary, values
 
 from callbacks.loggers.guarded import GuardedLogger
-from callbacks.loggers.wandb import group_of
+from callbacks.loggers.wandb import define_metrics, group_of
 from callbacks.metrics_log import read_metrics
+from metrics.manifolds import FIGURES
 from trainer.__main__ import main
 
 WANDB = ["--config=logger/wandb.yaml", "--trainer.logger.init_args.offline=true"]
@@ -182,6 +184,13 @@ def test_failing_logger_warns_once(capsys):
     logger.close("finished")
     stderr = capsys.readouterr().err
     assert stderr.count("\n") == 1 and "Broken failed" in stderr and "No space left" in stderr
+
+
+def test_summaries_are_the_best_values():
+    summaries = {}
+    define_metrics(SimpleNamespace(define_metric=lambda name, **more: summaries.update({name: more.get("summary")})))
+    assert {name: summaries[name] for name in ("kid", "mmd")} == {"kid": "min", "mmd": "min"}
+    assert {summaries[name] for name in FIGURES} == {"max"}
 
 
 def test_run_groups():

@@ -29,6 +29,7 @@ def test_default_is_spatial_fid_then_fid_then_kid():
 def test_each_metric_has_its_direction_unless_mode_is_set():
     assert Monitor("mmd").is_better("mmd", 1, 2) and not Monitor("mmd").is_better("mmd", 2, 1)
     assert Monitor("coverage").is_better("coverage", 2, 1)
+    assert all(Monitor(name).is_better(name, 2, 1) for name in ("precision", "recall", "density", "image_coverage"))
     assert Monitor("occupancy", "max").is_better("occupancy", 2, 1)
     assert Monitor("coverage", "min").is_better("coverage", 1, 2)
     assert not any(Monitor("mmd").is_better("mmd", value, 1) for value in (1, math.nan, -math.inf))

@@ -10,6 +10,7 @@ from callbacks.metrics_log import plot_curve, read_metrics
 from datamodules import ChanterelleDataModule
 from lightning_modules import VoxelGANModule
 from metrics.kid import KernelDistance
+from metrics.manifolds import FIGURES
 from networks import DCGANDiscriminator, VoxelGenerator
 from renderers import EmissionAbsorptionRenderer, InputError, OpenGLRenderer
 
@@ -53,7 +54,7 @@ def test_few_images_are_compared_by_kid_only_and_repeatably(tmp_path, folder):
 def test_only_fid_is_reported_by_default(tmp_path):
     plain, with_kid = iggan(), iggan(kid_subset=4)
     first = validate(tmp_path, plain, renders(steps=1))
-    assert {"fid", "sfid"} <= first.keys() and not {"kid", "precision", "recall"} & first.keys()
+    assert {"fid", "sfid"} <= first.keys() and not {"kid", *FIGURES} & first.keys()
     assert validate(tmp_path, iggan(kid_subset=0), renders(steps=1)) == first
     second = validate(tmp_path, with_kid, renders(steps=1))  # 8 images, 128 features
     assert second.keys() - first.keys() == {"kid", "kid_std"} and first.keys() - second.keys() == {"fid", "sfid"}
@@ -114,6 +115,17 @@ def test_run_with_kid_writes_its_curve_and_report(tmp_path, folder, capsys):
     assert (tmp_path / "kid.png").exists() and not (tmp_path / "fid.png").exists()
     page = (tmp_path / "report.html").read_text()
     assert "<h2>KID</h2>" in page and "<h2>FID</h2>" not in page and "<h2>Real images</h2>" in page
+
+
+def test_a_hundred_images_give_precision_recall_density_and_coverage(tmp_path):
+    run = trainer(tmp_path, callbacks=[EvaluationLog(), Report()], val_check_interval=1, **FULL_EVALUATION)
+    run.fit(iggan(), renders(steps=1, reference_images=100))
+    (line,) = read_metrics(tmp_path)
+    assert line.keys() >= set(FIGURES) and all(line[name] >= 0 for name in FIGURES)
+    assert run.callback_metrics["density"] == pytest.approx(line["density"])  # what loggers receive
+    assert (tmp_path / "image_metrics.png").stat().st_size > 1000
+    page = (tmp_path / "report.html").read_text()
+    assert "Fidelity and variety" in page and page.count("<b>image_coverage</b>") == 1
 
 
 def test_kid_curve_may_be_negative_and_metric_may_change_during_a_run(tmp_path):

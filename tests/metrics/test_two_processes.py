@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from metrics.manifolds import FIGURES
+
 ROOT = Path(__file__).parents[2]
 CODE = """
 import json, sys
@@ -43,7 +45,7 @@ def test_two_processes_give_the_metrics_of_one(tmp_path):
     ]
     alone, *shared = [json.loads(process.communicate(timeout=120)[0]) for process in started]
     for figures in shared:
-        assert figures.keys() == {"fid", "sfid", "kid", "kid_std", "precision", "recall"}
+        assert figures.keys() == {"fid", "sfid", "kid", "kid_std", *FIGURES}
         # With fewer images than spatial features, square roots of eigenvalues that are 0 but for rounding add up.
         assert figures.pop("sfid") == pytest.approx(alone["sfid"], rel=1e-6)
         assert figures == pytest.approx({name: alone[name] for name in figures}, rel=1e-9)

@@ -12,6 +12,7 @@ import yaml
 from PIL import Image
 
 from datamodules.shapes import ProceduralShapes, read_binvox
+from metrics.manifolds import FIGURES
 from renderers import OpenGLRenderer
 from renderers.mesh_files import read_mesh
 from trainer.__main__ import main
@@ -227,6 +228,33 @@ def test_compare_writes_one_page_for_all_runs(run, tmp_path, capsys):
     page = Path("compare.html").read_text().replace("<wbr>", "")
     assert "model.generator.latent_size" in page and "extractor y &lt;b&gt;" in page
     assert 'src="http' not in page and page.count("<img") == 2  # one plot per measurement
+
+
+def test_compare_plots_all_metrics_of_images(run, tmp_path):
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one/config.yaml").write_text("seed_everything: 0\n")
+    line = {"kimg": 1, "step": 10, "note": "extractor x"} | dict.fromkeys(("sfid", "fid", "kid", *FIGURES), 0.5)
+    (tmp_path / "one/metrics.jsonl").write_text(json.dumps(line) + "\n")
+    assert main(["compare", str(tmp_path / "one")]) == 0
+    page = Path("compare.html").read_text()
+    assert page.count("<img") == 7 and "<h2>Density</h2>" in page and "<h2>Coverage of real images</h2>" in page
+
+
+def test_compare_prints_the_settings_of_a_sweep(tmp_path, capsys):
+    def print_table(*configs: dict) -> list[list[str]]:
+        for number, config in enumerate(configs):
+            (tmp_path / f"{number}").mkdir(exist_ok=True)
+            (tmp_path / f"{number}/config.yaml").write_text(yaml.safe_dump(config))
+        assert main(["compare", *(str(tmp_path / f"{number}") for number in range(len(configs)))]) == 0
+        return [line.split() for line in capsys.readouterr().out.splitlines()]
+
+    def config(seed: int, **model: float) -> dict:
+        return {"seed_everything": seed, "model": {"init_args": model | {"seed": seed}}, "trainer": {"devices": seed}}
+
+    table = print_table(config(1, r1_gamma=0.5, width=8), config(2, r1_gamma=2.0, width=8))
+    assert [line[-1] for line in table[:3]] == ["model.r1_gamma", "0.5", "2"] and "model.width" not in table[0]
+    many = {f"option{i}": 1 for i in range(5)}  # other runs than those of a sweep
+    assert "model.option0" not in print_table(config(1, **many), config(2))[0]
 
 
 def test_compare_rejects_other_directories(refused, tmp_path):

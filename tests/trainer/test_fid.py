@@ -99,9 +99,10 @@ def test_cache_and_directory_of_the_same_images_have_distance_0(workplace, capsy
     assert main(["fid", "--real", "real", "--fake", "cache", "--kid_subset", "300", "--json"]) == 0
     line = json.loads(capsys.readouterr().out)
     assert abs(line["fid"]) < 1e-4 and abs(line["sfid"]) < 1e-4 and line["fake"] == 300
-    assert (line["precision"], line["recall"]) == (1, 1)
+    assert (line["precision"], line["recall"], line["image_coverage"]) == (1, 1, 1) and line["density"] > 1
     assert main(["fid", "--real", "real", "--fake", "cache", "--kid_subset", "0"]) == 0
-    assert "\nprecision 1.0000, recall 1.0000\n" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "\nprecision 1.0000, recall 1.0000\ndensity 1." in printed and ", image coverage 1.0000\n" in printed
 
 
 def test_gray_16_bit_transparent_and_palette_images_are_converted(workplace):

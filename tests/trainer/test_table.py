@@ -15,6 +15,7 @@ from trainer.__main__ import main
 from trainer.cli.session import Session
 from trainer.runs.run_lock import process_identity
 from trainer.tables import runner
+from trainer.tables.runner import IMAGE_METRICS
 from trainer.tables.spec import load_scale, load_table, table_names
 from utils.errors import InputError
 
@@ -44,7 +45,7 @@ def write_run(
     (folder / "run.json").write_text(json.dumps(run_metadata))
     evaluations = [(0, 300.0)] + ([(more["kimg"], fid)] if fid is not None else [(2, 200.0)])
     rows = [{"kimg": kimg, "step": 10 * kimg, "fid": value, "note": note} for kimg, value in evaluations]
-    rows[-1] |= {name: more[name] for name in ("sfid", *SHAPE_METRICS) if name in more}
+    rows[-1] |= {name: more[name] for name in ("sfid", *IMAGE_METRICS, *SHAPE_METRICS) if name in more}
     (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     if more["checkpoint"]:
         (folder / "checkpoints/last.ckpt").write_text("")
@@ -216,17 +217,37 @@ def test_spatial_fid_is_shown_beside_fid_if_all_seeds_have_it(capsys):
 def test_shape_metrics_are_a_second_table():
     shapes = {"coverage": 0.3, "mmd": 0.012, "one_nn_accuracy": 0.95, "largest_piece": 0.9, "nearest_iou": 0.35}
     write_run("fixed-cubes", 60.0, **shapes)
-    write_run("fixed-cubes-seed1", 64.0, **shapes | {"coverage": 0.4})
+    write_run("fixed-cubes-seed1", 64.0, **shapes | {"coverage": 0.4, "mmd": float("nan")})  # all shapes are empty
     write_run("retrained-cubes", 40.0)
     assert main([*TABLE3, "--gather", "--only=cubes", "--seeds=0,1"]) == 0
     rows = read_table("runs/tables/table3_small/table3.md", 1)
     assert rows[-2][:4] == ["", "", "coverage", "MMD"]
     assert rows[-1] == [
-        *["Fixed", "Pre-trained on, Random cubes", "0.350 ± 0.071", "0.012 ± 0.000"],
+        *["Fixed", "Pre-trained on, Random cubes", "0.350 ± 0.071", "nan"],
         *["0.950 ± 0.000", "0.900 ± 0.000", "0.350 ± 0.000"],
     ]
     text = Path("runs/tables/table3_small/table3.csv").read_text()
     assert [row["coverage"] for row in csv.DictReader(text.splitlines())] == ["", "", "0.3", "0.4"]
+
+
+def test_other_image_metrics_are_a_table_before_that_of_shapes():
+    images = {"precision": 0.8, "recall": 0.5, "density": 1.25, "image_coverage": 0.75}
+    shapes = {"coverage": 0.3, "mmd": 0.012, "one_nn_accuracy": 0.95, "largest_piece": 0.9}  # of another resolution
+    write_run("fixed-cubes", 60.0, **images, **shapes, kid=0.1)
+    write_run("fixed-cubes-seed1", 64.0, **images | {"density": 1.0}, **shapes)
+    write_run("retrained-cubes", 40.0, **images)
+    write_run("retrained-cubes-seed1", 40.0)  # of version 0.1.0
+    assert main([*TABLE3, "--gather", "--only=cubes", "--seeds=0,1"]) == 0
+    file = "runs/tables/table3_small/table3.md"
+    first, second = read_table(file, 1), read_table(file, 2)
+    assert first == [
+        ["", "", "precision", "recall", "density", "image coverage"],
+        ["Fixed", "Pre-trained on, Random cubes", "0.800 ± 0.000", "0.500 ± 0.000", "1.125 ± 0.177", "0.750 ± 0.000"],
+    ]
+    assert second[0] == ["", "", "coverage", "MMD", "1-NN accuracy", "largest piece"]
+    with Path("runs/tables/table3_small/table3.csv").open() as lines:
+        fixed = [row for row in csv.DictReader(lines) if row["row"] == "fixed"]
+    assert [(row["kid"], row["density"]) for row in fixed] == [("0.1", "1.25"), ("", "1.0")]
 
 
 def test_validation_with_another_extractor_is_gathered(capsys):

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import wandb
+from wandb_records import read_records
 
 from trainer.__main__ import main
 from trainer.runs.run_directory import RunDirectory
@@ -42,3 +43,18 @@ def test_weights_and_biases_prefers_options_then_environment_then_config(monkeyp
     # A resumed run keeps its own id and project; the command line overrides them.
     settings = run.wandb_settings({"name": "other"}, {"id": "another"})
     assert settings == {"id": "abcd1234", "project": "swept", "name": "other"}
+
+
+def test_a_run_of_a_sweep_is_the_agents(monkeypatch):
+    """The agent of ``wandb agent`` sets these variables; ``configs/sweeps`` shows the command."""
+    Path("parameters.yaml").write_text("wandb_version: 1\nmodel.latent_size: {desc: null, value: 6}\n")
+    names = {"RUN_ID": "abcd1234", "SWEEP_ID": "sweep1", "SWEEP_PARAM_PATH": "parameters.yaml", "PROJECT": "swept"}
+    for name, value in (names | {"MODE": "offline"}).items():
+        monkeypatch.setenv(f"WANDB_{name}", value)
+    logger = "--config=logger/wandb.yaml"
+    assert main([*FIT, logger, "--model.latent_size=6", "--data.batches=2"]) == 0
+    wandb.finish()
+    (file,) = RUN.glob("wandb/offline-run-*/*.wandb")
+    started = next(record.run for record in read_records(file) if record.HasField("run"))
+    assert (started.run_id, started.sweep_id, started.project) == ("abcd1234", "sweep1", "swept")
+    assert RunDirectory(RUN).metadata["wandb"] == "abcd1234"

@@ -167,7 +167,7 @@ def _lightning_command(command: str, description: str, examples: tuple[str, ...]
 def fid() -> CommandParser:
     parser = CommandParser(
         "fid",
-        "Compare two folders of images by FID, spatial FID, KID, precision and recall.",
+        "Compare two folders of images by FID, spatial FID, KID, precision, recall, density and coverage.",
         ("fid --real DIR --fake DIR --extractor imagenet --kid_subset 100",),
     )
     folder = "folder of images, subfolders included, ZIP file of images, or cache of renders"
@@ -209,6 +209,7 @@ def table() -> CommandParser:
             "table table1 --scale small --archive modelnet10_voxels_32.npz --only _one --kimg 10",
             "table table4 --root ShapeNetCore.v2 --commands > commands.txt",
             "table table2 --scale small --gather",
+            "table sweeps/r1_gamma_table.yaml --scale small --seeds 1,2 --gather --from runs/sweep",
         ),
         ("Options after -- are passed to every fit: -- --trainer.devices=2 --data.batch_size=16",),
     )
@@ -222,6 +223,8 @@ def table() -> CommandParser:
     parser.add("--extractor", "default: that of the table or the scale", choices=EXTRACTORS)
     parser.add("--extractor_weights FILE", "weights for the extractor")
     parser.add("--runs DIR", "where the runs are", Path, RUNS / "tables")
+    found = "with --gather: a directory of other runs, such as a sweep's, which are recognized by their options"
+    parser.add("--from DIR", found, Path, dest="found_in")
     mode = parser.add_mutually_exclusive_group()
     mode.add_argument("--commands", action="store_true", help="print the missing commands, one line per cell, and exit")
     mode.add_argument("--gather", action="store_true", help="write the table of the existing runs and exit")

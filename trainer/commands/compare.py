@@ -37,6 +37,8 @@ CURVES = {
     "kid": "KID",
     "precision": "Precision",
     "recall": "Recall",
+    "density": "Density",
+    "image_coverage": "Coverage of real images",
     "coverage": "Coverage of held-out shapes",
     "mmd": "Minimum matching distance to held-out shapes",
     "one_nn_accuracy": "1-NN accuracy against held-out shapes",
@@ -46,6 +48,7 @@ CURVES = {
     "pairwise_iou": "Mean pairwise IoU of samples",
     "depth_correlation": "Depth correlation",
 }
+MAX_SETTINGS = 4  # columns of config values in the printed table
 GRIDS = {"samples": "Samples", "normals": "Normal maps"}
 TEMPLATE = """\
 {% extends "page" %}
@@ -143,7 +146,7 @@ def main(argv: list[str]) -> int:
     if options.json:
         print(json.dumps({"runs": rows, "differences": differences, "warning": warning}))
         return 0
-    print(_format_table(rows))
+    print(_format_table(rows, _settings(differences)))
     if warning:
         print(warning)
     print(f"{len(differences)} config values differ; see {options.output}")
@@ -155,6 +158,16 @@ def config_differences(runs: list[ComparedRun]) -> dict[str, list[Any]]:
     keys = dict.fromkeys(key for run in runs for key in run.config)
     values_by_key = {key: [run.config.get(key) for run in runs] for key in keys}
     return {key: values for key, values in values_by_key.items() if any(value != values[0] for value in values)}
+
+
+def _settings(differences: dict[str, list[Any]]) -> dict[str, list[Any]]:
+    """Return the differences of model and data, without seeds, if they are few enough for columns, as in a sweep."""
+    settings = {
+        key: values
+        for key, values in differences.items()
+        if key.startswith(("model.", "data.")) and not key.endswith(".seed")
+    }
+    return settings if len(settings) <= MAX_SETTINGS else {}
 
 
 def _open(path: Path) -> ComparedRun:
@@ -188,9 +201,13 @@ def _format_value(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def _format_table(rows: list[dict[str, Any]]) -> str:
+def _format_table(rows: list[dict[str, Any]], settings: dict[str, list[Any]]) -> str:
     keys = [key for key in COLUMNS if key != "measured"]
-    cells = [[COLUMNS[key] for key in keys], *[[_format_value(row[key]) for key in keys] for row in rows]]
+    cells = [[*(COLUMNS[key] for key in keys), *settings]]
+    for i, row in enumerate(rows):
+        cells.append(
+            [_format_value(value) for value in (*(row[key] for key in keys), *(x[i] for x in settings.values()))]
+        )
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""``fid``: FID, spatial FID, KID, precision and recall of two directories of images or render caches."""
+"""``fid``: FID, spatial FID, KID, precision, recall, density and coverage of two directories of images or render caches."""
 
 import json
 import sys
@@ -48,6 +48,7 @@ def main(argv: list[str]) -> int:
         print(f"KID {figures['kid']:.6f} ± {figures['kid_std']:.6f}")
     if "precision" in figures:
         print(f"precision {figures['precision']:.4f}, recall {figures['recall']:.4f}")
+        print(f"density {figures['density']:.4f}, image coverage {figures['image_coverage']:.4f}")
     print(fid.describe(**counts))
     return 0
 

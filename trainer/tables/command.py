@@ -15,7 +15,7 @@ from trainer.cli import arguments
 from trainer.cli.config_composition import names_yaml
 from trainer.runs.run_directory import newest_run
 from trainer.tables.report import gather, markdown, write
-from trainer.tables.runner import TRAINER, TRAINING_EXTRACTOR, CellRun, Measurement, command_line, run_missing
+from trainer.tables.runner import TRAINER, TRAINING_EXTRACTOR, CellRun, Measurement, command_line, find_run, run_missing
 from trainer.tables.spec import Scale, Table, load_scale, load_table
 from utils.errors import InputError
 from utils.signals import Signals, Stopped
@@ -65,12 +65,14 @@ def main(argv: list[str]) -> int:
 def _runs(table: Table, scale: Scale, options: argparse.Namespace, extra: list[str]) -> list[CellRun]:
     """Return the runs of the selected cells, one per seed."""
     length = [f"--data.total_kimg={options.kimg:g}"] if options.kimg else []
+    others = sorted(options.found_in.iterdir()) if options.found_in else []
     runs = []
     for cell in table.cells(scale, options.only):
         directory, name = _directory(cell.run[0], options), cell.run[1]
         for seed in options.seeds:
             words = (*cell.words, f"--seed_everything={seed}", *length, *extra)
-            runs.append(CellRun(cell, seed, directory / (f"{name}-seed{seed}" if seed else name), words))
+            path = directory / (f"{name}-seed{seed}" if seed else name)
+            runs.append(CellRun(cell, seed, find_run(others, words) or path, words))
     return runs
 
 
@@ -111,6 +113,10 @@ def _check_data(options: argparse.Namespace) -> None:
         raise InputError("--archive requires --scale small; at full scale pass the ShapeNet directory by --root")
     if options.root and not full:
         raise InputError("--root requires --scale full; at small scale pass an archive of voxels by --archive")
+    if options.found_in and not options.gather:
+        raise InputError("--from requires --gather: it names runs that exist")
+    if options.found_in and not options.found_in.is_dir():
+        raise InputError(f"no such directory: {options.found_in}; pass the directory that contains the runs by --from")
     if options.gather or options.commands:  # the data may be on other machines
         return
     root = Path(options.root or SHAPENET)

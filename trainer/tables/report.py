@@ -1,19 +1,21 @@
 """A table as Markdown, CSV and an image: our results with the paper's, and the state of unfinished cells."""
 
 import csv
+import math
 import statistics
 import textwrap
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from trainer.tables.runner import SHAPE_METRICS, CellRun, Measurement, Result
+from trainer.tables.runner import IMAGE_METRICS, SHAPE_METRICS, CellRun, Measurement, Result
 from trainer.tables.spec import Cell, Scale, Table
 from utils.errors import InputError
 from utils.files import write_atomically
 
-SHAPE_METRIC_NAMES = {
-    "coverage": "coverage",
+NAMES = {
+    "kid": "KID",
+    "image_coverage": "image coverage",
     "mmd": "MMD",
     "one_nn_accuracy": "1-NN accuracy",
     "largest_piece": "largest piece",
@@ -26,12 +28,12 @@ SOURCES = {"ShapeNetShapes": "ShapeNet", "ProceduralShapes": "procedural shapes"
 class Entry:
     """The content of one cell: FID and spatial FID (means over seeds), or the state of unfinished runs.
 
-    ``shapes`` has the shape metrics, formatted, if all runs have them.
+    ``others`` has the other metrics that all runs have, formatted.
     """
 
     text: str
     fid: float | None
-    shapes: tuple[str, ...] = ()
+    others: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -143,20 +145,26 @@ def markdown(results: TableResults) -> str:
     for key in results.rows:
         cells = [results.at(key, column) for column in results.columns]
         rows.append([results.table.rows[key].name, *[_format_cell(results, cell) for cell in cells]])
-    return f"{_grid(rows)}\n\n{' '.join(results.caption)}\n{_shapes(results)}"
+    images = _metrics(results, IMAGE_METRICS, "Other metrics of the images, by the same features.")
+    caption = "The shapes of the last evaluation, compared with as many reference shapes of the data."
+    return f"{_grid(rows)}\n\n{' '.join(results.caption)}\n{images}{_metrics(results, SHAPE_METRICS, caption)}"
 
 
-def _shapes(results: TableResults) -> str:
-    """Format the shape metrics, one line per cell; empty if no cell has them."""
+def _metrics(results: TableResults, names: tuple[str, ...], caption: str) -> str:
+    """Format those of the metrics that any cell has, one line per cell; empty if there are none."""
+    known = [name for name in names if any(name in entry.others for entry in results.entries.values())]
     rows = [
-        [results.table.rows[cell.row].name, ", ".join(results.table.columns[cell.column].heads), *entry.shapes]
+        [
+            results.table.rows[cell.row].name,
+            ", ".join(results.table.columns[cell.column].heads),
+            *(entry.others.get(name, "") for name in known),
+        ]
         for cell in results.cells
-        if (entry := results.entries[cell.name]).shapes
+        if (entry := results.entries[cell.name]).others.keys() & known
     ]
     if not rows:
         return ""
-    heads = ["", "", *(SHAPE_METRIC_NAMES[name] for name in SHAPE_METRICS)]
-    caption = "The shapes of the last evaluation, compared with as many reference shapes of the data."
+    heads = ["", "", *(NAMES.get(name, name) for name in known)]
     return f"\n{_grid([heads, ['---'] * len(heads), *rows])}\n\n{caption}\n"
 
 
@@ -182,9 +190,9 @@ def _entry(runs: list[CellRun], results: dict[str, Result | None], measurement: 
         fids = [result.fid for result in finished]
         sfids = [result.sfid for result in finished if result.sfid is not None]
         spatial = f" / {_mean(sfids)}" if len(sfids) == len(runs) else ""
-        known = all(set(SHAPE_METRICS) <= set(result.shapes) for result in finished)
-        shapes = [_mean([result.shapes[name] for result in finished], 3) for name in SHAPE_METRICS] if known else []
-        return Entry(f"{_mean(fids)}{spatial}", statistics.fmean(fids), tuple(shapes))
+        known = [name for name in (*IMAGE_METRICS, *SHAPE_METRICS) if all(name in x.others for x in finished)]
+        others = {name: _mean([x.others[name] for x in finished], 3) for name in known}
+        return Entry(f"{_mean(fids)}{spatial}", statistics.fmean(fids), others)
     missing = [(run, _state(run, measurement)) for run in runs if results[run.name] is None]
     if len(runs) == 1:
         return Entry(missing[0][1], None)
@@ -195,9 +203,11 @@ def _entry(runs: list[CellRun], results: dict[str, Result | None], measurement: 
 
 
 def _mean(values: list[float], digits: int = 1) -> str:
-    """Format the mean and, of several values, the standard deviation."""
-    mean = f"{statistics.fmean(values):.{digits}f}"
-    return f"{mean} ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else mean
+    """Format the mean and, of several values, the standard deviation. The mean is nan if a value is."""
+    mean = statistics.fmean(values)
+    if len(values) < 2 or not math.isfinite(mean):
+        return f"{mean:.{digits}f}"
+    return f"{mean:.{digits}f} ± {statistics.stdev(values):.{digits}f}"
 
 
 def _state(run: CellRun, measurement: Measurement) -> str:
@@ -217,7 +227,7 @@ def _line(run: CellRun, result: Result | None, measurement: Measurement) -> dict
         "seed": run.seed,
         "fid": result.fid if result else None,
         "sfid": result.sfid if result else None,
-        **{name: result.shapes.get(name) if result else None for name in SHAPE_METRICS},
+        **{name: result.others.get(name) if result else None for name in (*IMAGE_METRICS, *SHAPE_METRICS)},
         "paper": run.cell.paper,
         "state": "finished" if result else _state(run, measurement),
         "kimg": round(run.kimg, 3) if run.kimg else None,

@@ -16,12 +16,14 @@ from pathlib import Path
 from typing import Any
 
 from callbacks.metrics_log import read_metrics
+from metrics.manifolds import FIGURES as MANIFOLD_METRICS
 from metrics.shape_comparison import FIGURES as SHAPE_METRICS
 from trainer.runs.run_directory import RunDirectory
 from trainer.tables.spec import Cell
 from utils.errors import InputError
 from utils.signals import STATUS, Stopped
 
+IMAGE_METRICS = ("kid", *MANIFOLD_METRICS)  # that tables list beside FID and spatial FID
 TRAINER = ("python", "-m", "trainer")
 TRAINING_EXTRACTOR = "renders_small"  # of the evaluations during training: fast, and its weights are always available
 EXECUTION_OPTIONS = (  # how a run is executed; runs that differ only in these are the same
@@ -31,6 +33,8 @@ EXECUTION_OPTIONS = (  # how a run is executed; runs that differ only in these a
     "--trainer.",
     "--data.num_workers",
     "--data.init_args.num_workers",
+    "--config=logger/",
+    "--config=speed/",
 )
 # Options of a validate that a table takes: those that it passes, and where it ran.
 OWN_OPTIONS = {"model.init_args.extractor", "model.init_args.extractor_weights"}
@@ -62,14 +66,14 @@ class Measurement:
 class Result:
     """FID and spatial FID of a finished run, and the extractor and image counts that they were measured with.
 
-    ``shapes`` are the metrics of :func:`metrics.compare_shapes`, if the run's data have shapes. Runs of version 0.1.0 have
-    neither them nor spatial FID.
+    ``others`` are those of :data:`IMAGE_METRICS` and :data:`SHAPE_METRICS` that were measured. Runs of version 0.1.0 have
+    neither spatial FID nor most of them.
     """
 
     fid: float
     note: str
     sfid: float | None = None
-    shapes: dict[str, float] = field(default_factory=dict)
+    others: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -110,8 +114,8 @@ class CellRun:
         validations = [line for line in _metrics(self.path / "validate") if line.get("step", 0) >= step]
         for line in [*last, *reversed(validations)]:
             if measurement.matches(line) and math.isfinite(line.get("fid", math.nan)):
-                shapes = {name: line[name] for name in SHAPE_METRICS if name in line}
-                return Result(line["fid"], line["note"], line.get("sfid"), shapes)
+                others = {name: line[name] for name in (*IMAGE_METRICS, *SHAPE_METRICS) if name in line}
+                return Result(line["fid"], line["note"], line.get("sfid"), others)
         return None
 
     def progress(self) -> str:
@@ -136,12 +140,8 @@ class CellRun:
         Raises:
             InputError: The run directory contains a run with other options.
         """
-        command = self.path / "command.txt"
-        if not command.is_file():
-            return
-        first = shlex.split(command.read_text(encoding="utf-8").partition("\n")[0])
-        existing, requested = _training_options(first[len(TRAINER) + 1 :]), _training_options(self.words)
-        if existing != requested:
+        existing, requested = _started_with(self.path), _training_options(self.words)
+        if existing is not None and existing != requested:
             old, new = (" ".join(sorted(words)) or "nothing" for words in (existing - requested, requested - existing))
             raise InputError(
                 f"{self.path} contains a run with other options: {old} instead of {new}; pass the same options, remove it, "
@@ -236,13 +236,39 @@ def _metrics(folder: Path) -> list[dict[str, Any]]:
         raise InputError(f"{folder / 'metrics.jsonl'} is corrupt ({error}); fix or remove it") from error
 
 
+def find_run(runs: Iterable[Path], words: Iterable[str]) -> Path | None:
+    """Return the run that a ``fit`` with these options started, whatever its directory is called; None if there is none.
+
+    A finished run is preferred to others, such as those of a sweep that failed and were repeated.
+
+    Raises:
+        InputError: Several finished runs were started with these options.
+    """
+    wanted = _training_options(words)
+    found = [RunDirectory(path) for path in runs if _started_with(path) == wanted]
+    finished = [run.path for run in found if run.status == "finished"]
+    if len(finished) > 1:
+        raise InputError(
+            f"{' and '.join(map(str, finished))} have the same options; remove all but one, or move them elsewhere"
+        )
+    return next(iter([*finished, *(run.path for run in found)]), None)
+
+
+def _started_with(run: Path) -> set[str] | None:
+    """Return the training options of the command that started a run; None if there is no such command."""
+    command = run / "command.txt"
+    if not command.is_file():
+        return None
+    first = shlex.split(command.read_text(encoding="utf-8").partition("\n")[0])
+    return _training_options(first[len(TRAINER) + 1 :])
+
+
 def _training_options(words: Iterable[str]) -> set[str]:
-    """Return the options that define what is trained, without those of :data:`EXECUTION_OPTIONS`."""
-    options, words = set(), iter(words)
+    """Return the options that define what is trained as ``--name=value``, without those of :data:`EXECUTION_OPTIONS`."""
+    options: list[str] = []
     for word in words:
-        if word.startswith(EXECUTION_OPTIONS):
-            if "=" not in word:
-                next(words, None)
-            continue
-        options.add(word)
-    return options
+        if word.startswith("--") or not options or "=" in options[-1]:
+            options.append(word)
+        else:
+            options[-1] += f"={word}"
+    return {option for option in options if not option.startswith(EXECUTION_OPTIONS)}
