@@ -15,7 +15,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
@@ -49,12 +49,13 @@ from trainer.cli.session import Session
 from trainer.runs import checkpoints, resume
 from trainer.runs.proxy_pretraining import KEY as PROXY_KEY
 from trainer.runs.proxy_pretraining import provide_proxy
-from trainer.runs.published import PublishedRun
+from trainer.runs.published import BUILD_BYTES, PublishedRun
 from trainer.runs.run_directory import RUNS, RunDirectory, find_run, newest_run
 from trainer.runs.run_lock import heartbeat
 from trainer.runs.shutdown import as_input_error, close, divergence_message, report_incomplete, report_stop
 from utils.errors import InputError
 from utils.launch import without_stray_variables
+from utils.memory import limited_memory
 from utils.signals import Signals, Stopped
 
 UNSAVED_OPTIONS = ("run_dir", "ckpt_path", "fresh", "config")  # they describe this start, not the experiment
@@ -106,7 +107,9 @@ class UnrenderCLI(LightningCLI):
         return {name: skipped | always for name, skipped in LightningCLI.subcommands().items()}
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        run_dir = "The run directory (fit: default runs/<config>/<NNN>; others: a run created by fit, or a file of publish)."
+        run_dir = (
+            "The run directory (fit: default runs/<config>/<NNN>; others: a run created by fit, or a file of publish)."
+        )
         parser.add_argument("--run_dir", type=str | None, help=run_dir)
         parser.add_argument("--ckpt_path", type=str | None, help="Checkpoint to start from: a file, 'last' or 'best'.")
         parser.add_argument("--checkpoint_minutes", type=float, default=10.0, help="Minutes between checkpoints.")
@@ -253,7 +256,8 @@ class UnrenderCLI(LightningCLI):
 
         The extractor of a checkpoint's run is not refused, unless the command line names it.
         """
-        super().instantiate_classes()
+        with limited_memory(BUILD_BYTES) if self.published else nullcontext():
+            super().instantiate_classes()
         session = self.session
         if self.published:
             self.published.load_weights(self.model)

@@ -18,10 +18,11 @@ from trainer.cli.config_composition import SECTIONS, compose
 from trainer.cli.jsonargparse_compat import PARSER_MODE
 from trainer.cli.log_filters import quiet
 from trainer.runs import checkpoints
-from trainer.runs.published import PublishedRun, open_run
+from trainer.runs.published import BUILD_BYTES, PublishedRun, open_run
 from trainer.runs.run_directory import RunDirectory, find_run
 from utils.errors import InputError
 from utils.legacy_names import update_checkpoint, update_options
+from utils.memory import limited_memory
 
 
 class ExperimentConfig:
@@ -146,7 +147,9 @@ def load_generator(
     with quiet():
         if isinstance(folder, PublishedRun):
             checkpoint = folder.file
-            module = ExperimentConfig(folder, [], model_only=True).load_model()
+            config = ExperimentConfig(folder, [], model_only=True)
+            with limited_memory(BUILD_BYTES):
+                module = config.load_model()
             folder.load_weights(module)
         else:
             checkpoint = checkpoints.resolve(ckpt_path or "last", folder, folder.path.parent.name)

@@ -41,6 +41,7 @@ SECTIONS = ("seed_everything", "model", "data")
 UNPUBLISHED = ("generator", "discriminator")  # only training needs them: samples come from generator_ema
 LOCATIONS = ("cache_dir", "proxy_checkpoint", "extractor_weights")  # arguments that only mean something on one machine
 TRAINER = "trainer/default.yaml"  # the callbacks of predict and validate
+BUILD_BYTES = 4 * 2**30  # that building the module may take; a config can describe networks of any size
 
 
 class PublishedRun(RunDirectory):
@@ -221,15 +222,11 @@ def publishable(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def _publishable(value: Any) -> Any:
     if isinstance(value, Mapping):
-        return {key: _publishable(item) for key, item in value.items() if key not in LOCATIONS and _is_kept(item)}
+        left_out = {key for key, item in value.items() if key in LOCATIONS or key.endswith("_optimizer") or names_yaml(item)}
+        return {key: _publishable(item) for key, item in value.items() if key not in left_out}
     if isinstance(value, list | tuple):
-        return [_publishable(item) for item in value if _is_kept(item)]
+        return [_publishable(item) for item in value if not names_yaml(item)]
     return PurePath(value.replace("\\", "/")).name if isinstance(value, str) else value
-
-
-def _is_kept(value: Any) -> bool:
-    optimizer = isinstance(value, Mapping) and str(value.get("class_path")).startswith("torch.optim.")
-    return not optimizer and not names_yaml(value)
 
 
 def foreign_class(config: Mapping[str, Any]) -> str | None:
