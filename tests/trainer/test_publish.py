@@ -7,6 +7,7 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 import numpy as np
 import pytest
@@ -95,7 +96,7 @@ def run(tmp_path_factory) -> Path:
     (folder / "command.txt").write_text(
         "python -m trainer fit --config small.yaml --run_dir /home/me/r --data.count=4\n"
     )
-    lines = [{"kimg": k, "step": k * 70 // 3, "fid": 50.0 - k, "note": "extractor x"} for k in (0, 3)]
+    lines = [{"kimg": k, "step": k * 70 // 3, "fid": 50.0 - k, "note": "extractor x"} for k in (0, 3, 6)]
     (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     (folder / "version.json").write_text(json.dumps({"unrender": "0", "torch": "2", "platform": "mine"}))
     return folder
@@ -256,6 +257,7 @@ OTHER_PARTS = "its config has other parts than those of a generator"
         (set_generator({"class_path": "torch.nn.Linear"}), f"names torch.nn.Linear, {FOREIGN}"),
         (set_generator({"class_path": "networks.voxel_generator.nn.Linear"}), FOREIGN),
         (set_generator({"class_path": "networks.voxel_generator.torch.hub.load"}), FOREIGN),
+        (set_generator({"class_path": "utils.files.Path"}), FOREIGN),
         (set_generator({"class_path": "Linear"}), FOREIGN),
         (set_generator({"class_path": ["evil.Net"]}), FOREIGN),
         (edit_config(lambda config: config["model"].update(class_path="evil.Net")), FOREIGN),
@@ -350,16 +352,16 @@ def test_shipped_generators_are_small_and_make_shapes(path):
     kind = "occupancy" if "occupancy" in arrays[0] else "vertices"
     assert np.abs(arrays[0][kind] - arrays[1][kind]).mean() > 1e-3
     note = open_run(name).note
-    assert note["commands"] and note["metrics"]["kimg"] == note["kimg"] == report["kimg"]
+    assert note["commands"] and note["metrics"]["kimg"] == pytest.approx(note["kimg"], rel=0.01)
 
 
 @pytest.mark.slow
 def test_view_opens_a_shipped_generator(environment, tmp_path):
     if not SHIPPED:
         pytest.skip("the package has no trained generators")
-    from test_view import request
-
     name = f"pretrained/{SHIPPED[0].stem}"
     with viewing(tmp_path, environment, "--run_dir", name) as (url, _):
-        assert json.loads(request(url, "/about.json")[2])["name"] == f"pretrained {SHIPPED[0].stem}"
-        assert request(url, "/shape.glb", {"a": 1})[2][:4] == b"glTF"
+        with urlopen(f"{url}/about.json", timeout=60) as answer:
+            assert json.load(answer)["name"] == f"pretrained {SHIPPED[0].stem}"
+        with urlopen(f"{url}/shape.glb?a=1", timeout=60) as answer:
+            assert answer.read(4) == b"glTF"

@@ -34,11 +34,13 @@ def main(argv: list[str]) -> int:
 
 
 def origin(run: LoadedRun) -> dict[str, Any]:
-    """Describe where a run's weights come from: experiment, command lines, seed, position, versions and metrics."""
+    """Describe where a run's weights come from: experiment, command lines, seed, position, versions, and the metrics of the
+    last evaluation up to there.
+    """
     folder, module = run.folder, run.module
     commands = folder.path / "command.txt"
     lines = commands.read_text(encoding="utf-8").splitlines() if commands.is_file() else []
-    evaluations = [line for line in read_metrics(folder.path) if line["step"] == module.step]
+    evaluations = [line for line in read_metrics(folder.path) if line["step"] <= module.step]
     return {
         "experiment": folder.metadata.get("experiment", folder.path.resolve().parent.name),
         "method": type(module).__name__,
