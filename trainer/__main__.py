@@ -62,6 +62,7 @@ commands:
 examples:
   python -m trainer fit --config demo.yaml --data.batch_size=8
   python -m trainer predict --run_dir runs/demo/001
+  python -m trainer view --run_dir pretrained/chairs
 
 python -m trainer COMMAND --help lists a command's options."""
 

@@ -190,7 +190,8 @@ def test_predict_and_export_write_the_same_samples(file):
 
 def test_what_published_files_lack_is_said(file, run, refused):
     path = str(file)
-    assert "without the discriminator and the optimizers that fit needs" in refused("fit", "--run_dir", path)
+    for config in ([], ["--config", "toy.yaml"]):
+        assert "have neither the discriminator nor the optimizers" in refused("fit", *config, "--run_dir", path)
     assert "omit --ckpt_path" in refused("export", "--run_dir", path, "--ckpt_path", "best")
     assert "omit --ckpt_path" in refused("predict", "--run_dir", path, "--ckpt_path=best")
     assert "pass it as --run_dir" in refused("export", "--run_dir", str(run), "--ckpt_path", path)

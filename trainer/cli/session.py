@@ -9,7 +9,7 @@ from typing import Any
 from callbacks.checkpointing import RunCheckpoint
 from callbacks.loggers.guarded import GuardedLogger
 from trainer.cli.config_composition import PROJECT_CONFIGS, SECTIONS, Composed, compose, names_yaml
-from trainer.runs.published import PublishedRun, open_run
+from trainer.runs.published import find_file, open_run
 from trainer.runs.run_directory import RunDirectory
 from utils.errors import InputError
 from utils.legacy_names import update_options
@@ -52,13 +52,13 @@ class Session:
     def __post_init__(self) -> None:
         names, parts, self.rest = split_configs(self.argv)
         run_dir = last_value(self.argv, "run_dir")
+        if self.command == "fit" and run_dir and find_file(run_dir):
+            raise InputError(
+                f"--run_dir {run_dir} is a file, not a directory; published generators have neither the discriminator nor "
+                "the optimizers that fit needs"
+            )
         if run_dir:
             self.given_run = open_run(run_dir, last_value(self.argv, "ckpt_path"))
-        if self.command == "fit" and isinstance(self.given_run, PublishedRun):
-            raise InputError(
-                f"{run_dir} is a published generator, without the discriminator and the optimizers that fit needs; pass "
-                "another --run_dir"
-            )
         self.composed = compose(names, parts)
         has_experiment = bool(names) and "model" in self.composed.values
         if self.given_run and not has_experiment and self.given_run.config.is_file():

@@ -148,10 +148,20 @@ class PublishedRun(RunDirectory):
         return InputError(f"{self.file} is not a valid published generator: {reason}")
 
 
-def open_run(path: str | Path, ckpt_path: str | None = None) -> RunDirectory:
-    """The run that ``--run_dir`` names: a directory, a published file, or ``pretrained/NAME`` of the package.
+def find_file(path: str | Path) -> Path | None:
+    """The file that ``--run_dir`` names: itself, or that of the package for ``pretrained/NAME``; None for a directory.
 
-    A path that exists is that path. The directory need not exist or hold a run.
+    A path that exists is that path.
+    """
+    path = Path(path)
+    if path.is_file():
+        return path
+    packaged = PACKAGED / f"{path.name.removesuffix('.pt')}.pt"
+    return packaged if not path.exists() and str(path.parent) == FOLDER and packaged.is_file() else None
+
+
+def open_run(path: str | Path, ckpt_path: str | None = None) -> RunDirectory:
+    """The run that ``--run_dir`` names: a directory, which need not exist or hold a run, or a published file.
 
     Args:
         path: The option's value.
@@ -160,11 +170,7 @@ def open_run(path: str | Path, ckpt_path: str | None = None) -> RunDirectory:
     Raises:
         InputError: An invalid published file, or one with ``ckpt_path``.
     """
-    path = Path(path)
-    file = path if path.is_file() else None
-    if file is None and not path.exists() and str(path.parent) == FOLDER:
-        packaged = PACKAGED / f"{path.name.removesuffix('.pt')}.pt"
-        file = packaged if packaged.is_file() else None
+    file = find_file(path)
     if file is None:
         return RunDirectory(path)
     run = PublishedRun(file)
