@@ -21,6 +21,16 @@ $(STAMP): pyproject.toml constraints.txt scripts/setup.sh
 demo: setup ## train IG-GAN on procedural chairs (about ten minutes with set-up on two cores) and write a report
 	$(BIN)/python -m trainer fit --config demo.yaml
 
+.PHONY: view
+view: setup ## open an interactive 3D viewer of the trained chairs of the package
+	$(BIN)/python -m trainer view --run_dir pretrained/chairs
+
+# A finished run is not trained again, an interrupted one is resumed.
+.PHONY: pretrained-chairs
+pretrained-chairs: setup ## train the chairs of pretrained/chairs (over an hour on two cores) and publish them into the package
+	$(BIN)/python -m trainer fit --config demo.yaml --data.total_kimg=160 --trainer.val_check_interval=0.0625 --run_dir runs/pretrained_chairs
+	$(BIN)/python -m trainer publish --run_dir runs/pretrained_chairs --out trainer/pretrained/chairs.pt
+
 # Many tests start processes: with compiled bytecode on disk, each imports torch in half the time.
 PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 

@@ -37,6 +37,7 @@ COMMANDS = {
     "shapes": Command("compare a run's voxel shapes with real ones", "trainer.commands.shape_metrics:main"),
     "table": Command("run the experiments of a table of the papers", "trainer.tables.command:main"),
     "export": Command("write samples of a run as 3D files", "trainer.commands.export:main"),
+    "publish": Command("write a run's generator as one small file", "trainer.commands.publish:main"),
     "export-extractor": Command(
         "write a classifier's weights as FID's feature extractor", "trainer.commands.export_extractor:main"
     ),
@@ -61,6 +62,7 @@ commands:
 examples:
   python -m trainer fit --config demo.yaml --data.batch_size=8
   python -m trainer predict --run_dir runs/demo/001
+  python -m trainer view --run_dir pretrained/chairs
 
 python -m trainer COMMAND --help lists a command's options."""
 

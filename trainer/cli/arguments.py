@@ -78,7 +78,7 @@ class CommandParser(argparse.ArgumentParser):
 
     def add_run_options(self) -> None:
         """Add the options that name a run and its checkpoint."""
-        self.add("--run_dir RUN", "a run created by fit: its config and last checkpoint")
+        self.add("--run_dir RUN", "a run created by fit, a file of publish, or pretrained/NAME of the package")
         self.add("--ckpt_path FILE", "another checkpoint: a file, or last or best of the run")
 
     def error(self, message: str) -> NoReturn:
@@ -260,6 +260,23 @@ def export() -> CommandParser:
     parser.add("--elevation DEGREES", "elevation of the video's camera", float, 20.0)
     parser.add("--output DIR", "where to write (default: RUN/export)", Path)
     parser.add_flag("--json", "print the report as JSON; DIR/report.json always has it")
+    return parser
+
+
+def publish() -> CommandParser:
+    parser = CommandParser(
+        "publish",
+        "Write the generator of a run as one file: its EMA weights in half precision, its config without optimizers, and\n"
+        "where it comes from. Every command with --run_dir reads such a file, except fit. It holds tensors and text only.",
+        (
+            "publish --run_dir runs/demo/001 --out chairs.pt",
+            "publish --run_dir runs/heads/001 --ckpt_path best --out heads.pt",
+            "view --run_dir chairs.pt",
+        ),
+    )
+    parser.add("--run_dir RUN", "a run created by fit")
+    parser.add("--ckpt_path FILE", "another checkpoint than the last: a file, or last or best of the run")
+    parser.add("--out FILE", "where to write", Path, required=True)
     return parser
 
 

@@ -107,17 +107,20 @@ def _stem(name: str) -> str:
     return name.rpartition("/")[2].removesuffix(".yaml")
 
 
-def compose(names: Iterable[str | Path], parts: Mapping[str, str] | None = None) -> Composed:
+def compose(
+    names: Iterable[str | Path], parts: Mapping[str, str] | None = None, base: Mapping[str, Any] | None = None
+) -> Composed:
     """Read experiments with their parts and bases, and merge later ones over earlier ones.
 
     Args:
         names: The experiments' configs.
         parts: Parts to merge over them, by section.
+        base: Values to merge them over.
 
     Raises:
         InputError: A file does not exist, is not YAML, or has itself as a base.
     """
-    composed = Composed()
+    composed = Composed(dict(base or {}))
     for name in names:
         values = _resolve_file(find_config(name), "", composed.origins, ())
         composed.values = merge(composed.values, values)

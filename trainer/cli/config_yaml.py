@@ -22,7 +22,25 @@ def load_yaml(path: Path) -> dict[str, Any]:
     try:
         if path.stat().st_size > MAX_BYTES:
             raise InputError(f"{path} has more than {MAX_BYTES:,} bytes, the limit for a config")
-        loader = _Loader(path.read_text(encoding="utf-8"))
+        return parse_yaml(path.read_text(encoding="utf-8"), path)
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} cannot be read: {error}") from error
+
+
+def parse_yaml(text: str, path: Path) -> dict[str, Any]:
+    """Parse the text of a config.
+
+    Args:
+        text: YAML.
+        path: The file that it is from, for messages.
+
+    Raises:
+        InputError: The text is not valid YAML, is not a mapping, or is too large.
+    """
+    try:
+        if len(text) > MAX_BYTES:
+            raise InputError(f"{path} has a config of more than {MAX_BYTES:,} characters, the limit")
+        loader = _Loader(text)
         node = loader.get_single_node()
         if node is None:
             return {}
@@ -37,8 +55,6 @@ def load_yaml(path: Path) -> dict[str, Any]:
         raise InputError(f"{path}{line}: {error.problem or error.context}") from error
     except (yaml.YAMLError, RecursionError) as error:
         raise InputError(f"{path} is not valid YAML: {str(error).splitlines()[0]}") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} cannot be read: {error}") from error
     except Exception as error:  # a tag such as !!int on other text, and numbers too long for Python
         raise InputError(f"{path} has a value that does not fit its tag: {error}") from error
     if values is None:

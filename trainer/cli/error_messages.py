@@ -93,6 +93,8 @@ def _library_refusal(error: BaseException) -> InputError | None:
     *_, (frame, _) = traceback.walk_tb(error.__traceback__)
     library = frame.f_globals.get("__name__", "").partition(".")[0]
     refusals = ValueError | TypeError | ImportError | MisconfigurationException
+    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "can't allocate memory" in str(error)):
+        return InputError("the networks of this config do not fit into memory; make them smaller")
     if not isinstance(error, refusals) or library not in ("pytorch_lightning", "lightning_fabric", "torch"):
         return None
     part = type(frame.f_locals["self"]).__name__ if "self" in frame.f_locals else library

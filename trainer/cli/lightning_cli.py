@@ -15,7 +15,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
@@ -49,11 +49,13 @@ from trainer.cli.session import Session
 from trainer.runs import checkpoints, resume
 from trainer.runs.proxy_pretraining import KEY as PROXY_KEY
 from trainer.runs.proxy_pretraining import provide_proxy
+from trainer.runs.published import BUILD_BYTES, PublishedRun
 from trainer.runs.run_directory import RUNS, RunDirectory, find_run, newest_run
 from trainer.runs.run_lock import heartbeat
 from trainer.runs.shutdown import as_input_error, close, divergence_message, report_incomplete, report_stop
 from utils.errors import InputError
 from utils.launch import without_stray_variables
+from utils.memory import limited_memory
 from utils.signals import Signals, Stopped
 
 UNSAVED_OPTIONS = ("run_dir", "ckpt_path", "fresh", "config")  # they describe this start, not the experiment
@@ -105,7 +107,9 @@ class UnrenderCLI(LightningCLI):
         return {name: skipped | always for name, skipped in LightningCLI.subcommands().items()}
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        run_dir = "The run directory (fit: default runs/<config>/<NNN>; others: a run created by fit)."
+        run_dir = (
+            "The run directory (fit: default runs/<config>/<NNN>; others: a run created by fit, or a file of publish)."
+        )
         parser.add_argument("--run_dir", type=str | None, help=run_dir)
         parser.add_argument("--ckpt_path", type=str | None, help="Checkpoint to start from: a file, 'last' or 'best'.")
         parser.add_argument("--checkpoint_minutes", type=float, default=10.0, help="Minutes between checkpoints.")
@@ -136,7 +140,8 @@ class UnrenderCLI(LightningCLI):
         session, config = self.session, self.config[self.session.command]
         self._check_trainer(config)
         fit, rehearsal = session.command == "fit", bool(config.trainer.fast_dev_run)
-        given = RunDirectory(config.run_dir) if config.run_dir else None
+        given = session.given_run
+        self.published = given if isinstance(given, PublishedRun) else None
         trained = given if given and given.holds_run() and not (fit and (self.fresh or rehearsal)) else None
         if not fit and trained and self.ckpt_path is None:
             self.ckpt_path = "last"
@@ -148,13 +153,13 @@ class UnrenderCLI(LightningCLI):
             session.checkpoint = self._resume_checkpoint(trained)
         elif self.ckpt_path is not None:
             session.checkpoint = checkpoints.resolve(self.ckpt_path, trained, session.experiment)
-        if not fit and session.checkpoint is None and not rehearsal:
+        if not (fit or session.checkpoint or self.published or rehearsal):
             print_rank0("no --ckpt_path is given: these are the results of an untrained network")
 
         provide_proxy(
             config,
             session.composed,
-            needed=not rehearsal and session.checkpoint is None,
+            needed=not (rehearsal or session.checkpoint or self.published),
             single_process=self.alone,
         )
         self.saved_config = self._config_yaml()
@@ -165,7 +170,7 @@ class UnrenderCLI(LightningCLI):
             self.folder = self._open_run(given).path
             configure_loggers(config.trainer, self.folder, session.run, session.given)
         else:
-            run = trained or (find_run(session.checkpoint) if session.checkpoint else None)
+            run = trained or self.published or (find_run(session.checkpoint) if session.checkpoint else None)
             if run:
                 self.folder = run.path / session.command
                 session.options_changed = resume.differences(run, yaml.safe_load(self.saved_config))
@@ -251,9 +256,13 @@ class UnrenderCLI(LightningCLI):
 
         The extractor of a checkpoint's run is not refused, unless the command line names it.
         """
-        super().instantiate_classes()
+        with limited_memory(BUILD_BYTES) if self.published else nullcontext():
+            super().instantiate_classes()
         session = self.session
-        chosen = session.checkpoint is None or any(key.rpartition(".")[2] == "extractor" for key in session.given)
+        if self.published:
+            self.published.load_weights(self.model)
+        untrained = session.checkpoint is None and self.published is None
+        chosen = untrained or any(key.rpartition(".")[2] == "extractor" for key in session.given)
         if not isinstance(self.model, GenerativeModule):
             return
         if session.command != "predict" and chosen:

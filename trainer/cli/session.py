@@ -9,6 +9,7 @@ from typing import Any
 from callbacks.checkpointing import RunCheckpoint
 from callbacks.loggers.guarded import GuardedLogger
 from trainer.cli.config_composition import PROJECT_CONFIGS, SECTIONS, Composed, compose, names_yaml
+from trainer.runs.published import find_file, open_run
 from trainer.runs.run_directory import RunDirectory
 from utils.errors import InputError
 from utils.legacy_names import update_options
@@ -33,6 +34,7 @@ class Session:
     exits: ExitStack = field(default_factory=ExitStack)
     notes: list[str] = field(default_factory=list)
     composed: Composed = field(init=False)
+    given_run: RunDirectory | None = field(init=False, default=None)  # of --run_dir
     experiment: str = field(init=False, default="unnamed")
     options: list[str] = field(init=False, default_factory=list)  # all option names of the command
     run: RunDirectory | None = field(init=False, default=None)  # of a training, on rank 0
@@ -50,11 +52,18 @@ class Session:
     def __post_init__(self) -> None:
         names, parts, self.rest = split_configs(self.argv)
         run_dir = last_value(self.argv, "run_dir")
+        if self.command == "fit" and run_dir and find_file(run_dir):
+            raise InputError(
+                f"--run_dir {run_dir} is a file, not a directory; published generators have neither the discriminator nor "
+                "the optimizers that fit needs"
+            )
+        if run_dir:
+            self.given_run = open_run(run_dir, last_value(self.argv, "ckpt_path"))
         self.composed = compose(names, parts)
         has_experiment = bool(names) and "model" in self.composed.values
-        if run_dir and not has_experiment and RunDirectory(run_dir).config.is_file():
-            names = [str(RunDirectory(run_dir).config), *names]  # merge files such as logger/wandb.yaml over the run's
-            self.composed = compose(names, parts)
+        if self.given_run and not has_experiment and self.given_run.config.is_file():
+            self.composed = self.given_run.compose(names, parts)  # merge files such as logger/wandb.yaml over the run's
+            names = [str(self.given_run.config), *names]
         self.rest = update_options(self.rest, self.composed.values)
         if names:
             path = Path(names[0])

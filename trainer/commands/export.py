@@ -76,7 +76,7 @@ def _write(run: LoadedRun, options: argparse.Namespace, folder: Path) -> list[di
 def _report(run: LoadedRun, options: argparse.Namespace, shapes: list[dict[str, Any]]) -> dict[str, Any]:
     settings = {name: getattr(options, name) for name in ("truncation", "threshold", "decimate")}
     return {
-        "run": str(run.folder.path),
+        "run": str(run.folder),
         "checkpoint": str(run.checkpoint),
         "kimg": run.module.kimg,
         "sample_seed": run.module.sample_seed,

@@ -9,7 +9,8 @@ from pathlib import Path
 from trainer.cli import arguments
 from trainer.cli.log_filters import quiet
 from trainer.runs.loading import ExperimentConfig, LoadedRun, load_generator
-from trainer.runs.run_directory import RunDirectory, write_text
+from trainer.runs.published import open_run
+from trainer.runs.run_directory import write_text
 from utils.errors import InputError
 from visualization.paper_figures import (
     DATA_FIGURES,
@@ -34,15 +35,16 @@ def main(argv: list[str]) -> int:
     options = arguments.figures().parse_args([word for word in argv if word not in overrides])
     if (options.run_dir is None) == (options.config is None):
         raise InputError("pass either --run_dir of a run, or --config for figures of its data alone")
-    if options.run_dir and not RunDirectory(options.run_dir).config.is_file():
+    run = open_run(options.run_dir, options.ckpt_path) if options.run_dir else None
+    if run and not run.config.is_file():
         raise InputError(f"--run_dir {options.run_dir} is not a run directory: it has no config.yaml")
     if options.rows * options.columns > MAX_IMAGES:
         raise InputError(
             f"--rows {options.rows} and --columns {options.columns} exceed {MAX_IMAGES} images per figure; reduce them"
         )
-    config = RunDirectory(options.run_dir).config if options.run_dir else options.config
+    options.output = options.output or (run.path if run else Path()) / "figures"
     with quiet():
-        written = _write(_select(options, ExperimentConfig(config, overrides)), options)
+        written = _write(_select(options, ExperimentConfig(run or options.config, overrides)), options)
     if not written:
         raise InputError("no figure could be rendered, for the reasons above")
     return 0
@@ -50,7 +52,7 @@ def main(argv: list[str]) -> int:
 
 def _write(figures: dict[str, Callable[[], Figure]], options: argparse.Namespace) -> int:
     """Write each figure and the captions; return how many figures were available."""
-    folder = options.output or Path(options.run_dir or ".") / "figures"
+    folder = options.output
     written = 0
     for name, render in figures.items():
         try:

@@ -33,10 +33,8 @@ def main(argv: list[str]) -> int:
     with quiet():
         run = load_generator(options.run_dir, options.ckpt_path, device="cpu")
         if not isinstance(run.module, VoxelGenerativeModule):
-            raise InputError(
-                f"{run.folder.path} is a run of {type(run.module).__name__}, which does not generate voxels"
-            )
-        data = ExperimentConfig(run.folder.config, overrides).load_data()
+            raise InputError(f"{run.folder} is a run of {type(run.module).__name__}, which does not generate voxels")
+        data = ExperimentConfig(run.folder, overrides).load_data()
         report = measure(run, *_sources(data, options.count), options.count, options.points)
     print(json.dumps(report) if options.json else _format(report))
     return 0

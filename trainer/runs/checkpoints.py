@@ -11,6 +11,7 @@ import torch
 from lightning_fabric.plugins import TorchCheckpointIO
 
 from callbacks.checkpointing import BEST, LAST, NUMBERED, PREVIOUS
+from trainer.runs.published import FORMAT
 from trainer.runs.run_directory import RunDirectory, newest_run
 from utils.errors import InputError
 from utils.files import save_torch
@@ -116,6 +117,8 @@ def check(path: Path) -> CheckpointPosition:
         if isinstance(error, pickle.UnpicklingError) and re.search(r"Unsupported (global|class)", str(error)):
             raise InputError(f"{path} holds more than data and is not loaded, because it could run code") from error
         raise CorruptCheckpointError(f"{path} is not a readable checkpoint: corrupt or of another format") from error
+    if isinstance(content, dict) and content.get("format") == FORMAT:
+        raise InputError(f"{path} is a published generator, not a checkpoint; pass it as --run_dir {path}")
     if not isinstance(content, dict) or "state_dict" not in content or "pytorch-lightning_version" not in content:
         raise InputError(f"{path} is not a training checkpoint: it has no state_dict")
     return _position(content)

@@ -18,9 +18,11 @@ from trainer.cli.config_composition import SECTIONS, compose
 from trainer.cli.jsonargparse_compat import PARSER_MODE
 from trainer.cli.log_filters import quiet
 from trainer.runs import checkpoints
+from trainer.runs.published import BUILD_BYTES, PublishedRun, open_run
 from trainer.runs.run_directory import RunDirectory, find_run
 from utils.errors import InputError
 from utils.legacy_names import update_checkpoint, update_options
+from utils.memory import limited_memory
 
 
 class ExperimentConfig:
@@ -29,7 +31,7 @@ class ExperimentConfig:
     The model's FID extractor is replaced by ``renders_small``, whose weights always exist, because no FID is reported.
 
     Args:
-        config: An experiment's or a run's config.
+        config: An experiment's config, or a run.
         overrides: Options such as ``--data.root=PATH`` that change its values.
         parts: Files merged over its sections, such as ``{"data": "data/lvp.yaml"}``.
         model_only: Ignore the data.
@@ -40,14 +42,14 @@ class ExperimentConfig:
 
     def __init__(
         self,
-        config: str | Path,
+        config: str | Path | RunDirectory,
         overrides: list[str],
         parts: dict[str, str] | None = None,
         *,
         model_only: bool = False,
     ) -> None:
         self._path = config
-        self._composed = compose([config], parts)
+        self._composed = config.compose((), parts) if isinstance(config, RunDirectory) else compose([config], parts)
         keys = ("model",) if model_only else ("seed_everything", *SECTIONS)  # interpolations may refer to these
         self._composed.values = {key: value for key, value in self._composed.values.items() if key in keys}
         if "extractor" in (arguments := self._composed.values.get("model", {}).get("init_args", {})):
@@ -129,23 +131,32 @@ def load_generator(
 ) -> LoadedRun:
     """Build the network of a run from its ``config.yaml`` and load a checkpoint into it.
 
-    The run's FID extractor is replaced by ``renders_small``, so that its weights need not exist.
+    The run's FID extractor is replaced by ``renders_small``, so that its weights need not exist. A published file has no
+    discriminator: the module's has random weights.
 
     Args:
-        run_dir: The run directory; None means the one that contains ``ckpt_path``.
-        ckpt_path: A file, or ``last`` (the default) or ``best`` of the run.
+        run_dir: The run directory, a file of ``publish``, or ``pretrained/NAME`` for a generator of the package; None means
+            the directory that contains ``ckpt_path``.
+        ckpt_path: A file, or ``last`` (the default) or ``best`` of the run. Published files have none.
         device: None means the GPU if there is one, else the CPU.
 
     Raises:
         InputError: No such run or checkpoint, the checkpoint does not fit the config, or the run is not of a generator.
     """
     folder = _run_directory(run_dir, ckpt_path)
-    checkpoint = checkpoints.resolve(ckpt_path or "last", folder, folder.path.parent.name)
     with quiet():
-        module = ExperimentConfig(folder.config, [], model_only=True).load_model()
-        _load_weights(module, checkpoint)
+        if isinstance(folder, PublishedRun):
+            checkpoint = folder.file
+            config = ExperimentConfig(folder, [], model_only=True)
+            with limited_memory(BUILD_BYTES):
+                module = config.load_model()
+            folder.load_weights(module)
+        else:
+            checkpoint = checkpoints.resolve(ckpt_path or "last", folder, folder.path.parent.name)
+            module = ExperimentConfig(folder, [], model_only=True).load_model()
+            _load_weights(module, checkpoint)
     if not isinstance(module, GenerativeModule):
-        raise InputError(f"{folder.path} is a run of {type(module).__name__}, which does not generate samples")
+        raise InputError(f"{folder} is a run of {type(module).__name__}, which does not generate samples")
     module.to(device or ("cuda" if torch.cuda.is_available() else "cpu")).eval().requires_grad_(False)
     with torch.no_grad():
         module.measure_batch_norm()
@@ -154,7 +165,7 @@ def load_generator(
 
 def _run_directory(run_dir: str | Path | None, ckpt_path: str | None) -> RunDirectory:
     if run_dir is not None:
-        folder = RunDirectory(run_dir)
+        folder = open_run(run_dir, ckpt_path)
     elif ckpt_path in (None, "last", "best"):
         raise InputError("no run is given; pass --run_dir RUN, a directory created by fit")
     else:
@@ -165,7 +176,7 @@ def _run_directory(run_dir: str | Path | None, ckpt_path: str | None) -> RunDire
         folder = run
     if not folder.config.is_file():
         raise InputError(
-            f"{folder.path} is not a run directory: it has no config.yaml; pass a directory created by fit"
+            f"{folder.path} is not a run directory: it has no config.yaml; pass a directory created by fit or a file of publish"
         )
     return folder
 

@@ -10,8 +10,8 @@ EXECUTION_KEYS = ("checkpoint_minutes", "keep_checkpoints", "monitor", "mode")  
 # Last parts of keys that may change: where things are, and what measures the run.
 LOCATION_KEYS = ("num_workers", "cache_dir", "root", "path", "proxy_checkpoint", "extractor", "extractor_weights")
 PROXY_KEY = "model.init_args.proxy_checkpoint"
-# What never changes results, by beginning and by last part of a key.
-WITHOUT_EFFECT = ("trainer.logger", "trainer.callbacks", "trainer.enable_progress_bar", *EXECUTION_KEYS)
+# What never changes results, by beginning and by last part of a key, besides EXECUTION_KEYS.
+WITHOUT_EFFECT = ("trainer.logger", "trainer.callbacks", "trainer.enable_progress_bar")
 PLACES = ("num_workers", "cache_dir")
 LENGTH_KEY = "data.init_args.total_kimg"
 
@@ -56,7 +56,8 @@ def differences(run: RunDirectory, settings: dict[str, Any]) -> dict[str, Any]:
     changed = {key for key, value in now.items() if key in before and before[key] != value}
     classes = tuple(key.removesuffix("class_path") for key in changed if key.endswith("class_path"))
     changed |= {key for key in now if classes and key not in before and key.startswith(classes)}
-    return {key: now[key] for key in sorted(changed) if not key.startswith(WITHOUT_EFFECT) and _last(key) not in PLACES}
+    changed = {key for key in changed if not key.startswith(WITHOUT_EFFECT) and key not in EXECUTION_KEYS}
+    return {key: now[key] for key in sorted(changed) if _last(key) not in PLACES}
 
 
 def is_longer(run: RunDirectory, settings: dict[str, Any]) -> bool:

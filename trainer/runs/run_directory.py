@@ -9,6 +9,7 @@ import tomllib
 import uuid
 from datetime import UTC, datetime
 from importlib import metadata as package_metadata
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from callbacks.loggers.csv import NAME as METRICS_CSV
 from callbacks.loggers.csv import drop_rows_after
 from callbacks.metrics_log import METRICS, read_metrics
 from trainer.cli.arguments import RUNS
+from trainer.cli.config_composition import Composed, compose
 from trainer.runs.run_lock import is_alive, process_identity
 from utils.errors import InputError
 from utils.files import write_atomically
@@ -33,6 +35,9 @@ class RunDirectory:
         self.path = Path(path)
         self._created: list[Path] = []  # removed by release() if the run never starts
         self._previous_metadata: dict[str, Any] = {}  # restored by release()
+
+    def __str__(self) -> str:
+        return str(self.path)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, RunDirectory) and self.path.resolve() == other.path.resolve()
@@ -59,11 +64,7 @@ class RunDirectory:
     @property
     def metadata(self) -> dict[str, Any]:
         """The content of ``run.json``; empty if the file does not exist or cannot be read."""
-        try:
-            values = json.loads(self.metadata_file.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return {}
-        return values if isinstance(values, dict) else {}
+        return _read_json(self.metadata_file)
 
     @property
     def status(self) -> str:
@@ -85,6 +86,15 @@ class RunDirectory:
         except (OSError, UnicodeDecodeError, yaml.YAMLError):
             return {}
         return values if isinstance(values, dict) else {}
+
+    @property
+    def versions(self) -> dict[str, Any]:
+        """The content of ``version.json``; empty if the file does not exist or cannot be read."""
+        return _read_json(self.path / "version.json")
+
+    def compose(self, names: Iterable[str | Path] = (), parts: Mapping[str, str] | None = None) -> Composed:
+        """Compose ``config.yaml`` with the configs and parts that are merged over it."""
+        return compose([self.config, *names], parts)
 
     def holds_run(self) -> bool:
         """Whether a training was started here."""
@@ -256,6 +266,14 @@ def versions() -> dict[str, Any]:
         **{name: _version(name) for name in PACKAGES},
         "platform": platform.platform(),
     }
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return values if isinstance(values, dict) else {}
 
 
 def write_text(path: Path, text: str) -> None:

@@ -107,7 +107,7 @@ class RunViewer:
         module = run.module
         if not isinstance(module, VoxelGenerativeModule | MeshGANModule):
             raise InputError(
-                f"{run.folder.path} is a run of {type(module).__name__}, which generates images, and view shows shapes; use "
+                f"{run.folder} is a run of {type(module).__name__}, which generates images, and view shows shapes; use "
                 "predict or figures"
             )
         self.run, self.module, self.seed = run, module, module.sample_seed

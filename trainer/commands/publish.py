@@ -1,0 +1,66 @@
+"""``publish``: write the trained generator of a run as one small file that every command with ``--run_dir`` reads."""
+
+from __future__ import annotations
+
+import shlex
+from typing import Any
+
+from callbacks.metrics_log import read_metrics
+from trainer.cli import arguments
+from trainer.runs import published
+from trainer.runs.loading import LoadedRun, load_generator
+from trainer.runs.published import PublishedRun
+from utils.errors import InputError
+
+LOCATION_OPTIONS = ("--run_dir", "--ckpt_path")  # of fit: where it wrote has no effect on the weights
+VERSIONS = ("unrender", "git", "torch")
+
+
+def main(argv: list[str]) -> int:
+    """Write the file and print its size and origin; return the exit status.
+
+    Raises:
+        InputError: Invalid options, or a run that cannot be loaded or published.
+    """
+    options = arguments.publish().parse_args(argv)
+    run = load_generator(options.run_dir, options.ckpt_path, device="cpu")
+    if isinstance(run.folder, PublishedRun):
+        raise InputError(f"{options.run_dir} is published already; copy the file")
+    note = origin(run)
+    published.publish(options.out, run.module, run.folder.compose().values, note)
+    size = options.out.stat().st_size / 1e6
+    print(f"{options.out}: {type(run.module).__name__} of {run.name}, {run.module.kimg:g} kimg, {size:.1f} MB")
+    return 0
+
+
+def origin(run: LoadedRun) -> dict[str, Any]:
+    """Describe where a run's weights come from: experiment, command lines, seed, position, versions, and the metrics of the
+    last evaluation up to there.
+    """
+    folder, module = run.folder, run.module
+    commands = folder.path / "command.txt"
+    lines = commands.read_text(encoding="utf-8").splitlines() if commands.is_file() else []
+    evaluations = [line for line in read_metrics(folder.path) if line["step"] <= module.step]
+    return {
+        "experiment": folder.metadata.get("experiment", folder.path.resolve().parent.name),
+        "method": type(module).__name__,
+        "kimg": module.kimg,
+        "step": module.step,
+        "seed": folder.settings.get("seed_everything"),
+        "commands": [_without_locations(line) for line in lines],
+        "versions": {name: folder.versions[name] for name in VERSIONS if name in folder.versions},
+        "metrics": {key: value for line in evaluations[-1:] for key, value in line.items() if key != "seconds"},
+    }
+
+
+def _without_locations(line: str) -> str:
+    """A command line without the directories of the machine that it ran on."""
+    words = iter(shlex.split(line))
+    kept = []
+    for word in words:
+        option, equals, _ = word.partition("=")
+        if option not in LOCATION_OPTIONS:
+            kept.append(word)
+        elif not equals:
+            next(words, None)
+    return shlex.join(kept)
