@@ -10,12 +10,14 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.cli import OptimizerCallable
 from pytorch_lightning.strategies import DDPStrategy, SingleDeviceStrategy
 from torch import Tensor, nn
 
 from networks.synced_layers import sync_batch_norm
 from renderers import InputError, Renderer
 from utils.distributed import average_gradients, check_ranks, mean_over_ranks
+from utils.errors import check_number
 from utils.legacy_names import update_checkpoint
 from utils.philox import hash_key
 from utils.transfer import to_device
@@ -34,6 +36,20 @@ def check_images(images: Any) -> None:
     low, high = (float(x) for x in images.detach().aminmax())
     if not (low >= -1e-3 and high <= 1 + 1e-3):  # NaN is neither
         raise InputError(f"the training images have values from {low:g} to {high:g}; {cure}")
+
+
+def check_optimizers(**factories: OptimizerCallable) -> dict[str, OptimizerCallable]:
+    """Return the optimizers' factories by network, after making each once.
+
+    Raises:
+        InputError: an argument is out of range, such as a negative learning rate.
+    """
+    for name, make in factories.items():
+        try:
+            make([nn.Parameter(torch.zeros(1))])
+        except ValueError as error:
+            raise InputError(f"the optimizer of {name}: {error}") from error
+    return factories
 
 
 def seeded_generator(*key: int | str) -> torch.Generator:
@@ -84,6 +100,7 @@ class ClockedModule(pl.LightningModule):
 
     def __init__(self, seed: int = 0) -> None:
         super().__init__()
+        check_number("seed", seed, at_least=0)
         self.automatic_optimization = False
         self.seed = seed
         self.step = 0

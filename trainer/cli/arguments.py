@@ -254,7 +254,7 @@ def export() -> CommandParser:
     parser.add("--turntable", "also a video of each shape turning once", choices=("gif", "mp4"))
     parser.add("--frames N", "frames of the video, 24 per second", integer(0), 48)
     parser.add("--film_size PIXELS", "size of the video", integer(0), 256)
-    parser.add("--elevation DEGREES", "elevation of the video's camera", float, 20.0)
+    parser.add("--elevation DEGREES", "elevation of the video's camera", number(-360, 360), 20.0)
     parser.add("--output DIR", "where to write (default: RUN/export)", Path)
     parser.add_flag("--json", "print the report as JSON; DIR/report.json always has it")
     return parser
@@ -361,7 +361,7 @@ def render() -> CommandParser:
     parser.add("--backend NAME", "opengl: pyrender, moderngl; the others: auto, torch, numba, triton")
     parser.add("--views N", "number of azimuths around the shape (default: 1)", integer(0))
     parser.add("--azimuth LIST", "degrees, as 0,45,90, instead of --views", lambda text: list(numbers(text)))
-    parser.add("--elevation DEGREES", "elevation of the camera", float, 20.0)
+    parser.add("--elevation DEGREES", "elevation of the camera", number(-360, 360), 20.0)
     parser.add("--fov DEGREES", "field of view of a perspective camera (default: orthographic)", float)
     parser.add("--image_size PIXELS", "size of the images", integer(0), 256)
     parser.add("--voxel_size D", "voxels per side for meshes that are voxelized", integer(0), 64)
