@@ -1,4 +1,4 @@
-"""Memory and communication of a training step, computed from the networks at full size.
+"""Memory, communication and random numbers of a training step, computed from the networks at full size.
 
 Each optimizer steps once per training step, after the gradients of its weights were averaged over ranks
 (:meth:`lightning_modules.base.ClockedModule.step_optimizer`). Batch norm and the minibatch deviation all-reduce sums.
@@ -14,7 +14,7 @@ import torch
 from pytorch_lightning import LightningModule
 from torch import Tensor, nn
 
-from lightning_modules import IGGANModule
+from lightning_modules import IGGANModule, MeshGANModule
 from lightning_modules.generative import GenerativeModule
 from networks import StyleGANDiscriminator
 
@@ -23,7 +23,7 @@ DEVIATION_PASSES = 16  # all-reduces per deviation in a MeshGAN step: three forw
 
 @dataclass(frozen=True)
 class Budget:
-    """Bytes on one rank. Only the communication of the minibatch deviation depends on the batch size.
+    """Bytes on one rank, and what grows with the global batch: the minibatch deviation and some random numbers.
 
     Args:
         weights: trainable weights.
@@ -34,6 +34,7 @@ class Budget:
         other: batch-norm statistics, spectral-norm vectors, constants.
         batch_norm: sums of batch norm, all-reduced in each step.
         deviation: sums of the minibatch deviation, all-reduced in each step, per image of the global batch.
+        draws: random numbers (not bytes) that every rank samples on the host, per image of the global batch.
     """
 
     weights: int
@@ -43,6 +44,7 @@ class Budget:
     other: int
     batch_norm: int
     deviation: int
+    draws: int = 0
 
     @property
     def state(self) -> int:
@@ -76,7 +78,20 @@ def budget(module: LightningModule) -> Budget:
         other=size(other),
         batch_norm=sum(4 * 4 * norm.num_features for norm in norms),  # two sums forward, two backward
         deviation=sum(DEVIATION_PASSES * 4 * 16 * m.last.weight.shape[0] // m.stddev_group for m in critics),
+        draws=draws(module),
     )
+
+
+def draws(module: LightningModule) -> int:
+    """Return how many random numbers every rank samples in a step, per image of the global batch.
+
+    MeshGAN samples latents and noise for the rank's own images alone.
+    """
+    angles = 2 if hasattr(module, "views") else 0
+    if isinstance(module, MeshGANModule):
+        return angles + 2  # the crop of the background
+    latents = module.latent_size if isinstance(module, GenerativeModule) else 0
+    return latents + angles + isinstance(module, IGGANModule)  # IG-GAN's threshold
 
 
 def size(tensors: Iterable[Tensor]) -> int:

@@ -1,15 +1,16 @@
 """Estimate a large run: seconds per step, images per second and memory on n GPUs, from one measured step.
 
     python -m benchmarks plan --config chairs.yaml [--gpus 1 8 64] [--batch_per_gpu b] [--seconds_per_step S]
-        [--gigabytes_per_second B] [--peak_gigabytes P]
+        [--gigabytes_per_second B] [--peak_gigabytes P] [--nanoseconds_per_number t]
 
 S and P are measured with b images on one GPU; the default is what ``python -m benchmarks scaling`` measured on this
 machine. B is the bus bandwidth of an all-reduce, as nccl-tests' ``all_reduce_perf`` prints it.
 
 Each GPU processes b images per step, so batch_size is n b. The V bytes that the networks all-reduce at that batch size go
-around a ring of n GPUs, after the backward passes and without overlap::
+around a ring of n GPUs, after the backward passes and without overlap. Every rank samples R random numbers per image of
+the global batch on the host, in t seconds each, of which S contains those of one GPU::
 
-    step = S + 2 (n - 1) / n V / B
+    step = S + 2 (n - 1) / n V / B + (n - 1) b R t
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from typing import Any
 from benchmarks import results
 from benchmarks.budget import Budget, budget
 from renderers import InputError
+
+DRAW_NANOSECONDS = 16.0  # measured for torch.randn
 
 
 @dataclass(frozen=True)
@@ -44,13 +47,17 @@ def ring_seconds(count: int, volume: float, bytes_per_second: float) -> float:
     return 2 * (count - 1) / count * volume / bytes_per_second
 
 
-def rows(cost: Budget, step: StepMeasurement, counts: list[int], bytes_per_second: float) -> list[dict[str, Any]]:
-    """Return one row for each number of GPUs."""
+def rows(
+    cost: Budget, step: StepMeasurement, counts: list[int], bytes_per_second: float, draw_seconds: float = 0.0
+) -> list[dict[str, Any]]:
+    """Return one row for each number of GPUs; ``draw_seconds`` is the time of one random number on the host."""
     lines = []
     for n in counts:
         sending = ring_seconds(n, cost.all_reduced(n * step.batch), bytes_per_second)
-        seconds = step.seconds + sending
+        drawing = (n - 1) * step.batch * cost.draws * draw_seconds
+        seconds = step.seconds + sending + drawing
         line = {"GPUs": n, "batch_size": n * step.batch, "step_s": seconds, "of it all-reduce_s": sending}
+        line |= {"of it draws_s": drawing}
         line |= {"images_per_s": n * step.batch / seconds, "ms_per_image": 1e3 * seconds / n / step.batch}
         line |= {"speedup": n * step.seconds / seconds, "state_GB": cost.state / 1e9}
         lines.append(line if step.peak is None else line | {"peak_GB": step.peak / 1e9})
@@ -83,6 +90,12 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--seconds_per_step", type=float, help="measured duration of a step on one GPU")
     parser.add_argument("--peak_gigabytes", type=float, help="measured peak memory of a step on one GPU")
     parser.add_argument("--gigabytes_per_second", type=float, required=True, help="bus bandwidth of an all-reduce")
+    parser.add_argument(
+        "--nanoseconds_per_number",
+        type=float,
+        default=DRAW_NANOSECONDS,
+        help="time of one normal random number on one core of the host (default: that of an AMD EPYC)",
+    )
     given = parser.parse_args(argv)
     numbers = [
         *given.gpus,
@@ -90,11 +103,13 @@ def main(argv: list[str]) -> int:
         given.seconds_per_step,
         given.gigabytes_per_second,
         given.peak_gigabytes,
+        given.nanoseconds_per_number,
     ]
     try:
         if min(x for x in numbers if x is not None) <= 0:
             raise InputError("all numbers must be greater than 0")
-        lines = rows(_budget(given.config), _step(given), given.gpus, 1e9 * given.gigabytes_per_second)
+        step, bandwidth = _step(given), 1e9 * given.gigabytes_per_second
+        lines = rows(_budget(given.config), step, given.gpus, bandwidth, 1e-9 * given.nanoseconds_per_number)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

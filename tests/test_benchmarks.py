@@ -8,6 +8,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 from small_iggan import iggan, renders, trainer
+from torch.utils._python_dispatch import TorchDispatchMode
+from two_ranks import modules
 
 from benchmarks import results
 from benchmarks.__main__ import main
@@ -17,6 +19,7 @@ from benchmarks.output import machine
 from benchmarks.plain_loop import Alternate, share
 from benchmarks.plan import StepMeasurement, rows
 from benchmarks.step import compare_with_plain
+from lightning_modules.base import ClockedModule
 
 
 def test_r1_is_the_extra_time_of_d():
@@ -110,6 +113,50 @@ def test_plan_follows_its_formulas():
     assert eight["ms_per_image"] == pytest.approx(1000 * (0.5 + sending) / 32)
     assert eight["speedup"] == pytest.approx(8 * 0.5 / (0.5 + sending))
     assert eight["state_GB"] == pytest.approx(1.000000015) and eight["peak_GB"] == 3.0
+
+
+def test_plan_counts_what_grows_with_the_global_batch():
+    cost = Budget(weights=4, gradients=0, optimizer=8, average=2, other=1, batch_norm=0, deviation=0, draws=100)
+    one, many = rows(cost, StepMeasurement(4, 0.5, None), [1, 64], 1e10, draw_seconds=1e-8)
+    assert one["of it draws_s"] == 0 and one["step_s"] == 0.5
+    assert many["of it draws_s"] == pytest.approx(63 * 4 * 100 * 1e-8)
+    assert many["step_s"] == 0.5 + many["of it draws_s"]
+
+
+class Draws(TorchDispatchMode):
+    """Counts the numbers that torch's generators draw."""
+
+    count = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        if function.overloadpacket.__name__ in ("randn", "rand", "randint"):
+            self.count += result.numel()
+        return result
+
+
+@pytest.mark.parametrize("name", ["iggan", "voxel", "image", "mesh", "proxy", "classifier"])
+def test_budget_counts_the_random_numbers_of_a_step(name, monkeypatch):
+    """Also with many simulated ranks; MeshGAN's noise and latents are those of one rank alone."""
+    ranks = 64
+    shape = {"mesh": (4, 3, 16, 16), "proxy": (4, 1, 8, 8, 8), "classifier": (4, 1, 64, 64)}.get(name, (4, 1, 16, 16))
+    module = modules()[name][0]
+    expected = budget(module).draws
+    optimizers = module.configure_optimizers()
+    module.optimizers = lambda: optimizers
+    module.step_optimizer = module.log = module.cosine_lr = lambda *args, **options: None
+    if name == "mesh":
+        module.average_mean_styles = lambda: None
+        module.images_seen = start = 10**6  # fully grown
+    else:
+        start = 0
+    batch = [torch.rand(shape)] + ([torch.zeros(4, dtype=torch.int64)] if name == "classifier" else [])
+    monkeypatch.setattr(ClockedModule, "world_size", ranks)
+    with Draws() as draws:
+        module.training_step(batch, 0)
+    crossovers = 4 if name == "mesh" else 0  # of the whole batch
+    assert draws.count == expected * 4 * ranks + crossovers
+    assert module.images_seen == start + 4 * ranks
 
 
 def test_plan_only_uses_steps_measured_on_this_machine(tmp_path, monkeypatch, capsys):

@@ -23,13 +23,14 @@ STEPS = {
     "proxy": {"event": 1},
     "classifier": {},
 }
-# Waits of one batch: the copy to OpenGL, generated grids that are kept for metrics, the exact number of fragments.
+# Waits of the first batch: its range, the copy to OpenGL, generated grids that are kept for metrics, the exact number of
+# fragments.
 VALIDATION = {
-    "iggan": {"OpenGL": 1, "copy to cpu": 1},
-    "voxel": {"OpenGL": 1, "copy to cpu": 1},
-    "image": {},
-    "mesh": {"event": 2},
-    "mesh, fading": {"event": 2},
+    "iggan": {"value read": 2, "OpenGL": 1, "copy to cpu": 1},
+    "voxel": {"value read": 2, "OpenGL": 1, "copy to cpu": 1},
+    "image": {"value read": 2},
+    "mesh": {"value read": 2, "event": 2},
+    "mesh, fading": {"value read": 2, "event": 2},
 }
 PREDICT = {
     "iggan": {"OpenGL": 1},

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.strategies import DeepSpeedStrategy, FSDPStrategy, SingleDeviceStrategy
+from pytorch_lightning.strategies import FSDPStrategy, ModelParallelStrategy, SingleDeviceStrategy
 from small_iggan import trainer
 from two_ranks import Losses, modules
 
@@ -62,7 +62,7 @@ def test_half_precision_that_needs_scaled_losses_is_refused(precision):
 
 
 @pytest.mark.parametrize("ranks", [1, 2])
-@pytest.mark.parametrize("strategy", [FSDPStrategy, DeepSpeedStrategy])
+@pytest.mark.parametrize("strategy", [FSDPStrategy, ModelParallelStrategy])
 def test_strategies_that_shard_networks_are_refused_on_any_number_of_devices(strategy, ranks):
     with pytest.raises(
         InputError, match=rf"^trainer\.strategy must be ddp, or auto on one device, not {strategy.__name__};"
