@@ -21,7 +21,7 @@ from scipy.spatial import KDTree
 from torch import Tensor
 
 from datamodules import ShapeNetRenderDataModule
-from lightning_modules.generative import VoxelGenerativeModule
+from lightning_modules.voxel_generative import VoxelGenerativeModule
 from metrics import ShapeReference, chamfer_matrix, compare_shapes, surface_clouds
 from metrics.shape_comparison import POINTS, spread
 from trainer.cli.log_filters import quiet

@@ -24,7 +24,7 @@ from utils.transfer import to_device
 
 
 def check_images(images: Any) -> None:
-    """Check that a batch of a data module has images, or grids, as the modules expect them.
+    """Check that a batch of a data module, of training or evaluation, has images (or grids) as the modules expect them.
 
     Raises:
         InputError: they are not floats in [0, 1].
@@ -32,10 +32,10 @@ def check_images(images: Any) -> None:
     cure = "a data module must return floats in [0, 1], such as images.float() / 255"
     if not isinstance(images, Tensor) or not images.is_floating_point():
         kind = str(images.dtype).removeprefix("torch.") if isinstance(images, Tensor) else type(images).__name__
-        raise InputError(f"the training images are {kind}; {cure}")
+        raise InputError(f"the images of the data are {kind}; {cure}")
     low, high = (float(x) for x in images.detach().aminmax())
     if not (low >= -1e-3 and high <= 1 + 1e-3):  # NaN is neither
-        raise InputError(f"the training images have values from {low:g} to {high:g}; {cure}")
+        raise InputError(f"the images of the data have values from {low:g} to {high:g}; {cure}")
 
 
 def check_optimizers(**factories: OptimizerCallable) -> dict[str, OptimizerCallable]:

@@ -1,4 +1,4 @@
-"""Base classes of generators: EMA, metrics of images, numbered samples; and rendering for generators of voxel grids."""
+"""The base class of generators: EMA, R1, metrics of images, numbered samples."""
 
 from __future__ import annotations
 
@@ -6,11 +6,10 @@ import copy
 import logging
 from abc import abstractmethod
 from collections.abc import Iterator
-from itertools import zip_longest
 from typing import Any, cast
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from pytorch_lightning.cli import OptimizerCallable
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from torch import Tensor, nn
@@ -18,17 +17,13 @@ from torch.utils.data import DataLoader, Dataset
 
 from lightning_modules.base import ClockedModule, check_images, seeded_generator
 from lightning_modules.losses import gradient_penalty
-from metrics import ImageFID, ShapeReference, compare_shapes, load_extractor, mean_occupancy, mean_pairwise_iou
+from metrics import ImageFID, load_extractor
 from metrics.kid import check_subset
 from metrics.precision_recall import MIN_IMAGES
-from renderers import Camera, InputError, Renderer, Rendering, ViewDistribution, VoxelGrid
-from utils.distributed import gather_over_ranks, this_rank
+from renderers import Camera, InputError, Rendering, ViewDistribution
 from utils.errors import check_number
 from utils.files import cache_root
 from utils.transfer import to_device
-
-OCCUPANCY_SAMPLES = 32  # samples that occupancy and pairwise IoU are measured on
-COMPARED_TRAINING_SHAPES = 5000  # training shapes that samples are compared with, at most
 
 log = logging.getLogger(__name__)
 
@@ -318,119 +313,6 @@ class GenerativeModule(ClockedModule):
         return Camera(torch.cat([c.azimuth for c in cameras]), torch.cat([c.elevation for c in cameras]), views.fov)
 
 
-class VoxelGenerativeModule(GenerativeModule):
-    """A generator of voxel grids, thresholded and rendered for evaluation. Subclasses add the training.
-
-    Evaluation uses the viewpoints of the reference images: the data module's ``reference_views``, or else ``views``.
-
-    Args:
-        generator: maps latents ``(B, Z)`` to occupancy and, optionally, colour ``(B, 1 + C, D, D, D)``; has
-            ``latent_size``.
-        renderer: renders samples for evaluation; the same renderer as for the real images.
-        views: viewpoints of the real images.
-        threshold: occupancy above which a voxel counts as occupied in evaluation.
-        shape_metrics: number of generated shapes that evaluations compare with as many held-out shapes
-            (:func:`metrics.compare_shapes`), if the data module has shapes: ``reference_shapes`` and ``shapes``. 0 disables
-            the comparison. At most 5,000 training shapes are used, evenly spaced over the training set.
-        **evaluation: see :class:`GenerativeModule`.
-    """
-
-    def __init__(
-        self,
-        generator: nn.Module,
-        renderer: Renderer,
-        views: ViewDistribution,
-        threshold: float = 0.5,
-        shape_metrics: int = 100,
-        **evaluation: Any,
-    ) -> None:
-        super().__init__(generator, **evaluation)
-        check_number("threshold", threshold, at_least=0, at_most=1)
-        check_number("shape_metrics", shape_metrics, at_least=0)
-        self.shape_metrics = shape_metrics
-        self._shape_reference: tuple[Any, ShapeReference] | None = None  # with the data module that it was measured for
-        self.renderer, self.views, self.threshold = renderer, views, threshold
-
-    @property
-    def evaluation_views(self) -> ViewDistribution:
-        return getattr(self.datamodule, "reference_views", None) or self.views
-
-    @torch.no_grad()
-    def shapes(self, z: Float[Tensor, "n Z"]) -> VoxelGrid:
-        """Return continuous occupancy (and colour) from the EMA generator."""
-        return as_grid(self.generator_ema(z).float())
-
-    @torch.no_grad()
-    def render(self, shapes: VoxelGrid, camera: Camera) -> Rendering:
-        """Threshold shapes and render them as in evaluation."""
-        return self.renderer(shapes.binarize(self.threshold), camera.to(self.device))
-
-    def on_validation_epoch_start(self) -> None:
-        super().on_validation_epoch_start()
-        self._evaluated_grids: list[Tensor] = []
-        self._missing_grids = max(OCCUPANCY_SAMPLES, self.shape_metrics)  # over all ranks
-
-    @torch.no_grad()
-    def generate_for_metrics(
-        self, z: Float[Tensor, "n Z"], *key: int | str, part: slice = slice(None)
-    ) -> Float[Tensor, "m C H W"]:
-        camera = self.evaluation_views.sample(len(z), seeded_generator("evaluation views", *key))[part]
-        shapes = self.shapes(z[part]).binarize(self.threshold)
-        if self._missing_grids > 0:
-            self._missing_grids -= len(z)
-            self._evaluated_grids.append(shapes.occupancy[:, 0].bool().cpu())
-        return self.renderer(shapes, camera.to(self.device)).image
-
-    def extra_metrics(self) -> dict[str, float]:
-        # Interleave the ranks' batches: the order in which a single rank would generate them.
-        ranks = gather_over_ranks(self._evaluated_grids)
-        batches = [x for batch in zip_longest(*ranks) for x in batch if x is not None]
-        grids = torch.cat(batches)
-        first = grids[:OCCUPANCY_SAMPLES].to(self.device)
-        figures = {"occupancy": mean_occupancy(first), "pairwise_iou": mean_pairwise_iou(first)}
-        return figures | self._compare_shapes(grids[: self.shape_metrics])
-
-    def _compare_shapes(self, grids: Bool[Tensor, "N D D D"]) -> dict[str, float]:
-        """Compare samples with the shapes of the data, on rank 0; nothing if they are not known or this is disabled."""
-        data = self.datamodule
-        held_out, training = getattr(data, "reference_shapes", None), getattr(data, "shapes", None)
-        if not self.shape_metrics or held_out is None or training is None:
-            return {}
-        figures: dict[str, float] = {}
-        if this_rank() == 0:
-            if self._shape_reference is None or self._shape_reference[0] is not data:
-                rehearsal = bool(getattr(self._trainer, "fast_dev_run", 0))
-                reference = ShapeReference.measure(
-                    held_out,
-                    training,
-                    len(grids) if rehearsal else self.shape_metrics,
-                    training_limit=len(grids) if rehearsal else COMPARED_TRAINING_SHAPES,
-                    cache_dir=None if rehearsal else self.fid.cache_dir,
-                )
-                self._shape_reference = data, reference
-            figures, _ = compare_shapes(grids, self._shape_reference[1])
-        return gather_over_ranks(figures)[0]
-
-    def sample_grids(self, rows: int, columns: int, seed: int) -> dict[str, Float[Tensor, "N _ H W"]]:
-        """Return images with one viewpoint per row and a different shape in each (section D of IG-GAN's supplement)."""
-        camera = row_views(self.evaluation_views, rows, columns, seed)
-        return self.grid_images(self.shapes(self.latents(rows * columns, "grid", seed)), camera)
-
-    def grid_images(self, shapes: VoxelGrid, camera: Camera) -> dict[str, Float[Tensor, "n _ H W"]]:
-        """Return the images of shapes that sample grids show, by kind."""
-        rendering = self.render(shapes, camera)
-        return {"samples": rendering.image, **normal_maps(rendering, "normals")}
-
-    def predict_step(self, batch: Tensor, batch_idx: int) -> dict[str, Tensor]:
-        """Return samples by number: ``occupancy (B, 1, D, D, D)`` in [0, 1]; from random viewpoints ``image``, and
-        ``normal_map`` if the renderer returns normals.
-        """
-        camera = self.sample_camera(self.evaluation_views, batch)
-        shapes = self.shapes(self.sample_latents(batch))
-        rendering = self.render(shapes, camera)
-        return {"occupancy": shapes.occupancy, "image": rendering.image, **normal_maps(rendering, "normal_map")}
-
-
 def row_views(views: ViewDistribution, rows: int, columns: int, seed: int) -> Camera:
     """Sample one viewpoint per row of a grid and return it for each image, in reading order."""
     camera = views.sample(rows, torch.Generator().manual_seed(seed))
@@ -440,22 +322,3 @@ def row_views(views: ViewDistribution, rows: int, columns: int, seed: int) -> Ca
 def normal_maps(rendering: Rendering, name: str) -> dict[str, Float[Tensor, "B 3 H W"]]:
     """Return the normal map under ``name``, or nothing if the renderer returns no normals, as for coloured volumes."""
     return {} if rendering.normals is None else {name: rendering.normal_map()}
-
-
-def as_grid(volume: Float[Tensor, "B C D D D"]) -> VoxelGrid:
-    """Split a generator's output into occupancy (channel 0) and colour (further channels, if any)."""
-    return VoxelGrid(volume[:, :1], volume[:, 1:] if volume.shape[1] > 1 else None)
-
-
-def check_image_sizes(renderer: Renderer, parts: dict[str, nn.Module]) -> None:
-    """Check that parts are built for the renderer's image size. Parts without ``image_size`` pass.
-
-    Raises:
-        InputError: naming the part whose size differs.
-    """
-    for name, part in parts.items():
-        size = getattr(part, "image_size", renderer.image_size)
-        if size != renderer.image_size:
-            raise InputError(
-                f"renderer.image_size is {renderer.image_size}, {name}.image_size is {size}; set both to the same size"
-            )

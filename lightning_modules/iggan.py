@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from lightning_modules.base import check_optimizers, frozen
 from lightning_modules.gan_step import adam_gan, check_same_shape
-from lightning_modules.generative import VoxelGenerativeModule, check_image_sizes
 from lightning_modules.losses import (
     discriminator_accuracy,
     discriminator_loss,
@@ -22,6 +21,7 @@ from lightning_modules.losses import (
     to_float32,
 )
 from lightning_modules.neural_renderer import load_proxy
+from lightning_modules.voxel_generative import VoxelGenerativeModule, check_image_sizes
 from renderers import InputError, Renderer, ViewDistribution, VoxelGrid
 from renderers.opengl.overlap import start_render
 from utils.errors import check_number

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from lightning_modules.base import check_optimizers
 from lightning_modules.gan_step import adam_gan, gan_step
-from lightning_modules.generative import VoxelGenerativeModule, as_grid, check_image_sizes
 from lightning_modules.losses import to_float32
+from lightning_modules.voxel_generative import VoxelGenerativeModule, as_grid, check_image_sizes
 from renderers import Camera, InputError, Renderer, ViewDistribution, VoxelGrid
 
 

@@ -30,9 +30,12 @@ def decode_texture(
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             with Image.open(content if isinstance(content, Path) else io.BytesIO(content)) as image:
-                if image.mode.startswith("I") or image.mode == "F":
-                    values = np.asarray(image, np.float64)
-                    return np.repeat((values / max(values.max(), 1) * 255).astype(np.uint8)[..., None], 3, -1)
+                if image.mode.startswith("I;16"):  # Pillow's conversion would clip the values at 255
+                    grey = (np.asarray(image).astype(np.float64) / 257).round().astype(np.uint8)
+                    return np.repeat(grey[..., None], 3, -1)
+                if image.mode in ("I", "F"):
+                    notes.add(f"the texture {name} has 32-bit pixels, so its surfaces have no texture")
+                    return None
                 pixels = np.asarray(image.convert("RGBA"))
     except Exception as error:  # decoders raise arbitrary exceptions for corrupt files
         notes.add(f"the texture {name} cannot be decoded ({type(error).__name__}), so its surfaces have no texture")

@@ -164,11 +164,18 @@ def select_visible(
     for key in (face, share, z, pixel):  # by pixel, then depth, distance and face
         order = order[torch.argsort(key[order], stable=True)]
     pixel, face, edge, share = pixel[order], face[order], edge[order], share[order]
-    # Adding 2 per pixel turns one running maximum into one for each pixel.
+    kept = covers_more(pixel, share)
+    return Fragments(pixel[kept], face[kept], edge[kept])
+
+
+def covers_more(pixel: Int[Tensor, " M"], share: Float[Tensor, " M"]) -> Bool[Tensor, " M"]:
+    """Return which fragments cover more than all earlier ones of their pixel, in the order of :func:`select_visible`.
+
+    Adding 2 per pixel turns one running maximum into one for each pixel.
+    """
     level = 2 * pixel.double() + 1 - share.double()
     before = torch.cat([level.new_full((1,), -1.0), level.cummax(0).values])[: len(level)]
-    kept = level > before
-    return Fragments(pixel[kept], face[kept], edge[kept])
+    return level > before
 
 
 def evaluate_fragments(

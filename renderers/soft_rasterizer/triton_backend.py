@@ -24,6 +24,7 @@ from renderers.soft_rasterizer.reference import (
     THIN,
     Fragments,
     RasterSettings,
+    covers_more,
     project,
 )
 from renderers.soft_rasterizer.shading import splat_attributes
@@ -145,10 +146,7 @@ def _select_visible(
     nearness = torch.where(valid, (pixel << 32) | _bits(z), torch.iinfo(torch.int64).max)
     order = order[torch.argsort(nearness[order], stable=True)]  # by pixel, depth, distance and face; then invalid ones
     valid, pixel, face, edge, share = (x[order] for x in (valid, pixel, face, edge, share))
-    # Adding 2 per pixel turns one running maximum into one for each pixel.
-    level = torch.where(valid, 2 * pixel.double() + 1 - share.double(), torch.inf)
-    before = torch.cat([level.new_full((1,), -1.0), level.cummax(0).values[:-1]])
-    return _compact(valid & (level > before), pixel, face, edge)
+    return _compact(valid & covers_more(pixel, share), pixel, face, edge)
 
 
 def _bits(x: Float[Tensor, " M"]) -> Int[Tensor, " M"]:

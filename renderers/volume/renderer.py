@@ -111,7 +111,7 @@ class AbsorptionRenderer(VolumeRenderer):
         super().__init__(image_size, check_opacity(opacity), reference_size, samples, backend)
 
 
-class EmissionAbsorptionRenderer(VolumeRenderer):
+class EmissionAbsorptionRenderer(AbsorptionRenderer):
     """Emission and absorption: ``image = sum_i c_i v_i prod_{j<i} (1 - v_j)``, with alpha as in absorption.
 
     Each sample emits its colour c, attenuated by the samples before it (IG-GAN, supplement C; PlatonicGAN). The
@@ -129,18 +129,7 @@ class EmissionAbsorptionRenderer(VolumeRenderer):
             depth.
     """
 
-    law = "absorption"
     colored = True
-
-    def __init__(
-        self,
-        image_size: int,
-        opacity: float = 1.0,
-        samples: int | None = None,
-        backend: str = "auto",
-        reference_size: int | None = None,
-    ) -> None:
-        super().__init__(image_size, check_opacity(opacity), reference_size, samples, backend)
 
 
 class VisualHullRenderer(VolumeRenderer):

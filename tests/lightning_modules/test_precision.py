@@ -47,10 +47,11 @@ def test_bf16_trains_with_losses_in_float32(name, tmp_path):
     assert all(math.isfinite(value) for step in mixed for value in step.values())
 
 
-def setup_with(strategy: object, precision: str, ranks: int = 1) -> None:
+def setup_with(strategy: object, precision: str, ranks: int = 1) -> pl.LightningModule:
     module = modules()["image"][0]
     module._trainer = SimpleNamespace(strategy=strategy, precision=precision, world_size=ranks)
     module.setup("fit")
+    return module
 
 
 @pytest.mark.parametrize("precision", ["16-mixed", "16-true"])
@@ -70,5 +71,8 @@ def test_strategies_that_shard_networks_are_refused_on_any_number_of_devices(str
         setup_with(object.__new__(strategy), "32-true", ranks)
 
 
-def test_a_single_device_in_bf16_is_accepted():
-    setup_with(SingleDeviceStrategy("cpu"), "bf16-mixed")
+def test_a_single_device_in_bf16_is_accepted_and_keeps_its_batch_norm():
+    module = setup_with(SingleDeviceStrategy("cpu"), "bf16-mixed")
+    names = [type(layer).__name__ for layer in module.modules()]  # spectral norm makes a class for each layer
+    assert names == [type(layer).__name__ for layer in modules()["image"][0].modules()]
+    assert any(name.startswith("BatchNorm") for name in names)

@@ -346,3 +346,15 @@ def test_bad_files_are_listed_together_or_left_out(tmp_path, caplog):
     assert "skipping 12 of 13" in caplog.text
     with pytest.raises(InputError, match="12 of 12"):
         voxelize_files(files[:12], 8, on_corrupt="skip")
+
+
+@pytest.mark.parametrize(("dtype", "value", "expected"), [(np.uint16, 257 * 100, 100), (np.float32, 0.5, None)])
+def test_textures_of_more_than_eight_bits_keep_their_brightness(tmp_path, caplog, dtype, value, expected):
+    name = "grey.png" if dtype == np.uint16 else "grey.tiff"
+    Image.fromarray(np.full((4, 4), value, dtype)).save(tmp_path / name)
+    write(tmp_path / "a.mtl", f"newmtl m\nmap_Kd {name}\n")
+    mesh = read_mesh(write(tmp_path / "a.obj", f"mtllib a.mtl\n{SQUARE}{UV.format(1)}usemtl m\nf 1/1 2/2 3/3 4/4\n"))
+    if expected is None:
+        assert mesh.texture is None and "the texture grey.tiff has 32-bit pixels" in caplog.text
+    else:
+        assert mesh.texture is not None and (mesh.texture == expected).all()

@@ -117,7 +117,7 @@ def test_gradients_are_exact(renderer, fov):
     assert torch.autograd.gradcheck(image, (occupancy, color, azimuth, elevation), atol=1e-6)
 
 
-def compare(renderer, fov, kernel, dtype, tolerance, image_size=14, samples=11):
+def assert_agreement(renderer, fov, kernel, dtype, tolerance, image_size=14, samples=11):
     results = []
     for backend in ("torch", kernel):
         inputs = noise(dtype)
@@ -139,7 +139,7 @@ def compare(renderer, fov, kernel, dtype, tolerance, image_size=14, samples=11):
 @pytest.mark.parametrize("fov", [None, 40.0])
 @pytest.mark.parametrize("renderer", ALL)
 def test_numba_agrees_with_the_reference(renderer, fov, dtype, tolerance):
-    compare(renderer, fov, "numba", dtype, tolerance)
+    assert_agreement(renderer, fov, "numba", dtype, tolerance)
 
 
 @pytest.mark.gpu
@@ -166,7 +166,7 @@ def test_triton_agrees_with_the_reference(renderer, fov, needs_gpu):
 @pytest.mark.parametrize("fov", [None, 40.0])
 @pytest.mark.parametrize("renderer", ALL)
 def test_triton_interpreted_on_the_cpu_agrees_with_the_reference(renderer, fov):
-    compare(renderer, fov, "triton", torch.float32, 1e-4, image_size=9, samples=7)
+    assert_agreement(renderer, fov, "triton", torch.float32, 1e-4, image_size=9, samples=7)
 
 
 def test_results_do_not_depend_on_threads_or_batch():

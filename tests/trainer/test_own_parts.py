@@ -78,7 +78,7 @@ def test_a_plain_data_module_trains_with_the_standard_callbacks_and_the_run_load
 @pytest.mark.parametrize(
     ("option", "message"),
     [
-        ("--data.byte=true", "the training images are uint8; a data module must return floats in [0, 1]"),
+        ("--data.byte=true", "the images of the data are uint8; a data module must return floats in [0, 1]"),
         ("--data.scale=255", "have values from"),
         ("--data.shift=-0.5", "have values from -0.49"),
     ],

@@ -14,7 +14,6 @@ from pathlib import Path
 import kill_and_resume
 import pytest
 import torch
-import wandb
 import yaml
 from pytorch_lightning import LightningModule, Trainer
 
@@ -315,39 +314,6 @@ def test_an_interrupted_evaluation_is_repeated(monkeypatch):
     rows = list(csv.DictReader((RUN / "metrics.csv").open()))
     assert [row["step"] for row in rows if row["mean_weight"]] == ["1", "3"]
     assert [row["step"] for row in rows if row["loss/generator"]] == ["0", "1", "2", "3"]
-
-
-def test_weights_and_biases_resumes_its_run():
-    logger = ["--trainer.logger=WandbLogger", "--trainer.logger.offline=true"]
-    ids = []
-    for argv in (["--data.batches=2"], ["--data.batches=2", "--fresh"]):
-        assert main([*FIT, *logger, *argv]) == 0
-        wandb.finish()  # wandb allows one run per process
-        ids.append(RunDirectory(RUN).metadata["wandb"])
-        folders = [path.name for path in (RUN / "wandb").glob("offline-run-*")]
-        assert len(folders) == 1 and folders[0].endswith(ids[-1])
-    assert ids[0] != ids[1]
-    run = RunDirectory(RUN)
-    assert run.wandb_id() == ids[1]
-    run.start("toy", ["fit"], "seed_everything: 3\n")
-    assert run.wandb_id() == ids[1]
-
-
-def test_weights_and_biases_prefers_options_then_environment_then_config(monkeypatch):
-    config = "trainer: {logger: {class_path: WandbLogger, init_args: {project: configured, entity: us, offline: true}}}"
-    Path("logger.yaml").write_text(config)
-    for name, value in {"PROJECT": "swept", "NAME": "swept", "RUN_ID": "abcd1234"}.items():
-        monkeypatch.setenv(f"WANDB_{name}", value)
-    assert main([*FIT, "--config=logger.yaml", "--trainer.logger.name=mine", "--data.batches=2"]) == 0
-    wandb.finish()
-    run = RunDirectory(RUN)
-    expected = {"wandb": "abcd1234", "wandb_settings": {"project": "swept", "name": "mine"}}
-    assert expected.items() <= run.metadata.items()
-    monkeypatch.setenv("WANDB_RUN_ID", "another")
-    monkeypatch.delenv("WANDB_PROJECT")
-    # A resumed run keeps its own id and project; the command line overrides them.
-    settings = run.wandb_settings({"name": "other"}, {"id": "another"})
-    assert settings == {"id": "abcd1234", "project": "swept", "name": "other"}
 
 
 def test_a_run_that_cannot_be_moved_is_reported(monkeypatch, tmp_path):

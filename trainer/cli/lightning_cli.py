@@ -14,7 +14,7 @@
 import os
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
@@ -44,6 +44,7 @@ from trainer.__main__ import options_of
 from trainer.cli import error_messages, trainer_options
 from trainer.cli.jsonargparse_compat import PARSER_MODE, restore_yaml
 from trainer.cli.log_filters import global_rank, print_rank0, quiet
+from trainer.cli.loggers import as_list, configure_loggers, remove_wandb
 from trainer.cli.session import Session
 from trainer.runs import checkpoints, resume
 from trainer.runs.proxy_pretraining import KEY as PROXY_KEY
@@ -57,12 +58,6 @@ from utils.signals import Signals, Stopped
 
 UNSAVED_OPTIONS = ("run_dir", "ckpt_path", "fresh", "config")  # they describe this start, not the experiment
 PARSER = {"parser_mode": PARSER_MODE, "allow_abbrev": False, "dump_header": None}
-WANDB = ("WandbRun", "WandbLogger")  # loggers that resume a run by its id
-WANDB_VARIABLES = {
-    **{name: f"WANDB_{name.upper()}" for name in ("project", "entity", "name")},
-    "id": "WANDB_RUN_ID",
-    "group": "WANDB_RUN_GROUP",
-}
 RUN_DIR_VARIABLE = "UNRENDER_RUN_DIR"  # passes the run directory from rank 0 to the ranks that it launches
 
 
@@ -170,7 +165,7 @@ class UnrenderCLI(LightningCLI):
             self.folder = Path(session.exits.enter_context(tempfile.TemporaryDirectory(prefix="unrender-")))
         elif fit:
             self.folder = self._open_run(given).path
-            _configure_loggers(config.trainer, self.folder, session.run, session.given)
+            configure_loggers(config.trainer, self.folder, session.run, session.given)
         else:
             run = trained or (find_run(session.checkpoint) if session.checkpoint else None)
             if run:
@@ -181,8 +176,8 @@ class UnrenderCLI(LightningCLI):
             else:
                 self.folder = given.path if given else RUNS / session.experiment / session.command
             (self.folder / METRICS_CSV).unlink(missing_ok=True)  # of an earlier command
-            _configure_loggers(config.trainer, self.folder)
-            _remove_wandb(config.trainer)
+            configure_loggers(config.trainer, self.folder)
+            remove_wandb(config.trainer)
 
     def _check_trainer(self, config: jsonargparse.Namespace) -> None:
         """Check the trainer's options before anything is built, and take this process's rank from the trainer alone."""
@@ -278,7 +273,7 @@ class UnrenderCLI(LightningCLI):
         options = config.trainer
         kwargs["default_root_dir"] = str(self.folder)
         if not options.fast_dev_run and options.logger is not False:
-            session.guarded_loggers = [GuardedLogger(x) for x in _as_list(options.logger) if isinstance(x, Logger)]
+            session.guarded_loggers = [GuardedLogger(x) for x in as_list(options.logger) if isinstance(x, Logger)]
             kwargs["logger"] = [MetricsCsv(self.folder), *session.guarded_loggers]
         if session.command == "fit":
             saves = options.enable_checkpointing is not False and not options.fast_dev_run
@@ -293,14 +288,14 @@ class UnrenderCLI(LightningCLI):
                 self.monitor,
             )
             self.trainer_defaults["callbacks"] = [nan_check, RankSignals(session.signals), session.checkpointing]
-            plugins = _as_list(options.plugins)
+            plugins = as_list(options.plugins)
             if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
                 kwargs["plugins"] = [*plugins, checkpoints.AtomicCheckpointIO()]
-            if not any(isinstance(callback, Checkpoint) for callback in _as_list(options.callbacks)):
+            if not any(isinstance(callback, Checkpoint) for callback in as_list(options.callbacks)):
                 kwargs["enable_checkpointing"] = False  # Lightning's own would write a second copy of last.ckpt
         if options.enable_progress_bar is False:
-            options.callbacks = [x for x in _as_list(options.callbacks) if not isinstance(x, ProgressBar)]
-        for callback in _as_list(options.callbacks):
+            options.callbacks = [x for x in as_list(options.callbacks) if not isinstance(x, ProgressBar)]
+        for callback in as_list(options.callbacks):
             if isinstance(callback, ValidationRecord):
                 callback.options = session.options_changed
         try:
@@ -385,46 +380,6 @@ def main(command: str, argv: list[str]) -> int:
         finally:
             close(session, "interrupted" if signals.received and status != "finished" else status)
     return 0
-
-
-def _as_list(value: Any) -> list[Any]:
-    """A trainer option that takes None, one object or a list, as a list."""
-    return value if isinstance(value, list) else [] if value in (None, True, False) else [value]
-
-
-def _configure_loggers(
-    trainer: jsonargparse.Namespace, folder: Path, run: RunDirectory | None = None, options: Sequence[str] = ()
-) -> None:
-    """Let loggers write into ``folder`` unless the config names another one.
-
-    Weights & Biases resumes its run. Its options come from the command line, the environment and the config, in this order.
-
-    Args:
-        trainer: The section of the config, changed in place.
-        folder: The output directory.
-        run: The run of a training on rank 0.
-        options: The keys given on the command line.
-    """
-    for logger in _as_list(trainer.logger):
-        arguments = logger.get("init_args") if isinstance(logger, jsonargparse.Namespace) else None
-        if arguments is not None and "save_dir" in arguments and arguments.save_dir in (None, "."):
-            arguments.save_dir = str(folder)
-        if run and arguments is not None and logger.class_path.endswith(WANDB):
-            names = {key.rpartition(".")[2] for key in options if key.startswith("trainer.logger.")}
-            given = {name: arguments[name] for name in names & WANDB_VARIABLES.keys()}
-            variables = {name: os.environ.get(variable) for name, variable in WANDB_VARIABLES.items()}
-            found = {"id": arguments.id} if arguments.id else {}
-            found |= {name: value for name, value in variables.items() if value and name in arguments}
-            for name, value in run.wandb_settings(given, found).items():
-                arguments[name] = value
-
-
-def _remove_wandb(trainer: jsonargparse.Namespace) -> None:
-    """Keep the metrics of commands other than ``fit`` out of the training's Weights & Biases run."""
-    loggers = _as_list(trainer.logger)
-    kept = [x for x in loggers if not (isinstance(x, jsonargparse.Namespace) and x.class_path.endswith(WANDB))]
-    if len(kept) < len(loggers):
-        trainer.logger = kept or None
 
 
 @contextmanager

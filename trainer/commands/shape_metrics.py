@@ -11,7 +11,7 @@ from pytorch_lightning import LightningDataModule
 from torch import Tensor
 
 from datamodules.shapes import ShapeSource
-from lightning_modules.generative import VoxelGenerativeModule
+from lightning_modules.voxel_generative import VoxelGenerativeModule
 from metrics import ShapeReference, compare_clouds, compare_shapes, largest_piece, nearest_training_iou, surface_clouds
 from metrics.shape_comparison import FIGURES, spread
 from trainer.cli import arguments

@@ -20,7 +20,8 @@ from torch import Tensor
 from callbacks.shape_export import write_mesh
 from datamodules.shapes import write_binvox
 from lightning_modules import MeshGANModule
-from lightning_modules.generative import GenerativeModule, VoxelGenerativeModule
+from lightning_modules.generative import GenerativeModule
+from lightning_modules.voxel_generative import VoxelGenerativeModule
 from renderers import Camera, InputError, OpenGLRenderer, Renderer, TriangleMesh, VoxelGrid
 from renderers.meshes.marching_cubes import marching_cubes
 from utils.files import write_atomically

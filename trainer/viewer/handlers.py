@@ -18,7 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lightning_modules import IGGANModule, MeshGANModule, VoxelGANModule
-from lightning_modules.generative import VoxelGenerativeModule
+from lightning_modules.voxel_generative import VoxelGenerativeModule
 from renderers import (
     AbsorptionRenderer,
     Camera,

@@ -1,7 +1,8 @@
 """The papers' figures, of a generator's samples and of the data in the same format."""
 
-from lightning_modules.generative import GenerativeModule, VoxelGenerativeModule
+from lightning_modules.generative import GenerativeModule
 from lightning_modules.meshgan import MeshGANModule
+from lightning_modules.voxel_generative import VoxelGenerativeModule
 from renderers import InputError
 from visualization.paper_figures.data import DATA_FIGURES
 from visualization.paper_figures.images import IMAGE_FIGURES

@@ -10,7 +10,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lightning_modules import IGGANModule, VoxelGANModule
-from lightning_modules.generative import VoxelGenerativeModule, row_views
+from lightning_modules.generative import row_views
+from lightning_modules.voxel_generative import VoxelGenerativeModule
 from renderers import Camera, Renderer, Rendering, ViewDistribution, VoxelGrid
 from visualization.paper_figures.layout import Figure
 from visualization.paper_figures.options import (

@@ -1,0 +1,158 @@
+"""Image files of all formats are decoded alike for training, comparisons and cutouts: orientation, modes, frames."""
+
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from picture_files import SIDEWAYS, encoded, picture, training, write, yellow_corner
+from PIL import Image
+
+from datamodules.images import decoding
+from datamodules.images.alpha_masked import read_masked
+from datamodules.images.decoding import decode, open_image
+from datamodules.images.image_set import open_images
+from utils.errors import InputError
+
+READ = {
+    "a.png": {},
+    "b.JPG": {"quality": 95},
+    "c.jfif": {"format": "JPEG", "quality": 95},
+    "d.jpe": {"format": "JPEG", "quality": 95},
+    "e.webp": {"lossless": True},
+    "f.gif": {},
+    "g.bmp": {},
+    "h.TIFF": {"compression": "tiff_lzw"},
+    "i.jp2": {},
+    "j.avif": {"quality": 95},
+    "k.ppm": {},
+    "l.mpo": {"format": "MPO", "save_all": True, "append_images": [Image.new("RGB", (16, 16))], "quality": 95},
+    "m.png": {"format": "JPEG", "quality": 95},  # content and suffix disagree
+    "n.jpg": {"format": "WEBP", "lossless": True},
+}
+
+
+@pytest.mark.parametrize("name", READ)
+def test_formats_are_read_by_their_content(tmp_path, name):
+    write(tmp_path / name, **READ[name])
+    expected = np.asarray(picture(), int).transpose(2, 0, 1)
+    (batch,) = open_images(tmp_path).batches(1)
+    for image in (training(tmp_path).reader[0], batch[0].numpy()):
+        assert image.shape == (3, 16, 16) and yellow_corner(image) == (0, 0)
+        assert np.abs(image - expected).mean() < 16
+
+
+def test_documentation_lists_the_suffixes():
+    text = (Path(__file__).parents[2] / "docs" / "data.md").read_text()
+    assert [suffix for suffix in decoding.SUFFIXES if f"`{suffix}`" not in text] == []
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("name", ["a.jpg", "a.png", "late.png", "a.webp", "a.tiff", "a.avif", "a.mpo"])
+def test_all_readers_apply_the_exif_orientation(tmp_path, name, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    image = picture(0, 64, 32)
+    if name == "late.png":
+        (tmp_path / name).write_bytes(behind_the_pixels(encoded(image), exif))
+    else:
+        write(tmp_path / name, image, exif=exif.tobytes())
+    # where the corner that is stored at the upper left belongs, by the EXIF standard
+    corner = {1: (0, 0), 2: (0, 1), 3: (1, 1), 4: (1, 0), 5: (0, 0), 6: (0, 1), 7: (1, 1), 8: (1, 0)}[orientation]
+    size = (64, 32) if orientation < 5 else (32, 64)
+    (batch,) = open_images(tmp_path).batches(1)
+    assert batch.shape == (1, 3, size[1], size[0]) and yellow_corner(batch[0].numpy()) == corner
+    reader = training(tmp_path, center_crop=True).reader
+    assert yellow_corner(reader[0]) == corner
+    with pytest.raises(InputError, match=f"images of {size[0]}×{size[1]}; set center_crop"):
+        training(tmp_path).prepare_data()
+
+
+def behind_the_pixels(png: bytes, exif: Image.Exif) -> bytes:
+    """Insert an eXIf chunk after the pixels of a PNG, where the standard allows it too."""
+    content = b"eXIf" + exif.tobytes().removeprefix(b"Exif\0\0")
+    chunk = struct.pack(">I", len(content) - 4) + content + struct.pack(">I", zlib.crc32(content))
+    return png[:-12] + chunk + png[-12:]  # before IEND
+
+
+def test_photographs_held_sideways_are_the_upright_ones(tmp_path):
+    for i in range(3):
+        write(tmp_path / "upright" / f"{i}.png", picture(i))
+        stored = picture(i).transpose(Image.Transpose.ROTATE_90)
+        write(tmp_path / "sideways" / f"{i}.png", stored, **SIDEWAYS)
+    upright, sideways = (next(open_images(tmp_path / name).batches(3)) for name in ("upright", "sideways"))
+    assert (upright == sideways).all()
+
+
+def test_masks_turn_with_their_images(tmp_path):
+    rgba = np.zeros((30, 20, 4), np.uint8)
+    rgba[4:24, 5:15] = (200, 100, 50, 255)
+    rgba[4:10, 5:15, :3] = 250
+    image = Image.fromarray(rgba)
+    write(tmp_path / "upright" / "0.png", image)
+    write(tmp_path / "sideways" / "0.png", image.transpose(Image.Transpose.ROTATE_90), **SIDEWAYS)
+    write(tmp_path / "webp" / "0.webp", image.transpose(Image.Transpose.ROTATE_90), lossless=True, **SIDEWAYS)
+    one, *others = (read_masked(tmp_path / name, 32, 0.5) for name in ("upright", "sideways", "webp"))
+    assert all((one == other).all() for other in others)
+
+
+def test_corrupt_exif_does_not_hide_an_image(tmp_path):
+    write(tmp_path / "0.jpg", exif=b"Exif\0\0II*\0\xff\xff\xff\xff")
+    assert yellow_corner(training(tmp_path).reader[0]) == (0, 0)
+
+
+def test_modes(tmp_path):
+    deep = Image.fromarray(np.array([[0, 257, 65535, 32896]], np.uint16))
+    key = deep.copy()
+    palette = Image.new("P", (4, 1), 3)
+    palette.putpalette([9, 9, 9] * 256)
+    cases = {
+        "deep": (encoded(deep), "L", [[0], [1], [255], [128]]),
+        "deep with a transparent value": (
+            encoded(key, transparency=257),
+            "LA",
+            [[0, 255], [1, 0], [255, 255], [128, 255]],
+        ),
+        "palette": (encoded(palette), "RGB", [[9, 9, 9]] * 4),
+        "transparent palette": (encoded(palette, transparency=3), "RGBA", [[9, 9, 9, 0]] * 4),
+        "bits": (encoded(Image.new("1", (4, 1), 1)), "L", [[255]] * 4),
+    }
+    for name, (content, mode, expected) in cases.items():
+        with open_image(content) as image:
+            read = decode(image)
+        assert (read.mode, np.asarray(read).reshape(4, -1).tolist()) == (mode, expected), name
+
+
+def test_inexact_modes_are_refused_by_all(tmp_path):
+    write(tmp_path / "0.png")
+    write(tmp_path / "1.jpg", picture().convert("CMYK"))
+    with pytest.raises(InputError, match=r"1\.jpg has mode CMYK; convert it to 8-bit RGB or grey"):
+        training(tmp_path).prepare_data()
+    with pytest.raises(InputError, match=r"1 of 2 images .* are not 8-bit RGB .*: 1\.jpg; convert them"):
+        open_images(tmp_path, "skip")
+    with pytest.raises(InputError, match=r"1 not 8-bit RGB or grey \(1\.jpg\); 1 without transparency \(0\.png\)"):
+        read_masked(tmp_path, 16, 0.5, "skip")
+
+
+@pytest.mark.parametrize("suffix", ["gif", "webp", "png", "tiff"])
+def test_first_frames_are_read_and_reported_once(tmp_path, caplog, suffix):
+    decoding._log_first_frame.cache_clear()
+    for i in range(2):
+        write(tmp_path / f"{i}.{suffix}", save_all=True, append_images=[Image.new("RGB", (16, 16))])
+    for _ in range(2):
+        assert all(yellow_corner(training(tmp_path).reader[i]) == (0, 0) for i in range(2))
+    assert caplog.messages == ["some images are animated or have several pages; only the first frame of each is read"]
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "GIF", "TIFF", "BMP", "AVIF", "JPEG2000"])
+def test_truncated_and_empty_files_are_named(tmp_path, kind):
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (16, 16, 3)).astype(np.uint8))
+    content = encoded(noise, kind)
+    (tmp_path / "0.png").write_bytes(content)
+    (tmp_path / "1.png").write_bytes(content[: len(content) // 2])
+    (tmp_path / "2.png").write_bytes(b"")
+    with pytest.raises(InputError, match=r"2 corrupt or not of a supported image format \(1\.png, 2\.png\)"):
+        training(tmp_path).prepare_data()
+    with pytest.raises(InputError, match=r"of 3 images in .* cannot be read: .*2\.png"):
+        list(open_images(tmp_path).batches(4))
