@@ -55,6 +55,10 @@ docs: setup ## build the site of docs/ without warnings, API reference included,
 bench: setup ## measure speed and memory of training steps and renderers
 	$(BIN)/python -m benchmarks
 
+.PHONY: gpu
+gpu: setup ## check and measure a CUDA card in eight minutes; run again to continue (writes runs/gpu/report.md)
+	$(BIN)/python -m benchmarks gpu --minutes 8 --resume
+
 .PHONY: chaos
 chaos: setup ## kill trainings at random moments, resume them, and compare with uninterrupted runs
 	$(BIN)/python tests/kill_and_resume.py

@@ -1,8 +1,9 @@
 """Run benchmarks: python -m benchmarks [NAME ...]. Prints tables and writes them to runs/benchmarks/benchmarks.json.
 
 A row of that file, with machine, date and torch version, is kept until the same thing is measured again.
-``python -m benchmarks plan --help``: estimate a large run. ``python -m benchmarks judge --help``: how metrics
-order corrupted images. ``python -m benchmarks judge_runs --help``: how they order checkpoints.
+``python -m benchmarks gpu --help``: check and measure a CUDA card.
+``python -m benchmarks plan --help``: estimate a large run. ``python -m benchmarks judge --help``: how metrics order
+corrupted images. ``python -m benchmarks judge_runs --help``: how they order checkpoints.
 """
 
 from __future__ import annotations
@@ -14,12 +15,12 @@ from datetime import UTC, datetime
 
 import torch
 
-from benchmarks import judge, judge_runs, plan, results
+from benchmarks import gpu, judge, judge_runs, plan, results
 from benchmarks.output import machine, show
 from renderers import InputError
 
 NAMES = ("step", "meshgan", "opengl", "volume", "soft_rasterizer", "fid", "evaluation", "scaling")
-COMMANDS = {"plan": plan.main, "judge": judge.main, "judge_runs": judge_runs.main}
+COMMANDS = {"gpu": gpu.main, "plan": plan.main, "judge": judge.main, "judge_runs": judge_runs.main}
 
 
 def main(names: list[str]) -> int:

@@ -106,6 +106,13 @@ def run(sizes: tuple[int, ...] = (), steps: int = 16, batch: int = 16) -> list[d
 
 def train(size: int, steps: int, batch: int) -> list[dict[str, float]]:
     """Return the seconds of each part in each step."""
+    with tempfile.TemporaryDirectory() as cache:
+        settings = settings_of(size, batch, cache)
+        return run_fit("benchmarks.meshgan.MeshStepTimer", max(steps, SKIP + 2), settings)
+
+
+def settings_of(size: int, batch: int, cache: str) -> dict[str, Any]:
+    """Return the config of a training on procedural heads at one size, with R1 at every other step."""
     networks = "model/meshgan_32.yaml" if size <= 32 else "model/meshgan.yaml"
     model: dict[str, Any] = {
         "generator": {"init_args": {"image_size": size}},
@@ -116,20 +123,18 @@ def train(size: int, steps: int, batch: int) -> list[dict[str, float]]:
         "extractor": "renders_color",
     }
     data = {"image_size": size, "images": 4 * batch, "reference_images": 2, "batch_size": batch, "total_kimg": 1000}
-    with tempfile.TemporaryDirectory() as cache:
-        settings = {
-            "seed_everything": 0,
-            "model": {"base": networks, "init_args": model},
-            "data": {"base": "data/heads.yaml", "init_args": {**data, "cache_dir": cache}},
-            "trainer": {
-                "base": "trainer/default.yaml",
-                "accelerator": "gpu" if torch.cuda.is_available() else "cpu",
-                "devices": 1,
-                "callbacks": [],
-                "enable_progress_bar": False,
-            },
-        }
-        return run_fit("benchmarks.meshgan.MeshStepTimer", max(steps, SKIP + 2), settings)
+    return {
+        "seed_everything": 0,
+        "model": {"base": networks, "init_args": model},
+        "data": {"base": "data/heads.yaml", "init_args": {**data, "cache_dir": cache}},
+        "trainer": {
+            "base": "trainer/default.yaml",
+            "accelerator": "gpu" if torch.cuda.is_available() else "cpu",
+            "devices": 1,
+            "callbacks": [],
+            "enable_progress_bar": False,
+        },
+    }
 
 
 if __name__ == "__main__":

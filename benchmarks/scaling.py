@@ -57,7 +57,7 @@ def full_step(config: str) -> dict[str, Any]:
     steps = 12 if gpu else 2
     batch = batch_of(config) if gpu else FULL_SIZE[config]
     with tempfile.TemporaryDirectory() as folder:
-        overrides = _overrides(config, Path(folder))
+        overrides = overrides_of(config, Path(folder))
         overrides["data"]["init_args"] |= {"batch_size": batch, "num_workers": 0}
         result = training_runs.train(
             config, overrides, steps, accelerator="gpu" if gpu else "cpu", threads=os.cpu_count() or 1
@@ -72,7 +72,7 @@ def full_step(config: str) -> dict[str, Any]:
     }
 
 
-def _overrides(config: str, folder: Path) -> dict[str, Any]:
+def overrides_of(config: str, folder: Path) -> dict[str, Any]:
     """Return settings for generated data and training without growth."""
     if config == "ffhq.yaml":
         data = {"root": training_runs.photographs(folder, 128), "reference_images": 2}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import resource
+import shutil
 import statistics
 import subprocess
 import sys
@@ -84,7 +85,14 @@ class StepRecorder(pl.Callback):
         return time.perf_counter()
 
 
-def run_fit(callback: str, steps: int, settings: dict[str, Any], config: str | None = None) -> Any:
+def run_fit(
+    callback: str,
+    steps: int,
+    settings: dict[str, Any],
+    config: str | None = None,
+    arguments: dict[str, Any] | None = None,
+    keep: dict[str, Path] | None = None,
+) -> Any:
     """Run ``fit`` in this process without evaluations and return what a callback wrote.
 
     Args:
@@ -92,18 +100,23 @@ def run_fit(callback: str, steps: int, settings: dict[str, Any], config: str | N
         steps: number of training steps.
         settings: settings merged into ``config``, or a whole config.
         config: config of an experiment, or None.
+        arguments: further arguments of the callback.
+        keep: other files of the callback, by what follows ``path`` in their names, and the file whose name they continue.
     """
     from trainer.__main__ import main
 
     with tempfile.TemporaryDirectory() as folder:
         output, settings_file = Path(folder) / "output.json", Path(folder) / "settings.yaml"
         settings_file.write_text(yaml.safe_dump(settings))
-        arguments = ["fit", *(["--config", config] if config else []), "--config", str(settings_file)]
-        arguments += ["--run_dir", str(Path(folder) / "run"), f"--trainer.limit_train_batches={steps}"]
-        arguments += ["--trainer.limit_val_batches=0", "--trainer.num_sanity_val_steps=0"]
-        arguments += ["--trainer.callbacks+", json.dumps({"class_path": callback, "init_args": {"path": str(output)}})]
-        if status := main(arguments):
+        command = ["fit", *(["--config", config] if config else []), "--config", str(settings_file)]
+        command += ["--run_dir", str(Path(folder) / "run"), f"--trainer.limit_train_batches={steps}"]
+        command += ["--trainer.limit_val_batches=0", "--trainer.num_sanity_val_steps=0"]
+        init_args = {"path": str(output), **(arguments or {})}
+        command += ["--trainer.callbacks+", json.dumps({"class_path": callback, "init_args": init_args})]
+        if status := main(command):
             raise SystemExit(status)
+        for ending, target in (keep or {}).items():
+            shutil.copyfile(f"{output}{ending}", f"{target}{ending}")
         return json.loads(output.read_text())
 
 

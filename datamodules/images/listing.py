@@ -1,7 +1,7 @@
-"""Image files below a folder or in an archive: which files are read, and why others are left out.
+"""Image or mesh files below a folder or in an archive: which files are read, and why others are left out.
 
-One rule for every use. A file is read if its suffix is one of :data:`~datamodules.images.decoding.SUFFIXES` and neither it
-nor a folder between it and the root is hidden. Links to files and folders are followed. Each file and folder is read once,
+One rule for every use. A file is read if it has one of the given suffixes and neither it nor a folder between it and the
+root is hidden. Links to files and folders are followed. Each file and folder is read once,
 under its own name if it is below the root.
 """
 
@@ -34,7 +34,7 @@ SYSTEM_FOLDERS = ("__macosx", "@eadir", "#recycle", "$recycle.bin", "system volu
 
 @dataclass(frozen=True)
 class Listing:
-    """Images of a folder or an archive.
+    """Files of a folder or an archive.
 
     Args:
         names: paths relative to the root, separated by slashes, sorted folder by folder.
@@ -45,11 +45,15 @@ class Listing:
     left_out: dict[str, list[str]]
 
 
-def list_folder(root: Path) -> Listing:
-    """Find the images below a folder. No file is opened.
+def list_folder(root: Path, suffixes: tuple[str, ...] = SUFFIXES) -> Listing:
+    """Find the images, or the files with other suffixes, below a folder. No file is opened.
 
-    A broken link with the suffix of an image is listed, so that it is an error like any other unreadable image. A link to a
-    folder that contains it is not followed.
+    A broken link with such a suffix is listed, so that it is an error like any other unreadable file. A link to a folder
+    that contains it is not followed.
+
+    Args:
+        root: the folder.
+        suffixes: suffixes of the files to find, in lower case.
 
     Raises:
         InputError: a folder cannot be read.
@@ -85,7 +89,7 @@ def list_folder(root: Path) -> Listing:
                     left_out[SPECIAL].append(name)
 
     def add(real: str, name: str) -> None:
-        if not is_image(name):
+        if not has_suffix(name, suffixes):
             left_out[OTHER_TYPE].append(name)
         elif real in files:
             left_out[REPEATED].append(name)
@@ -97,7 +101,7 @@ def list_folder(root: Path) -> Listing:
         try:
             target = os.path.realpath(f"{base}/{name}", strict=True)
         except OSError:  # no target, or a cycle of links
-            (names if is_image(name) else left_out[BROKEN]).append(name)
+            (names if has_suffix(name, suffixes) else left_out[BROKEN]).append(name)
             return
         if any(f"{inner}/".startswith(f"{target.rstrip('/')}/") for inner in (base, parent)):
             left_out[ENCLOSING].append(name)
@@ -130,7 +134,7 @@ def list_members(members: Iterable[str]) -> Listing:
         if any(map(is_hidden, member.split("/"))):
             left_out[HIDDEN].append(member)
         else:
-            (names if is_image(member) else left_out[OTHER_TYPE]).append(member)
+            (names if has_suffix(member, SUFFIXES) else left_out[OTHER_TYPE]).append(member)
     return _listing(list(dict.fromkeys(names)), left_out)
 
 
@@ -139,9 +143,9 @@ def is_hidden(name: str) -> bool:
     return name.startswith(".") or name.lower() in SYSTEM_FOLDERS
 
 
-def is_image(name: str) -> bool:
+def has_suffix(name: str, suffixes: tuple[str, ...]) -> bool:
     """Whether a file of this name is read."""
-    return name.lower().endswith(SUFFIXES)
+    return name.lower().endswith(suffixes)
 
 
 def log_images(

@@ -13,8 +13,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from datamodules.images.decoding import MAX_BYTES, UndecodableError, abbreviate, read_encoded
-from datamodules.images.listing import Listing, describe_left_out, is_image, list_folder, list_members
+from datamodules.images.decoding import MAX_BYTES, SUFFIXES, UndecodableError, abbreviate, read_encoded
+from datamodules.images.listing import Listing, describe_left_out, has_suffix, list_folder, list_members
 from datamodules.images.lmdb_check import check_lmdb
 from utils.errors import InputError
 from utils.files import cache_key
@@ -289,7 +289,7 @@ def _no_images(root: Path, listing: Listing, missing: str) -> InputError:
 
 
 def _not_zip(root: Path, error: Exception) -> InputError:
-    if is_image(root.name):
+    if has_suffix(root.name, SUFFIXES):
         return InputError(f"{root} is a single image; pass the folder that contains it")
     fix = "download it again, or extract it if it is another archive, and pass the folder"
     return InputError(f"{root} cannot be read as a ZIP file ({error}); {fix}")
@@ -310,7 +310,7 @@ def _ffhq(folder: Path, expected: int) -> FolderSource:
     if missing:
         raise _incomplete(folder, "images", missing, expected, expected)
     size = FFHQ_FOLDERS[folder.name]
-    others = sorted(name for name in present.difference(names) if is_image(name))
+    others = sorted(name for name in present.difference(names) if has_suffix(name, SUFFIXES))
     left_out = {f"not among the first {expected:,} of FFHQ": others} if others else {}
     return FolderSource(folder, Listing(names, left_out), (size, size))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import trimesh
 from jaxtyping import Bool
 
 from datamodules.images.decoding import OnCorrupt, check_on_corrupt
+from datamodules.images.listing import OTHER_TYPE, describe_left_out, list_folder
 from datamodules.shapes.base import check_voxel_size
 from datamodules.shapes.processing.voxelize import normalize, voxelize
 from datamodules.shapes.unusable import log_skipped, summarize_unusable
@@ -17,21 +19,28 @@ from renderers.mesh_files import SUFFIXES, read_mesh
 from utils.errors import InputError
 from utils.progress import Progress
 
+log = logging.getLogger(__name__)
+
 
 def find_meshes(folder: Path | str) -> list[Path]:
-    """Find the mesh files below a folder, sorted by path, without hidden ones.
+    """Find the mesh files below a folder, sorted folder by folder.
+
+    The rule is that of images (:mod:`datamodules.images.listing`): links are followed, hidden files are left out. A warning
+    lists what is left out, except files that are not meshes.
 
     Raises:
-        InputError: there is no such folder, or it has no mesh files.
+        InputError: there is no such folder, it has no mesh files, or a folder cannot be read.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise InputError(f"no such folder: {folder}")
-    files = [path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file()]
-    files = [path for path in files if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
-    if not files:
+    listing = list_folder(folder, SUFFIXES)
+    left_out = {reason: names for reason, names in listing.left_out.items() if reason != OTHER_TYPE}
+    if left_out:
+        log.warning("%s: %s", folder, describe_left_out(left_out))
+    if not listing.names:
         raise InputError(f"{folder} has no mesh files ({', '.join(SUFFIXES)})")
-    return sorted(files)
+    return [folder / name for name in listing.names]
 
 
 def load_solid(path: Path, size: int) -> Bool[np.ndarray, "D D D"]:

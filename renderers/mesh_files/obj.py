@@ -68,7 +68,7 @@ def read_obj(content: bytes, folder: Path, notes: Notes, materials: bool = True)
             notes.add(POINTS_AND_LINES)
         elif keyword in _FREE_FORM:
             raise MeshError(f"has free-form curves or surfaces ({keyword}), which are not supported; export polygons")
-    positions, colors = _positions(vertices)
+    positions, colors = _positions(vertices, notes)
     points = np.zeros((0, 2))
     if materials and uvs:
         points = _floats(uvs, "texture coordinates").reshape(-1, 2)
@@ -97,13 +97,17 @@ def _add_face(group: _Polygons, words: list[str], vertices: int, uvs: int) -> No
         raise MeshError(f"has a face with an invalid index: {' '.join(words)[:60]!r}") from error
 
 
-def _positions(vertices: list[list[str]]) -> tuple[Float[np.ndarray, "V 3"], Float[np.ndarray, "V 3"] | None]:
+def _positions(
+    vertices: list[list[str]], notes: Notes
+) -> tuple[Float[np.ndarray, "V 3"], Float[np.ndarray, "V 3"] | None]:
     """Return positions and sRGB colours, which some programs append to positions; colours above 1 are of [0, 255]."""
     widths = {len(words) for words in vertices}
     if widths and min(widths) < 3:
         raise MeshError("has a vertex with fewer than three coordinates")
     positions = _floats([words[:3] for words in vertices], "coordinates").reshape(-1, 3)
     if not widths or min(widths) < 6:
+        if widths and max(widths) >= 6:
+            notes.add("only some vertices have colours, so they are white")
         return positions, None
     colors = _floats([words[3:6] if len(words) == 6 else words[-3:] for words in vertices], "colours").reshape(-1, 3)
     return positions, (colors / (255 if colors.max() > 1 else 1)).clip(0, 1)

@@ -96,7 +96,7 @@ def _parse(path: Path, kind: str, notes: Notes, materials: bool) -> list[Part]:
     if kind == ".ply":
         return read_ply(content, path.parent, notes)
     if kind == ".stl":
-        return read_stl(content)
+        return read_stl(content, notes)
     return read_gltf(content, path.parent, notes)
 
 

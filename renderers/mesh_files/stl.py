@@ -6,22 +6,32 @@ import re
 
 import numpy as np
 
-from renderers.mesh_files.parts import MeshError, Part
+from renderers.mesh_files.parts import MeshError, Notes, Part
 
 _RECORD = np.dtype([("normal", "<f4", 3), ("corners", "<f4", (3, 3)), ("attribute", "<u2")])
 _VERTEX = re.compile(rb"^\s*vertex\s+(\S+)\s+(\S+)\s+(\S+)\s*$", re.MULTILINE | re.IGNORECASE)
 _LOOP = re.compile(rb"^\s*outer\s+loop\b", re.MULTILINE | re.IGNORECASE)
 
 
-def read_stl(content: bytes) -> list[Part]:
-    """Return the triangles of an STL file. Its header may begin with ``solid`` in both forms; colours are not read.
+def read_stl(content: bytes, notes: Notes) -> list[Part]:
+    """Return the triangles of an STL file. Its header may begin with ``solid`` in both forms.
+
+    Colours, which binary files store in two conflicting ways, are not read.
+
+    Args:
+        content: the file.
+        notes: receives that there are colours.
 
     Raises:
         MeshError: the file is truncated, or has facets that are not triangles.
     """
-    corners = _binary(content)
-    if corners is None:
+    records = _binary(content)
+    if records is None:
         corners = _ascii(content)
+    else:
+        corners = records["corners"].astype(np.float64)
+        if records["attribute"].any():
+            notes.add("colours of STL files are not supported, so its surfaces are white; export PLY or GLB")
     return [Part(corners.reshape(-1, 3), np.arange(3 * len(corners)).reshape(-1, 3))]
 
 
@@ -35,7 +45,7 @@ def _binary(content: bytes) -> np.ndarray | None:
         if is_text:
             return None
         raise MeshError(f"is truncated: its header announces {count:,} triangles")
-    return np.frombuffer(content, _RECORD, count, 84)["corners"].astype(np.float64)
+    return np.frombuffer(content, _RECORD, count, 84)
 
 
 def _ascii(content: bytes) -> np.ndarray:

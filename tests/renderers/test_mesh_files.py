@@ -332,6 +332,29 @@ def test_index_out_of_range_in_glb_is_refused(tmp_path):
     assert "vertex 77 of 8" in refusal(file.save(tmp_path / "x.glb"))
 
 
+def test_colours_that_are_not_read_are_said(tmp_path, caplog):
+    content = bytearray(trimesh.exchange.stl.export_stl(box()))
+    content[84 + 48 : 84 + 50] = (0x8000 | 31).to_bytes(2, "little")
+    path = write(tmp_path / "colored.stl", bytes(content))
+    assert read_mesh(path).colors is None and "colours of STL files are not supported" in caplog.text
+    caplog.clear()
+    path = write(tmp_path / "some.obj", SQUARE.replace("\n", " 1 0 0\n", 1) + "f 1 2 3 4\n")
+    assert read_mesh(path).colors is None and "only some vertices have colours" in caplog.text
+
+
+def test_linked_folders_are_searched_once_and_what_is_left_out_is_said(tmp_path, caplog):
+    own, other = tmp_path / "own", tmp_path / "other"
+    box().export(write(own / "a" / "box.stl", ""))
+    box().export(write(other / "linked.stl", ""))
+    write(own / "a" / "notes.txt", "x")
+    write(own / "a" / "._box.stl", "x")
+    (own / "b").symlink_to(other)
+    (own / "c").symlink_to(own / "a")
+    (own / "a" / "loop").symlink_to(own)
+    assert find_meshes(own) == [own / "a" / "box.stl", own / "b" / "linked.stl"]
+    assert "3 files left out" in caplog.text and "._box.stl" in caplog.text and "notes" not in caplog.text
+
+
 def test_bad_files_are_listed_together_or_left_out(tmp_path, caplog):
     box().export(tmp_path / "good.stl")
     for i in range(12):
