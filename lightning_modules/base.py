@@ -46,9 +46,15 @@ def check_optimizers(**factories: OptimizerCallable) -> dict[str, OptimizerCalla
     """
     for name, make in factories.items():
         try:
-            make([nn.Parameter(torch.zeros(1))])
+            defaults = make([nn.Parameter(torch.zeros(1))]).defaults
         except ValueError as error:
             raise InputError(f"the optimizer of {name}: {error}") from error
+        for (
+            argument,
+            value,
+        ) in defaults.items():  # torch's optimizers refuse negative numbers, but not all infinite ones
+            if isinstance(value, float):
+                check_number(f"{argument} of the optimizer of {name}", value)
     return factories
 
 

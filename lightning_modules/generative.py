@@ -82,7 +82,7 @@ class GenerativeModule(ClockedModule):
         check_number("samples", samples, at_least=1)
         check_number("sample_seed", sample_seed, at_least=0)
         if kid_subset:
-            check_number("kid_subset", kid_subset, at_least=2)
+            check_number("kid_subset, if not 0,", kid_subset, at_least=2)
         self.r1_gamma, self.r1_every = r1_gamma, r1_every
         self.generator = generator
         self.generator_ema = copy.deepcopy(generator).eval().requires_grad_(False)

@@ -94,6 +94,8 @@ class MeshGANModule(GenerativeModule):
         self.discriminator, self.renderer, self.views = discriminator, renderer, views
         if truncation is not None:
             check_number("truncation", truncation)
+        if truncation_cutoff is not None:
+            check_number("truncation_cutoff", truncation_cutoff, at_least=0)
         self.truncation, self.truncation_cutoff = truncation, truncation_cutoff
         self.optimizer_factories = check_optimizers(
             discriminator=discriminator_optimizer, generator=generator_optimizer

@@ -39,8 +39,7 @@ def check_number(
     """
     if math.isfinite(value) and at_least <= value <= at_most and above < value < below:
         return
-    limits = [f"at least {at_least:g}"] if at_least > -math.inf else []
-    limits += [f"above {above:g}"] if above > -math.inf else []
-    limits += [f"at most {at_most:g}"] if at_most < math.inf else []
-    limits += [f"below {below:g}"] if below < math.inf else []
-    raise InputError(f"{name} must be {' and '.join(limits) or 'a finite number'}, not {value}")
+    limits = [] if math.isfinite(value) else ["finite"]
+    for words, limit in (("at least", at_least), ("above", above), ("at most", at_most), ("below", below)):
+        limits += [f"{words} {limit:.10g}"] if math.isfinite(limit) else []
+    raise InputError(f"{name} must be {' and '.join(limits)}, not {value}")
