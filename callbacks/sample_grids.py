@@ -13,6 +13,7 @@ from torch import Tensor
 from callbacks.evaluations import is_fit_evaluation, kimg_and_step
 from callbacks.loggers.guarded import guarded_loggers
 from datamodules.base import to_float
+from utils.errors import check_number
 from visualization.images import save_png, tile
 
 
@@ -28,6 +29,9 @@ class SampleGrids(pl.Callback):
     """
 
     def __init__(self, rows: int = 4, columns: int = 8, seed: int = 0) -> None:
+        check_number("rows", rows, at_least=1)
+        check_number("columns", columns, at_least=1)
+        check_number("seed", seed, at_least=0)
         self.rows, self.columns, self.seed = rows, columns, seed
 
     def on_validation_end(self, trainer: Any, pl_module: Any) -> None:

@@ -22,6 +22,7 @@ from callbacks.evaluations import is_fit_evaluation, kimg_and_step
 from callbacks.loggers.guarded import guarded_loggers
 from datamodules.shapes import write_binvox
 from renderers.meshes.marching_cubes import marching_cubes
+from utils.errors import check_number
 from visualization.images import save_png
 from visualization.mesh_io import write_surface
 
@@ -44,6 +45,7 @@ class ShapeWriter(pl.Callback):
     """
 
     def __init__(self, formats: tuple[Format, ...] = ("glb", "obj", "binvox"), shown: int = 4) -> None:
+        check_number("shown", shown, at_least=1)
         self.formats, self.shown = formats, shown
 
     def on_validation_end(self, trainer: Any, pl_module: Any) -> None:

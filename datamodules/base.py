@@ -46,7 +46,6 @@ class RunDataModule(pl.LightningDataModule):
         batch_changes: Sequence[tuple[float, int]] = (),
     ) -> None:
         super().__init__()
-        check_number("total_kimg", total_kimg, above=0)
         check_number("num_workers", num_workers, at_least=0)
         check_number("seed", seed, at_least=0)
         self.batch_size, self.total_kimg, self.num_workers, self.seed = batch_size, total_kimg, num_workers, seed

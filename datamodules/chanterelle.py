@@ -16,7 +16,7 @@ from datamodules.base import ReferenceDataModule
 from datamodules.images.alpha_masked import Framing, check_framing, read_masked, unify_intensity
 from datamodules.images.decoding import OnCorrupt, check_on_corrupt
 from renderers import Renderer, ViewDistribution
-from utils.errors import InputError
+from utils.errors import InputError, check_number
 from utils.files import cache_key
 
 
@@ -77,6 +77,8 @@ class ChanterelleDataModule(ReferenceDataModule):
             raise InputError(f"fill must be in (0, 1], got {fill}")
         if mean_intensity is not None and not 0 < mean_intensity < 1:
             raise InputError(f"mean_intensity must be in (0, 1), got {mean_intensity}")
+        if kid_subset:
+            check_number("kid_subset, if not 0,", kid_subset, at_least=2)
         check_on_corrupt(on_corrupt)
         check_framing(framing)
         if renderer is not None and renderer.image_size != image_size:

@@ -19,7 +19,7 @@ from datamodules.images.reader import ImageReader
 from datamodules.images.sources import ImageError, open_source
 from datamodules.images.validation import readable_indices, summarize_errors
 from datamodules.renders.cache import RenderCache
-from utils.errors import InputError
+from utils.errors import InputError, check_number
 from utils.files import cache_key
 
 FFHQ_VERSION = 3  # increase when a change alters the images that are made from the same files
@@ -111,6 +111,8 @@ class FFHQDataModule(ReferenceDataModule):
         for name, value in (("image_size", image_size), ("reference_images", reference_images), ("expected", expected)):
             if value < 1:
                 raise InputError(f"{name} must be positive, got {value}")
+        if kid_subset:
+            check_number("kid_subset, if not 0,", kid_subset, at_least=2)
         check_on_corrupt(on_corrupt)
         if held_out < 0:
             raise InputError(f"held_out must be at least 0, got {held_out}")

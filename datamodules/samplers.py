@@ -9,7 +9,7 @@ from itertools import pairwise
 import numpy as np
 from torch.utils.data import Sampler
 
-from utils.errors import InputError
+from utils.errors import InputError, check_number
 
 
 class BatchPlan:
@@ -24,16 +24,20 @@ class BatchPlan:
         changes: pairs of (items seen, global batch size from there on), in order.
 
     Raises:
-        InputError: a size is below 1, or the changes are not in order.
+        InputError: a number is out of range, or the changes are not in order.
     """
 
     def __init__(self, batch_size: int, total: float, changes: Sequence[tuple[float, int]] = ()) -> None:
+        check_number("total_kimg", total / 1000, above=0)
+        check_number("batch_size", batch_size, at_least=1)
+        for items, size in changes:
+            check_number("kimg in batch_changes", items / 1000, above=0)
+            check_number("batch size in batch_changes", size, at_least=1)
         borders = [0.0, *(float(items) for items, _ in changes)]
         sizes = [batch_size, *(size for _, size in changes)]
-        if min(sizes) < 1 or any(b <= a for a, b in pairwise(borders)):
+        if any(b <= a for a, b in pairwise(borders)):
             raise InputError(
-                f"batch_size and the sizes in batch_changes must be at least 1, and batch_changes must be in increasing "
-                f"order of kimg, got {batch_size} and {[[items / 1000, size] for items, size in changes]}"
+                f"batch_changes must be in increasing order of kimg, got {[[items / 1000, size] for items, size in changes]}"
             )
         self.sizes, self._steps, self._positions = sizes, [0], [0]
         for border, size in zip(borders[1:], sizes, strict=False):

@@ -15,7 +15,7 @@ from datamodules.renders.cache import RenderCache
 from datamodules.renders.cached_base import CachedRenderDataModule, InfiniteImages
 from datamodules.shapes.procedural.heads import HEADS_VERSION, Head, head_meshes
 from renderers import Camera, OpenGLRenderer, Rendering, SoftRasterizer, ViewDistribution
-from utils.errors import InputError
+from utils.errors import check_number
 from utils.files import cache_key
 
 Split = Literal["train", "test"]
@@ -40,11 +40,9 @@ class HeadImages:
     def __init__(
         self, image_size: int, views: ViewDistribution, seed: int = 0, split: Split = "train", oversampling: int = 2
     ) -> None:
-        if image_size < 8 or oversampling < 1 or seed < 0:
-            raise InputError(
-                f"heads need image_size of at least 8, oversampling of at least 1 and a seed of at least 0, "
-                f"got {image_size}, {oversampling} and {seed}"
-            )
+        check_number("image_size of heads", image_size, at_least=8)
+        check_number("oversampling", oversampling, at_least=1)
+        check_number("seed", seed, at_least=0)
         self.image_size, self.views, self.seed = image_size, views, seed
         self.split, self.oversampling = split, oversampling
 
@@ -137,8 +135,9 @@ class HeadsDataModule(CachedRenderDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__(batch_size, total_kimg, num_workers, seed, batch_changes)
-        if (images != "unlimited" and images < 1) or reference_images < 1:
-            raise InputError(f"images and reference_images must be at least 1, got {images} and {reference_images}")
+        if images != "unlimited":
+            check_number("images", images, at_least=1)
+        check_number("reference_images", reference_images, at_least=1)
         self.image_size, self.images, self.reference_images = image_size, images, reference_images
         self.views = views or ViewDistribution((-45.0, 45.0), (-15.0, 15.0), FOV)
         self.cache_dir = cache_dir

@@ -7,6 +7,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from datamodules.base import RunDataModule
 from datamodules.shapes import ShapeSource
+from utils.errors import check_number
 
 
 class VoxelGridDataset(Dataset):
@@ -46,6 +47,7 @@ class ShapeDataModule(RunDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__(batch_size, total_kimg, num_workers, seed)
+        check_number("validation_count", validation_count, at_least=1)
         self.shapes, self.validation_shapes = shapes, validation_shapes
         self.validation_count = min(validation_count, len(validation_shapes))
 

@@ -10,12 +10,14 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.cli import OptimizerCallable
 from pytorch_lightning.strategies import DDPStrategy, SingleDeviceStrategy
 from torch import Tensor, nn
 
 from networks.synced_layers import sync_batch_norm
 from renderers import InputError, Renderer
 from utils.distributed import average_gradients, check_ranks, mean_over_ranks
+from utils.errors import check_number
 from utils.legacy_names import update_checkpoint
 from utils.philox import hash_key
 from utils.transfer import to_device
@@ -34,6 +36,26 @@ def check_images(images: Any) -> None:
     low, high = (float(x) for x in images.detach().aminmax())
     if not (low >= -1e-3 and high <= 1 + 1e-3):  # NaN is neither
         raise InputError(f"the images of the data have values from {low:g} to {high:g}; {cure}")
+
+
+def check_optimizers(**factories: OptimizerCallable) -> dict[str, OptimizerCallable]:
+    """Return the optimizers' factories by network, after making each once.
+
+    Raises:
+        InputError: an argument is out of range, such as a negative learning rate.
+    """
+    for name, make in factories.items():
+        try:
+            defaults = make([nn.Parameter(torch.zeros(1))]).defaults
+        except ValueError as error:
+            raise InputError(f"the optimizer of {name}: {error}") from error
+        for (
+            argument,
+            value,
+        ) in defaults.items():  # torch's optimizers refuse negative numbers, but not all infinite ones
+            if isinstance(value, float):
+                check_number(f"{argument} of the optimizer of {name}", value)
+    return factories
 
 
 def seeded_generator(*key: int | str) -> torch.Generator:
@@ -84,6 +106,7 @@ class ClockedModule(pl.LightningModule):
 
     def __init__(self, seed: int = 0) -> None:
         super().__init__()
+        check_number("seed", seed, at_least=0)
         self.automatic_optimization = False
         self.seed = seed
         self.step = 0

@@ -22,6 +22,7 @@ from metrics.kid import check_subset
 from metrics.manifolds import FIGURES as MANIFOLD_METRICS
 from metrics.manifolds import MIN_IMAGES
 from renderers import Camera, InputError, Rendering, ViewDistribution
+from utils.errors import check_number
 from utils.files import cache_root
 from utils.transfer import to_device
 
@@ -54,7 +55,7 @@ class GenerativeModule(ClockedModule):
         seed: seed of all random numbers of training.
 
     Raises:
-        InputError: r1_gamma below 0, r1_every below 1.
+        InputError: a number out of range, or an extractor that is not available.
     """
 
     local_batch_norm = ("generator_ema",)
@@ -76,8 +77,13 @@ class GenerativeModule(ClockedModule):
         seed: int = 0,
     ) -> None:
         super().__init__(seed)
-        if r1_every < 1 or r1_gamma < 0:
-            raise InputError(f"r1_every must be at least 1 and r1_gamma at least 0, got {r1_every} and {r1_gamma}")
+        check_number("ema_half_life_kimg", ema_half_life_kimg, above=0)
+        check_number("r1_gamma", r1_gamma, at_least=0)
+        check_number("r1_every", r1_every, at_least=1)
+        check_number("samples", samples, at_least=1)
+        check_number("sample_seed", sample_seed, at_least=0)
+        if kid_subset:
+            check_number("kid_subset, if not 0,", kid_subset, at_least=2)
         self.r1_gamma, self.r1_every = r1_gamma, r1_every
         self.generator = generator
         self.generator_ema = copy.deepcopy(generator).eval().requires_grad_(False)

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from pytorch_lightning.cli import OptimizerCallable
 from torch import Tensor, nn
 
-from lightning_modules.base import frozen
+from lightning_modules.base import check_optimizers, frozen
 from lightning_modules.gan_step import adam_gan, check_same_shape
 from lightning_modules.losses import (
     discriminator_accuracy,
@@ -24,6 +24,7 @@ from lightning_modules.neural_renderer import load_proxy
 from lightning_modules.voxel_generative import VoxelGenerativeModule, check_image_sizes
 from renderers import InputError, Renderer, ViewDistribution, VoxelGrid
 from renderers.opengl.overlap import start_render
+from utils.errors import check_number
 
 
 def adam_proxy(params: Any) -> torch.optim.Optimizer:
@@ -106,12 +107,14 @@ class IGGANModule(VoxelGenerativeModule):
             raise InputError(f"{name} has no weights to train; set proxy to fixed")
         if proxy_checkpoint and not has_weights:
             raise InputError(f"{name} has no weights to load; set proxy_checkpoint to null")
-        if not temperature > 0:
-            raise InputError(f"temperature must be greater than 0, got {temperature}")
+        check_number("temperature", temperature, above=0)
+        check_number("dom_weight", dom_weight, at_least=0)
         self.discriminator, self.neural_renderer = discriminator, neural_renderer
-        self.optimizer_factories = {"discriminator": discriminator_optimizer, "generator": generator_optimizer}
+        self.optimizer_factories = check_optimizers(
+            discriminator=discriminator_optimizer, generator=generator_optimizer
+        )
         if has_weights:
-            self.optimizer_factories["neural_renderer"] = proxy_optimizer
+            self.optimizer_factories |= check_optimizers(neural_renderer=proxy_optimizer)
         self.dom_weight, self.proxy, self.discriminator_sees = dom_weight, proxy, discriminator_sees
         self.proxy_checkpoint = proxy_checkpoint
         self.proxy_input, self.temperature, self.gradient_at = proxy_input, temperature, gradient_at

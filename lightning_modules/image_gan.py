@@ -9,6 +9,7 @@ from jaxtyping import Float
 from pytorch_lightning.cli import OptimizerCallable
 from torch import Tensor, nn
 
+from lightning_modules.base import check_optimizers
 from lightning_modules.gan_step import adam_gan, gan_step
 from lightning_modules.generative import GenerativeModule
 from lightning_modules.losses import to_float32
@@ -43,7 +44,9 @@ class ImageGANModule(GenerativeModule):
                     f"generator.{name} is {ours}, discriminator.{name} is {theirs}; set both to the same number"
                 )
         self.discriminator = discriminator
-        self.optimizer_factories = {"discriminator": discriminator_optimizer, "generator": generator_optimizer}
+        self.optimizer_factories = check_optimizers(
+            discriminator=discriminator_optimizer, generator=generator_optimizer
+        )
 
     def training_step(self, batch: list[Tensor], batch_idx: int) -> None:
         (real,) = batch

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from pytorch_lightning.cli import OptimizerCallable
 from torch import Tensor, nn
 
-from lightning_modules.base import frozen, seeded_generator
+from lightning_modules.base import check_optimizers, frozen, seeded_generator
 from lightning_modules.generative import GenerativeModule, normal_maps, row_views
 from lightning_modules.losses import discriminator_accuracy, discriminator_loss, generator_loss
 from lightning_modules.progressive_growing import Growth, GrowthPhase, GrowthStage
@@ -20,6 +20,7 @@ from metrics.depth import measure_depth
 from networks import GeneratedScene, MeshGenerator, StyleGANDiscriminator, sample_offsets
 from networks.stylegan_layers import StyledLayer, fade_images
 from renderers import Camera, InputError, Renderer, Rendering, SoftRasterizer, TriangleMesh, ViewDistribution
+from utils.errors import check_number
 from utils.philox import hash_key, keyed_normal
 
 TURNTABLE_AZIMUTHS = (-90.0, -45.0, 0.0, 45.0, 90.0)  # degrees, the viewpoints of Figure 4
@@ -91,8 +92,14 @@ class MeshGANModule(GenerativeModule):
         self.growth = Growth(growth if growth is not None else [GrowthPhase(generator.image_size, 0)])
         check_parts(generator, discriminator, renderer, self.growth)
         self.discriminator, self.renderer, self.views = discriminator, renderer, views
+        if truncation is not None:
+            check_number("truncation", truncation)
+        if truncation_cutoff is not None:
+            check_number("truncation_cutoff", truncation_cutoff, at_least=0)
         self.truncation, self.truncation_cutoff = truncation, truncation_cutoff
-        self.optimizer_factories = {"discriminator": discriminator_optimizer, "generator": generator_optimizer}
+        self.optimizer_factories = check_optimizers(
+            discriminator=discriminator_optimizer, generator=generator_optimizer
+        )
         self._true_renders: Rendering | None = None  # held-out renders that depth is compared with
         self._renderers: dict[tuple[int, bool], Renderer] = {}
 

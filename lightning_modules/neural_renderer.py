@@ -9,7 +9,7 @@ import torch
 from pytorch_lightning.cli import OptimizerCallable
 from torch import Tensor
 
-from lightning_modules.base import ClockedModule, seeded_generator
+from lightning_modules.base import ClockedModule, check_optimizers, seeded_generator
 from lightning_modules.losses import image_loss, relative_error
 from renderers import InputError, Renderer, ViewDistribution, VoxelGrid
 from renderers.opengl.overlap import start_render
@@ -46,6 +46,7 @@ class NeuralRendererModule(ClockedModule):
     ) -> None:
         super().__init__(seed)
         self.neural_renderer, self.renderer, self.views = neural_renderer, renderer, views
+        check_optimizers(neural_renderer=optimizer)
         self.make_optimizer, self.decay_learning_rate = optimizer, decay_learning_rate
         self.error = float("nan")
 

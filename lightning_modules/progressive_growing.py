@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from renderers import InputError
+from utils.errors import InputError, check_number
 
 
 @dataclass(frozen=True)
@@ -49,20 +49,21 @@ class Growth:
         phases: each has twice the resolution of the previous one.
 
     Raises:
-        InputError: no phases, resolutions that do not double, a first phase that fades, or negative lengths.
+        InputError: no phases, resolutions below 4 or that do not double, a first phase that fades, or numbers out of range.
     """
 
     def __init__(self, phases: Sequence[GrowthPhase]) -> None:
         sizes = [phase.resolution for phase in phases]
+        for size in sizes:
+            check_number("resolution of growth", size, at_least=4)
         if not sizes or sizes != [sizes[0] << i for i in range(len(sizes))]:
             raise InputError(f"the resolutions of growth must double from phase to phase, got {sizes}")
         if phases[0].fade_kimg:
             raise InputError(f"the first phase of growth cannot fade in; set its fade_kimg {phases[0].fade_kimg} to 0")
         for phase in phases:
-            if min(phase.fade_kimg, phase.stable_kimg) < 0 or phase.lr_factor <= 0:
-                raise InputError(
-                    f"growth needs fade_kimg and stable_kimg of at least 0 and a positive lr_factor, got {phase}"
-                )
+            check_number("fade_kimg of growth", phase.fade_kimg, at_least=0)
+            check_number("stable_kimg of growth", phase.stable_kimg, at_least=0)
+            check_number("lr_factor of growth", phase.lr_factor, above=0)
         self.phases = tuple(phases)
 
     @property

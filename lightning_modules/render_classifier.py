@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from pytorch_lightning.cli import OptimizerCallable
 from torch import Tensor, nn
 
-from lightning_modules.base import ClockedModule
+from lightning_modules.base import ClockedModule, check_optimizers
 from renderers import InputError
 from utils.files import write_atomically
 from utils.torch_io import load_state
@@ -41,6 +41,7 @@ class RenderClassifierModule(ClockedModule):
     def __init__(self, classifier: nn.Module, optimizer: OptimizerCallable = adamw, seed: int = 0) -> None:
         super().__init__(seed)
         self.classifier = classifier
+        check_optimizers(classifier=optimizer)
         self.make_optimizer = optimizer
         self.accuracy = float("nan")  # mean over the properties
         self.accuracies: dict[str, float] = {}  # by property

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from pytorch_lightning.cli import OptimizerCallable
 from torch import Tensor, nn
 
+from lightning_modules.base import check_optimizers
 from lightning_modules.gan_step import adam_gan, gan_step
 from lightning_modules.losses import to_float32
 from lightning_modules.voxel_generative import VoxelGenerativeModule, as_grid, check_image_sizes
@@ -47,7 +48,9 @@ class VoxelGANModule(VoxelGenerativeModule):
         super().__init__(generator, renderer, views, **evaluation)
         check_parts(generator, discriminator, renderer, differentiable_renderer)
         self.discriminator, self.differentiable_renderer = discriminator, differentiable_renderer
-        self.optimizer_factories = {"discriminator": discriminator_optimizer, "generator": generator_optimizer}
+        self.optimizer_factories = check_optimizers(
+            discriminator=discriminator_optimizer, generator=generator_optimizer
+        )
 
     def training_step(self, batch: list[Tensor], batch_idx: int) -> None:
         (real,) = batch

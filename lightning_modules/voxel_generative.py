@@ -14,6 +14,7 @@ from lightning_modules.generative import GenerativeModule, normal_maps, row_view
 from metrics import ShapeReference, compare_shapes, mean_occupancy, mean_pairwise_iou
 from renderers import Camera, InputError, Renderer, Rendering, ViewDistribution, VoxelGrid
 from utils.distributed import gather_over_ranks, this_rank
+from utils.errors import check_number
 
 OCCUPANCY_SAMPLES = 32  # samples that occupancy and pairwise IoU are measured on
 COMPARED_TRAINING_SHAPES = 5000  # training shapes that samples are compared with, at most
@@ -46,8 +47,8 @@ class VoxelGenerativeModule(GenerativeModule):
         **evaluation: Any,
     ) -> None:
         super().__init__(generator, **evaluation)
-        if shape_metrics < 0:
-            raise InputError(f"shape_metrics must be 0 or more, not {shape_metrics}")
+        check_number("threshold", threshold, at_least=0, at_most=1)
+        check_number("shape_metrics", shape_metrics, at_least=0)
         self.shape_metrics = shape_metrics
         self._shape_reference: tuple[Any, ShapeReference] | None = None  # with the data module that it was measured for
         self.renderer, self.views, self.threshold = renderer, views, threshold

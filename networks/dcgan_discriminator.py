@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 from networks.dcgan_layers import init_dcgan, power_of_two, to_channels_last
+from utils.errors import check_number
 
 
 class DCGANDiscriminator(nn.Module):
@@ -30,6 +31,8 @@ class DCGANDiscriminator(nn.Module):
     def __init__(self, image_size: int = 128, channels: int = 1, width: int = 64) -> None:
         super().__init__()
         self.image_size, self.channels = image_size, channels
+        check_number("channels", channels, at_least=1)
+        check_number("width", width, at_least=1)
         halvings = power_of_two("image_size", image_size, 8) - 2
         sizes = [channels] + [width << min(i, 4) for i in range(halvings)]
         layers: list[nn.Module] = []

@@ -6,6 +6,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from networks.dcgan_layers import init_dcgan, power_of_two, to_channels_last, upsampling_layers
+from utils.errors import check_number
 
 
 class DCGANGenerator(nn.Module):
@@ -25,6 +26,7 @@ class DCGANGenerator(nn.Module):
 
     def __init__(self, image_size: int = 128, latent_size: int = 200, width: int = 1024, channels: int = 1) -> None:
         super().__init__()
+        check_number("channels", channels, at_least=1)
         self.image_size, self.latent_size, self.channels = image_size, latent_size, channels
         doublings = power_of_two("image_size", image_size, 8) - 2
         self.layers = upsampling_layers(2, latent_size, width, doublings, channels)

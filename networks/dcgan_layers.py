@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from utils.errors import InputError
+from utils.errors import InputError, check_number
 
 
 def power_of_two(name: str, value: int, minimum: int) -> int:
@@ -50,7 +50,12 @@ def upsampling_layers(
     A transposed convolution from 1 to 4 pixels per side, then one of stride 2 per doubling, all with kernel 4; batch norm
     and ReLU between them, and a sigmoid at the end. ``width`` channels at size 4 halve with each doubling. With ``half``
     the last axis has half the size.
+
+    Raises:
+        InputError: a number is less than 1.
     """
+    check_number("latent_size", latent_size, at_least=1)
+    check_number("width", width, at_least=1)
     convolution = nn.ConvTranspose2d if dims == 2 else nn.ConvTranspose3d
     first = nn.ConvTranspose2d if dims == 2 else FirstConvTranspose3d
     last = nn.ConvTranspose2d if dims == 2 else LastConvTranspose3d

@@ -14,6 +14,7 @@ from networks.dcgan_layers import power_of_two
 from networks.stylegan_generator import Noise, StyleGANGenerator, require_generator
 from networks.stylegan_layers import downsample
 from renderers import InputError, TriangleMesh, grid_mesh
+from utils.errors import check_number
 from utils.transfer import to_device
 
 
@@ -66,7 +67,8 @@ class MeshGenerator(nn.Module):
         **stylegan: of both networks, see :class:`~networks.StyleGANGenerator`.
 
     Raises:
-        InputError: if ``image_size`` is not a power of two, or the disc exceeds ``max_size``.
+        InputError: if ``image_size`` is not a power of two, another number is out of range, or the disc exceeds
+            ``max_size``.
     """
 
     def __init__(
@@ -82,6 +84,12 @@ class MeshGenerator(nn.Module):
     ) -> None:
         super().__init__()
         power_of_two("image_size", image_size, 4)
+        check_number("pyramid_levels", pyramid_levels, at_least=0)
+        check_number("initial_radius", initial_radius, above=0)
+        check_number("initial_bulge", initial_bulge)
+        check_number("shape_scale", shape_scale, above=0)
+        if max_size is not None:
+            check_number("max_size", max_size, above=0)
         if max_size is not None and not math.hypot(initial_radius, initial_bulge) < max_size:
             raise InputError(f"initial_radius and initial_bulge must stay within max_size {max_size}")
         self.image_size, self.latent_size = image_size, 2 * latent_size

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from networks.dcgan_layers import to_channels_last
+from utils.errors import InputError, check_number
 
 SPATIAL_LAYERS = 9  # three convolutions, each with batch norm and ReLU
 SPATIAL_GROUPS = 4  # of the third convolution's channels
@@ -24,7 +25,7 @@ class RenderClassifier(nn.Module):
         channels: of the network's input: 1 (colours are averaged) or 3 (grey images are repeated).
 
     Raises:
-        ValueError: if ``channels`` is neither 1 nor 3.
+        InputError: if ``channels`` is neither 1 nor 3, or a number is less than 1.
     """
 
     image_size = 64
@@ -32,7 +33,10 @@ class RenderClassifier(nn.Module):
     def __init__(self, classes: list[str], width: int = 24, num_features: int = 128, channels: int = 1) -> None:
         super().__init__()
         if channels not in (1, 3):
-            raise ValueError(f"channels must be 1 or 3, got {channels}")
+            raise InputError(f"channels must be 1 or 3, got {channels}")
+        check_number("the number of classes", len(classes), at_least=1)
+        check_number("width", width, at_least=1)
+        check_number("num_features", num_features, at_least=1)
         self.classes, self.num_features, self.channels = list(classes), num_features, channels
         self.sizes = {"width": width, "num_features": num_features, "channels": channels}
         sizes = [channels, width, 2 * width, 4 * width, 4 * width, num_features]

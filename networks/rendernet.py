@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from networks.dcgan_layers import power_of_two, to_channels_last
-from utils.errors import InputError
+from utils.errors import InputError, check_number
 
 
 class RenderNet(nn.Module):
@@ -39,7 +39,7 @@ class RenderNet(nn.Module):
             background, and a sigmoid that starts at one half overshoots to saturated black and does not recover.
 
     Raises:
-        InputError: if a size is not a power of two, or ``trunk_size`` is not supported.
+        InputError: if a size is not a power of two, ``trunk_size`` is not supported, or another number is out of range.
     """
 
     def __init__(
@@ -55,6 +55,13 @@ class RenderNet(nn.Module):
         initial_intensity: float = 0.05,
     ) -> None:
         super().__init__()
+        check_number("width", width, at_least=1)
+        check_number("blocks_3d", blocks_3d, at_least=0)
+        check_number("blocks_2d", blocks_2d, at_least=0)
+        for channels in channels_3d:
+            check_number("channels_3d", channels, at_least=1)
+        check_number("out_channels", out_channels, at_least=1)
+        check_number("initial_intensity", initial_intensity, above=0, below=1)
         self.lattice_size, self.image_size = lattice_size, image_size
         trunk_size = lattice_size // 2 if trunk_size is None else trunk_size
         if trunk_size not in (lattice_size // 2, lattice_size // 4):

@@ -6,6 +6,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from networks.dcgan_layers import to_channels_last
+from utils.errors import check_number
 
 
 class ShadingNet(nn.Module):
@@ -15,10 +16,16 @@ class ShadingNet(nn.Module):
         in_channels: channels of the G-buffer; 7 for :class:`renderers.DeferredNeuralRenderer`.
         width: channels of the hidden layers.
         out_channels: 1 for grey, 3 for colour.
+
+    Raises:
+        InputError: if a number is less than 1.
     """
 
     def __init__(self, in_channels: int = 7, width: int = 16, out_channels: int = 1) -> None:
         super().__init__()
+        check_number("in_channels", in_channels, at_least=1)
+        check_number("width", width, at_least=1)
+        check_number("out_channels", out_channels, at_least=1)
         self.layers = nn.Sequential(
             nn.Conv2d(in_channels, width, 3, padding=1),
             nn.PReLU(width, init=0.2),

@@ -20,6 +20,7 @@ from networks.stylegan_layers import (
     downsample,
     minibatch_stddev,
 )
+from utils.errors import check_number
 
 
 class StyleGANDiscriminator(nn.Module):
@@ -39,7 +40,7 @@ class StyleGANDiscriminator(nn.Module):
         stddev_group: number of samples per group of the minibatch deviation; 1 disables it.
 
     Raises:
-        InputError: if ``resolution`` is not a power of two of at least 4.
+        InputError: if ``resolution`` is not a power of two of at least 4, or another number is less than 1.
     """
 
     def __init__(
@@ -51,6 +52,8 @@ class StyleGANDiscriminator(nn.Module):
         stddev_group: int = 4,
     ) -> None:
         super().__init__()
+        check_number("channels", channels, at_least=1)
+        check_number("stddev_group", stddev_group, at_least=1)
         self.resolution, self.channels, self.stddev_group = resolution, channels, stddev_group
         levels = power_of_two("resolution", resolution, 4) - 1
         widths = [channels_at(4 << level, channel_base, channel_max) for level in range(levels)]

@@ -21,6 +21,7 @@ from networks.stylegan_layers import (
     pixel_norm,
     upsample,
 )
+from utils.errors import check_number
 
 # Noise of each layer: sampled from a generator (None), zero, constant, or given.
 Noise: TypeAlias = Literal["zero", "fixed"] | Sequence[Tensor] | None
@@ -120,7 +121,7 @@ class StyleGANGenerator(nn.Module):
         channel_max: see :func:`~networks.stylegan_layers.channels_at`.
 
     Raises:
-        InputError: if ``resolution`` is not a power of two of at least 4.
+        InputError: if ``resolution`` is not a power of two of at least 4, or another number is out of range.
     """
 
     style_average: Tensor
@@ -138,6 +139,12 @@ class StyleGANGenerator(nn.Module):
         channel_max: int = 512,
     ) -> None:
         super().__init__()
+        check_number("out_channels", out_channels, at_least=1)
+        check_number("latent_size", latent_size, at_least=1)
+        check_number("style_size", style_size, at_least=1)
+        check_number("mapping_layers", mapping_layers, at_least=1)
+        check_number("mapping_lr_multiplier", mapping_lr_multiplier, above=0)
+        check_number("mixing_probability", mixing_probability, at_least=0, at_most=1)
         self.resolution, self.out_channels, self.latent_size = resolution, out_channels, latent_size
         self.mixing_probability = mixing_probability
         self.mapping = MappingNetwork(latent_size, style_size, mapping_layers, mapping_lr_multiplier)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from networks.synced_layers import group_deviation
 from utils.distributed import rank_count
+from utils.errors import check_number
 
 GAIN = math.sqrt(2)  # He's gain, for a layer before a leaky ReLU
 SLOPE = 0.2  # of the leaky ReLU
@@ -25,7 +26,12 @@ def channels_at(resolution: int, base: int = 8192, maximum: int = 512) -> int:
     """Return the channels at ``resolution``²: ``min(2 base / resolution, maximum)``; 512 up to 32², 256 at 64², 128 at 128².
 
     ``base`` is the published ``fmap_base`` with ``fmap_decay`` 1.
+
+    Raises:
+        InputError: if ``base`` or ``maximum`` is less than 1.
     """
+    check_number("channel_base", base, at_least=1)
+    check_number("channel_max", maximum, at_least=1)
     return max(1, min(2 * base // resolution, maximum))
 
 

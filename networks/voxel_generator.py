@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from networks.dcgan_layers import init_dcgan, power_of_two, to_channels_last, upsampling_layers
-from utils.errors import InputError
+from utils.errors import check_number
 
 
 class VoxelGenerator(nn.Module):
@@ -48,8 +48,9 @@ class VoxelGenerator(nn.Module):
         mirrored: bool = False,
     ) -> None:
         super().__init__()
-        if smoothing < 0:
-            raise InputError(f"smoothing must be at least 0, got {smoothing}")
+        check_number("out_channels", out_channels, at_least=1)
+        check_number("smoothing", smoothing, at_least=0)
+        check_number("initial_occupancy", initial_occupancy, above=0, below=1)
         self.voxel_size, self.latent_size, self.out_channels = voxel_size, latent_size, out_channels
         doublings = power_of_two("voxel_size", voxel_size, 8) - 2
         self.layers = upsampling_layers(3, latent_size, width, doublings, out_channels, mirrored)

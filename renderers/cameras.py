@@ -9,10 +9,16 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from utils.errors import InputError
+from utils.errors import InputError, check_number
 from utils.transfer import to_device
 
 ORTHOGRAPHIC_DISTANCE = 2.0  # origin of the depth of orthographic cameras; their image does not depend on it
+
+
+def check_fov(fov: float | None) -> None:
+    """Raise InputError if a field of view in degrees is not between 0 and 180. None is an orthographic camera."""
+    if fov is not None and not 0 < fov < 180:
+        raise InputError(f"fov must be between 0 and 180 degrees, got {fov}")
 
 
 @dataclass(frozen=True)
@@ -44,8 +50,7 @@ class Camera:
                 f"azimuth and elevation must have the same shape (B,), got {tuple(self.azimuth.shape)} "
                 f"and {tuple(self.elevation.shape)}"
             )
-        if self.fov is not None and not 0 < self.fov < 180:
-            raise InputError(f"fov must be between 0 and 180 degrees, got {self.fov}")
+        check_fov(self.fov)
 
     @classmethod
     def orbit(
@@ -144,11 +149,20 @@ class ViewDistribution:
         azimuth: range in degrees; (0, 360) is a full turn.
         elevation: range in degrees; (-30, 60) for chairs and (15, 60) for couches and bathtubs in IG-GAN, supplement B.2.
         fov: see :class:`Camera`.
+
+    Raises:
+        InputError: if an angle is not finite, or fov is out of range.
     """
 
     azimuth: tuple[float, float] = (0.0, 360.0)
     elevation: tuple[float, float] = (-30.0, 60.0)
     fov: float | None = None
+
+    def __post_init__(self) -> None:
+        check_fov(self.fov)
+        for name, angles in (("azimuth", self.azimuth), ("elevation", self.elevation)):
+            for angle in angles:
+                check_number(name, angle)
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Camera:
         """Sample ``n`` cameras on the generator's device. Equal generator states give equal cameras on every machine."""

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from utils.errors import InputError
+from utils.errors import InputError, check_number
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Lighting:
         intensities: one per light, including the surface's albedo.
 
     Raises:
-        InputError: if directions and intensities differ in number.
+        InputError: if directions and intensities differ in number, an intensity is negative, or a direction has no length.
     """
 
     ambient: float = 0.1
@@ -40,6 +40,10 @@ class Lighting:
                 f"directions and intensities must have the same length, got {len(self.directions)} and "
                 f"{len(self.intensities)}"
             )
+        check_number("ambient", self.ambient, at_least=0)
+        for direction, intensity in zip(self.directions, self.intensities, strict=True):
+            check_number(f"the length of the light's direction {list(direction)}", math.hypot(*direction), above=0)
+            check_number("intensities", intensity, at_least=0)
 
     def shade(self, normals: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B 1 H W"]:
         """Return ``min(1, ambient + sum_l intensity_l max(0, n·l))`` for unit normals in the camera frame."""

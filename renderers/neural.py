@@ -12,6 +12,7 @@ from renderers.base import Renderer, Rendering, Scene, composite
 from renderers.cameras import Camera
 from renderers.grid_sampling import resample
 from renderers.scenes import VoxelGrid
+from utils.errors import check_number
 
 
 class NeuralRenderer(Renderer):
@@ -30,6 +31,8 @@ class NeuralRenderer(Renderer):
 
     def __init__(self, network: nn.Module, image_size: int, lattice_size: int | None = None) -> None:
         super().__init__(image_size)
+        if lattice_size is not None:
+            check_number("lattice_size", lattice_size, at_least=1)
         self.network = network
         self.lattice_size = lattice_size
 

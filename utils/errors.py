@@ -22,6 +22,7 @@ def check_number(
     at_least: float = -math.inf,
     above: float = -math.inf,
     at_most: float = math.inf,
+    below: float = math.inf,
 ) -> None:
     """Check that an argument is a finite number within limits.
 
@@ -31,13 +32,14 @@ def check_number(
         at_least: Smallest allowed value.
         above: Number that it must exceed.
         at_most: Largest allowed value.
+        below: Number that it must not reach.
 
     Raises:
         InputError: It is not.
     """
-    if math.isfinite(value) and at_least <= value <= at_most and value > above:
+    if math.isfinite(value) and at_least <= value <= at_most and above < value < below:
         return
-    limits = [f"at least {at_least:g}"] if at_least > -math.inf else []
-    limits += [f"above {above:g}"] if above > -math.inf else []
-    limits += [f"at most {at_most:g}"] if at_most < math.inf else []
-    raise InputError(f"{name} must be {' and '.join(limits) or 'a finite number'}, not {value}")
+    limits = [] if math.isfinite(value) else ["finite"]
+    for words, limit in (("at least", at_least), ("above", above), ("at most", at_most), ("below", below)):
+        limits += [f"{words} {limit:.10g}"] if math.isfinite(limit) else []
+    raise InputError(f"{name} must be {' and '.join(limits)}, not {value}")

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from callbacks.monitor import MODES
 from renderers import InputError
+from utils.errors import check_number
 
 OFFLINE = ("offline", "dryrun")
 LOGIN = "run wandb login, or pass --trainer.logger.init_args.offline=true"
@@ -41,7 +42,7 @@ class WandbRun(WandbLogger):
         finish_seconds: time limit for sending the remaining data at the end.
 
     Raises:
-        InputError: wandb is not installed, or no user is logged in.
+        InputError: wandb is not installed, no user is logged in, or a time limit is out of range.
     """
 
     def __init__(
@@ -61,6 +62,8 @@ class WandbRun(WandbLogger):
             raise InputError(
                 "the logger needs wandb, which is not installed; run pip install wandb, or omit the logger"
             )
+        check_number("answer_seconds", answer_seconds, above=0)
+        check_number("finish_seconds", finish_seconds, above=0)
         mode = os.environ.get("WANDB_MODE")
         offline = offline or mode in OFFLINE
         if not offline and mode != "disabled" and not logged_in():

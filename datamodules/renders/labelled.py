@@ -14,7 +14,7 @@ from datamodules.renders.cache import RenderCache
 from datamodules.renders.shapenet import shape_renders
 from datamodules.shapes import MergedShapes, ShapeNetShapes, ShapeSource, Split, VoxelArchive, archive_classes
 from renderers import Renderer, ViewDistribution
-from utils.errors import InputError
+from utils.errors import InputError, check_number
 
 # ShapeNetCore's largest categories. All but two of its cellphones are also telephones, so they are one class here, which
 # makes bottles the 21st.
@@ -81,6 +81,8 @@ class RenderClassesDataModule(RunDataModule):
             raise InputError(
                 f"classes {sorted(classes)} and validation_classes {sorted(validation_classes)} must be the same"
             )
+        check_number("images_per_class", images_per_class, at_least=1)
+        check_number("validation_images_per_class", validation_images_per_class, at_least=1)
         self.classes, self.validation_classes = classes, validation_classes
         self.renderer, self.views, self.cache_dir = renderer, views, cache_dir
         self.images_per_class, self.validation_images_per_class = images_per_class, validation_images_per_class

@@ -15,7 +15,7 @@ from datamodules.renders.cached_base import CachedRenderDataModule, InfiniteImag
 from datamodules.shapes import ShapeSource
 from datamodules.shapes.unusable import find_unusable, summarize_unusable
 from renderers import Camera, OpenGLRenderer, Renderer, ViewDistribution, VoxelGrid
-from utils.errors import InputError
+from utils.errors import InputError, check_number
 from utils.files import cache_key, cache_root
 
 RENDERS_VERSION = 3  # increase when a change alters the images of the same shapes
@@ -141,6 +141,10 @@ class ShapeNetRenderDataModule(CachedRenderDataModule):
         super().__init__(batch_size, total_kimg, num_workers, seed)
         self.shapes, self.reference_shapes = shapes, reference_shapes or shapes
         self.renderer, self.views, self.reference_views = renderer, views, reference_views or views
+        if images != "unlimited" and images is not None:
+            check_number("images", images, at_least=1)
+        check_number("images_per_model", images_per_model, at_least=1)
+        check_number("reference_images", reference_images, at_least=1)
         self.images = len(shapes) * images_per_model if images is None else images
         self.reference_images = reference_images
         self.cache_dir = cache_dir

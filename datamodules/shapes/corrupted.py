@@ -7,6 +7,7 @@ from jaxtyping import Bool
 from scipy.ndimage import distance_transform_edt, zoom
 
 from datamodules.shapes.base import Shape, ShapeSource, digest, to_voxel_grid
+from utils.errors import check_number
 
 VERSION = 1
 
@@ -23,6 +24,7 @@ class CorruptedShapes(ShapeSource):
     """
 
     def __init__(self, shapes: ShapeSource, seed: int = 0) -> None:
+        check_number("seed", seed, at_least=0)
         self.shapes, self.seed, self.voxel_size = shapes, seed, shapes.voxel_size
 
     def __len__(self) -> int:

@@ -16,6 +16,7 @@ from renderers.meshes.vertex_normals import vertex_normals
 from renderers.opengl import moderngl_backend, pyrender_backend
 from renderers.opengl.atlas import Surface
 from renderers.scenes import TriangleMesh, VoxelGrid
+from utils.errors import check_number
 
 SURFACES = {"marching_cubes": marching_cubes, "cubes": cubes}
 
@@ -60,6 +61,7 @@ class OpenGLRenderer(Renderer):
         geometry: bool = True,
     ) -> None:
         super().__init__(image_size)
+        check_number("threshold", threshold, at_least=0, at_most=1)
         if backend not in ("pyrender", "moderngl"):
             raise ValueError(f"backend must be pyrender or moderngl, got {backend!r}")
         if surface not in SURFACES:

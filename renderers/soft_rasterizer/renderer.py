@@ -18,6 +18,7 @@ from renderers.lighting import Lighting
 from renderers.scenes import TriangleMesh
 from renderers.soft_rasterizer import shading
 from renderers.soft_rasterizer.reference import Fragments, RasterSettings
+from utils.errors import check_number
 
 FADE_DEPTH = 0.05  # world units that the default slope adds over the whole margin
 BACKENDS = {
@@ -60,7 +61,8 @@ class SoftRasterizer(Renderer):
             front, as OpenGLRenderer does. Shading is then not continuous where a normal is at right angles to the view.
 
     Raises:
-        ValueError: if ``margin`` or ``depth_slope`` is negative or the backend is unknown.
+        InputError: if ``margin`` or ``depth_slope`` is negative or not finite.
+        ValueError: if the backend is unknown.
     """
 
     differentiable: ClassVar[bool] = True
@@ -78,10 +80,10 @@ class SoftRasterizer(Renderer):
         two_sided: bool = False,
     ) -> None:
         super().__init__(image_size)
+        check_number("margin", margin, at_least=0)
         if depth_slope is None:
             depth_slope = FADE_DEPTH / margin if margin > 0 else 0.0
-        if margin < 0 or depth_slope < 0:
-            raise ValueError(f"margin and depth_slope must not be negative, got {margin} and {depth_slope}")
+        check_number("depth_slope", depth_slope, at_least=0)
         if backend != "auto" and backend not in BACKENDS:
             raise ValueError(f"backend must be auto, {', '.join(BACKENDS)}, got {backend!r}")
         self.margin = float(margin)

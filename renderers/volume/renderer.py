@@ -12,7 +12,7 @@ from renderers.base import Renderer, Rendering, Scene, composite
 from renderers.cameras import Camera
 from renderers.scenes import VoxelGrid
 from renderers.volume.reference import MarchSettings, Rays
-from utils.errors import InputError
+from utils.errors import InputError, check_number
 
 BACKENDS = {
     "torch": "renderers.volume.reference",
@@ -150,8 +150,7 @@ class VisualHullRenderer(VolumeRenderer):
         backend: str = "auto",
         reference_size: int | None = None,
     ) -> None:
-        if not tau > 0:
-            raise InputError(f"tau must be positive, got {tau}")
+        check_number("tau", tau, above=0)
         super().__init__(image_size, tau, reference_size, samples, backend)
 
 

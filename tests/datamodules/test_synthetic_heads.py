@@ -161,9 +161,9 @@ def test_unlimited_heads_never_repeat():
 
 
 def test_invalid_arguments_raise():
-    with pytest.raises(InputError, match="image_size of at least 8"):
+    with pytest.raises(InputError, match="image_size of heads must be at least 8"):
         data(image_size=4)
-    with pytest.raises(InputError, match="images and reference_images must be at least 1"):
+    with pytest.raises(InputError, match="images must be at least 1"):
         data(images=0)
 
 

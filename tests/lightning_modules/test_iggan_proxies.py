@@ -121,7 +121,7 @@ def test_soft_threshold_approaches_the_solid():
         ({"neural_renderer": OpenGLRenderer(16)}, "must be a differentiable renderer of voxel grids, OpenGLRenderer"),
         ({"neural_renderer": SoftRasterizer(16)}, "must be a differentiable renderer of voxel grids, SoftRasterizer"),
         ({"neural_renderer": LitAbsorptionRenderer(32), "proxy": "fixed"}, "neural_renderer.image_size is 32"),
-        ({"temperature": 0.0}, "temperature must be greater than 0, got 0.0"),
+        ({"temperature": 0.0}, "temperature must be above 0, not 0.0"),
     ],
 )
 def test_parts_that_do_not_fit_are_rejected(options, message):

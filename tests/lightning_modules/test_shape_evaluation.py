@@ -75,7 +75,7 @@ def test_option_turns_them_off_and_photographs_have_none(tmp_path):
         renderer=OpenGLRenderer(16),
     )
     assert not NAMES & validate(tmp_path, iggan(), photographs).keys()
-    with pytest.raises(InputError, match="shape_metrics must be 0 or more, not -1"):
+    with pytest.raises(InputError, match="shape_metrics must be at least 0, not -1"):
         iggan(shape_metrics=-1)
 
 

@@ -40,5 +40,5 @@ def test_binomial_filter_is_a_convolution():
 
 
 def test_negative_smoothing_is_rejected():
-    with pytest.raises(InputError, match="smoothing must be at least 0, got -1"):
+    with pytest.raises(InputError, match="smoothing must be at least 0, not -1"):
         generator(smoothing=-1)

@@ -214,7 +214,7 @@ def test_rejects_invalid_settings():
     grid, camera = VoxelGrid(one_voxel()), Camera.orbit(0.0, 0.0)
     with pytest.raises(InputError, match=r"opacity must be in \(0, 1\], got 1.5"):
         AbsorptionRenderer(8, opacity=1.5)
-    with pytest.raises(InputError, match="tau must be positive, got 0"):
+    with pytest.raises(InputError, match="tau must be above 0, not 0"):
         VisualHullRenderer(8, tau=0)
     with pytest.raises(InputError, match="samples must be positive"):
         EmissionAbsorptionRenderer(8, samples=0)

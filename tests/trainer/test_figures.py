@@ -94,7 +94,7 @@ def test_figures_of_data_alone(run, tmp_path):
         (["--config", "demo.yaml"], "pass either --run_dir of a run, or --config"),
         (["--model.truncation=1"], "unrecognized arguments: --model.truncation=1"),
         (["--data.size=3"], "datamodules.HeadsDataModule has no argument 'size'"),
-        (["--data.image_size=4", "--only", "data"], "heads need image_size of at least 8"),
+        (["--data.image_size=4", "--only", "data"], "image_size of heads must be at least 8"),
         (["--data.image_size=4"], "0; --only samples,random,interpolation,truncation excludes the data"),
     ],
 )

@@ -53,7 +53,7 @@ from trainer.runs.published import BUILD_BYTES, PublishedRun
 from trainer.runs.run_directory import RUNS, RunDirectory, find_run, newest_run
 from trainer.runs.run_lock import heartbeat
 from trainer.runs.shutdown import as_input_error, close, divergence_message, report_incomplete, report_stop
-from utils.errors import InputError
+from utils.errors import InputError, check_number
 from utils.launch import without_stray_variables
 from utils.memory import limited_memory
 from utils.signals import Signals, Stopped
@@ -130,8 +130,10 @@ class UnrenderCLI(LightningCLI):
         config = self.config[self.session.command]
         self.ckpt_path = config.pop("ckpt_path")  # otherwise Lightning would take the model's arguments from the file
         self.fresh = config.pop("fresh")
-        if config.keep_checkpoints < 0:
-            raise InputError(f"--keep_checkpoints must be 0 or more, not {config.keep_checkpoints}")
+        check_number("--keep_checkpoints", config.keep_checkpoints, at_least=0)
+        check_number("--checkpoint_minutes", config.checkpoint_minutes, at_least=0)
+        if not isinstance(config.seed_everything, bool):
+            check_number("--seed_everything", config.seed_everything, at_least=0, at_most=2**32 - 1)
         self.monitor = Monitor(config.monitor, config.mode)
         if self.fresh and self.session.command != "fit":
             raise InputError("--fresh is an option of fit only")

@@ -94,6 +94,9 @@ class Session:
             path.write_text(self.composed.text(), encoding="utf-8")
             config = ["--config", str(path)]
         if not config and not self.help_requested and not any(key.startswith("model") for key in self.given):
+            run_dir = last_value(self.argv, "run_dir")
+            if run_dir and self.command != "fit":
+                raise InputError(f"--run_dir {run_dir} is not a run directory: it has no config.yaml")
             known = ", ".join(sorted(p.stem for p in PROJECT_CONFIGS.glob("*.yaml")))
             raise InputError(f"{self.command} needs --config NAME{'; the configs are ' + known if known else ''}")
         return [self.command, *config, *self.rest]

@@ -136,6 +136,27 @@ LIMITS = (
         "one epoch is the whole run; set its length by data.total_kimg",
     ),
     Limit(
+        "val_check_interval",
+        ALL,
+        lambda value: value == 0,
+        "not 0",
+        "it is the steps, or the fraction of the run, between evaluations; set trainer.limit_val_batches to 0 for none",
+    ),
+    Limit(
+        "check_val_every_n_epoch",
+        ALL,
+        lambda value: value is not None and value < 1,
+        "at least 1",
+        "it is a number of epochs; set trainer.limit_val_batches to 0 for no evaluations",
+    ),
+    Limit(
+        "log_every_n_steps",
+        ALL,
+        lambda value: value is not None and value < 0,
+        "at least 0",
+        "it is a number of steps; set it to 50",
+    ),
+    Limit(
         "default_root_dir",
         ALL,
         lambda value: value is not None,

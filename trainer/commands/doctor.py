@@ -16,6 +16,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from importlib import metadata
@@ -112,8 +113,17 @@ class Finding:
 
 
 def main(argv: list[str]) -> int:
-    """Print the findings; return 0 if training can run here, else 1."""
+    """Print the findings; return 0 if training can run here, else 1.
+
+    Raises:
+        InputError: Invalid options, or a config that does not exist.
+    """
     options = arguments.doctor().parse_args(argv)
+    with suppress(ImportError):  # of a library that is missing, which is a finding
+        from trainer.cli.config_composition import find_config
+
+        for name in options.config:
+            find_config(name)
     findings = []
     for finding in examine(options.config):
         findings.append(finding)

@@ -11,7 +11,6 @@ from trainer.cli import arguments
 from trainer.export.samples import generate_samples
 from trainer.export.video import check_video_options, write_video
 from trainer.runs.loading import LoadedRun, load_generator
-from utils.errors import InputError
 from utils.files import write_atomically
 from utils.progress import Progress
 
@@ -25,11 +24,7 @@ def main(argv: list[str]) -> int:
         InputError: Invalid options, or a run that cannot be loaded or exported.
     """
     options = arguments.export().parse_args(argv)
-    if options.decimate is not None and options.decimate < 4:
-        raise InputError(f"--decimate {options.decimate} must be at least 4, the fewest faces of a closed surface")
     if options.turntable:
-        if not options.frames or not options.film_size:
-            raise InputError("--frames and --film_size must be at least 1")
         check_video_options(options.turntable, options.film_size)
     run = load_generator(options.run_dir, options.ckpt_path)
     folder = options.output or run.folder.path / "export"

@@ -114,16 +114,12 @@ def depth_image(depth: Float[Tensor, "B 1 H W"]) -> Float[Tensor, "B 1 H W"]:
 def _camera(options: argparse.Namespace) -> Camera:
     if options.azimuth and options.views:
         raise InputError("--views and --azimuth exclude each other; pass one of them")
-    if options.views == 0:
-        raise InputError("--views must be at least 1")
     azimuth = options.azimuth or [360 * i / (options.views or 1) for i in range(options.views or 1)]
     return Camera.orbit(azimuth, options.elevation, options.fov)
 
 
 def _renderer(options: argparse.Namespace) -> Renderer:
     name, size = options.renderer, options.image_size
-    if size < 1 or options.voxel_size < 1:
-        raise InputError("--image_size and --voxel_size must be at least 1")
     backends = ("moderngl", "pyrender") if name == "opengl" else ("auto", "torch", "numba", "triton")
     backend: Any = options.backend or backends[0]
     if backend not in backends:

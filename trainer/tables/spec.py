@@ -145,9 +145,9 @@ class Table:
         pairs = {f"{r}-{c}": (r, c) for c, column in self.columns.items() for r in self.rows if r in column.paper}
         names = [name for name in pairs if not only or any(fnmatch.fnmatch(name, f"*{part}*") for part in only)]
         if not names:
-            raise InputError(
-                f"no cell of {self.name} matches {' or '.join(only or [])}; the cells are {', '.join(pairs)}"
-            )
+            more = f" and {len(pairs) - 6} more" if len(pairs) > 6 else ""
+            cells = f"{', '.join(list(pairs)[:6])}{more}"
+            raise InputError(f"no cell of {self.name} matches {' or '.join(only or [])}; the cells are {cells}")
         return [self._cell(name, *pairs[name], scale) for name in names]
 
     def _cell(self, name: str, r: str, c: str, scale: Scale) -> Cell:

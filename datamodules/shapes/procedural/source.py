@@ -17,7 +17,7 @@ from datamodules.shapes.procedural.cubes import cubes
 from datamodules.shapes.procedural.primitives import Part, rasterize
 from datamodules.shapes.procedural.tables import table
 from datamodules.shapes.processing.connected_components import count_components
-from utils.errors import InputError
+from utils.errors import InputError, check_number
 
 Category = Literal["chair", "couch", "bathtub", "table", "cubes"]
 # Increase when a change alters any shape, so that caches of older shapes are not reused.
@@ -58,8 +58,8 @@ class ProceduralShapes(ShapeSource):
         check_voxel_size(voxel_size, smallest=16)
         if category not in _GENERATORS:
             raise InputError(f"category must be one of {', '.join(get_args(Category))}, got {category!r}")
-        if count < 1 or seed < 0:
-            raise InputError(f"count must be at least 1 and seed at least 0, got {count} and {seed}")
+        check_number("count", count, at_least=1)
+        check_number("seed", seed, at_least=0)
         self.category = category
         self.count = count
         self.voxel_size = voxel_size
