@@ -160,7 +160,7 @@ CASES = {
     },
     "test": {
         "": "test needs --config NAME",
-        "--run_dir=small.yaml": "--run_dir small.yaml is not a run directory",
+        "--run_dir=small.yaml": "small.yaml cannot be loaded",
         "--config=small.yaml --model.kid_subset=1": "kid_subset",
         "--config=small.yaml --trainer.limit_test_batches=-1": "limit_test_batches",
         "--config=small.yaml --ckpt_path=best": "no run of small has a checkpoint",
@@ -252,8 +252,15 @@ CASES = {
         "small.yaml --backend=metal": "--backend",
         "small.yaml --renderer=absorption --depth": "no depth",
     },
+    "publish": {
+        "": "required: --out",
+        "--out=x.pt": "--run_dir RUN",
+        "--run_dir=nowhere --out=x.pt": "nowhere",
+        "--run_dir=pretrained/chairs --out=x.pt": "is published already",
+        "--run_dir=pretrained/chairs --ckpt_path=best --out=x.pt": "omit --ckpt_path",
+    },
     "view": {
-        "": "--run_dir RUN",
+        "--port=0": "--run_dir RUN",
         "--port=-1": "--port",
         "--port=70000": "--port",
         "--port=http": "--port",
