@@ -22,7 +22,9 @@ def test_the_wheel_has_every_package_and_data_file():
 
     files = set().union(*(files_of(top) for top in tops))
     modules = {path for path in files if path.suffix == ".py"}
-    assert all((path.parent / "__init__.py").is_file() for path in modules), "a directory of modules without __init__.py"
+    assert all((path.parent / "__init__.py").is_file() for path in modules), (
+        "a directory of modules without __init__.py"
+    )
     data = set()
     for package, globs in SETUPTOOLS["package-data"].items():
         for pattern in globs:
