@@ -87,6 +87,15 @@ extractor-color: setup ## train the classifier of the FID extractor renders_colo
 test-pyrender: setup ## run the OpenGL tests on the two maintained forks of pyrender as well
 	bash scripts/test_pyrender.sh $(BIN)/python
 
+.PHONY: test-wheel
+test-wheel: ## install a wheel into a fresh environment, run doctor, the demo's rehearsal and docs/python.md there (minutes)
+	PYTHON="$(PYTHON)" bash scripts/test_wheel.sh
+
+TESTS ?= -m "not slow"
+.PHONY: test-latest
+test-latest: ## run the fast tests with the newest versions that pyproject.toml allows: TORCH=torch==X, TESTS="pytest arguments"
+	PYTHON="$(PYTHON)" bash scripts/test_latest.sh $(TESTS)
+
 GLB ?= runs
 .PHONY: validate-glb
 validate-glb: ## check GLB files with the Khronos validator (needs node): make validate-glb GLB=runs/demo/001/export

@@ -13,6 +13,7 @@ from torch import Tensor
 from callbacks.evaluations import is_fit_evaluation, kimg_and_step
 from callbacks.loggers.guarded import guarded_loggers
 from datamodules.base import to_float
+from lightning_modules.base import batch_images
 from utils.errors import check_number
 from visualization.images import save_png, tile
 
@@ -55,7 +56,7 @@ def real_images(trainer: Any, count: int) -> Float[Tensor, "N C H W"]:
         return to_float(trainer.datamodule.reference()[:count])
     images: list[Tensor] = []
     for batch in trainer.val_dataloaders:
-        images += to_float(batch[0].cpu())
+        images += to_float(batch_images(batch).cpu())
         if len(images) >= count:
             break
     return torch.stack(images[:count])

@@ -23,6 +23,21 @@ from utils.philox import hash_key
 from utils.transfer import to_device
 
 
+def batch_images(batch: Any) -> Any:
+    """Return the images (or grids) of a batch: the batch itself, or the first of a list, such as images and labels.
+
+    Raises:
+        InputError: the batch is neither.
+    """
+    if isinstance(batch, Tensor):
+        return batch
+    if isinstance(batch, list | tuple) and batch:
+        return batch[0]
+    raise InputError(
+        f"a batch of the data is a {type(batch).__name__}; a data loader must return images, or a list that begins with them"
+    )
+
+
 def check_images(images: Any) -> None:
     """Check that a batch of a data module, of training or evaluation, has images (or grids) as the modules expect them.
 
@@ -193,7 +208,7 @@ class ClockedModule(pl.LightningModule):
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Check the first batch that this process trains on."""
         if not self._batch_checked:
-            check_images(batch[0])
+            check_images(batch_images(batch))
             self._batch_checked = True
 
     @classmethod
@@ -266,7 +281,8 @@ class ClockedModule(pl.LightningModule):
 
     def cosine_lr(self, optimizer: Any) -> None:
         """Decay the learning rate to 0 along a cosine over the run. Call this before each optimizer step."""
-        progress = min(1.0, self.step / max(1, self.trainer.num_training_batches))
+        steps = self.trainer.estimated_stepping_batches  # of all epochs; -1 for a loader without end
+        progress = min(1.0, self.step / steps) if steps > 0 else 0.0
         for group in optimizer.param_groups:
             initial = group.setdefault("initial_lr", group["lr"])
             group["lr"] = initial * (0.5 + 0.5 * math.cos(math.pi * progress))

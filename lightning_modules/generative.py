@@ -15,7 +15,7 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from lightning_modules.base import ClockedModule, check_images, seeded_generator
+from lightning_modules.base import ClockedModule, batch_images, check_images, seeded_generator
 from lightning_modules.losses import gradient_penalty
 from metrics import ImageFID, load_extractor
 from metrics.kid import check_subset
@@ -94,6 +94,7 @@ class GenerativeModule(ClockedModule):
         self._fid = (ImageFID(load_extractor(extractor, extractor_weights), cache_root(cache_dir) / "statistics"),)
         self._warned = False
         self._evaluation_complete = True  # the last evaluation included all real images
+        self._reference_key: str | None = None  # of the real images in self.fid; None if they are unknown
         self.evaluation: dict[str, Any] = {}
         self.evaluation_note = ""
 
@@ -140,13 +141,20 @@ class GenerativeModule(ClockedModule):
         # γ is defined for images in [-1, 1]; D's images are in [0, 1], so |∇D|² is 4 times as large.
         return loss + self.r1_every * self.r1_gamma / 4 / 2 * r1
 
-    def on_fit_start(self) -> None:
-        self._check_extractor()
+    @classmethod
+    def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, **kwargs: Any) -> Any:
+        """Load a module as :meth:`ClockedModule.load_from_checkpoint` does, ready to generate samples."""
+        module = super().load_from_checkpoint(checkpoint_path, *args, **kwargs)
+        module.measure_batch_norm()
+        return module
 
-    def _check_extractor(self) -> None:
-        """Call :meth:`check_extractor`, but only warn, once, if a checkpoint was loaded: 0.1.0 allowed such settings."""
+    def on_fit_start(self) -> None:
+        self._check_extractor(getattr(self.datamodule, "channels", 1))
+
+    def _check_extractor(self, channels: int) -> None:
+        """Check the extractor, but only warn, once, if a checkpoint was loaded: 0.1.0 allowed such settings."""
         try:
-            self.check_extractor(self.datamodule)
+            self._check_channels(channels)
         except InputError as error:
             if not self.restored:
                 raise
@@ -160,8 +168,11 @@ class GenerativeModule(ClockedModule):
         Raises:
             InputError: colour data, and an extractor that converts images to grey.
         """
+        self._check_channels(getattr(datamodule, "channels", 1))
+
+    def _check_channels(self, channels: int) -> None:
         # A grey model of colour data is refused for that reason, at its first step.
-        if getattr(datamodule, "channels", 1) == getattr(self.discriminator, "channels", 3) == 3:
+        if channels == getattr(self.discriminator, "channels", 3) == 3:
             self.fid.extractor.check_color("the data")
 
     @property
@@ -217,20 +228,22 @@ class GenerativeModule(ClockedModule):
     # Evaluation: as many generated images as there are reference images.
 
     def on_validation_epoch_start(self) -> None:
-        self._check_extractor()
         self.measure_batch_norm()
-        self._configure_kid()
+        key = getattr(self.datamodule, "reference_key", None)
+        # Without a key nothing tells whether the real images are those of the last evaluation.
+        self._configure_fid(keep_real=key is not None and key == self._reference_key and self._evaluation_complete)
+        self._reference_key = key
         self.fid.to(self.device).reset()
-        self._reference_key = getattr(self.datamodule, "reference_key", None)
         # With several ranks their sums are added, so each rank measures its own share of the real images.
         self._reals_known = self.fid.counts()["real"] > 0
-        if not self._reals_known and self._reference_key is not None and self.world_size == 1:
-            self._reals_known = self.fid.load_real(self._reference_key)
+        if not self._reals_known and key is not None and self.world_size == 1:
+            self._reals_known = self.fid.load_real(key)
 
-    def validation_step(self, batch: list[Tensor], batch_idx: int) -> None:
-        real = batch[0]
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        real = batch_images(batch)
         if batch_idx == 0:
             check_images(real)
+            self._check_extractor(real.shape[1])
         if not self._reals_known:
             self.fid.update(real, real=True)
         total, part = self.batch_slice(batch_idx, len(real))
@@ -239,7 +252,8 @@ class GenerativeModule(ClockedModule):
 
     def on_validation_epoch_end(self) -> None:
         counts = {kind: self._sum_over_ranks(n) for kind, n in self.fid.counts().items()}
-        self._evaluation_complete = counts["real"] == getattr(self.datamodule, "reference_images", counts["real"])
+        expected = getattr(self.datamodule, "reference_images", None)
+        self._evaluation_complete = self._all_batches if expected is None else counts["real"] == expected
         if (
             self._evaluation_complete
             and not self._reals_known
@@ -253,8 +267,17 @@ class GenerativeModule(ClockedModule):
         self.log_clock()
         self.fid.reset()
 
-    def _configure_kid(self) -> None:
-        """Set up KID as configured here or by the data module.
+    @property
+    def _all_batches(self) -> bool:
+        """Whether the trainer's options let an evaluation use all batches of its loader."""
+        trainer = self.trainer
+        if trainer.sanity_checking and trainer.num_sanity_val_steps != float("inf"):
+            return False
+        limit = trainer.limit_test_batches if trainer.testing else trainer.limit_val_batches
+        return isinstance(limit, float) and limit == 1  # the integer 1 is one batch
+
+    def _configure_fid(self, keep_real: bool) -> None:
+        """Set up KID as configured here or by the data module, and remove the real images unless they are to be kept.
 
         Raises:
             InputError: more images per subset than there are real images.
@@ -262,7 +285,7 @@ class GenerativeModule(ClockedModule):
         data = self.datamodule
         subset = getattr(data, "kid_subset", 0) if self.kid_subset is None else self.kid_subset
         current = self.fid.kid.subset if self.fid.kid else 0
-        if subset != current or not self._evaluation_complete:  # drop the statistics of an incomplete evaluation
+        if subset != current or not keep_real:
             self._fid = (ImageFID(self.fid.extractor, self.fid.cache_dir, subset),)
         if subset and (reals := getattr(data, "reference_images", None)) is not None:
             check_subset(subset, reals, "real")
@@ -284,7 +307,7 @@ class GenerativeModule(ClockedModule):
     def _sum_over_ranks(self, count: int) -> int:
         return int(self.trainer.strategy.reduce(torch.tensor(count, device=self.device), reduce_op="sum"))
 
-    def test_step(self, batch: list[Tensor], batch_idx: int) -> None:
+    def test_step(self, batch: Any, batch_idx: int) -> None:
         self.validation_step(batch, batch_idx)
 
     def on_test_epoch_start(self) -> None:

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from pytorch_lightning.cli import OptimizerCallable
 from torch import Tensor, nn
 
-from lightning_modules.base import check_optimizers, frozen
+from lightning_modules.base import batch_images, check_optimizers, frozen
 from lightning_modules.gan_step import adam_gan, check_same_shape
 from lightning_modules.losses import (
     discriminator_accuracy,
@@ -124,8 +124,8 @@ class IGGANModule(VoxelGenerativeModule):
         if self.proxy_checkpoint and not self.restored:  # a resumed run does not need the file
             load_proxy(self.neural_renderer, self.proxy_checkpoint)
 
-    def training_step(self, batch: list[Tensor], batch_idx: int) -> None:
-        (real,) = batch
+    def training_step(self, batch: Any, batch_idx: int) -> None:
+        real = batch_images(batch)
         n, total = len(real), len(real) * self.world_size
         retrained = self.proxy == "retrained"
         d_optimizer, g_optimizer, *r_optimizer = cast(list[Any], self.optimizers())

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from pytorch_lightning.cli import OptimizerCallable
 from torch import Tensor, nn
 
-from lightning_modules.base import check_optimizers
+from lightning_modules.base import batch_images, check_optimizers
 from lightning_modules.gan_step import adam_gan, gan_step
 from lightning_modules.generative import GenerativeModule
 from lightning_modules.losses import to_float32
@@ -48,8 +48,8 @@ class ImageGANModule(GenerativeModule):
             discriminator=discriminator_optimizer, generator=generator_optimizer
         )
 
-    def training_step(self, batch: list[Tensor], batch_idx: int) -> None:
-        (real,) = batch
+    def training_step(self, batch: Any, batch_idx: int) -> None:
+        real = batch_images(batch)
         gan_step(self, real, to_float32(self.generator(self.training_latents(len(real)))))
 
     @torch.no_grad()

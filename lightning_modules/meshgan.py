@@ -12,7 +12,7 @@ from jaxtyping import Float
 from pytorch_lightning.cli import OptimizerCallable
 from torch import Tensor, nn
 
-from lightning_modules.base import check_optimizers, frozen, seeded_generator
+from lightning_modules.base import batch_images, check_optimizers, frozen, seeded_generator
 from lightning_modules.generative import GenerativeModule, normal_maps, row_views
 from lightning_modules.losses import discriminator_accuracy, discriminator_loss, generator_loss
 from lightning_modules.progressive_growing import Growth, GrowthPhase, GrowthStage
@@ -108,13 +108,14 @@ class MeshGANModule(GenerativeModule):
         """The current stage of growth, a function of the images seen, so a resumed run needs no other state."""
         return self.growth.at(self.images_seen)
 
-    def training_step(self, batch: list[Tensor], batch_idx: int) -> None:
-        stage, n = self.stage, len(batch[0])
+    def training_step(self, batch: Any, batch_idx: int) -> None:
+        images, stage = batch_images(batch), self.stage
+        n = len(images)
         d_optimizer, g_optimizer = optimizers = cast(list[Any], self.optimizers())
         for optimizer in optimizers:
             scale_lr(optimizer, stage.lr_factor)
 
-        real = fade_images(self.downsample(batch[0], stage.resolution), stage.fade)
+        real = fade_images(self.downsample(images, stage.resolution), stage.fade)
         scene, views = self.sample_scene(n)
         self.average_mean_styles()
         rendering = self.render(scene.mesh, views, scene.background, normals=False)

@@ -9,7 +9,7 @@ import torch
 from pytorch_lightning.cli import OptimizerCallable
 from torch import Tensor
 
-from lightning_modules.base import ClockedModule, check_optimizers, seeded_generator
+from lightning_modules.base import ClockedModule, batch_images, check_optimizers, seeded_generator
 from lightning_modules.losses import image_loss, relative_error
 from renderers import InputError, Renderer, ViewDistribution, VoxelGrid
 from renderers.opengl.overlap import start_render
@@ -53,8 +53,8 @@ class NeuralRendererModule(ClockedModule):
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return self.make_optimizer(self.neural_renderer.parameters())
 
-    def training_step(self, batch: list[Tensor], batch_idx: int) -> None:
-        (occupancy,) = batch
+    def training_step(self, batch: Any, batch_idx: int) -> None:
+        occupancy = batch_images(batch)
         n = len(occupancy)
         grid = VoxelGrid(occupancy)
         samples = self.rank_samples(n)
@@ -73,8 +73,8 @@ class NeuralRendererModule(ClockedModule):
     def on_validation_epoch_start(self) -> None:
         self._sums = torch.zeros(2, device=self.device)  # squared error, squared target
 
-    def validation_step(self, batch: list[Tensor], batch_idx: int) -> None:
-        (occupancy,) = batch
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        occupancy = batch_images(batch)
         grid = VoxelGrid(occupancy)
         total, part = self.batch_slice(batch_idx, len(grid))
         views = self.views.sample(total, seeded_generator("validation views", batch_idx, 0))[part].to(self.device)

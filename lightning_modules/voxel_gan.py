@@ -9,7 +9,7 @@ from jaxtyping import Float
 from pytorch_lightning.cli import OptimizerCallable
 from torch import Tensor, nn
 
-from lightning_modules.base import check_optimizers
+from lightning_modules.base import batch_images, check_optimizers
 from lightning_modules.gan_step import adam_gan, gan_step
 from lightning_modules.losses import to_float32
 from lightning_modules.voxel_generative import VoxelGenerativeModule, as_grid, check_image_sizes
@@ -52,8 +52,8 @@ class VoxelGANModule(VoxelGenerativeModule):
             discriminator=discriminator_optimizer, generator=generator_optimizer
         )
 
-    def training_step(self, batch: list[Tensor], batch_idx: int) -> None:
-        (real,) = batch
+    def training_step(self, batch: Any, batch_idx: int) -> None:
+        real = batch_images(batch)
         n = len(real)
         views = self.rank_slice(self.views.sample(n * self.world_size, self.random("views")), n)
         shapes = as_grid(to_float32(self.generator(self.training_latents(n))))

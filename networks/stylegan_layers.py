@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from networks.synced_layers import group_deviation
 from utils.distributed import rank_count
-from utils.errors import check_number
+from utils.errors import InputError, check_number
 
 GAIN = math.sqrt(2)  # He's gain, for a layer before a leaky ReLU
 SLOPE = 0.2  # of the leaky ReLU
@@ -145,13 +145,16 @@ def minibatch_stddev(x: Float[Tensor, "B C H W"], group: int = 4) -> Float[Tenso
     all ranks.
 
     Raises:
-        ValueError: if the batch is larger than the group but not a multiple of it.
+        InputError: the batch is larger than the group but not a multiple of it.
     """
     b, _, h, w = x.shape
     total = b * rank_count()
     group = min(group, total)
     if total % group:
-        raise ValueError(f"a batch of {total} does not divide into groups of {group} for the minibatch deviation")
+        raise InputError(
+            f"a batch of {total} images does not divide into groups of {group} for the discriminator's minibatch deviation; "
+            f"set the batch size to a multiple of {group}, and drop_last=True in a data loader of your own"
+        )
     return torch.cat([x, group_deviation(x, group).view(b, 1, 1, 1).expand(b, 1, h, w)], 1)
 
 

@@ -1,5 +1,6 @@
 """README and docs stay correct: links, line counts, files and Python blocks, commands, and the site build."""
 
+import os
 import re
 import runpy
 import shlex
@@ -151,6 +152,24 @@ def test_add_your_own_generator_and_method(user_directory):
     assert [trainer_arguments(words)[2] for words in follow("methods.md")] == ["balls.yaml", "lsgan.yaml"]
     assert main(["fit", "--config", "balls.yaml", *small_run("generator.width")]) == 0
     assert main(["fit", "--config", "lsgan.yaml", *small_run("neural_renderer")]) == 0
+
+
+@pytest.mark.slow
+def test_train_in_a_script_with_spawned_workers(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    ((python, script),) = follow("python.md", "## Train in a script")
+    assert (python, script) == ("python", "train_chairs.py")
+    with Path(script).open("a", encoding="utf-8") as file:
+        file.write(
+            "    assert (module.step, module.images_seen) == (8, 128)\n"
+            "    same = module.shapes(module.latents(4, 'mine'))\n"
+            "    assert torch.allclose(same.occupancy, shapes.occupancy, atol=1e-5)\n"
+        )
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, script], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "64 generated against 64 real images" in done.stdout
+    assert {path.name for path in tmp_path.iterdir()} <= {script, "lightning_logs", "__pycache__"}  # no run directory
 
 
 def test_train_on_your_own_shapes(user_directory, monkeypatch):

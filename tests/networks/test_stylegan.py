@@ -17,6 +17,7 @@ from networks.stylegan_layers import (
     pixel_norm,
     upsample,
 )
+from utils.errors import InputError
 
 # Layer, channels and parameters, as the published TensorFlow program prints them for its 1024² networks (print_layers of
 # NVlabs/stylegan). Their sums are 26,219,627 and 23,087,249, the paper's 26.2M and 23.1M. A layer's channels depend only on
@@ -206,7 +207,7 @@ def test_minibatch_stddev_by_brute_force():
         assert torch.allclose(y[group, 3], expected, atol=1e-6)
     assert minibatch_stddev(x[:3])[0, 3, 0, 0] == minibatch_stddev(x[:3], 3)[2, 3, 1, 1]  # fewer than a group
     assert minibatch_stddev(x[:1])[0, 3].max() == pytest.approx(1e-4)
-    with pytest.raises(ValueError, match="a batch of 6 does not divide into groups of 4"):
+    with pytest.raises(InputError, match=r"a batch of 6 images does not divide into groups of 4 .* multiple of 4"):
         minibatch_stddev(x[:6])
 
 

@@ -290,7 +290,7 @@ def data(config: str) -> Iterator[Finding]:
         yield Finding("data", "fail", f"{config}: {output}", fix)
 
 
-def run_python(code: str, seconds: float = 120) -> tuple[bool, str]:
+def run_python(code: str, seconds: float = 300) -> tuple[bool, str]:
     """Run Python code in a separate process.
 
     Returns:
