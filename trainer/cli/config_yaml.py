@@ -13,8 +13,12 @@ MAX_BYTES = 2**20  # of a config file
 MAX_VALUES = 100_000  # of a config file, with aliases expanded
 
 
-def load_yaml(path: Path) -> dict[str, Any]:
+def load_yaml(path: Path, loader_class: type[yaml.SafeLoader] | None = None) -> dict[str, Any]:
     """Read a config file.
+
+    Args:
+        path: The file.
+        loader_class: Default: one that reads numbers as the command line does and rejects duplicate keys.
 
     Raises:
         InputError: The file cannot be read, is not valid YAML, is not a mapping, or is too large.
@@ -22,7 +26,7 @@ def load_yaml(path: Path) -> dict[str, Any]:
     try:
         if path.stat().st_size > MAX_BYTES:
             raise InputError(f"{path} has more than {MAX_BYTES:,} bytes, the limit for a config")
-        loader = _Loader(path.read_text(encoding="utf-8"))
+        loader = (loader_class or _Loader)(path.read_text(encoding="utf-8"))
         node = loader.get_single_node()
         if node is None:
             return {}

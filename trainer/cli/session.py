@@ -8,7 +8,8 @@ from typing import Any
 
 from callbacks.checkpointing import RunCheckpoint
 from callbacks.loggers.guarded import GuardedLogger
-from trainer.cli.config_composition import PROJECT_CONFIGS, SECTIONS, Composed, compose, names_yaml
+from trainer.cli.config_composition import PROJECT_CONFIGS, SECTIONS, Composed, compose, find_config, names_yaml
+from trainer.cli.trust import check_class_paths, check_links, is_run_config, restricted_imports
 from trainer.runs.run_directory import RunDirectory
 from utils.errors import InputError
 from utils.legacy_names import update_options
@@ -34,6 +35,8 @@ class Session:
     notes: list[str] = field(default_factory=list)
     composed: Composed = field(init=False)
     experiment: str = field(init=False, default="unnamed")
+    trust: bool = field(init=False, default=False)  # the option --trust
+    restricted: bool = field(init=False, default=False)  # the config is that of a run that is not trusted
     options: list[str] = field(init=False, default_factory=list)  # all option names of the command
     run: RunDirectory | None = field(init=False, default=None)  # of a training, on rank 0
     checkpointing: RunCheckpoint | None = field(init=False, default=None)
@@ -49,18 +52,33 @@ class Session:
 
     def __post_init__(self) -> None:
         names, parts, self.rest = split_configs(self.argv)
+        self.trust = "--trust" in self.rest
         run_dir = last_value(self.argv, "run_dir")
         self.composed = compose(names, parts)
         has_experiment = bool(names) and "model" in self.composed.values
         if run_dir and not has_experiment and RunDirectory(run_dir).config.is_file():
             names = [str(RunDirectory(run_dir).config), *names]  # merge files such as logger/wandb.yaml over the run's
             self.composed = compose(names, parts)
+        self._check_runs(run_dir, names, parts)
         self.rest = update_options(self.rest, self.composed.values)
         if names:
             path = Path(names[0])
             # chairs.yaml with --model model/absorption.yaml is the experiment chairs_absorption
             stems = [path.stem, *[Path(parts[section]).stem for section in SECTIONS if section in parts]]
-            self.experiment = RunDirectory(path.parent).metadata.get("experiment") or "_".join(stems)
+            self.experiment = RunDirectory(path.parent).experiment or "_".join(stems)
+
+    def _check_runs(self, run_dir: str | None, names: list[str], parts: dict[str, str]) -> None:
+        """Check the run directories that the command opens, unless they are trusted, and limit what their configs load."""
+        own = [name for name in names if not is_run_config(find_config(name), run_dir)]
+        for name in names:
+            if name not in own:
+                check_class_paths(compose([name]).values, self.trust, name)
+        if run_dir:
+            check_links(Path(run_dir), self.trust)
+        self.restricted = len(own) < len(names) and not self.trust
+        if self.restricted:
+            words = [compose(own, parts).text(), *_section_options(self.rest)]
+            self.exits.enter_context(restricted_imports(words))
 
     @property
     def complete(self) -> bool:
@@ -113,6 +131,13 @@ def split_configs(argv: list[str]) -> tuple[list[str], dict[str, str], list[str]
         else:
             rest.append(word)
     return names, parts, rest
+
+
+def _section_options(words: list[str]) -> list[str]:
+    """The options of the config's sections and their values."""
+    pairs = zip(words, [*words, ""][1:], strict=False)
+    sections = tuple(f"--{section}" for section in SECTIONS)
+    return [word if "=" in word else f"{word} {value}" for word, value in pairs if word.startswith(sections)]
 
 
 def last_value(argv: list[str], name: str) -> str | None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from trainer.cli import arguments
 from trainer.cli.log_filters import quiet
-from trainer.runs.loading import ExperimentConfig, LoadedRun, load_generator
+from trainer.runs.loading import ExperimentConfig, LoadedRun, load_generator, open_run
 from trainer.runs.run_directory import RunDirectory, write_text
 from utils.errors import InputError
 from visualization.paper_figures import (
@@ -40,9 +40,10 @@ def main(argv: list[str]) -> int:
         raise InputError(
             f"--rows {options.rows} and --columns {options.columns} exceed {MAX_IMAGES} images per figure; reduce them"
         )
-    config = RunDirectory(options.run_dir).config if options.run_dir else options.config
+    config = open_run(options.run_dir, trust=options.trust).config if options.run_dir else options.config
+    trust = options.trust if options.run_dir else options.trust or None
     with quiet():
-        written = _write(_select(options, ExperimentConfig(config, overrides)), options)
+        written = _write(_select(options, ExperimentConfig(config, overrides, trust=trust)), options)
     if not written:
         raise InputError("no figure could be rendered, for the reasons above")
     return 0
@@ -90,7 +91,7 @@ def _select(options: argparse.Namespace, config: ExperimentConfig) -> dict[str, 
     of_samples: dict[str, Callable[[], Figure]] = {}
     source = "a config without a run"
     if options.run_dir and (options.only is None or set(options.only) - DATA_FIGURES.keys()):
-        run = load_generator(options.run_dir, options.ckpt_path)
+        run = load_generator(options.run_dir, options.ckpt_path, trust=options.trust)
         source = type(run.module).__name__
         of_samples = {
             name: partial(_render_samples, run, render, figure_options)

@@ -70,7 +70,7 @@ def _runs(table: Table, scale: Scale, options: argparse.Namespace, extra: list[s
         directory, name = _directory(cell.run[0], options), cell.run[1]
         for seed in options.seeds:
             words = (*cell.words, f"--seed_everything={seed}", *length, *extra)
-            runs.append(CellRun(cell, seed, directory / (f"{name}-seed{seed}" if seed else name), words))
+            runs.append(CellRun(cell, seed, directory / (f"{name}-seed{seed}" if seed else name), words, options.trust))
     return runs
 
 

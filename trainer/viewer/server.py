@@ -146,6 +146,7 @@ class HTTPHandler(BaseHTTPRequestHandler):
     """One connection."""
 
     server: ViewServer
+    raw_requestline: bytes
     protocol_version = "HTTP/1.1"
     server_version, sys_version = "unrender", ""
     default_request_version = "HTTP/1.0"  # of errors: version 0.9 would have no status line
