@@ -74,7 +74,7 @@ def write_page(path: Path, template: str, **values: object) -> None:
         values: Its variables. ``title`` is required.
     """
     page = _environment().from_string(template).render(values)
-    write_atomically(path, lambda file: file.write_text(page, encoding="utf-8"))
+    write_atomically(path, lambda file: file.write_text(page, encoding="utf-8", errors="replace"))
 
 
 def grids(folder: Path) -> list[Path]:

@@ -18,6 +18,7 @@ from callbacks.monitor import format_metric, monitor_of
 from metrics.manifolds import FIGURES as MANIFOLD_METRICS
 from metrics.shape_comparison import FIGURES as SHAPE_METRICS
 from renderers import InputError
+from utils.errors import printable
 from utils.files import write_atomically
 from utils.legacy_names import update_note
 
@@ -133,9 +134,13 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
 def _read_line(path: Path, number: int, text: str) -> dict[str, Any]:
     try:
         line = json.loads(text)
-        if all(type(line[key]) in (int, float) for key in ("step", "kimg")) and isinstance(line["note"], str):
-            return line | {"note": update_note(line["note"])}
-    except (ValueError, RecursionError, TypeError, KeyError):
+        values = [value for key, value in line.items() if key not in ("note", "options") and value is not None]
+        if all(type(value) in (int, float) for value in (*values, line["step"], line["kimg"])):
+            for value in values:
+                float(value)  # an integer may be too large for the plots
+            if isinstance(line["note"], str) and isinstance(line.get("options", {}), dict):
+                return line | {"note": update_note(line["note"])}
+    except (ValueError, RecursionError, TypeError, KeyError, AttributeError, OverflowError):
         pass
     raise InputError(f"{path}, line {number}: not an evaluation with step, kimg and note; remove the line")
 
@@ -159,7 +164,7 @@ def plot_curve(path: Path, lines: list[dict[str, Any]], name: str) -> None:
         axes.fill_between(kimg, lower, upper, alpha=0.2)
     bottom = min([0.0, *values]) if name == "kid" else 0  # KID is unbiased and may be negative
     axes.set(xlabel=KIMG, ylabel=name.upper(), ylim=(bottom, None))
-    axes.set_title(textwrap.fill(lines[-1]["note"], 95), fontsize=8)
+    axes.set_title(textwrap.fill(printable(lines[-1]["note"]), 95), fontsize=8, parse_math=False)
     axes.grid(alpha=0.3)
     write_atomically(path, lambda file: figure.savefig(file, format="png", dpi=120))
 

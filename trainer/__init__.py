@@ -23,7 +23,17 @@ class _ProjectFinder:
         return PathFinder.find_spec(name, [str(ROOT)]) if name in PACKAGES else None
 
 
+def _is_command() -> bool:
+    """Whether this process was started as ``python -m trainer`` or ``unrender``; runpy has not set sys.argv[0] yet."""
+    module = sys.argv[:1] == ["-m"] and ("-m", "trainer") in zip(sys.orig_argv, sys.orig_argv[1:], strict=False)
+    return module or Path(sys.argv[0] if sys.argv else "").name == "unrender"
+
+
 sys.meta_path.insert(0, _ProjectFinder)
+if _is_command():  # importing torch takes seconds, in which the user may press Ctrl-C
+    from utils.early_signals import exit_at_signals
+
+    exit_at_signals()
 
 
 def __getattr__(name: str) -> Any:

@@ -15,6 +15,7 @@ from typing import NamedTuple
 from trainer.cli import arguments
 from trainer.cli.argument_types import expand_home
 from trainer.cli.arguments import CommandParser
+from utils.early_signals import Interrupts
 from utils.errors import InputError
 from utils.launch import launch
 
@@ -97,28 +98,37 @@ def main(argv: list[str] | None = None) -> int:
         options_of(name).print_help()
         return 0
     module, function = COMMANDS[name].target.split(":")
-    try:
-        return getattr(importlib.import_module(module), function)(rest)
-    except KeyboardInterrupt:  # while libraries load; commands handle signals themselves
-        return 130
-    except InputError as error:
-        if os.environ.get("UNRENDER_TRACEBACK"):
-            raise
-        print_error(error.message)
-        return 2
-    except OSError as error:
+    command = getattr(importlib.import_module(module), function)
+    with Interrupts() as interrupts:
+        try:
+            return command(rest)
+        except KeyboardInterrupt:  # of commands that have nothing to save
+            return 130
+        except Exception as error:
+            if interrupts.received:  # libraries that are being imported replace a KeyboardInterrupt by another error
+                return 130
+            message = _user_message(error)
+            if message is None or os.environ.get("UNRENDER_TRACEBACK"):
+                raise
+            print_error(message)
+            return 2
+
+
+def _user_message(error: Exception) -> str | None:
+    """The message about an error that the user can fix; None for any other error."""
+    if isinstance(error, InputError):
+        return error.message
+    if isinstance(error, OSError):
         from trainer.cli.error_messages import disk_error
 
-        disk = None if os.environ.get("UNRENDER_TRACEBACK") else disk_error(error)
-        if disk is None:
-            raise
-        print_error("; ".join(disk))
-        return 2
+        if disk := disk_error(error):
+            return "; ".join(disk)
+    return None
 
 
 def script() -> int:
-    """Entry point of ``unrender``. Classes are also found in the current directory, as with ``python -m trainer``."""
-    sys.path.insert(0, str(Path.cwd()))
+    """Entry point of ``unrender``. Classes are also found in the current directory, unless a package has their name."""
+    sys.path.append(str(Path.cwd()))
     return main()
 
 

@@ -12,7 +12,12 @@ class InputError(ValueError):
     @property
     def message(self) -> str:
         """The message on one line, without control characters, which names of files may contain."""
-        return " ".join("".join(c if c.isprintable() else " " for c in str(self)).split())
+        return " ".join(printable(str(self)).split())
+
+
+def printable(text: str) -> str:
+    """Replace control characters, which could change what a terminal shows, by spaces."""
+    return "".join(c if c.isprintable() else " " for c in text)
 
 
 def check_number(

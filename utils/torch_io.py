@@ -22,10 +22,7 @@ def load_state(path: str | Path) -> Any:
     """
     path = Path(path)
     try:
-        if zipfile.is_zipfile(path):
-            with zipfile.ZipFile(path) as archive:
-                if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
-                    raise InputError(f"{path} is compressed, unlike files of torch.save; save it again with torch.save")
+        check_stored(path)
         return torch.load(path, map_location="cpu", weights_only=True)
     except InputError:
         raise
@@ -34,3 +31,16 @@ def load_state(path: str | Path) -> Any:
             raise InputError(f"{path} contains more than data and is not loaded, since it could run code") from error
         reason = getattr(error, "strerror", None) or "the file is corrupt or not a PyTorch file"
         raise InputError(f"{path} cannot be loaded: {reason}") from error
+
+
+def check_stored(path: Path) -> None:
+    """Check that a file is not a compressed archive: a small one could fill the memory.
+
+    Raises:
+        InputError: it is compressed.
+        zipfile.BadZipFile: it is corrupt.
+    """
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
+                raise InputError(f"{path} is compressed, unlike files of torch.save; save it again with torch.save")

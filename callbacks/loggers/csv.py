@@ -8,6 +8,7 @@ from lightning_fabric.loggers.logger import rank_zero_experiment
 from pytorch_lightning.loggers import CSVLogger
 from pytorch_lightning.loggers.csv_logs import ExperimentWriter
 
+from utils.errors import InputError
 from utils.files import write_atomically
 
 NAME = ExperimentWriter.NAME_METRICS_FILE
@@ -48,9 +49,16 @@ class _AppendingWriter(ExperimentWriter):
 
 
 def drop_rows_after(path: Path, step: int) -> None:
-    """Drop the rows after ``step`` and an incomplete last row. The resumed run logs them again."""
-    keys, rows = _read(path)
-    kept = [row for row in rows if row["step"] and float(row["step"]) <= step]
+    """Drop the rows after ``step`` and an incomplete last row. The resumed run logs them again.
+
+    Raises:
+        InputError: the file is not a table with a column ``step``.
+    """
+    try:
+        keys, rows = _read(path)
+        kept = [row for row in rows if row["step"] and float(row["step"]) <= step]
+    except (KeyError, ValueError, csv.Error) as error:
+        raise InputError(f"{path} is corrupt ({error}); remove it") from error
     if kept:
         _write(path, keys, kept)
     else:

@@ -127,7 +127,7 @@ def test_parts_and_classes_by_option(capsys, workplace):
 
 def test_saved_config_loads_identically():
     assert main([*FIT, "--data.size=6", "--model.optimizer_g.lr=3e-4"]) == 0
-    assert main(["fit", "--config", "runs/toy/001/config.yaml"]) == 0
+    assert main(["fit", "--config", "runs/toy/001/config.yaml", "--trust"]) == 0
     assert config_of("runs/toy/001") == config_of("runs/toy/002")
     first, second = state_of("runs/toy/001")["state_dict"], state_of("runs/toy/002")["state_dict"]
     assert all(torch.equal(first[name], second[name]) for name in first)
@@ -147,18 +147,20 @@ def test_run_dir(refused):
     assert "--run_dir RUN" in refused(*FIT, "--ckpt_path", "last")
     for checkpoint in Path("mine/first/checkpoints").iterdir():
         checkpoint.unlink()
-    assert "has no last checkpoint" in refused("validate", "--run_dir", "mine/first")
+    assert "has no last checkpoint" in refused("validate", "--run_dir", "mine/first", "--trust")
 
 
 def test_evaluating_a_run(capsys):
     assert main([*FIT, "--data.size=5"]) == 0
     for command in ("validate", "test"):
-        assert main([command, "--run_dir", "runs/toy/001"]) == 0
+        assert main([command, "--run_dir", "runs/toy/001", "--trust"]) == 0
         assert "mean_weight" in capsys.readouterr().out
         assert Path("runs/toy/001", command, "metrics.csv").is_file()
-    assert main(["predict", "--run_dir", "runs/toy/001"]) == 0
+    assert main(["predict", "--run_dir", "runs/toy/001", "--trust"]) == 0
     assert len(json.loads(Path("runs/toy/001/predict/shape.txt").read_text())[0]) == 5
-    assert main(["predict", "--config", "runs/toy/001/config.yaml", "--run_dir=out", "--ckpt_path=last"]) == 0
+    assert (
+        main(["predict", "--config", "runs/toy/001/config.yaml", "--run_dir=out", "--ckpt_path=last", "--trust"]) == 0
+    )
     assert Path("runs/toy/001/predict/shape.txt").is_file()
     assert main(["validate", "--config", "toy.yaml"]) == 0
     assert "untrained" in capsys.readouterr().out
@@ -276,7 +278,7 @@ def test_a_refused_training_leaves_no_directory(monkeypatch, capsys):
     RunDirectory("runs/toy/001").end("interrupted")
     with monkeypatch.context() as patch:
         patch.setattr("toy.ToyData.prepare_data", refuse, raising=False)
-        assert main(["fit", "--run_dir", "runs/toy/001"]) == 2
+        assert main(["fit", "--run_dir", "runs/toy/001", "--trust"]) == 2
     assert RunDirectory("runs/toy/001").last_checkpoint.is_file()
 
 
@@ -296,7 +298,7 @@ def test_a_signal_saves_and_the_run_resumes(monkeypatch, capsys, signals, status
     assert main(FIT) == status
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
     assert RunDirectory("runs/toy/001").metadata["status"] == "interrupted"
-    resume = "fit --run_dir runs/toy/001"
+    resume = "fit --run_dir runs/toy/001 --trust"
     err = capsys.readouterr().err
     if steps is None:
         assert "nothing was saved" in err
@@ -326,7 +328,7 @@ def test_a_signal_during_validation(monkeypatch):
     monkeypatch.setenv("TOY_VALIDATION_SIGNAL", "1")
     assert main([*FIT, "--trainer.val_check_interval=2"]) == 143
     monkeypatch.delenv("TOY_VALIDATION_SIGNAL")
-    assert main(["fit", "--run_dir=runs/toy/001", "--ckpt_path=last"]) == 0
+    assert main(["fit", "--run_dir=runs/toy/001", "--ckpt_path=last", "--trust"]) == 0
     assert state_of("runs/toy/001")["state_dict"]["steps_done"] == 4
 
 

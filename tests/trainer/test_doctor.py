@@ -77,7 +77,9 @@ def test_unwritable_directories_fail(monkeypatch):
 
 @pytest.mark.parametrize(("state", "status"), [("note", 0), ("fail", 1)])
 def test_exit_status_is_1_if_training_cannot_run(monkeypatch, capsys, state, status):
-    monkeypatch.setattr(doctor, "examine", lambda configs: iter([doctor.Finding("egl", state, "none", "install it")]))
+    monkeypatch.setattr(
+        doctor, "examine", lambda configs, trust: iter([doctor.Finding("egl", state, "none", "install it")])
+    )
     assert main(["doctor"]) == status
     assert "fix: install it" in capsys.readouterr().out
     assert main(["doctor", "--json"]) == status

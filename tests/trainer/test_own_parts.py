@@ -55,15 +55,18 @@ def parts() -> dict:
     return {"generator": DCGANGenerator(16, latent_size=8, width=16), "discriminator": DCGANDiscriminator(16, width=8)}
 
 
-def test_a_plain_data_module_trains_with_the_standard_callbacks_and_the_run_loads():
+def test_a_plain_data_module_trains_with_the_standard_callbacks_and_the_run_loads(refused):
     assert main(FIT) == 0
+    for command in ("fit", "validate"):
+        assert "run/config.yaml names plain.Plain; " in refused(command, "--run_dir", "run")
+    assert main(FIT) == 0  # the config is named again
     names = {path.name for path in Path("run").iterdir()}
     assert names >= {"report.html", "reals.png", "samples", "sfid.png", "images", "metrics.jsonl"}
     for command in ("validate", "test", "predict"):
-        assert main([command, "--run_dir", "run"]) == 0
+        assert main([command, "--run_dir", "run", "--trust"]) == 0
     assert len(list(Path("run/predict/images").iterdir())) == 8
 
-    run = trainer.load_run("run", device="cpu")
+    run = trainer.load_run("run", device="cpu", trust=True)
     samples = run.module.predict_step(torch.arange(3), 0)
     assert samples["image"].shape == (3, 1, 16, 16)
     checkpoint = run.checkpoint

@@ -43,7 +43,7 @@ def steps_of(path: Path = LAST) -> int:
     return int(torch.load(path, weights_only=True)["state_dict"]["steps_done"])
 
 
-@pytest.mark.parametrize("again", [FIT, ["fit", "--run_dir", "run"], [*FIT, "--ckpt_path", "last"]])
+@pytest.mark.parametrize("again", [FIT, ["fit", "--run_dir", "run", "--trust"], [*FIT, "--ckpt_path", "last"]])
 def test_the_same_command_resumes(monkeypatch, capsys, again):
     stop_at(monkeypatch, 2)
     assert main(again) == 0
@@ -70,7 +70,7 @@ def test_only_execution_settings_may_change_on_resume(monkeypatch, refused, caps
         ("--seed_everything=4", "seed_everything 3, not 4"),
         ("--model.renderer=toy.SharpBlur", "model.init_args.renderer.class_path toy.Blur, not toy.SharpBlur"),
     ):
-        for words in (FIT, ["fit", "--run_dir", "run"]):
+        for words in (FIT, ["fit", "--run_dir", "run", "--trust"]):
             assert f"run was started with {key}; drop this change" in refused(*words, option)
     assert RunDirectory(RUN).status == "interrupted"
     assert main([*FIT, "--checkpoint_minutes=5", "--trainer.log_every_n_steps=2"]) == 0
@@ -97,7 +97,7 @@ def test_fresh_moves_the_run_aside(monkeypatch, capsys):
         assert f"moved run to run.before-{number}" in capsys.readouterr().out
     assert steps_of() == 3
     assert Path("run.before-1/checkpoints/last.ckpt").read_bytes() == old
-    assert main(["validate", "--run_dir", "run", "--fresh"]) == 2
+    assert main(["validate", "--run_dir", "run", "--trust", "--fresh"]) == 2
 
 
 def test_a_corrupt_last_checkpoint_is_skipped(monkeypatch, capsys, refused):
@@ -110,14 +110,14 @@ def test_a_corrupt_last_checkpoint_is_skipped(monkeypatch, capsys, refused):
     middle[offset] ^= 1  # torch.load would accept it
     for corrupt in (whole[: len(whole) // 2], b"", bytes(middle)):
         LAST.write_bytes(corrupt)
-        assert main(["validate", "--run_dir", "run"]) == 0
+        assert main(["validate", "--run_dir", "run", "--trust"]) == 0
         out = capsys.readouterr().out
         assert "run: last.ckpt corrupt; using previous.ckpt of step" in out
     assert main(FIT) == 0
     assert steps_of() == 4
     for path in LAST.parent.iterdir():
         path.write_bytes(whole[:100])
-    assert "all checkpoints are corrupt: " in refused("validate", "--run_dir", "run")
+    assert "all checkpoints are corrupt: " in refused("validate", "--run_dir", "run", "--trust")
 
 
 def test_a_run_without_a_checkpoint_starts_from_the_beginning(monkeypatch, capsys):
@@ -218,7 +218,7 @@ def test_a_full_disk_is_reported_in_one_sentence(monkeypatch, refused, name):
         monkeypatch.setattr(ExperimentWriter, "save", save)
     else:
         monkeypatch.setattr(os, "fsync", full)
-    message = refused("fit", "--run_dir", "run")
+    message = refused("fit", "--run_dir", "run", "--trust")
     assert f"{name} could not be written: the disk is full" in message
     assert name not in ("last.ckpt", "metrics.csv") or f"the last valid checkpoint is {LAST}" in message
     assert LAST.read_bytes() == before
@@ -310,7 +310,7 @@ def test_an_interrupted_evaluation_is_repeated(monkeypatch):
     monkeypatch.setenv("TOY_VALIDATION_SIGNAL", "1")
     assert main([*FIT, "--trainer.val_check_interval=2"]) == 143
     monkeypatch.delenv("TOY_VALIDATION_SIGNAL")
-    assert main(["fit", "--run_dir", "run"]) == 0
+    assert main(["fit", "--run_dir", "run", "--trust"]) == 0
     rows = list(csv.DictReader((RUN / "metrics.csv").open()))
     assert [row["step"] for row in rows if row["mean_weight"]] == ["1", "3"]
     assert [row["step"] for row in rows if row["loss/generator"]] == ["0", "1", "2", "3"]

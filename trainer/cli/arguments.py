@@ -37,6 +37,7 @@ FIGURES = {
     "the data": ("data", "data_normals"),
 }
 SHELLS = ("bash", "zsh", "tcsh")
+TRUST = "load any class that the run's config names, and follow its links: it can run any code, see docs/trust.md"
 
 COUNT = integer(1, 10_000)
 FRACTION = number(0, 1)
@@ -80,6 +81,7 @@ class CommandParser(argparse.ArgumentParser):
         """Add the options that name a run and its checkpoint."""
         self.add("--run_dir RUN", "a run created by fit, a file of publish, or pretrained/NAME of the package")
         self.add("--ckpt_path FILE", "another checkpoint: a file, or last or best of the run")
+        self.add_flag("--trust", TRUST)
 
     def error(self, message: str) -> NoReturn:
         raise InputError(f"{message}; {self.prog} --help lists the options")
@@ -99,6 +101,7 @@ def fit() -> CommandParser:
     parser.add("--run_dir RUN", "where to write, or the run to resume")
     parser.add("--ckpt_path FILE", "start from a checkpoint: a file, or last or best of the run")
     parser.add_flag("--fresh", "move a run in --run_dir aside and start over")
+    parser.add_flag("--trust", TRUST)
     parser.add("--checkpoint_minutes M", "minutes between checkpoints (default: 10)")
     parser.add("--monitor METRIC", "best.ckpt follows it, such as mmd or coverage (default: sfid, or else fid or kid)")
     parser.add("--mode MODE", "min or max, for a metric of your own: which of its values is the best")
@@ -225,6 +228,7 @@ def table() -> CommandParser:
     parser.add("--runs DIR", "where the runs are", Path, RUNS / "tables")
     found = "with --gather: a directory of other runs, such as a sweep's, which are recognized by their options"
     parser.add("--from DIR", found, Path, dest="found_in")
+    parser.add_flag("--trust", TRUST)
     mode = parser.add_mutually_exclusive_group()
     mode.add_argument("--commands", action="store_true", help="print the missing commands, one line per cell, and exit")
     mode.add_argument("--gather", action="store_true", help="write the table of the existing runs and exit")
@@ -291,6 +295,7 @@ def export_extractor() -> CommandParser:
         usage="python -m trainer export-extractor RUN [FILE]",
     )
     parser.add_argument("run", metavar="RUN", type=Path, help="run directory of the classifier")
+    parser.add_flag("--trust", "follow links in the run to files outside of it, see docs/trust.md")
     parser.add_argument("file", metavar="FILE", type=Path, nargs="?", help="where to write the weights")
     return parser
 
@@ -358,6 +363,7 @@ def prepare() -> CommandParser:
     parser.add("--config NAME", "an experiment, such as chairs.yaml", required=True)
     parser.add("--data FILE", "other data, such as data/lvp.yaml")
     parser.add("--model FILE", "another method, where the data depend on it")
+    parser.add_flag("--trust", TRUST)
     parser.add("--shard I/N", "part I of N, counted from 1", shard, "1/1")
     return parser
 
@@ -392,6 +398,7 @@ def render() -> CommandParser:
     parser.add_flag("--unlit", "colours without shading, as for textures that include lighting")
     parser.add_flag("--normals", "also *_normals.png, (n + 1) / 2 in the camera's frame")
     parser.add_flag("--depth", "also *_depth.png and *_depth.npy (world units, inf: empty)")
+    parser.add_flag("--trust", TRUST)
     parser.add("--output DIR", "where to write", Path, Path("renders"))
     return parser
 
@@ -404,6 +411,7 @@ def compare() -> CommandParser:
     )
     parser.add_argument("runs", metavar="RUN", nargs="+", type=Path, help="run directories")
     parser.add("--output FILE", "where to write", Path, Path("compare.html"))
+    parser.add_flag("--trust", "follow links in the runs to files outside of them, see docs/trust.md")
     parser.add_flag("--json", "print the table as JSON")
     return parser
 
@@ -416,6 +424,7 @@ def doctor() -> CommandParser:
         ("doctor", "doctor --config chairs.yaml"),
     )
     parser.add_argument("--config", metavar="NAME", action="append", default=[], help="also check this config's data")
+    parser.add_flag("--trust", TRUST)
     parser.add_flag("--json", "print one line of JSON")
     return parser
 

@@ -13,8 +13,12 @@ MAX_BYTES = 2**20  # of a config file
 MAX_VALUES = 100_000  # of a config file, with aliases expanded
 
 
-def load_yaml(path: Path) -> dict[str, Any]:
+def load_yaml(path: Path, loader_class: type[yaml.SafeLoader] | None = None) -> dict[str, Any]:
     """Read a config file.
+
+    Args:
+        path: The file.
+        loader_class: Default: one that reads numbers as the command line does and rejects duplicate keys.
 
     Raises:
         InputError: The file cannot be read, is not valid YAML, is not a mapping, or is too large.
@@ -22,17 +26,18 @@ def load_yaml(path: Path) -> dict[str, Any]:
     try:
         if path.stat().st_size > MAX_BYTES:
             raise InputError(f"{path} has more than {MAX_BYTES:,} bytes, the limit for a config")
-        return parse_yaml(path.read_text(encoding="utf-8"), path)
+        return parse_yaml(path.read_text(encoding="utf-8"), path, loader_class)
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path} cannot be read: {error}") from error
 
 
-def parse_yaml(text: str, path: Path) -> dict[str, Any]:
+def parse_yaml(text: str, path: Path, loader_class: type[yaml.SafeLoader] | None = None) -> dict[str, Any]:
     """Parse the text of a config.
 
     Args:
         text: YAML.
         path: The file that it is from, for messages.
+        loader_class: See :func:`load_yaml`.
 
     Raises:
         InputError: The text is not valid YAML, is not a mapping, or is too large.
@@ -40,7 +45,7 @@ def parse_yaml(text: str, path: Path) -> dict[str, Any]:
     try:
         if len(text) > MAX_BYTES:
             raise InputError(f"{path} has a config of more than {MAX_BYTES:,} characters, the limit")
-        loader = _Loader(text)
+        loader = (loader_class or _Loader)(text)
         node = loader.get_single_node()
         if node is None:
             return {}

@@ -14,6 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from trainer.cli.config_composition import Composed, suggestion
+from trainer.cli.trust import REASON
 from utils.errors import InputError
 
 # jsonargparse has typed errors, but reports the tried members of a union only in its message. The message is a tree in
@@ -81,6 +82,8 @@ def config_error(
         root, cause = cause, cause.__cause__
     if root is not error and (refusal := _library_refusal(root)):
         return refusal
+    if denied := re.search(r"Importing '([^']+)' is not allowed", str(error)):
+        return InputError(f"the config of the run uses {denied[1]}; {REASON}")
     if isinstance(error, ParseError | jsonargparse.ArgumentError):
         return _parse_error(str(error), composed, given, list(options))
     if isinstance(error, OmegaConfBaseException):
@@ -257,6 +260,19 @@ def checkpoint_error(message: str, checkpoint: str) -> InputError:
     elif match := re.search(r'(Missing|Unexpected) key\(s\) in state_dict: "([^"]+)"', message):
         mismatch = f"{match[2]} is missing {'there' if match[1] == 'Missing' else 'here'}"
     return InputError(f"{checkpoint} was trained with another configuration: {mismatch}")
+
+
+def foreign_checkpoint(error: Exception, checkpoint: str) -> InputError:
+    """The message for a checkpoint whose values are not those that a training saves."""
+    return InputError(f"{checkpoint} cannot be restored ({type(error).__name__}: {str(error)[:100]}); pass another one")
+
+
+def restores_checkpoint(error: BaseException) -> bool:
+    """Whether an error was raised while Lightning restored a checkpoint."""
+    return any(
+        frame.f_globals.get("__name__", "").endswith(".checkpoint_connector") and "restore" in frame.f_code.co_name
+        for frame, _ in traceback.walk_tb(error.__traceback__)
+    )
 
 
 def disk_error(error: BaseException) -> tuple[str, str] | None:

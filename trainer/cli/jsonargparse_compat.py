@@ -2,13 +2,46 @@
 
 import ast
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import jsonargparse
+from jsonargparse._common import default_import_path_denylist, parsing_settings
+from omegaconf import OmegaConf
+from omegaconf.resolvers import oc
 
 # Both let ${...} follow overrides; the second also for whole dataclasses, as in views: ${data.init_args.views}.
 jsonargparse.set_parsing_settings(omegaconf_absolute_to_relative_paths=True, subclasses_enabled=["is_pure_dataclass"])
 
 PARSER_MODE = "omegaconf+"
+DENIED_BY_DEFAULT = frozenset(entry.partition(".")[0] for entry in default_import_path_denylist)
+
+
+@contextmanager
+def import_policy(allowed: list[str], denied: list[str]) -> Iterator[None]:
+    """Within it, values that are parsed can name only some import paths, and cannot read environment variables.
+
+    jsonargparse has one policy per process and can only add to it, so that its settings are restored here. It checks both
+    the path that a value names and the path where that object is defined; the longest matching entry decides.
+
+    Args:
+        allowed: Packages, modules or objects.
+        denied: The same; ``*`` denies all that is not allowed.
+    """
+    names = ("import_path_verdicts", "import_paths_enforced", "instantiate_subclass_spec_in_any")
+    before = {name: parsing_settings[name] for name in names}
+    jsonargparse.set_parsing_settings(
+        import_path_denylist=denied, import_path_allowlist=allowed, instantiate_subclass_spec_in_any=False
+    )
+    has_env = OmegaConf.has_resolver("oc.env")
+    if has_env:
+        OmegaConf.clear_resolver("oc.env")
+    try:
+        yield
+    finally:
+        parsing_settings.update(before)
+        if has_env:
+            OmegaConf.register_resolver("oc.env", oc.env, annotation_validation="off")
 
 
 def restore_yaml(word: str) -> str:

@@ -8,6 +8,7 @@
 - ``--ckpt_path``: a file, or ``last`` or ``best`` of the run.
 - ``--checkpoint_minutes``: how often ``last.ckpt`` is written. It is also written after each evaluation, at the end, and
   when SIGINT or SIGTERM stops the training. ``--keep_checkpoints``: how many earlier checkpoints to keep.
+- ``--trust``: load any class that the run's config names; see ``trainer.cli.trust``.
 - ``--monitor``, ``--mode``: the metric that ``best.ckpt`` follows, and whether its best value is the minimum or the maximum.
 """
 
@@ -42,10 +43,12 @@ from callbacks.nan_guard import DivergedError, TerminateOnNaN
 from lightning_modules.generative import GenerativeModule
 from trainer.__main__ import options_of
 from trainer.cli import error_messages, trainer_options
+from trainer.cli.arguments import TRUST
 from trainer.cli.jsonargparse_compat import PARSER_MODE, restore_yaml
 from trainer.cli.log_filters import global_rank, print_rank0, quiet
 from trainer.cli.loggers import as_list, configure_loggers, remove_wandb
 from trainer.cli.session import Session
+from trainer.cli.trust import check_links
 from trainer.runs import checkpoints, resume
 from trainer.runs.proxy_pretraining import KEY as PROXY_KEY
 from trainer.runs.proxy_pretraining import provide_proxy
@@ -58,7 +61,7 @@ from utils.launch import without_stray_variables
 from utils.memory import limited_memory
 from utils.signals import Signals, Stopped
 
-UNSAVED_OPTIONS = ("run_dir", "ckpt_path", "fresh", "config")  # they describe this start, not the experiment
+UNSAVED_OPTIONS = ("run_dir", "ckpt_path", "fresh", "trust", "config")  # they describe this start, not the experiment
 PARSER = {"parser_mode": PARSER_MODE, "allow_abbrev": False, "dump_header": None}
 RUN_DIR_VARIABLE = "UNRENDER_RUN_DIR"  # passes the run directory from rank 0 to the ranks that it launches
 
@@ -120,6 +123,7 @@ class UnrenderCLI(LightningCLI):
         mode = "Whether the best value of monitor is its minimum or its maximum (default: the metric's own)."
         parser.add_argument("--mode", type=Mode | None, help=mode)
         parser.add_argument("--fresh", action="store_true", help="Move a run in run_dir aside and start over.")
+        parser.add_argument("--trust", action="store_true", help=TRUST)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         words = [word for action in self._parser(self.session.command)._actions for word in action.option_strings]
@@ -130,6 +134,7 @@ class UnrenderCLI(LightningCLI):
         config = self.config[self.session.command]
         self.ckpt_path = config.pop("ckpt_path")  # otherwise Lightning would take the model's arguments from the file
         self.fresh = config.pop("fresh")
+        config.pop("trust")  # read by the session
         check_number("--keep_checkpoints", config.keep_checkpoints, at_least=0)
         check_number("--checkpoint_minutes", config.checkpoint_minutes, at_least=0)
         if not isinstance(config.seed_everything, bool):
@@ -163,6 +168,7 @@ class UnrenderCLI(LightningCLI):
             session.composed,
             needed=not (rehearsal or session.checkpoint or self.published),
             single_process=self.alone,
+            restricted=session.restricted,
         )
         self.saved_config = self._config_yaml()
 
@@ -174,6 +180,7 @@ class UnrenderCLI(LightningCLI):
         else:
             run = trained or self.published or (find_run(session.checkpoint) if session.checkpoint else None)
             if run:
+                check_links(run.path, session.trust)
                 self.folder = run.path / session.command
                 session.options_changed = resume.differences(run, yaml.safe_load(self.saved_config))
                 if session.checkpoint and find_run(session.checkpoint) != run:
@@ -381,6 +388,8 @@ def main(command: str, argv: list[str]) -> int:
             print(f"error: {divergence_message(error, session)}", file=sys.stderr)
             return nan_guard.STATUS
         except Exception as error:
+            if signals.received and not session.started:  # libraries that are being imported may replace Stopped
+                return report_stop(session)
             input_error = as_input_error(error, session)
             session.input_error = input_error is not None
             if input_error is None or os.environ.get("UNRENDER_TRACEBACK"):

@@ -8,8 +8,9 @@ from typing import Any
 
 from callbacks.checkpointing import RunCheckpoint
 from callbacks.loggers.guarded import GuardedLogger
-from trainer.cli.config_composition import PROJECT_CONFIGS, SECTIONS, Composed, compose, names_yaml
-from trainer.runs.published import find_file, open_run
+from trainer.cli.config_composition import PROJECT_CONFIGS, SECTIONS, Composed, compose, find_config, names_yaml
+from trainer.cli.trust import check_class_paths, check_links, is_run_config, restricted_imports
+from trainer.runs.published import PublishedRun, find_file, named_run
 from trainer.runs.run_directory import RunDirectory
 from utils.errors import InputError
 from utils.legacy_names import update_options
@@ -36,6 +37,8 @@ class Session:
     composed: Composed = field(init=False)
     given_run: RunDirectory | None = field(init=False, default=None)  # of --run_dir
     experiment: str = field(init=False, default="unnamed")
+    trust: bool = field(init=False, default=False)  # the option --trust
+    restricted: bool = field(init=False, default=False)  # the config is that of a run that is not trusted
     options: list[str] = field(init=False, default_factory=list)  # all option names of the command
     run: RunDirectory | None = field(init=False, default=None)  # of a training, on rank 0
     checkpointing: RunCheckpoint | None = field(init=False, default=None)
@@ -51,6 +54,7 @@ class Session:
 
     def __post_init__(self) -> None:
         names, parts, self.rest = split_configs(self.argv)
+        self.trust = "--trust" in self.rest
         run_dir = last_value(self.argv, "run_dir")
         if self.command == "fit" and run_dir and find_file(run_dir):
             raise InputError(
@@ -58,18 +62,34 @@ class Session:
                 "the optimizers that fit needs"
             )
         if run_dir:
-            self.given_run = open_run(run_dir, last_value(self.argv, "ckpt_path"))
+            self.given_run = named_run(run_dir, last_value(self.argv, "ckpt_path"))
         self.composed = compose(names, parts)
         has_experiment = bool(names) and "model" in self.composed.values
         if self.given_run and not has_experiment and self.given_run.config.is_file():
             self.composed = self.given_run.compose(names, parts)  # merge files such as logger/wandb.yaml over the run's
             names = [str(self.given_run.config), *names]
+        self._check_runs(run_dir, names, parts)
         self.rest = update_options(self.rest, self.composed.values)
         if names:
             path = Path(names[0])
             # chairs.yaml with --model model/absorption.yaml is the experiment chairs_absorption
             stems = [path.stem, *[Path(parts[section]).stem for section in SECTIONS if section in parts]]
-            self.experiment = RunDirectory(path.parent).metadata.get("experiment") or "_".join(stems)
+            self.experiment = RunDirectory(path.parent).experiment or "_".join(stems)
+
+    def _check_runs(self, run_dir: str | None, names: list[str], parts: dict[str, str]) -> None:
+        """Check the run directories that the command opens, unless they are trusted, and limit what their configs load."""
+        published = str(self.given_run.config) if isinstance(self.given_run, PublishedRun) else None  # checked already
+        runs = [name for name in names if name == published or is_run_config(find_config(name), run_dir)]
+        own = [name for name in names if name not in runs]
+        for name in runs:
+            if name != published:
+                check_class_paths(compose([name]).values, self.trust, name)
+        if run_dir and not published:
+            check_links(Path(run_dir), self.trust)
+        self.restricted = len(own) < len(names) and not self.trust
+        if self.restricted:
+            words = [compose(own, parts).text(), *_section_options(self.rest)]
+            self.exits.enter_context(restricted_imports(words))
 
     @property
     def complete(self) -> bool:
@@ -125,6 +145,13 @@ def split_configs(argv: list[str]) -> tuple[list[str], dict[str, str], list[str]
         else:
             rest.append(word)
     return names, parts, rest
+
+
+def _section_options(words: list[str]) -> list[str]:
+    """The options of the config's sections and their values."""
+    pairs = zip(words, [*words, ""][1:], strict=False)
+    sections = tuple(f"--{section}" for section in SECTIONS)
+    return [word if "=" in word else f"{word} {value}" for word, value in pairs if word.startswith(sections)]
 
 
 def last_value(argv: list[str], name: str) -> str | None:

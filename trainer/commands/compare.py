@@ -16,8 +16,10 @@ from callbacks.html_pages import grids, write_page
 from callbacks.metrics_log import read_metrics
 from callbacks.monitor import Monitor
 from trainer.cli import arguments
+from trainer.cli.config_yaml import load_yaml
+from trainer.cli.trust import check_links
 from trainer.runs.run_directory import RunDirectory
-from utils.errors import InputError
+from utils.errors import InputError, printable
 
 COLUMNS = {
     "run": "run",
@@ -84,13 +86,7 @@ class ComparedRun:
     @cached_property
     def config(self) -> dict[str, Any]:
         """``config.yaml`` flattened to dotted keys, without ``init_args``."""
-        try:
-            values = yaml.safe_load(self.folder.config.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            raise InputError(
-                f"{self.folder.config} cannot be read: {error}; check the file or remove the run"
-            ) from error
-        return dict(_flatten("", values))
+        return dict(_flatten("", load_yaml(self.folder.config, yaml.SafeLoader)))
 
     @cached_property
     def evaluations(self) -> list[dict[str, Any]]:
@@ -114,7 +110,7 @@ class ComparedRun:
         }
         if not self.evaluations:
             return row
-        last, monitor = self.evaluations[-1], Monitor(self.config.get("monitor"), self.config.get("mode"))
+        last, monitor = self.evaluations[-1], self._monitor()
         name, best = monitor.name(last), monitor.best(self.evaluations) or last
         return row | {
             "kimg": last["kimg"],
@@ -125,6 +121,12 @@ class ComparedRun:
             "minutes": last["seconds"] / 60 if "seconds" in last else None,
             "measured": self.measurement,
         }
+
+    def _monitor(self) -> Monitor:
+        metric, mode = self.config.get("monitor"), self.config.get("mode")
+        if not (isinstance(metric, str | None) and metric not in ("note", "options") and mode in (None, "min", "max")):
+            raise InputError(f"{self.folder.config}: monitor must be the name of a metric, and mode min or max")
+        return Monitor(metric, mode)
 
     def curve(self, metric: str) -> tuple[list[float], list[float]]:
         """Return kimg and values of one metric."""
@@ -139,16 +141,16 @@ def main(argv: list[str]) -> int:
         InputError: A path is not a run directory, or a run's files cannot be read.
     """
     options = arguments.compare().parse_args(argv)
-    runs = [_open(path) for path in dict.fromkeys(options.runs)]
+    runs = [_open(path, options.trust) for path in dict.fromkeys(options.runs)]
     rows, differences = [run.row() for run in runs], config_differences(runs)
     warning = _incomparable_warning(runs)
     _write_page(options.output, runs, rows, differences, warning)
     if options.json:
-        print(json.dumps({"runs": rows, "differences": differences, "warning": warning}))
+        print(json.dumps({"runs": rows, "differences": differences, "warning": warning}, default=str))
         return 0
     print(_format_table(rows, _settings(differences)))
     if warning:
-        print(warning)
+        print(printable(warning))
     print(f"{len(differences)} config values differ; see {options.output}")
     return 0
 
@@ -170,10 +172,11 @@ def _settings(differences: dict[str, list[Any]]) -> dict[str, list[Any]]:
     return settings if len(settings) <= MAX_SETTINGS else {}
 
 
-def _open(path: Path) -> ComparedRun:
+def _open(path: Path, trust: bool) -> ComparedRun:
     folder = RunDirectory(path)
     if not folder.config.is_file():
         raise InputError(f"{path} is not a run directory: it has no config.yaml; pass directories created by fit")
+    check_links(path, trust)
     return ComparedRun(folder, str(path))
 
 
@@ -205,9 +208,8 @@ def _format_table(rows: list[dict[str, Any]], settings: dict[str, list[Any]]) ->
     keys = [key for key in COLUMNS if key != "measured"]
     cells = [[*(COLUMNS[key] for key in keys), *settings]]
     for i, row in enumerate(rows):
-        cells.append(
-            [_format_value(value) for value in (*(row[key] for key in keys), *(x[i] for x in settings.values()))]
-        )
+        values = (*(row[key] for key in keys), *(x[i] for x in settings.values()))
+        cells.append([printable(_format_value(value)) for value in values])
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]
     return "\n".join(lines)
@@ -247,11 +249,12 @@ def _plot(metric: str, note: str, runs: list[ComparedRun]) -> bytes:
     figure = Figure(figsize=(8, 4), layout="constrained")
     axes = figure.add_subplot()
     for name, (kimg, values) in curves.items():
-        axes.plot(kimg, values, marker="o", markersize=3, label=name)
+        axes.plot(kimg, values, marker="o", markersize=3, label=printable(name))
     axes.set(xlabel="kimg (thousand real images seen)", ylabel=CURVES[metric])
-    axes.set_title(textwrap.fill(note, 120), fontsize=8)
+    axes.set_title(textwrap.fill(printable(note), 120), fontsize=8, parse_math=False)
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=8)
+    for text in axes.legend(fontsize=8).get_texts():
+        text.set_parse_math(False)  # names of runs may contain dollar signs
     content = io.BytesIO()
     figure.savefig(content, format="png", dpi=120)
     return content.getvalue()

@@ -79,7 +79,7 @@ DATA = """
 from pathlib import Path
 from renderers import InputError
 from trainer.runs.loading import ExperimentConfig
-data = ExperimentConfig(CONFIG, []).load_data()
+data = ExperimentConfig(CONFIG, [], trust=TRUST or None).load_data()
 for part in (data, getattr(data, "shapes", None)):
     for name in ("root", "path"):
         path = getattr(part, name, None)
@@ -125,7 +125,7 @@ def main(argv: list[str]) -> int:
         for name in options.config:
             find_config(name)
     findings = []
-    for finding in examine(options.config):
+    for finding in examine(options.config, options.trust):
         findings.append(finding)
         if not options.json:
             print(finding, flush=True)
@@ -137,14 +137,15 @@ def main(argv: list[str]) -> int:
     return 0 if can_train else 1
 
 
-def examine(configs: list[str]) -> Iterator[Finding]:
+def examine(configs: list[str], trust: bool = False) -> Iterator[Finding]:
     """Run all checks and yield their findings in order.
 
     Args:
         configs: Experiments whose data are checked as well.
+        trust: Load any class that the config of a run names.
     """
     checks: list[Callable[[], Iterator[Finding]]] = [python, torch, libraries, opengl, kernels, extractors, disk, wandb]
-    checks += [partial(data, name) for name in configs]
+    checks += [partial(data, name, trust) for name in configs]
     with ThreadPoolExecutor(max(2, (os.cpu_count() or 2) // 2)) as pool:  # threads only wait for subprocesses
         for findings in pool.map(lambda check: list(check()), checks):
             yield from findings
@@ -278,9 +279,9 @@ def wandb() -> Iterator[Finding]:
         yield Finding("wandb", "note", f"{version}, not logged in; metrics are still written to metrics.csv", fix)
 
 
-def data(config: str) -> Iterator[Finding]:
+def data(config: str, trust: bool = False) -> Iterator[Finding]:
     """Check that the data of an experiment exist."""
-    ok, output = run_python(DATA.replace("CONFIG", repr(config)))
+    ok, output = run_python(DATA.replace("CONFIG", repr(config)).replace("TRUST", repr(trust)))
     if ok:
         yield Finding("data", "ok", f"{config}: {output} finds its files")
     elif re.search("no (such )?config", output):

@@ -26,7 +26,7 @@ def main(argv: list[str]) -> int:
     options = arguments.export().parse_args(argv)
     if options.turntable:
         check_video_options(options.turntable, options.film_size)
-    run = load_generator(options.run_dir, options.ckpt_path)
+    run = load_generator(options.run_dir, options.ckpt_path, trust=options.trust)
     folder = options.output or run.folder.path / "export"
     report = _report(run, options, _write(run, options, folder))
     write_atomically(folder / "report.json", lambda path: path.write_text(json.dumps(report, indent=1) + "\n") and None)

@@ -3,6 +3,7 @@
 from lightning_modules.render_classifier import export_extractor, sees_color
 from metrics.extractors import WEIGHTS
 from trainer.cli import arguments
+from trainer.cli.trust import check_links
 from trainer.runs.run_directory import RunDirectory
 
 
@@ -13,6 +14,7 @@ def main(argv: list[str]) -> int:
         InputError: The run has no checkpoint of a classifier.
     """
     options = arguments.export_extractor().parse_args(argv)
+    check_links(options.run, options.trust)
     checkpoint = RunDirectory(options.run).last_checkpoint
     half = options.file is None
     name = "renders_color" if half and sees_color(checkpoint) else "renders_small"

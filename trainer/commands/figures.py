@@ -8,8 +8,7 @@ from pathlib import Path
 
 from trainer.cli import arguments
 from trainer.cli.log_filters import quiet
-from trainer.runs.loading import ExperimentConfig, LoadedRun, load_generator
-from trainer.runs.published import open_run
+from trainer.runs.loading import ExperimentConfig, LoadedRun, load_generator, open_run
 from trainer.runs.run_directory import write_text
 from utils.errors import InputError
 from visualization.paper_figures import (
@@ -35,16 +34,15 @@ def main(argv: list[str]) -> int:
     options = arguments.figures().parse_args([word for word in argv if word not in overrides])
     if (options.run_dir is None) == (options.config is None):
         raise InputError("pass either --run_dir of a run, or --config for figures of its data alone")
-    run = open_run(options.run_dir, options.ckpt_path) if options.run_dir else None
-    if run and not run.config.is_file():
-        raise InputError(f"--run_dir {options.run_dir} is not a run directory: it has no config.yaml")
+    run = open_run(options.run_dir, options.ckpt_path, trust=options.trust) if options.run_dir else None
     if options.rows * options.columns > MAX_IMAGES:
         raise InputError(
             f"--rows {options.rows} and --columns {options.columns} exceed {MAX_IMAGES} images per figure; reduce them"
         )
     options.output = options.output or (run.path if run else Path()) / "figures"
+    trust = options.trust if run else options.trust or None
     with quiet():
-        written = _write(_select(options, ExperimentConfig(run or options.config, overrides)), options)
+        written = _write(_select(options, ExperimentConfig(run or options.config, overrides, trust=trust)), options)
     if not written:
         raise InputError("no figure could be rendered, for the reasons above")
     return 0
@@ -92,7 +90,7 @@ def _select(options: argparse.Namespace, config: ExperimentConfig) -> dict[str, 
     of_samples: dict[str, Callable[[], Figure]] = {}
     source = "a config without a run"
     if options.run_dir and (options.only is None or set(options.only) - DATA_FIGURES.keys()):
-        run = load_generator(options.run_dir, options.ckpt_path)
+        run = load_generator(options.run_dir, options.ckpt_path, trust=options.trust)
         source = type(run.module).__name__
         of_samples = {
             name: partial(_render_samples, run, render, figure_options)

@@ -16,7 +16,7 @@ def main(argv: list[str]) -> int:
     overrides = [word for word in argv if word.startswith(OVERRIDES)]
     options = arguments.prepare().parse_args([word for word in argv if word not in overrides])
     parts = {name: part for name in ("data", "model") if (part := getattr(options, name))}
-    data = ExperimentConfig(options.config, overrides, parts).load_data()
+    data = ExperimentConfig(options.config, overrides, parts, trust=options.trust or None).load_data()
     caches = data.caches() if hasattr(data, "caches") else []
     if not caches:
         raise InputError(f"{options.config}: {type(data).__name__} has no cached renders to prepare; run fit directly")

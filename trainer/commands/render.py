@@ -54,7 +54,12 @@ def main(argv: list[str]) -> int:
     with Progress(len(options.inputs), desc="rendering", unit="input") as bar:
         for name in options.inputs:
             scenes = load_scenes(
-                name, up=options.up, fit=options.fit, numbers=list(options.shapes), overrides=overrides
+                name,
+                up=options.up,
+                fit=options.fit,
+                numbers=list(options.shapes),
+                overrides=overrides,
+                trust=options.trust,
             )
             for stem, scene in scenes:
                 unique = stem if stem not in stems else f"{stem}_{len(stems)}"

@@ -31,10 +31,10 @@ def main(argv: list[str]) -> int:
     overrides = [word for word in argv if word.startswith("--data.") and "=" in word]
     options = arguments.shapes().parse_args([word for word in argv if word not in overrides])
     with quiet():
-        run = load_generator(options.run_dir, options.ckpt_path, device="cpu")
+        run = load_generator(options.run_dir, options.ckpt_path, device="cpu", trust=options.trust)
         if not isinstance(run.module, VoxelGenerativeModule):
             raise InputError(f"{run.folder} is a run of {type(run.module).__name__}, which does not generate voxels")
-        data = ExperimentConfig(run.folder, overrides).load_data()
+        data = ExperimentConfig(run.folder, overrides, trust=options.trust).load_data()
         report = measure(run, *_sources(data, options.count), options.count, options.points)
     print(json.dumps(report) if options.json else _format(report))
     return 0

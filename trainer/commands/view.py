@@ -21,7 +21,7 @@ def main(argv: list[str]) -> int:
             with ViewServer(
                 options.host, options.port
             ) as server:  # before loading the run, so that a used port fails fast
-                viewer = RunViewer(load_generator(options.run_dir, options.ckpt_path))
+                viewer = RunViewer(load_generator(options.run_dir, options.ckpt_path, trust=options.trust))
                 server.handlers = viewer.handlers
                 threading.Thread(target=server.serve_forever, daemon=True).start()
                 try:

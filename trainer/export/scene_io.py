@@ -26,7 +26,13 @@ MAX_RADIUS = 1.5  # cameras show the unit ball, and generated meshes may extend 
 
 
 def load_scenes(
-    name: str, *, up: str = "y", fit: bool = False, numbers: list[int] | None = None, overrides: list[str] | None = None
+    name: str,
+    *,
+    up: str = "y",
+    fit: bool = False,
+    numbers: list[int] | None = None,
+    overrides: list[str] | None = None,
+    trust: bool = False,
 ) -> Iterator[tuple[str, Scene]]:
     """Yield names and scenes of a file or a config. Scenes are batches of one in the world frame.
 
@@ -36,12 +42,13 @@ def load_scenes(
         fit: Center meshes at the origin and scale their longest side to 0.9.
         numbers: Numbers of the shapes of a config; default 0.
         overrides: Options such as ``--data.root=PATH``.
+        trust: Load any class that the config of a run names.
 
     Raises:
         InputError: A file cannot be read, or a mesh extends far beyond the unit ball, which cameras show.
     """
     if names_yaml(name):
-        yield from _config_scenes(name, numbers or [0], overrides or [])
+        yield from _config_scenes(name, numbers or [0], overrides or [], trust)
         return
     path = Path(name)
     if path.is_dir():
@@ -75,8 +82,8 @@ def as_mesh(scene: Scene, threshold: float) -> TriangleMesh:
     return TriangleMesh(_batch(vertices), torch.from_numpy(faces).long(), normals=_batch(normals))
 
 
-def _config_scenes(name: str, numbers: list[int], overrides: list[str]) -> Iterator[tuple[str, Scene]]:
-    data = ExperimentConfig(name, overrides).load_data()
+def _config_scenes(name: str, numbers: list[int], overrides: list[str], trust: bool) -> Iterator[tuple[str, Scene]]:
+    data = ExperimentConfig(name, overrides, trust=trust or None).load_data()
     if (heads := getattr(data, "heads", None)) is not None:
         for i in numbers:
             yield f"head-{i:04d}", head_meshes([heads.head(i)])

@@ -15,6 +15,7 @@ from trainer.runs.published import FORMAT
 from trainer.runs.run_directory import RunDirectory, newest_run
 from utils.errors import InputError
 from utils.files import save_torch
+from utils.torch_io import check_stored
 
 
 class CorruptCheckpointError(InputError):
@@ -108,11 +109,14 @@ def check(path: Path) -> CheckpointPosition:
     if not path.exists():
         raise InputError(f"checkpoint {path} does not exist")
     try:
+        check_stored(path)
         if zipfile.is_zipfile(path):  # torch itself does not verify the checksums
             with zipfile.ZipFile(path) as file:
                 if file.testzip() is not None:
                     raise zipfile.BadZipFile
         content = torch.load(path, map_location="meta", weights_only=True)
+    except InputError:
+        raise
     except Exception as error:  # a corrupt file makes the unpickler raise anything
         if isinstance(error, pickle.UnpicklingError) and re.search(r"Unsupported (global|class)", str(error)):
             raise InputError(f"{path} holds more than data and is not loaded, because it could run code") from error
@@ -121,12 +125,18 @@ def check(path: Path) -> CheckpointPosition:
         raise InputError(f"{path} is a published generator, not a checkpoint; pass it as --run_dir {path}")
     if not isinstance(content, dict) or "state_dict" not in content or "pytorch-lightning_version" not in content:
         raise InputError(f"{path} is not a training checkpoint: it has no state_dict")
-    return _position(content)
+    try:
+        return _position(content)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{path} is not a training checkpoint: its position in the run is invalid") from error
 
 
 def _position(content: dict[str, Any]) -> CheckpointPosition:
     if "clock" in content:  # the project's modules count from 1, after each step
-        return CheckpointPosition(content["clock"]["step"], content["clock"]["step"])
+        step, images = content["clock"]["step"], content["clock"]["images_seen"]
+        if not (type(step) is int and isinstance(images, int | float)):
+            raise TypeError
+        return CheckpointPosition(step, step)
     batches = content.get("loops", {}).get("fit_loop", {}).get("epoch_loop.batch_progress", {})
-    steps = batches.get("total", {}).get("processed", 0)
+    steps = int(batches.get("total", {}).get("processed", 0))
     return CheckpointPosition(steps, steps - 1)

@@ -14,13 +14,14 @@ from pytorch_lightning.cli import LightningArgumentParser
 from lightning_modules.generative import GenerativeModule
 from renderers import ViewDistribution
 from trainer.cli import error_messages
-from trainer.cli.config_composition import SECTIONS, compose
+from trainer.cli.config_composition import SECTIONS, compose, find_config
 from trainer.cli.jsonargparse_compat import PARSER_MODE
 from trainer.cli.log_filters import quiet
+from trainer.cli.trust import check_class_paths, check_links, is_run_config, restricted_imports
 from trainer.runs import checkpoints
-from trainer.runs.published import BUILD_BYTES, PublishedRun, open_run
+from trainer.runs.published import BUILD_BYTES, PublishedRun, named_run
 from trainer.runs.run_directory import RunDirectory, find_run
-from utils.errors import InputError
+from utils.errors import InputError, printable
 from utils.legacy_names import update_checkpoint, update_options
 from utils.memory import limited_memory
 
@@ -35,9 +36,10 @@ class ExperimentConfig:
         overrides: Options such as ``--data.root=PATH`` that change its values.
         parts: Files merged over its sections, such as ``{"data": "data/lvp.yaml"}``.
         model_only: Ignore the data.
+        trust: Load any class that the config names; see :mod:`trainer.cli.trust`. None trusts all but the configs of runs.
 
     Raises:
-        InputError: The config does not exist, or it or an option is invalid.
+        InputError: The config does not exist, it or an option is invalid, or it needs ``trust``.
     """
 
     def __init__(
@@ -47,13 +49,20 @@ class ExperimentConfig:
         parts: dict[str, str] | None = None,
         *,
         model_only: bool = False,
+        trust: bool | None = None,
     ) -> None:
         self._path = config
-        self._composed = config.compose((), parts) if isinstance(config, RunDirectory) else compose([config], parts)
+        if isinstance(config, RunDirectory):
+            self._trust = bool(trust)
+            self._composed = config.compose((), parts)
+        else:
+            self._trust = not is_run_config(find_config(config)) if trust is None else trust
+            self._composed = compose([config], parts)
         keys = ("model",) if model_only else ("seed_everything", *SECTIONS)  # interpolations may refer to these
         self._composed.values = {key: value for key, value in self._composed.values.items() if key in keys}
         if "extractor" in (arguments := self._composed.values.get("model", {}).get("init_args", {})):
             arguments.update(extractor="renders_small", extractor_weights=None)
+        check_class_paths(self._composed.values, self._trust, str(config))
         self._overrides = update_options(overrides, self._composed.values)
         self._parser = LightningArgumentParser(parser_mode=PARSER_MODE, exit_on_error=False)
         self._parser.add_argument("--config", action=jsonargparse.ActionConfigFile)
@@ -94,7 +103,8 @@ class ExperimentConfig:
     def _call(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """Call a method of the parser and raise its errors about the config as an :class:`InputError`."""
         try:
-            return function(*arguments)
+            with restricted_imports(self._overrides, trust=self._trust):
+                return function(*arguments)
         except Exception as error:
             words = [word for action in self._parser._actions for word in action.option_strings]
             options = [word.lstrip("-") for word in words if word.startswith("--")]
@@ -123,11 +133,15 @@ class LoadedRun:
     def name(self) -> str:
         """Experiment and number, such as ``demo 001``."""
         path = self.folder.path.resolve()
-        return f"{path.parent.name} {path.name}"
+        return printable(f"{path.parent.name} {path.name}")
 
 
 def load_generator(
-    run_dir: str | Path | None, ckpt_path: str | None = None, *, device: str | torch.device | None = None
+    run_dir: str | Path | None,
+    ckpt_path: str | None = None,
+    *,
+    device: str | torch.device | None = None,
+    trust: bool = False,
 ) -> LoadedRun:
     """Build the network of a run from its ``config.yaml`` and load a checkpoint into it.
 
@@ -139,11 +153,14 @@ def load_generator(
             the directory that contains ``ckpt_path``.
         ckpt_path: A file, or ``last`` (the default) or ``best`` of the run. Published files have none.
         device: None means the GPU if there is one, else the CPU.
+        trust: Load any class that the run's config names, and follow its links. Other than parts of this project, torch and
+            Lightning, they can run any code; see docs/trust.md.
 
     Raises:
-        InputError: No such run or checkpoint, the checkpoint does not fit the config, or the run is not of a generator.
+        InputError: No such run or checkpoint, the checkpoint does not fit the config, the run is not of a generator, or it
+            needs ``trust``.
     """
-    folder = _run_directory(run_dir, ckpt_path)
+    folder = open_run(run_dir, ckpt_path, trust=trust)
     with quiet():
         if isinstance(folder, PublishedRun):
             checkpoint = folder.file
@@ -153,7 +170,7 @@ def load_generator(
             folder.load_weights(module)
         else:
             checkpoint = checkpoints.resolve(ckpt_path or "last", folder, folder.path.parent.name)
-            module = ExperimentConfig(folder, [], model_only=True).load_model()
+            module = ExperimentConfig(folder, [], model_only=True, trust=trust).load_model()
             _load_weights(module, checkpoint)
     if not isinstance(module, GenerativeModule):
         raise InputError(f"{folder} is a run of {type(module).__name__}, which does not generate samples")
@@ -163,9 +180,14 @@ def load_generator(
     return LoadedRun(folder, checkpoint, module)
 
 
-def _run_directory(run_dir: str | Path | None, ckpt_path: str | None) -> RunDirectory:
+def open_run(run_dir: str | Path | None, ckpt_path: str | None = None, *, trust: bool = False) -> RunDirectory:
+    """The run that ``--run_dir`` names, or else the one that contains the checkpoint.
+
+    Raises:
+        InputError: There is none, or it has links to the outside and is not trusted.
+    """
     if run_dir is not None:
-        folder = open_run(run_dir, ckpt_path)
+        folder = named_run(run_dir, ckpt_path)
     elif ckpt_path in (None, "last", "best"):
         raise InputError("no run is given; pass --run_dir RUN, a directory created by fit")
     else:
@@ -178,14 +200,18 @@ def _run_directory(run_dir: str | Path | None, ckpt_path: str | None) -> RunDire
         raise InputError(
             f"{folder.path} is not a run directory: it has no config.yaml; pass a directory created by fit or a file of publish"
         )
+    if not isinstance(folder, PublishedRun):
+        check_links(folder.path, trust)
     return folder
 
 
 def _load_weights(module: LightningModule, checkpoint: Path) -> None:
     content = torch.load(checkpoint, map_location="cpu", weights_only=True)
-    update_checkpoint(content)
     try:
+        update_checkpoint(content)
         module.load_state_dict(content["state_dict"])
+        module.on_load_checkpoint(content)
     except RuntimeError as error:
         raise error_messages.checkpoint_error(str(error), str(checkpoint)) from error
-    module.on_load_checkpoint(content)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:  # tensors and plain values, but not a training's
+        raise error_messages.foreign_checkpoint(error, str(checkpoint)) from error

@@ -16,7 +16,9 @@ from utils.signals import Stopped
 KEY = "model.init_args.proxy_checkpoint"
 
 
-def provide_proxy(config: Namespace, composed: Composed, *, needed: bool, single_process: bool) -> None:
+def provide_proxy(
+    config: Namespace, composed: Composed, *, needed: bool, single_process: bool, restricted: bool = False
+) -> None:
     """Replace a proxy's config by the checkpoint of its newest finished run; train it first if there is none.
 
     Args:
@@ -24,9 +26,10 @@ def provide_proxy(config: Namespace, composed: Composed, *, needed: bool, single
         composed: The composed files. A config is looked up next to the file that names it.
         needed: Whether the proxy's weights are used; if not, the key is set to None.
         single_process: Whether this is the only process. Several processes cannot all train the proxy.
+        restricted: Whether the config is that of a run that is not trusted. The proxy's config could name any class.
 
     Raises:
-        InputError: The proxy's training failed, or it is missing and there are several processes.
+        InputError: The proxy's training failed, it is missing and there are several processes, or the run is not trusted.
     """
     name = config.get(KEY)
     if not names_yaml(name):
@@ -34,6 +37,8 @@ def provide_proxy(config: Namespace, composed: Composed, *, needed: bool, single
     if not needed:
         config[KEY] = None
         return
+    if restricted:
+        raise InputError(f"{KEY} of the run is {name}, a config to train first; pass --trust if you trust the run")
     origin = composed.origin(KEY)
     path = find_config(name, origin.parent if origin and (origin.parent / name).is_file() else None)
     command = ["-m", "trainer", "fit", "--config", str(path)]
@@ -64,7 +69,7 @@ def _interrupted_run(experiment: str, command: list[str]) -> RunDirectory | None
     run = newest_run(experiment, finished=False)
     if run is None or run.status != "interrupted":
         return None
-    first = (run.path / "command.txt").read_text(encoding="utf-8").splitlines()[0]
+    first = (run.path / "command.txt").read_text(encoding="utf-8", errors="replace").partition("\n")[0]
     return run if first == shlex.join(["python", *command]) else None
 
 

@@ -160,7 +160,7 @@ def find_file(path: str | Path) -> Path | None:
     return packaged if not path.exists() and str(path.parent) == FOLDER and packaged.is_file() else None
 
 
-def open_run(path: str | Path, ckpt_path: str | None = None) -> RunDirectory:
+def named_run(path: str | Path, ckpt_path: str | None = None) -> RunDirectory:
     """The run that ``--run_dir`` names: a directory, which need not exist or hold a run, or a published file.
 
     Args:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
+from trainer.cli.config_composition import names_yaml
 from trainer.runs.run_directory import RunDirectory
 from utils.errors import InputError
 
@@ -67,8 +68,9 @@ def is_longer(run: RunDirectory, settings: dict[str, Any]) -> bool:
 
 
 def known_proxy(run: RunDirectory) -> str | None:
-    """The proxy checkpoint that the run was started with."""
-    return dict(_leaves(run.settings)).get(PROXY_KEY)
+    """The proxy checkpoint that the run was started with. A config of a proxy, which ``fit`` never saves, is ignored."""
+    proxy = dict(_leaves(run.settings)).get(PROXY_KEY)
+    return proxy if isinstance(proxy, str) and not names_yaml(proxy) else None
 
 
 def _leaves(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -20,11 +20,13 @@ from callbacks.loggers.csv import drop_rows_after
 from callbacks.metrics_log import METRICS, read_metrics
 from trainer.cli.arguments import RUNS
 from trainer.cli.config_composition import Composed, compose
+from trainer.cli.config_yaml import load_yaml
 from trainer.runs.run_lock import is_alive, process_identity
 from utils.errors import InputError
 from utils.files import write_atomically
 
 ROOT = Path(__file__).parents[2]
+WANDB_SETTINGS = ("project", "entity", "name", "group")  # stored in run.json, beside the id
 PACKAGES = ("torch", "pytorch-lightning", "torchmetrics", "numpy", "jsonargparse", "omegaconf")
 
 
@@ -63,8 +65,18 @@ class RunDirectory:
 
     @property
     def metadata(self) -> dict[str, Any]:
-        """The content of ``run.json``; empty if the file does not exist or cannot be read."""
-        return _read_json(self.metadata_file)
+        """The content of ``run.json`` without values of a wrong type; empty if the file does not exist or cannot be read."""
+        try:
+            values = json.loads(self.metadata_file.read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError):
+            return {}
+        return {k: v for k, v in values.items() if _is_metadata(k, v)} if isinstance(values, dict) else {}
+
+    @property
+    def experiment(self) -> str | None:
+        """Name of the experiment, which is also the name of a directory."""
+        name = self.metadata.get("experiment", "")
+        return name if re.fullmatch(r"\w[\w.+ -]*", name) else None
 
     @property
     def status(self) -> str:
@@ -82,10 +94,9 @@ class RunDirectory:
     def settings(self) -> dict[str, Any]:
         """The content of ``config.yaml``; empty if the file does not exist or cannot be read."""
         try:
-            values = yaml.safe_load(self.config.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError):
+            return load_yaml(self.config, yaml.SafeLoader)
+        except InputError:
             return {}
-        return values if isinstance(values, dict) else {}
 
     @property
     def versions(self) -> dict[str, Any]:
@@ -205,7 +216,7 @@ class RunDirectory:
             self._created = [*(self.path / name for name in files), *self._created]
         write_text(self.config, config)
         commands = self.path / "command.txt"
-        earlier = commands.read_text(encoding="utf-8") if commands.exists() else ""
+        earlier = commands.read_text(encoding="utf-8", errors="replace") if commands.exists() else ""
         write_text(commands, f"{earlier}{shlex.join(['python', '-m', 'trainer', *command])}\n")
         write_text(self.path / "version.json", json.dumps(versions(), indent=2) + "\n")
         before = self.metadata
@@ -225,7 +236,9 @@ class RunDirectory:
             found: Values of the environment; stored ones replace them.
         """
         metadata = self.metadata
-        stored = {"id": metadata["wandb"]} | metadata.get("wandb_settings", {}) if "wandb" in metadata else {}
+        others = metadata.get("wandb_settings", {})
+        others = {k: v for k, v in others.items() if k in WANDB_SETTINGS and isinstance(v, str | None)}
+        stored = {"id": metadata["wandb"]} | others if "wandb" in metadata else {}
         settings = {"id": uuid.uuid4().hex[:8], **({} if stored else found), **stored, **given}
         if settings != stored:
             others = {key: value for key, value in settings.items() if key != "id"}
@@ -279,6 +292,13 @@ def _read_json(path: Path) -> dict[str, Any]:
 def write_text(path: Path, text: str) -> None:
     """Write a text file atomically."""
     write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+def _is_metadata(key: str, value: Any) -> bool:
+    """Whether an entry of ``run.json`` has the type that :meth:`RunDirectory.start` writes."""
+    if key == "pid":
+        return type(value) is int and 0 < value < 2**31
+    return isinstance(value, dict if key == "wandb_settings" else str)
 
 
 def _version(name: str) -> str | None:

@@ -12,6 +12,7 @@ from callbacks.nan_guard import DivergedError
 from trainer.cli import error_messages
 from trainer.cli.log_filters import global_rank, print_rank0
 from trainer.cli.session import Session
+from trainer.cli.trust import needs_trust
 from trainer.runs import checkpoints
 from trainer.runs.run_directory import RunDirectory
 from utils.errors import InputError
@@ -37,6 +38,9 @@ def as_input_error(error: Exception, session: Session) -> InputError | None:
         and message.startswith(MISMATCHES)
     ):
         return error_messages.checkpoint_error(message, str(session.checkpoint))
+    values = AttributeError | IndexError | KeyError | TypeError | ValueError
+    if session.checkpoint and isinstance(error, values) and error_messages.restores_checkpoint(error):
+        return error_messages.foreign_checkpoint(error, str(session.checkpoint))
     return None
 
 
@@ -83,7 +87,8 @@ def report_incomplete(session: Session) -> None:
 
 def resume_command(run: RunDirectory) -> str:
     """Return the command that resumes a run."""
-    return f"{program_name()} fit --run_dir {shlex.quote(str(run.path))}"
+    trust = " --trust" if needs_trust(run.settings) else ""
+    return f"{program_name()} fit --run_dir {shlex.quote(str(run.path))}{trust}"
 
 
 def program_name() -> str:

@@ -72,7 +72,7 @@ def _runs(table: Table, scale: Scale, options: argparse.Namespace, extra: list[s
         for seed in options.seeds:
             words = (*cell.words, f"--seed_everything={seed}", *length, *extra)
             path = directory / (f"{name}-seed{seed}" if seed else name)
-            runs.append(CellRun(cell, seed, find_run(others, words) or path, words))
+            runs.append(CellRun(cell, seed, find_run(others, words) or path, words, options.trust))
     return runs
 
 

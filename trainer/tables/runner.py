@@ -85,12 +85,14 @@ class CellRun:
         seed: Seed of the training.
         path: The run directory.
         words: Options of the ``fit`` command, without the run directory.
+        trust: Whether the run's config may name any class.
     """
 
     cell: Cell
     seed: int
     path: Path
     words: tuple[str, ...]
+    trust: bool = False
 
     @property
     def name(self) -> str:
@@ -120,8 +122,11 @@ class CellRun:
 
     def progress(self) -> str:
         """Return the progress of an unfinished run, such as ``12 of 60 kimg``; empty if unknown."""
-        total = self.folder.settings.get("data", {}).get("init_args", {}).get("total_kimg")
-        return "" if total is None else f"{self.kimg:.3g} of {total:g} kimg"
+        try:
+            total = f"{self.folder.settings['data']['init_args']['total_kimg']:g}"
+        except (KeyError, TypeError, ValueError):  # a run without a length, or with an invalid config
+            total = ""
+        return f"{self.kimg:.3g} of {total} kimg" if total else ""
 
     @property
     def kimg(self) -> float:
@@ -151,14 +156,15 @@ class CellRun:
     def missing_commands(self, measurement: Measurement, extra: Iterable[str] = ()) -> list[list[str]]:
         """Return the commands that are still needed for a result measured this way, in order; empty if it exists."""
         run_dir = ["--run_dir", str(self.path)]
+        trusted = [*run_dir, "--trust"] if self.trust else run_dir
         commands = []
         if self.status != "finished":
             resumes = self.folder.last_checkpoint.is_file()
-            commands.append(["fit", *run_dir, *extra] if resumes else ["fit", *self.words, *run_dir])
+            commands.append(["fit", *trusted, *extra] if resumes else ["fit", *self.words, *run_dir])
         measured_by_fit = measurement.extractor == TRAINING_EXTRACTOR and measurement.weights is None
         if self.result(measurement) is None and not (commands and measured_by_fit):
             weights = [f"--model.extractor_weights={measurement.weights}"] if measurement.weights else []
-            commands.append(["validate", *run_dir, f"--model.extractor={measurement.extractor}", *weights])
+            commands.append(["validate", *trusted, f"--model.extractor={measurement.extractor}", *weights])
         return commands
 
     def must_restart(self) -> bool:
@@ -259,7 +265,10 @@ def _started_with(run: Path) -> set[str] | None:
     command = run / "command.txt"
     if not command.is_file():
         return None
-    first = shlex.split(command.read_text(encoding="utf-8").partition("\n")[0])
+    try:
+        first = shlex.split(command.read_text(encoding="utf-8").partition("\n")[0])
+    except (UnicodeDecodeError, ValueError) as error:
+        raise InputError(f"{command} is not a command line ({error}); remove the run") from error
     return _training_options(first[len(TRAINER) + 1 :])
 
 

@@ -9,10 +9,12 @@ from __future__ import annotations
 import errno
 import ipaddress
 import queue
+import re
 import socket
 import sys
 import traceback
 from concurrent.futures import Future
+from contextlib import suppress
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -33,7 +35,9 @@ FILES = {
 MAX_PATH_LENGTH = 2000  # characters, with the query
 MAX_PARAMETERS = 32
 MAX_QUEUED_REQUESTS = 64
+MAX_CONNECTIONS = 64  # a browser opens six
 REQUEST_TIMEOUT = 120  # seconds, including the time in the queue
+HOST = re.compile(r"(?P<name>\[[^\]]*\]|[^:]*)(:\d*)?")  # a name or an address, and a port
 LOOPBACK_NAMES = {"localhost", "127.0.0.1", "[::1]"}
 HEADERS = {
     # The browser blocks all other origins. model-viewer needs WebAssembly (a decoder), blobs and inline styles.
@@ -59,10 +63,12 @@ class ViewServer(ThreadingHTTPServer):
     """
 
     daemon_threads = True
+    request_queue_size = 2 * MAX_CONNECTIONS  # connections that are not accepted yet; more wait for seconds
 
     def __init__(self, host: str, port: int) -> None:
         self.handlers: dict[str, tuple[str, RequestHandler]] = {}
         self.files = {path: (kind, (PAGE / name).read_bytes()) for path, (name, kind) in FILES.items()}
+        self._connections: dict[socket.socket, bool] = {}  # oldest first; whether a request is being answered
         self._jobs: queue.Queue[tuple[Future, RequestHandler, dict[str, str]]] = queue.Queue(MAX_QUEUED_REQUESTS)
         try:
             self.address_family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
@@ -110,9 +116,29 @@ class ViewServer(ThreadingHTTPServer):
             except Exception as error:
                 future.set_exception(error)
 
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Answer a connection in a new thread. Of too many, close the one that has waited longest for a request."""
+        with suppress(ValueError):  # no connection is waiting
+            if len(connections := list(self._connections.items())) >= MAX_CONNECTIONS:
+                oldest = connections[[busy for _, busy in connections].index(False)][0]
+                self._connections.pop(oldest, None)
+                with suppress(OSError):
+                    oldest.shutdown(socket.SHUT_RDWR)  # its thread reads the end of the request, and closes it
+        self._connections[request] = False
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        self._connections.pop(request, None)
+        super().shutdown_request(request)
+
+    def set_busy(self, request: Any, busy: bool) -> None:
+        """Record whether a connection's request is being answered."""
+        if request in self._connections:
+            self._connections[request] = busy
+
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Ignore browsers that disconnect before the response is complete."""
-        if not isinstance(sys.exception(), ConnectionError | TimeoutError):
+        """Ignore clients that disconnect or stall before the response is complete."""
+        if not isinstance(sys.exception(), OSError):
             super().handle_error(request, client_address)
 
 
@@ -120,16 +146,37 @@ class HTTPHandler(BaseHTTPRequestHandler):
     """One connection."""
 
     server: ViewServer
+    raw_requestline: bytes
     protocol_version = "HTTP/1.1"
     server_version, sys_version = "unrender", ""
+    default_request_version = "HTTP/1.0"  # of errors: version 0.9 would have no status line
     timeout = 60  # seconds, of an idle connection
 
+    def parse_request(self) -> bool:
+        """Return whether the request is understood. If not, it is answered."""
+        if self.raw_requestline.strip():
+            return super().parse_request()
+        self.command, self.request_version = "", self.default_request_version
+        self.send_error(HTTPStatus.BAD_REQUEST)
+        return False
+
     def do_GET(self) -> None:
+        self.server.set_busy(self.connection, True)
+        try:
+            self._answer()
+        finally:
+            self.server.set_busy(self.connection, False)
+
+    def _answer(self) -> None:
         if rejection := self._rejection():
             self.close_connection = True
             self._send(*rejection)
             return
-        parts = urlsplit(self.path)
+        try:
+            parts = urlsplit(self.path.encode("ascii").decode())
+        except ValueError:  # also of an absolute address with an invalid host
+            self.send_error(HTTPStatus.BAD_REQUEST)
+            return
         if parts.path in self.server.files:
             kind, content = self.server.files[parts.path]
             self._send(HTTPStatus.OK, content, kind)
@@ -139,8 +186,11 @@ class HTTPHandler(BaseHTTPRequestHandler):
             self._send(HTTPStatus.NOT_FOUND, "not found")
 
     def _rejection(self) -> tuple[HTTPStatus, str] | None:
+        if self.request_version >= "HTTP/1.1" and len(self.headers.get_all("Host", [])) != 1:
+            return HTTPStatus.BAD_REQUEST, "the request must have one Host header"
         names = self.server.allowed_names
-        if names is not None and self.headers.get("Host", "").rsplit(":", 1)[0].lower() not in names:
+        host = HOST.fullmatch(self.headers.get("Host", "").lower())
+        if names is not None and not (host and host["name"] in names):
             return (
                 HTTPStatus.FORBIDDEN,
                 f"the host name must be {', '.join(sorted(names))}; start view with --host to allow others",
@@ -176,8 +226,19 @@ class HTTPHandler(BaseHTTPRequestHandler):
         self.send_response(status)
         for name, value in {**HEADERS, "Content-Type": kind, "Content-Length": str(len(body))}.items():
             self.send_header(name, value)
+        if self.close_connection:
+            self.send_header("Connection", "close")
         self.end_headers()
         self.wfile.write(body)
+
+    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
+        """Answer a request that the base class does not understand, and close the connection."""
+        self.close_connection = True
+        status = HTTPStatus(code)
+        self._send(status, message or status.description or status.phrase)
+
+    def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
+        """Log nothing."""
 
     def log_message(self, format: str, *args: Any) -> None:
         """Log nothing; only errors are printed."""
