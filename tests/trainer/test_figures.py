@@ -95,7 +95,7 @@ def test_figures_of_data_alone(run, tmp_path):
         (["--model.truncation=1"], "unrecognized arguments: --model.truncation=1"),
         (["--data.size=3"], "datamodules.HeadsDataModule has no argument 'size'"),
         (["--data.image_size=4", "--only", "data"], "image_size of heads must be at least 8"),
-        (["--data.image_size=4"], "0; --only samples,random,interpolation,truncation excludes the data"),
+        (["--data.image_size=4"], "not 4; --only samples,random,interpolation,truncation excludes the data"),
     ],
 )
 def test_invalid_options_are_rejected(run, refused, tmp_path, options, message):

@@ -22,7 +22,7 @@ from renderers import DeferredNeuralRenderer
 from trainer.__main__ import main
 from trainer.runs import published
 from trainer.runs.loading import load_generator
-from trainer.runs.published import PACKAGED, PublishedRun, open_run, publish
+from trainer.runs.published import PACKAGED, PublishedRun, named_run, publish
 from trainer.viewer.handlers import RunViewer
 from utils.errors import InputError
 
@@ -212,7 +212,7 @@ def test_publish_refuses_what_a_file_cannot_hold(run, tmp_path, refused):
         publish(tmp_path / "a.pt", module, {"model": MODEL}, {})
     assert not (tmp_path / "a.pt").exists()
     assert main(["fit", "--config", "toy.yaml"]) == 0
-    assert "does not generate samples" in refused("publish", "--run_dir", "runs/toy/001", "--out", "a.pt")
+    assert "does not generate samples" in refused("publish", "--run_dir", "runs/toy/001", "--out", "a.pt", "--trust")
 
 
 class Code:
@@ -335,7 +335,7 @@ def test_a_local_path_comes_before_the_package(run, refused):
     if not SHIPPED:
         pytest.skip("the package has no trained generators")
     name = f"pretrained/{SHIPPED[0].stem}"
-    assert isinstance(open_run(name), PublishedRun)
+    assert isinstance(named_run(name), PublishedRun)
     Path(name).mkdir(parents=True)
     assert f"{name} is not a run directory" in refused("export", "--run_dir", name)
 
@@ -352,7 +352,7 @@ def test_shipped_generators_are_small_and_make_shapes(path):
     arrays = [np.load(f"runs/{name}/export/{i:04}.npz") for i in (0, 1)]
     kind = "occupancy" if "occupancy" in arrays[0] else "vertices"
     assert np.abs(arrays[0][kind] - arrays[1][kind]).mean() > 1e-3
-    note = open_run(name).note
+    note = named_run(name).note
     assert note["commands"] and note["metrics"]["kimg"] == pytest.approx(note["kimg"], rel=0.01)
 
 

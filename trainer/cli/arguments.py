@@ -281,6 +281,7 @@ def publish() -> CommandParser:
     parser.add("--run_dir RUN", "a run created by fit")
     parser.add("--ckpt_path FILE", "another checkpoint than the last: a file, or last or best of the run")
     parser.add("--out FILE", "where to write", Path, required=True)
+    parser.add_flag("--trust", TRUST)
     return parser
 
 

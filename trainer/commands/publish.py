@@ -23,7 +23,7 @@ def main(argv: list[str]) -> int:
         InputError: Invalid options, or a run that cannot be loaded or published.
     """
     options = arguments.publish().parse_args(argv)
-    run = load_generator(options.run_dir, options.ckpt_path, device="cpu")
+    run = load_generator(options.run_dir, options.ckpt_path, device="cpu", trust=options.trust)
     if isinstance(run.folder, PublishedRun):
         raise InputError(f"{options.run_dir} is published already; copy the file")
     note = origin(run)
