@@ -3,6 +3,7 @@
 A row of that file, with machine, date and torch version, is kept until the same thing is measured again.
 ``python -m benchmarks plan --help``: estimate a large run. ``python -m benchmarks judge --help``: how metrics
 order corrupted images. ``python -m benchmarks judge_runs --help``: how they order checkpoints.
+``python -m benchmarks initial_shape --help``: which setting of MeshGAN decides between convex and hollow heads.
 """
 
 from __future__ import annotations
@@ -14,12 +15,12 @@ from datetime import UTC, datetime
 
 import torch
 
-from benchmarks import judge, judge_runs, plan, results
+from benchmarks import initial_shape, judge, judge_runs, plan, results
 from benchmarks.output import machine, show
 from renderers import InputError
 
 NAMES = ("step", "meshgan", "opengl", "volume", "soft_rasterizer", "fid", "evaluation", "scaling")
-COMMANDS = {"plan": plan.main, "judge": judge.main, "judge_runs": judge_runs.main}
+COMMANDS = {"plan": plan.main, "judge": judge.main, "judge_runs": judge_runs.main, "initial_shape": initial_shape.main}
 
 
 def main(names: list[str]) -> int:
