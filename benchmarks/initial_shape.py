@@ -1,8 +1,9 @@
 """What decides whether MeshGAN's heads are convex or hollow: short runs from several starts, renderers and fields of view.
 
-    python -m benchmarks initial_shape [--size 32] [--kimg 8] [--seeds 0 1] [--only CELL ...] [--runs DIR]
+    python -m benchmarks initial_shape [--size 32] [--start 16] [--kimg 8] [--seeds 0 1] [--only CELL ...] [--runs DIR]
 
-Each cell is one ``fit`` of ``heads.yaml`` without growth in ``DIR/<size>/<cell>``, one after the other. Run the same command
+Each cell is one ``fit`` of ``heads.yaml`` in ``DIR/<size>_from_<start>/<cell>``, one after the other. It grows from ``--start``
+to ``--size`` as ``heads.yaml`` does, 20 kimg at each resolution; with ``--start`` equal to ``--size`` it does not grow. Run the same command
 again to resume; finished runs are not repeated. The table lists the last evaluation of each run: ``hollow`` is the fraction of
 samples that are inside out, ``scale`` the factor between generated and true relief, negative if it is inverted
 (``metrics/depth.py``).
@@ -11,6 +12,7 @@ samples that are inside out, ``scale`` the factor between generated and true rel
 from __future__ import annotations
 
 import argparse
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -35,13 +37,15 @@ CELLS: dict[str, tuple[str, ...]] = {
 COLUMNS = ("kimg", "fid", "hollow_rate", "depth_scale", "depth_correlation", "normal_error", "silhouette_iou")
 
 
-def command(cell: str, size: int, kimg: float, seed: int, images: int, run: Path) -> list[str]:
+def command(cell: str, size: int, start: int, kimg: float, seed: int, images: int, run: Path) -> list[str]:
     """Return the arguments of the ``fit`` of a cell."""
+    sizes = [start << i for i in range((size // start).bit_length())]
+    growth = [{"resolution": n, "fade_kimg": 10 if i else 0, "stable_kimg": 20} for i, n in enumerate(sizes)]
     return [
         *("fit", "--config", "heads.yaml", f"--run_dir={run}", f"--seed_everything={seed}"),
         *(f"--model.generator.image_size={size}", f"--model.discriminator.resolution={size}"),
         *(f"--model.renderer.image_size={size}", f"--data.image_size={size}"),
-        f"--model.growth=[{{resolution: {size}, fade_kimg: 0}}]",
+        f"--model.growth={json.dumps(growth)}",
         *(f"--data.total_kimg={kimg:g}", "--trainer.val_check_interval=0.5"),
         *(f"--data.images={images}", f"--data.reference_images={min(images, 1000)}"),
         *CELLS[cell],
@@ -63,6 +67,7 @@ def main(argv: list[str]) -> int:
         "python -m benchmarks initial_shape", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--size", type=int, default=32, help="pixels per edge of the images (default: 32)")
+    parser.add_argument("--start", type=int, default=16, help="pixels per edge at the start (default: 16)")
     parser.add_argument("--kimg", type=float, default=8.0, help="length of each run in thousand images (default: 8)")
     parser.add_argument("--images", type=int, default=4000, help="number of training images (default: 4000)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], metavar="SEED", help="default: 0")
@@ -73,8 +78,8 @@ def main(argv: list[str]) -> int:
     for seed in given.seeds:
         for cell in given.only:
             name = f"{cell}-seed{seed}" if seed else cell
-            runs[name] = given.runs / str(given.size) / name
-            words = command(cell, given.size, given.kimg, seed, given.images, runs[name])
+            runs[name] = given.runs / f"{given.size}_from_{given.start}" / name
+            words = command(cell, given.size, given.start, given.kimg, seed, given.images, runs[name])
             if status := _fit(words):
                 return status
     show(rows(runs))

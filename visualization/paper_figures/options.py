@@ -64,7 +64,6 @@ class FigureOptions:
             raise FigureUnavailableError("an interpolation needs at least two sample numbers; pass more")
         return list(pairwise(numbers))
 
-
     def view_distribution(self, views: ViewDistribution) -> ViewDistribution:
         """Return the viewpoints of grids: ``self.views`` or else ``views``, with the fixed azimuth and elevation."""
         views = self.views or views
