@@ -2,11 +2,11 @@
 
     python -m benchmarks initial_shape [--size 32] [--start 16] [--kimg 8] [--seeds 0 1] [--only CELL ...] [--runs DIR]
 
-Each cell is one ``fit`` of ``heads.yaml`` in ``DIR/<size>_from_<start>/<cell>``, one after the other. It grows from ``--start``
-to ``--size`` as ``heads.yaml`` does, 20 kimg at each resolution; with ``--start`` equal to ``--size`` it does not grow. Run the same command
-again to resume; finished runs are not repeated. The table lists the last evaluation of each run: ``hollow`` is the fraction of
-samples that are inside out, ``scale`` the factor between generated and true relief, negative if it is inverted
-(``metrics/depth.py``).
+Each cell is one ``fit`` of ``heads.yaml`` in ``DIR/<size>_from_<start>/<cell>``, one after the other. It grows from
+``--start`` to ``--size`` as ``heads.yaml`` does, 20 kimg at each resolution; with equal sizes it does not grow. Run the same
+command again to resume; finished runs are not repeated. The table lists the last evaluation of each run: ``hollow_rate`` is
+the fraction of samples that are inside out, ``depth_scale`` the factor from generated to true relief, negative if it is
+inverted (``metrics/depth.py``).
 """
 
 from __future__ import annotations

@@ -128,8 +128,8 @@ def layers(module: MeshGANModule, options: FigureOptions) -> Figure:
         tuple(columns),
         tuple(map(str, numbers)),
         f"Samples {comma_separated(numbers)} from the front at {renderer.image_size}²: the crisp layer, the soft layer "
-        f"(triangles extended by {renderer.margin:g} pixels where nothing hides them) and its alpha, and their blend, on white "
-        f"and on the background. {_truncation_note(module)}",
+        f"(triangles extended by {renderer.margin:g} pixels where nothing hides them), its alpha, and the blend of both "
+        f"layers, on white and on the background. {_truncation_note(module)}",
     )
 
 
