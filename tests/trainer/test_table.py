@@ -371,7 +371,9 @@ def test_cells_are_trained_once_and_measured_again_for_other_weights(called, ref
     assert [command[0] for command in called] == ["fit", "fit"]
     rows = read_table("runs/tables/table1_small/table1.md")
     assert all(float(row[1].strip("*").split("*")[0].split(" ")[0]) > 0 for row in rows[1:])
-    assert "extractor renders_small, 8 generated against 8 real images" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "extractor renders_small, 8 generated against 8 real images" in out
+    assert "Training images: One per model, Chairs: 4 of 4 models." in out
     assert main([*argv, "--", *TINY]) == 0
     assert len(called) == 2
     error = refused(*argv, "--kimg=0.012", "--", *TINY)
