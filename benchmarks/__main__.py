@@ -4,6 +4,7 @@ A row of that file, with machine, date and torch version, is kept until the same
 ``python -m benchmarks gpu --help``: check and measure a CUDA card.
 ``python -m benchmarks plan --help``: estimate a large run. ``python -m benchmarks judge --help``: how metrics order
 corrupted images. ``python -m benchmarks judge_runs --help``: how they order checkpoints.
+``python -m benchmarks initial_shape --help``: which setting of MeshGAN decides between convex and hollow heads.
 """
 
 from __future__ import annotations
@@ -15,12 +16,18 @@ from datetime import UTC, datetime
 
 import torch
 
-from benchmarks import gpu, judge, judge_runs, plan, results
+from benchmarks import gpu, initial_shape, judge, judge_runs, plan, results
 from benchmarks.output import machine, show
 from renderers import InputError
 
 NAMES = ("step", "meshgan", "opengl", "volume", "soft_rasterizer", "fid", "evaluation", "scaling")
-COMMANDS = {"gpu": gpu.main, "plan": plan.main, "judge": judge.main, "judge_runs": judge_runs.main}
+COMMANDS = {
+    "gpu": gpu.main,
+    "plan": plan.main,
+    "judge": judge.main,
+    "judge_runs": judge_runs.main,
+    "initial_shape": initial_shape.main,
+}
 
 
 def main(names: list[str]) -> int:

@@ -149,6 +149,12 @@ class ShapeNetRenderDataModule(CachedRenderDataModule):
         self.reference_images = reference_images
         self.cache_dir = cache_dir
 
+    @property
+    def training_counts(self) -> dict[str, int | str]:
+        """Numbers of training ``images`` (or ``unlimited``) and of the ``models`` that they show, for captions."""
+        models = len(self.shapes)
+        return {"images": self.images, "models": models if isinstance(self.images, str) else min(models, self.images)}
+
     @cached_property
     def reference_occupancy(self) -> float:
         """Mean occupancy of up to 64 reference shapes, the target for a generator's mean occupancy."""

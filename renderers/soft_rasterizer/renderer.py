@@ -116,7 +116,7 @@ class SoftRasterizer(Renderer):
         # Half precision does not hold screen coordinates.
         with torch.autocast(scene.device.type, enabled=False):
             screen = backend.project(
-                scene.vertices, *_screen_transform(scene.vertices, camera, self.image_size), settings
+                scene.vertices, *screen_transform(scene.vertices, camera, self.image_size), settings
             )
             fragments = backend.find_fragments(screen.detach(), faces, settings)
             weights, barycentric, alpha, depth = backend.evaluate_fragments(screen, faces, fragments, settings)
@@ -249,7 +249,7 @@ class SoftRasterizer(Renderer):
         return converted
 
 
-def _screen_transform(
+def screen_transform(
     vertices: Float[Tensor, "B V 3"], camera: Camera, size: int
 ) -> tuple[Float[Tensor, "B 3 3"], float]:
     """Return the ``matrix`` and ``distance`` of :func:`renderers.soft_rasterizer.reference.project`."""

@@ -1,5 +1,7 @@
 """Figures show what their captions and labels state."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -90,6 +92,41 @@ def test_truncation_reaches_the_mean_style(meshgan):
     assert torch.allclose(first[1], second[1], atol=1e-5)
     assert not torch.allclose(first[0], second[0], atol=1e-2)
     meshgan.truncation_cutoff = 8
+
+
+def test_layers_blend_to_the_rendered_image(meshgan):
+    figure = MESH_FIGURES["layers"](meshgan, OPTIONS)
+    assert figure.columns == ("crisp", "soft", "soft alpha", "blended", "on background")
+    mesh, front, white = mesh_of(meshgan, 4), Camera.orbit(0.0, 0.0, 10), torch.ones(1, 3, 16, 16)
+    crisp, soft, alpha, blended, on_background = figure.images[1]
+    assert torch.allclose(blended, meshgan.render(mesh, front, white).image[0], atol=1e-5)
+    assert torch.allclose(crisp, SoftRasterizer(16, margin=0)(mesh, front, white).image[0], atol=1e-5)
+    # Eq. 12: the soft layer on white is alpha_s a_s + (1 - alpha_s), the blend puts the crisp layer in place of the white.
+    assert torch.allclose(blended, soft - (1 - alpha) * (1 - crisp), atol=1e-5)
+    covered = SoftRasterizer(16, margin=0)(mesh, front, white).alpha[0] == 1
+    assert (alpha[covered] == 0).any() and (alpha[~covered] > 0).any() and float(alpha.max()) <= 1
+    background = meshgan.predict_step(torch.tensor([4]), 0)["background"][:, :, 8:24, 8:24]  # the centre crop
+    assert torch.allclose(on_background, meshgan.render(mesh, front, background).image[0], atol=1e-5)
+    hard = copy.copy(meshgan)
+    hard.renderer = SoftRasterizer(16, margin=0)
+    with pytest.raises(FigureUnavailableError, match="no soft layer"):
+        MESH_FIGURES["layers"](hard, OPTIONS)
+
+
+def test_azimuth_and_elevation_fix_the_viewpoint_of_grids():
+    module, fixed = iggan(), FigureOptions(2, 3, azimuth=30, elevation=-10)
+    for name in ("samples", "normals"):
+        figure = VOXEL_FIGURES[name](module, fixed)
+        assert figure.rows == ("30°\n−10°",) * 2 and "all from azimuth 30°, elevation -10°" in figure.caption
+        rendering = module.render(module.shapes(module.sample_latents(torch.tensor([4]))), Camera.orbit([30.0], -10.0))
+        expected = rendering.image if name == "samples" else rendering.normal_map()
+        assert torch.allclose(figure.images[1][1], expected[0], atol=1e-5)
+    assert "from -10° elevation" in VOXEL_FIGURES["views"](module, fixed).caption
+    assert DATA_FIGURES["data"](renders(), fixed).rows == ("30°\n−10°",) * 2
+    half = VOXEL_FIGURES["samples"](module, FigureOptions(2, 3, azimuth=30))
+    views = VIEWS.sample(2, torch.Generator().manual_seed(0))
+    assert half.rows == tuple(f"30°\n{e:.0f}°".replace("-", "−") for e in views.elevation)
+    assert "one viewpoint (azimuth, elevation) per row" in half.caption
 
 
 def test_voxel_grids_have_one_viewpoint_per_row():

@@ -55,10 +55,10 @@ def test_figures_of_a_run(run, tmp_path, capsys):
     out = capsys.readouterr().out
     assert "data_normals: skipped, the data are images" in out
     rendered = files(run / "figures")
-    names = {"samples.png", "random.png", "interpolation.png", "truncation.png", "data.png"}
+    names = {"samples.png", "random.png", "interpolation.png", "truncation.png", "layers.png", "data.png"}
     assert rendered.keys() == names | {"captions.md"}
     captions = (run / "figures/captions.md").read_text()
-    assert captions.count("\n") == 5 and "Run faces 001, last.ckpt at 0.004 kimg, sample seed 0." in captions
+    assert captions.count("\n") == 6 and "Run faces 001, last.ckpt at 0.004 kimg, sample seed 0." in captions
     with Image.open(run / "figures/data.png") as grid:
         assert grid.size == (3 * 32 + 2 * 2, 2 * 32 + 2)
 
@@ -88,6 +88,8 @@ def test_figures_of_data_alone(run, tmp_path):
         (["--psi", "1,x"], "'1,x' is not a list of numbers"),
         (["--rows", "0"], "'0' is not an integer from 1"),
         (["--rows", "100", "--columns", "100"], "exceed 4096 images per figure"),
+        (["--azimuth", "30"], "--azimuth is for models of voxels; MeshGANModule has fixed viewpoints; omit it"),
+        (["--elevation", "91"], "'91' is not a number from -90 to 90"),
         (["--zoom", "0.5"], "'0.5' is not a number of at least 1"),
         (["--ckpt_path", "best"], "has no best checkpoint"),
         (["--ckpt_path", "gone.ckpt"], "checkpoint gone.ckpt does not exist"),
@@ -95,7 +97,7 @@ def test_figures_of_data_alone(run, tmp_path):
         (["--model.truncation=1"], "unrecognized arguments: --model.truncation=1"),
         (["--data.size=3"], "datamodules.HeadsDataModule has no argument 'size'"),
         (["--data.image_size=4", "--only", "data"], "image_size of heads must be at least 8"),
-        (["--data.image_size=4"], "not 4; --only samples,random,interpolation,truncation excludes the data"),
+        (["--data.image_size=4"], "not 4; --only samples,random,interpolation,truncation,layers excludes the data"),
     ],
 )
 def test_invalid_options_are_rejected(run, refused, tmp_path, options, message):

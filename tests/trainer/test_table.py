@@ -39,9 +39,10 @@ def write_run(
     more = {"kimg": 8, "size": 32, "pid": os.getpid(), "checkpoint": True, "command": None} | more
     shapes = {"class_path": "datamodules.shapes.ProceduralShapes", "init_args": {"category": "chair"}}
     data = {"shapes": shapes, "renderer": {"init_args": {"image_size": 64}}, "total_kimg": more["kimg"]}
-    model = {"generator": {"init_args": {"voxel_size": more["size"]}}}
+    model = {"generator": {"init_args": {"voxel_size": more["size"]}}, "proxy_checkpoint": more.get("proxy")}
     (folder / "config.yaml").write_text(yaml.dump({"data": {"init_args": data}, "model": {"init_args": model}}))
     run_metadata = {"status": status, "pid": more["pid"], "host": process_identity()["host"]}
+    run_metadata |= {"training_data": more["counts"]} if "counts" in more else {}
     (folder / "run.json").write_text(json.dumps(run_metadata))
     evaluations = [(0, 300.0)] + ([(more["kimg"], fid)] if fid is not None else [(2, 200.0)])
     rows = [{"kimg": kimg, "step": 10 * kimg, "fid": value, "note": note} for kimg, value in evaluations]
@@ -214,6 +215,44 @@ def test_spatial_fid_is_shown_beside_fid_if_all_seeds_have_it(capsys):
     assert [row["sfid"] for row in csv.DictReader(text.splitlines())] == ["90.0", "", "100.0", "110.0"]
 
 
+def write_proxy(name: str, shapes: dict) -> str:
+    """Write the run of a proxy; return its checkpoint."""
+    folder = Path("runs") / name / "001"
+    (folder / "checkpoints").mkdir(parents=True)
+    (folder / "run.json").write_text('{"status": "finished"}')
+    (folder / "config.yaml").write_text(yaml.dump({"data": {"init_args": {"shapes": shapes}}}))
+    return str(folder / "checkpoints/last.ckpt")
+
+
+def test_caption_states_counts_and_pretraining(capsys, refused):
+    package = "datamodules.shapes"
+    archive = {"class_path": f"{package}.VoxelArchive", "init_args": {"path": "net10.npz", "category": "table"}}
+    cubes = {"class_path": f"{package}.ProceduralShapes", "init_args": {"category": "cubes"}}
+    tables, boxes = write_proxy("proxy_tables_32", archive), write_proxy("proxy_cubes_32", cubes)
+    write_run("fixed-tables", 61.0, proxy=tables, counts={"images": 3556, "models": 889})
+    write_run("fixed-cubes", 60.0, proxy=boxes, counts={"images": "unlimited", "models": 889})
+    write_run("retrained-cubes", 41.5, proxy=boxes, counts={"images": "unlimited", "models": 889})
+    assert main([*TABLE3, "--gather"]) == 0
+    text = capsys.readouterr().out
+    assert "The neural renderer is pre-trained on tables of net10.npz, procedural cubes." in text
+    assert (
+        "Training images: Pre-trained on, Tables: 3,556 of 889 models; Pre-trained on, Random cubes: unlimited" in text
+    )
+    write_run("fixed-chairs", 1.0, proxy="gone/last.ckpt")
+    assert main([*TABLE3, "--gather"]) == 0
+    assert "pre-trained on unknown shapes (gone/last.ckpt is missing), tables of net10.npz" in capsys.readouterr().out
+    other = {**archive, "init_args": {"path": "other.npz", "category": "table"}}
+    write_run("iggan-chairs_one", 40.0, table="table1", proxy=write_proxy("other", other))
+    assert "pre-trained differently and cannot be combined" in refused(*TABLE3, "--gather")
+
+
+def test_runs_on_other_numbers_of_images_are_not_combined(refused):
+    write_run("fixed-cubes", 60.0, counts={"images": 100, "models": 100})
+    write_run("retrained-cubes", 41.5, counts={"images": 200, "models": 200})
+    message = refused(*TABLE3, "--gather")
+    assert "trained differently and cannot be combined in one table: 200 of 200 models (retrained-cubes)" in message
+
+
 def test_shape_metrics_are_a_second_table():
     shapes = {"coverage": 0.3, "mmd": 0.012, "one_nn_accuracy": 0.95, "largest_piece": 0.9, "nearest_iou": 0.35}
     write_run("fixed-cubes", 60.0, **shapes)
@@ -353,7 +392,9 @@ def test_cells_are_trained_once_and_measured_again_for_other_weights(called, ref
     assert [command[0] for command in called] == ["fit", "fit"]
     rows = read_table("runs/tables/table1_small/table1.md")
     assert all(float(row[1].strip("*").split("*")[0].split(" ")[0]) > 0 for row in rows[1:])
-    assert "extractor renders_small, 8 generated against 8 real images" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "extractor renders_small, 8 generated against 8 real images" in out
+    assert "Training images: One per model, Chairs: 4 of 4 models." in out
     assert main([*argv, "--", *TINY]) == 0
     assert len(called) == 2
     error = refused(*argv, "--kimg=0.012", "--", *TINY)

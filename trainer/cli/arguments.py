@@ -31,7 +31,7 @@ EXTRACTORS = ("renders_small", "renders_color", "renders", "imagenet")
 RENDERERS = ("opengl", "soft", "absorption", "lit_absorption", "visual_hull", "emission_absorption")
 TABLES = sorted(path.stem for path in (configs.FOLDER / "tables").glob("table*.yaml"))
 FIGURES = {
-    "MeshGAN": ("samples", "random", "interpolation", "truncation"),
+    "MeshGAN": ("samples", "random", "interpolation", "truncation", "layers"),
     "voxels": ("samples", "normals", "views", "view_normals", "thresholds", "interpolation"),
     "images": ("samples", "interpolation"),
     "the data": ("data", "data_normals"),
@@ -328,6 +328,7 @@ def figures() -> CommandParser:
             "figures --run_dir runs/heads/001 --numbers 0,3,7,12",
             "figures --run_dir runs/heads/001 --only truncation --psi=1,0.5,0,-0.5 --truncation_cutoff none",
             "figures --run_dir runs/chairs/001 --zoom 2 --data.shapes.root=/data/ShapeNetCore.v2",
+            "figures --run_dir runs/demo/001 --only samples,normals --azimuth 30 --elevation 20",
             "figures --config demo.yaml --only data,data_normals --output figures",
         ),
         ("figures:", *kinds, "", "--data.ARGUMENT=VALUE changes the run's config, such as the location of the data."),
@@ -342,6 +343,8 @@ def figures() -> CommandParser:
     parser.add("--columns N", "columns of grids", COUNT, 8)
     parser.add("--sample_seed S", "seed of samples and views", integer(0), 0)
     parser.add("--size PIXELS", "size of each image", COUNT, 128)
+    parser.add("--azimuth DEG", "of all rows of voxel grids (default: random per row)", number(-360, 360))
+    parser.add("--elevation DEG", "of all rows of voxel grids (default: random per row)", number(-90, 90))
     parser.add("--zoom Z", "zoom into the centre, for voxels", number(1), 1.0)
     parser.add("--psi LIST", "columns of the truncation figure", numbers, "1,0.7,0.5,0.2,0,-0.5")
     parser.add("--truncation PSI", "of MeshGAN, or none (default: the run's)", or_none(FRACTION))

@@ -337,6 +337,8 @@ class UnrenderCLI(LightningCLI):
                 position = checkpoints.check(session.checkpoint) if session.checkpoint else None
                 session.run.truncate_logs(position.logged if position else -1)
             session.run.start(session.experiment, [session.command, *session.argv], self.saved_config)
+            if counts := getattr(self.datamodule, "training_counts", None):
+                session.run.record(training_data=counts)
             session.exits.enter_context(heartbeat(session.run.metadata_file))
         session.started = True
         for logger in session.guarded_loggers:

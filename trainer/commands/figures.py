@@ -6,6 +6,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from lightning_modules.voxel_generative import VoxelGenerativeModule
 from trainer.cli import arguments
 from trainer.cli.log_filters import quiet
 from trainer.runs.loading import ExperimentConfig, LoadedRun, load_generator, open_run
@@ -83,6 +84,8 @@ def _select(options: argparse.Namespace, config: ExperimentConfig) -> dict[str, 
         columns=options.columns,
         numbers=None if options.numbers is None else tuple(options.numbers),
         views=config.reference_views,
+        azimuth=options.azimuth,
+        elevation=options.elevation,
         zoom=options.zoom,
         psis=options.psi,
         seed=options.sample_seed,
@@ -96,6 +99,7 @@ def _select(options: argparse.Namespace, config: ExperimentConfig) -> dict[str, 
             name: partial(_render_samples, run, render, figure_options)
             for name, render in figures_of(run.module).items()
         }
+        _check_viewpoint(run.module, options)
         run.module.sample_seed = options.sample_seed
         _set_truncation(run.module, options)
     names = [*of_samples, *DATA_FIGURES]
@@ -122,6 +126,13 @@ def _render_samples(run: LoadedRun, render: FigureFunction, figure_options: Figu
     figure = render(run.module, figure_options)
     note = f"Run {run.name}, {run.checkpoint.name} at {run.module.kimg:g} kimg, sample seed {run.module.sample_seed}."
     return replace(figure, caption=f"{figure.caption} {note}")
+
+
+def _check_viewpoint(module: object, options: argparse.Namespace) -> None:
+    """Refuse a viewpoint for models whose figures have fixed viewpoints, or none."""
+    for name in ("azimuth", "elevation"):
+        if getattr(options, name) is not None and not isinstance(module, VoxelGenerativeModule):
+            raise InputError(f"--{name} is for models of voxels; {type(module).__name__} has fixed viewpoints; omit it")
 
 
 def _set_truncation(module: object, options: argparse.Namespace) -> None:

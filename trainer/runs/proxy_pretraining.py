@@ -1,19 +1,93 @@
-"""Train the neural proxy before the run that needs it, when ``proxy_checkpoint`` names a config instead of a checkpoint."""
+"""Train the neural proxy before the run that needs it, when ``proxy_checkpoint`` names a config instead of a checkpoint.
 
+If the run's shapes come from ShapeNet or a voxel archive, so do the proxy's (supplement, table 3), see :class:`ProxyData`.
+"""
+
+import json
 import os
 import shlex
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from jsonargparse import Namespace
 
-from trainer.cli.config_composition import Composed, find_config, names_yaml
+from datamodules.shapes import archive_classes
+from datamodules.shapes.archive import ALIASES
+from trainer.cli.config_composition import Composed, compose, find_config, names_yaml
 from trainer.runs.run_directory import RUNS, RunDirectory, newest_run
 from utils.errors import InputError
 from utils.signals import Stopped
 
 KEY = "model.init_args.proxy_checkpoint"
+LOCATIONS = {"ShapeNetShapes": "root", "VoxelArchive": "path"}  # sources of shapes with categories, and their argument
+OF_A_CATEGORY = ("category", "split", "voxel_size", "turns", "models")  # arguments that do not hold for other categories
+
+
+@dataclass(frozen=True)
+class ProxyData:
+    """The shapes that a proxy is pre-trained on.
+
+    Args:
+        source: class and location of the shapes, as in :data:`LOCATIONS`; None for those of the proxy's own config.
+        options: options of the proxy's ``fit`` that select them.
+        note: what to tell the user, or nothing.
+    """
+
+    source: tuple[str, str] | None = None
+    options: tuple[str, ...] = ()
+    note: str = ""
+
+
+def proxy_data(config: Path, shapes: dict[str, Any] | None) -> ProxyData:
+    """Return the shapes that the proxy of ``config`` is pre-trained on for a run with these shapes.
+
+    They have the run's source if that has categories (ShapeNet, a voxel archive) and the proxy's config generates shapes of a
+    category. Random cubes stay procedural, and so do the tables and chairs for an archive that has none.
+
+    Args:
+        config: the proxy's config.
+        shapes: ``data.init_args.shapes`` of the run's config; None for data without shapes.
+
+    Raises:
+        InputError: the archive does not exist.
+    """
+    data = compose([config]).values.get("data", {}).get("init_args", {})
+    own = data.get("shapes", {})
+    source = shapes_source(shapes)
+    category = own.get("init_args", {}).get("category")
+    if source is None or shapes is None or _class_name(own) != "ProceduralShapes" or category in (None, "cubes"):
+        return ProxyData()
+    location = source[1]
+    if source[0] == "VoxelArchive" and not {category, ALIASES.get(category)} & set(archive_classes(location)):
+        return ProxyData(note=f"{location} has no class {category!r}: the proxy is pre-trained on procedural shapes")
+    given = {key: value for key, value in shapes["init_args"].items() if key not in OF_A_CATEGORY and value is not None}
+    given |= {LOCATIONS[source[0]]: location, "category": category, "voxel_size": own["init_args"].get("voxel_size")}
+    options = tuple(
+        f"--data.{key}={json.dumps({'class_path': shapes['class_path'], 'init_args': given | {'split': split}}, default=str)}"
+        for key, split in (("shapes", "train"), ("validation_shapes", "test"))
+    )
+    return ProxyData(source, options)
+
+
+def shapes_source(shapes: dict[str, Any] | None) -> tuple[str, str] | None:
+    """Return class and location of shapes in a config; None unless they are one of :data:`LOCATIONS`."""
+    name = _class_name(shapes)
+    location = (shapes or {}).get("init_args", {}).get(LOCATIONS.get(name, ""))
+    return None if location is None else (name, os.path.abspath(location))
+
+
+def trained_proxy(config: Path, source: tuple[str, str] | None, *, finished: bool) -> RunDirectory | None:
+    """The newest run of a proxy's config on shapes of this source."""
+    return newest_run(config.stem, finished, lambda run: shapes_source(proxy_shapes(run)) == source)
+
+
+def proxy_shapes(run: RunDirectory) -> dict[str, Any] | None:
+    """``data.init_args.shapes`` of a run's config; None if it has none."""
+    data = run.settings.get("data")
+    return ((data or {}).get("init_args") or {}).get("shapes")
 
 
 def provide_proxy(
@@ -41,12 +115,18 @@ def provide_proxy(
         raise InputError(f"{KEY} of the run is {name}, a config to train first; pass --trust if you trust the run")
     origin = composed.origin(KEY)
     path = find_config(name, origin.parent if origin and (origin.parent / name).is_file() else None)
-    command = ["-m", "trainer", "fit", "--config", str(path)]
-    run = newest_run(path.stem, finished=True)
+    shapes = config.get("data.init_args.shapes")
+    data = proxy_data(path, shapes.as_dict() if isinstance(shapes, Namespace) else shapes)
+    command = ["-m", "trainer", "fit", "--config", str(path), *data.options]
+    run = trained_proxy(path, data.source, finished=True)
+    if single_process and data.note:
+        print(data.note, flush=True)
     if run is None:
         if not single_process:
-            raise InputError(f"the proxy of {name} is not trained yet; train it first: python {' '.join(command)}")
-        if interrupted := _interrupted_run(path.stem, command):
+            raise InputError(
+                f"the proxy of {name} is not trained yet; train it first: {shlex.join(['python', *command])}"
+            )
+        if interrupted := _interrupted_run(path, data, command):
             print(f"resuming the training of the proxy first: {interrupted.path}", flush=True)
             command += ["--run_dir", str(interrupted.path)]
         else:
@@ -56,7 +136,7 @@ def provide_proxy(
                 flush=True,
             )
         _train(command, path)
-        run = newest_run(path.stem, finished=True)
+        run = trained_proxy(path, data.source, finished=True)
         if run is None:
             raise InputError(f"training {path} did not leave a finished run with a last checkpoint")
     if single_process:
@@ -64,9 +144,13 @@ def provide_proxy(
     config[KEY] = str(run.last_checkpoint)
 
 
-def _interrupted_run(experiment: str, command: list[str]) -> RunDirectory | None:
+def _class_name(shapes: dict[str, Any] | None) -> str:
+    return str((shapes or {}).get("class_path", "")).rpartition(".")[2]
+
+
+def _interrupted_run(config: Path, data: ProxyData, command: list[str]) -> RunDirectory | None:
     """The newest training of the proxy, if it was interrupted and started by the same command."""
-    run = newest_run(experiment, finished=False)
+    run = trained_proxy(config, data.source, finished=False)
     if run is None or run.status != "interrupted":
         return None
     first = (run.path / "command.txt").read_text(encoding="utf-8", errors="replace").partition("\n")[0]
@@ -85,4 +169,7 @@ def _train(command: list[str], config: Path) -> None:
     if status in (130, 143):
         raise Stopped
     if status:
-        raise InputError(f"training the proxy with {config} failed with status {status}; see its message above")
+        raise InputError(
+            f"training the proxy with {config} failed with status {status}; see its message above, or pass another "
+            "checkpoint by --model.proxy_checkpoint"
+        )

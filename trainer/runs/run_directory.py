@@ -7,6 +7,7 @@ import shlex
 import subprocess
 import tomllib
 import uuid
+from collections.abc import Callable
 from datetime import UTC, datetime
 from importlib import metadata as package_metadata
 from collections.abc import Iterable, Mapping
@@ -249,6 +250,10 @@ class RunDirectory:
         """The run's id at Weights & Biases."""
         return self.wandb_settings({}, {})["id"]
 
+    def record(self, **values: Any) -> None:
+        """Add values to ``run.json``."""
+        self._write_metadata(self.metadata | values)
+
     def end(self, status: str) -> None:
         """Record ``finished``, ``interrupted`` or ``failed``."""
         self._write_metadata(self.metadata | {"status": status, "ended": _now()})
@@ -257,10 +262,13 @@ class RunDirectory:
         write_text(self.metadata_file, json.dumps(metadata, indent=2) + "\n")
 
 
-def newest_run(experiment: str, finished: bool) -> RunDirectory | None:
-    """The newest run of an experiment that has a last checkpoint, optionally among finished runs only."""
+def newest_run(
+    experiment: str, finished: bool, accept: Callable[[RunDirectory], bool] = lambda _: True
+) -> RunDirectory | None:
+    """The newest accepted run of an experiment that has a last checkpoint, optionally among finished runs only."""
     runs = [RunDirectory(p.parent) for p in (RUNS / experiment).glob("*/run.json")]
     runs = [r for r in runs if r.last_checkpoint.is_file() and (not finished or r.metadata.get("status") == "finished")]
+    runs = [r for r in runs if accept(r)]
     return max(runs, key=lambda r: r.last_checkpoint.stat().st_mtime, default=None)
 
 

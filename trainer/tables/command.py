@@ -6,14 +6,18 @@ measured again for another extractor.
 """
 
 import argparse
+import re
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from metrics import load_extractor
 from trainer.cli import arguments
-from trainer.cli.config_composition import names_yaml
-from trainer.runs.run_directory import newest_run
+from trainer.cli.config_composition import find_config, names_yaml
+from trainer.cli.session import Session
+from trainer.runs.proxy_pretraining import ProxyData, proxy_data, trained_proxy
 from trainer.tables.report import gather, markdown, write
 from trainer.tables.runner import TRAINER, TRAINING_EXTRACTOR, CellRun, Measurement, command_line, find_run, run_missing
 from trainer.tables.spec import Scale, Table, load_scale, load_table
@@ -94,17 +98,30 @@ def _measurement(extractor: str, options: argparse.Namespace) -> Measurement:
 
 def _print_commands(runs: list[CellRun], measurement: Measurement, extra: list[str]) -> None:
     """Print one line per missing run to stdout, and the proxies to train first to stderr."""
-    proxies = set()
+    proxies: dict[str, ProxyData] = {}
     for run in runs:
         if run.status == "running":
             continue
         if line := command_line(run, measurement, extra):
             print(line)
-            proxies |= {word.removeprefix(PROXY) for word in run.words if word.startswith(PROXY)}
-    for name in sorted(filter(names_yaml, proxies)):
-        if newest_run(Path(name).stem, finished=True) is None:
-            first = shlex.join([*TRAINER, "fit", "--config", name])
+            for name in (word.removeprefix(PROXY) for word in run.words if word.startswith(PROXY)):
+                if names_yaml(name) and name not in proxies:
+                    proxies[name] = proxy_data(find_config(name), _shapes(run.words))
+    for name, data in sorted(proxies.items()):
+        if trained_proxy(Path(name), data.source, finished=True) is None:
+            first = shlex.join([*TRAINER, "fit", "--config", name, *data.options])
             print(f"run this first, or each run trains its own proxy: {first}", file=sys.stderr)
+
+
+def _shapes(words: Sequence[str]) -> dict[str, Any] | None:
+    """Return ``data.init_args.shapes`` of a ``fit`` command."""
+    session = Session("fit", list(words))
+    shapes = session.composed.values.get("data", {}).get("init_args", {}).get("shapes")
+    if shapes is None:
+        return None
+    given = [re.fullmatch(r"--data\.(?:init_args\.)?shapes\.(?:init_args\.)?(\w+)=(.*)", word) for word in session.rest]
+    own = {match[1]: match[2] for match in given if match}
+    return {**shapes, "init_args": {**shapes.get("init_args", {}), **own}}
 
 
 def _check_data(options: argparse.Namespace) -> None:

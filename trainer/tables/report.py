@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from trainer.runs.proxy_pretraining import proxy_shapes
+from trainer.runs.run_directory import find_run
 from trainer.tables.runner import IMAGE_METRICS, SHAPE_METRICS, CellRun, Measurement, Result
 from trainer.tables.spec import Cell, Scale, Table
 from utils.errors import InputError
@@ -108,13 +110,17 @@ def gather(table: Table, scale: Scale, runs: list[CellRun], measurement: Measure
         ours = ", ".join(
             [*filter(None, [grid]), training, f"seed{'s' * (len(seeds) > 1)} {' and '.join(map(str, seeds))}", note]
         )
+    counts = _training_images(table, finished)
+    pretraining = _pretraining(table, finished)
     several = "; mean ± standard deviation over the seeds" if len(seeds) > 1 else ""
     spatial = "; FID / spatial FID" if any(" / " in entry.text for entry in entries.values()) else ""
-    caption = _caption(table, scale, measurement, cells, f"{ours}{several}{spatial}")
+    caption = _caption(table, scale, measurement, cells, f"{ours}{several}{spatial}", [counts, pretraining])
     return TableResults(table, cells, entries, caption, lines)
 
 
-def _caption(table: Table, scale: Scale, measurement: Measurement, cells: list[Cell], ours: str) -> list[str]:
+def _caption(
+    table: Table, scale: Scale, measurement: Measurement, cells: list[Cell], ours: str, data: list[str]
+) -> list[str]:
     # Each classifier of renders has its own features; only ImageNet's are the same as the paper's.
     comparable = measurement.extractor == table.extractor == "imagenet" and scale.extractor == "renders"
     notes = [part.note for key, part in table.rows.items() if any(cell.row == key for cell in cells)]
@@ -125,8 +131,59 @@ def _caption(table: Table, scale: Scale, measurement: Measurement, cells: list[C
     return [
         f"{table.title}. Lower is better; bold marks our lowest FID in each complete column.",
         f"Ours, at the end of training ({scale.title}): {ours}.",
-        *filter(None, [paper if table.paper else "", table.note, *notes]),
+        *filter(None, [*data, paper if table.paper else "", table.note, *notes]),
     ]
+
+
+def _training_images(table: Table, finished: list[CellRun]) -> str:
+    """Say how many images of how many models each column's runs were trained on.
+
+    Raises:
+        InputError: The runs of a column were trained on different numbers.
+    """
+    by_column: dict[str, dict[str, str]] = {}
+    for run in finished:
+        if counts := run.folder.metadata.get("training_data"):
+            images, models = (x if isinstance(x, str) else f"{x:,}" for x in (counts["images"], counts["models"]))
+            by_column.setdefault(run.cell.column, {})[run.name] = f"{images} of {models} models"
+    columns = [
+        f"{', '.join(table.columns[column].heads)}: {_common(values, 'trained', table.name)}"
+        for column, values in by_column.items()
+    ]
+    return f"Training images: {'; '.join(columns)}." if columns else ""
+
+
+def _pretraining(table: Table, finished: list[CellRun]) -> str:
+    """Say which shapes the runs' neural renderer was pre-trained on, according to the config of its run.
+
+    Raises:
+        InputError: It was pre-trained on one category from different sources.
+    """
+    by_category: dict[str, dict[str, str]] = {}
+    for run in finished:
+        checkpoint = run.folder.settings.get("model", {}).get("init_args", {}).get("proxy_checkpoint")
+        if not checkpoint:
+            continue
+        proxy = find_run(Path(checkpoint))
+        shapes = proxy_shapes(proxy) if proxy else None
+        category = (shapes or {}).get("init_args", {}).get("category", "")
+        name = _pretraining_shapes(shapes, category) if shapes else f"unknown shapes ({checkpoint} is missing)"
+        by_category.setdefault(category or checkpoint, {})[run.name] = name
+    names = dict.fromkeys(_common(values, "pre-trained", table.name) for values in by_category.values())
+    return f"The neural renderer is pre-trained on {', '.join(names)}." if names else ""
+
+
+def _pretraining_shapes(shapes: dict[str, Any], category: str) -> str:
+    source = _source(shapes)
+    plural = category if category.endswith("s") else f"{category}s"
+    return f"procedural {plural}" if source == SOURCES["ProceduralShapes"] else f"{plural} of {source}"
+
+
+def _source(shapes: dict[str, Any]) -> str:
+    """Name the source of shapes in a run's config."""
+    path = shapes["init_args"].get("path")
+    kind = shapes["class_path"].rpartition(".")[2]
+    return SOURCES.get(kind) or (Path(path).name if path else kind)
 
 
 def write(results: TableResults, folder: Path) -> list[Path]:
@@ -245,15 +302,13 @@ def _settings(run: CellRun) -> dict[str, str]:
     try:
         config = run.folder.settings
         data = config["data"]["init_args"]
-        shapes = data["shapes"]
-        path = shapes["init_args"].get("path")
-        kind = shapes["class_path"].rpartition(".")[2]
+        source = _source(data["shapes"])
         grid = config["model"]["init_args"]["generator"]["init_args"].get("voxel_size")
         return {
             "grid": f"{grid}³ voxels" if grid else "",
             "images": f"{data['renderer']['init_args']['image_size']}² images",
             "length": f"{data['total_kimg']:g} kimg",
-            "shapes": SOURCES.get(kind) or (f"shapes of {Path(path).name}" if path else kind),
+            "shapes": source if source in SOURCES.values() else f"shapes of {source}",
         }
     except (KeyError, TypeError, AttributeError, ValueError):
         raise InputError(

@@ -51,8 +51,8 @@ def _shapes(data: ShapeNetRenderDataModule, options: FigureOptions, name: str, k
     shapes, count = data.reference_shapes, options.rows * options.columns
     # Evenly spaced indices; repeated if there are too few shapes.
     indices = [i * len(shapes) // count if len(shapes) >= count else i % len(shapes) for i in range(count)]
-    camera = row_views(options.views or data.reference_views, options.rows, options.columns, options.seed)
+    camera = row_views(options.view_distribution(data.reference_views), options.rows, options.columns, options.seed)
     grids = VoxelGrid(torch.cat([shapes[i].voxels.occupancy.float() for i in indices]))
     rendered = center_crop(render_grids(data.renderer, grids, camera, kind), options.zoom)
-    caption = f"Held-out shapes of the data as {kind}; one viewpoint (azimuth, elevation) per row."
+    caption = f"Held-out shapes of the data as {kind}; {options.view_note}."
     return Figure(name, in_rows(rendered, options.columns), rows=view_labels(camera, options.columns), caption=caption)

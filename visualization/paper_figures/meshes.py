@@ -1,19 +1,25 @@
-"""Figures of MeshGAN: samples with their parts and from several sides (1, 4, 6), interpolation (5), truncation."""
+"""Figures of MeshGAN: samples with their parts and from several sides (1, 4, 6), interpolation (5), truncation, and the
+layers of the soft rasterizer (3 a).
+"""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from lightning_modules.meshgan import TURNTABLE_AZIMUTHS, MeshGANModule
-from renderers import Camera, TriangleMesh
+from renderers import Camera, SoftRasterizer, TriangleMesh
+from renderers.base import composite
+from renderers.soft_rasterizer import render_layers
 from visualization.paper_figures.layout import Figure
 from visualization.paper_figures.options import (
     BATCH,
     FigureFunction,
     FigureOptions,
+    FigureUnavailableError,
     comma_separated,
     transpose,
     with_minus,
@@ -93,11 +99,46 @@ def truncation(module: MeshGANModule, options: FigureOptions) -> Figure:
     )
 
 
+@torch.no_grad()
+def layers(module: MeshGANModule, options: FigureOptions) -> Figure:
+    """Show the crisp and the soft layer of samples from the front and their blend, as in Figure 3 a.
+
+    Raises:
+        FigureUnavailableError: a renderer without a soft layer.
+    """
+    renderer = copy.copy(module.renderer)
+    if not isinstance(renderer, SoftRasterizer) or renderer.margin == 0:
+        raise FigureUnavailableError("the renderer has no soft layer (its margin is 0)")
+    renderer.image_size = module.stage.resolution
+    numbers = options.row_numbers
+    scene = module.truncated_scenes(module.sample_latents(torch.tensor(numbers)), module.truncation)
+    camera = Camera.orbit([0.0] * len(numbers), 0.0, module.views.fov)
+    parts = render_layers(renderer, scene.mesh, camera)
+    white = torch.ones_like(scene.background)
+    columns = {
+        "crisp": composite(parts.crisp, parts.crisp_alpha, white),
+        "soft": composite(parts.soft, parts.soft_alpha, white),
+        "soft alpha": parts.soft_alpha,
+        "blended": parts.blend(white),
+        "on background": parts.blend(scene.background),
+    }
+    return Figure(
+        "layers",
+        transpose(columns.values()),
+        tuple(columns),
+        tuple(map(str, numbers)),
+        f"Samples {comma_separated(numbers)} from the front at {renderer.image_size}²: the crisp layer, the soft layer "
+        f"(triangles extended by {renderer.margin:g} pixels where nothing hides them), its alpha, and the blend of both "
+        f"layers, on white and on the background. {_truncation_note(module)}",
+    )
+
+
 MESH_FIGURES: dict[str, FigureFunction] = {
     "samples": samples,
     "random": random_samples,
     "interpolation": interpolation,
     "truncation": truncation,
+    "layers": layers,
 }
 
 

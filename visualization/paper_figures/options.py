@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, TypeAlias
 
@@ -30,6 +30,8 @@ class FigureOptions:
         columns: columns of figures that do not fix them.
         numbers: samples of figures that show one per row; None takes the first ``rows``.
         views: viewpoints of voxel grids; None takes the module's.
+        azimuth: of all images of grids in degrees; None samples one per row.
+        elevation: the same for the elevation.
         zoom: crops images of voxel grids, which fill the centre of the frame, to a part 1 / zoom as wide.
         psis: values of ψ for the truncation figure.
         seed: seed of the viewpoints of grids.
@@ -39,6 +41,8 @@ class FigureOptions:
     columns: int = 8
     numbers: tuple[int, ...] | None = None
     views: ViewDistribution | None = None
+    azimuth: float | None = None
+    elevation: float | None = None
     zoom: float = 1.0
     psis: tuple[float, ...] = (1.0, 0.7, 0.5, 0.2, 0.0, -0.5)
     seed: int = 0
@@ -59,6 +63,22 @@ class FigureOptions:
         if len(numbers) < 2:
             raise FigureUnavailableError("an interpolation needs at least two sample numbers; pass more")
         return list(pairwise(numbers))
+
+    def view_distribution(self, views: ViewDistribution) -> ViewDistribution:
+        """Return the viewpoints of grids: ``self.views`` or else ``views``, with the fixed azimuth and elevation."""
+        views = self.views or views
+        if self.azimuth is not None:
+            views = replace(views, azimuth=(self.azimuth, self.azimuth))
+        if self.elevation is not None:
+            views = replace(views, elevation=(self.elevation, self.elevation))
+        return views
+
+    @property
+    def view_note(self) -> str:
+        """Describe the viewpoints of a grid for its caption."""
+        if self.azimuth is not None and self.elevation is not None:
+            return f"all from azimuth {self.azimuth:g}°, elevation {self.elevation:g}°"
+        return "one viewpoint (azimuth, elevation) per row"
 
 
 FigureFunction: TypeAlias = Callable[

@@ -88,7 +88,7 @@ def interpolation(module: VoxelGenerativeModule, options: FigureOptions) -> Figu
         "interpolation",
         in_rows(center_crop(images, options.zoom), options.columns),
         rows=tuple(f"{a} – {b}" for a, b in pairs),
-        caption="Each row interpolates spherically between the latents of two samples; one viewpoint per row.",
+        caption=f"Each row interpolates spherically between the latents of two samples; {options.view_note}.",
     )
 
 
@@ -129,7 +129,7 @@ def render_grids(renderer: Renderer, shapes: VoxelGrid, camera: Camera, kind: Im
 
 
 def _views(module: VoxelGenerativeModule, options: FigureOptions) -> ViewDistribution:
-    return options.views or module.views
+    return options.view_distribution(module.views)
 
 
 def _generate(module: VoxelGenerativeModule, z: Tensor) -> VoxelGrid:
@@ -147,7 +147,7 @@ def _sample_grid(module: VoxelGenerativeModule, options: FigureOptions, name: st
     camera = row_views(_views(module, options), options.rows, options.columns, options.seed)
     shapes = _generate(module, module.sample_latents(torch.arange(len(camera))))
     images = center_crop(_render_solids(module, shapes, camera, kind), options.zoom)
-    caption = f"Random samples as {kind}; one viewpoint (azimuth, elevation) per row."
+    caption = f"Random samples as {kind}; {options.view_note}."
     return Figure(name, in_rows(images, options.columns), rows=view_labels(camera, options.columns), caption=caption)
 
 

@@ -1,0 +1,109 @@
+"""The proxy of a run on ShapeNet or an archive is pre-trained on shapes of the same source (supplement, table 3)."""
+
+import json
+import shlex
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from datamodules.shapes import write_archive
+from trainer.__main__ import main
+from trainer.cli.config_composition import find_config
+from trainer.runs.proxy_pretraining import ProxyData, proxy_data, shapes_source, trained_proxy
+
+
+def archive(path: Path, names: list[str]) -> str:
+    voxels = np.zeros((len(names), 32, 32, 32), bool)
+    voxels[:, 8:24, 8:24, 8:24] = True
+    labels = np.arange(len(names))
+    write_archive(path, {"train": voxels, "test": voxels}, {"train": labels, "test": labels}, names)
+    return str(path)
+
+
+def shapenet(**more: object) -> dict:
+    init_args = {"root": "net", "category": "chair", "voxel_size": 64, "split": "all", **more}
+    return {"class_path": "datamodules.shapes.ShapeNetShapes", "init_args": init_args}
+
+
+def chosen(data: ProxyData) -> list[dict]:
+    """The shapes and validation shapes that the options select."""
+    return [json.loads(option.partition("=")[2])["init_args"] for option in data.options]
+
+
+@pytest.mark.parametrize(("name", "category", "size"), [("tables", "table", 64), ("chairs_32", "chair", 32)])
+def test_tables_and_chairs_come_from_shapenet(name, category, size):
+    given = shapenet(kind="obj", models="chairs.txt", refit=None)
+    data = proxy_data(find_config(f"proxy_{name}.yaml"), given)
+    expected = {"root": str(Path("net").absolute()), "category": category, "voxel_size": size, "kind": "obj"}
+    assert chosen(data) == [expected | {"split": "train"}, expected | {"split": "test"}]
+    assert data.source == ("ShapeNetShapes", str(Path("net").absolute()))
+
+
+def test_other_shapes_have_procedural_proxies(tmp_path):
+    procedural = {"class_path": "datamodules.shapes.ProceduralShapes", "init_args": {"category": "chair"}}
+    tables = find_config("proxy_tables_32.yaml")
+    for shapes in (None, procedural):
+        assert proxy_data(tables, shapes) == ProxyData()
+    assert proxy_data(find_config("proxy_cubes.yaml"), shapenet()) == ProxyData()
+    own = {"path": archive(tmp_path / "own.npz", ["thing"]), "category": "thing"}
+    data = proxy_data(tables, {"class_path": "datamodules.shapes.VoxelArchive", "init_args": own})
+    assert data.source is None and not data.options
+    assert data.note.endswith("own.npz has no class 'table': the proxy is pre-trained on procedural shapes")
+
+
+def test_options_compose_with_the_proxy_config(tmp_path, capsys):
+    path = archive(tmp_path / "shapes.npz", ["chair", "table"])
+    given = {"path": path, "category": "chair", "split": "train", "up": "z", "turns": 1}
+    data = proxy_data(
+        find_config("proxy_tables_32.yaml"), {"class_path": "datamodules.shapes.VoxelArchive", "init_args": given}
+    )
+    assert main(["fit", "--config", "proxy_tables_32.yaml", *data.options, "--print_config"]) == 0
+    config = yaml.safe_load(capsys.readouterr().out)["data"]["init_args"]
+    for key, split in (("shapes", "train"), ("validation_shapes", "test")):
+        found = config[key]
+        assert found["class_path"] == "datamodules.shapes.VoxelArchive"
+        expected = {"path": path, "category": "table", "split": split, "up": "z", "voxel_size": 32, "turns": None}
+        assert found["init_args"] == expected
+    assert config["total_kimg"] == 20
+
+
+def test_runs_on_other_shapes_are_not_taken():
+    config = find_config("proxy_tables_32.yaml")
+    for number, shapes in enumerate((shapenet(category="table"), None), 1):
+        run = Path(f"runs/proxy_tables_32/{number:03d}")
+        (run / "checkpoints").mkdir(parents=True)
+        (run / "checkpoints/last.ckpt").write_text("")
+        (run / "run.json").write_text('{"status": "finished"}')
+        (run / "config.yaml").write_text(yaml.dump({"data": {"init_args": {"shapes": shapes}}}))
+    for source, name in ((shapes_source(shapenet()), "001"), (None, "002")):
+        run = trained_proxy(config, source, finished=True)
+        assert run is not None and run.path.name == name
+    assert trained_proxy(config, ("ShapeNetShapes", "/elsewhere"), finished=True) is None
+
+
+def test_fit_asks_for_the_proxy_of_its_source(tmp_path, monkeypatch, capsys):
+    path = archive(tmp_path / "shapes.npz", ["chair", "table"])
+    commands: list[list[str]] = []
+
+    def train(command: list[str], config: Path) -> None:
+        commands.append(command)
+
+    monkeypatch.setattr("trainer.runs.proxy_pretraining._train", train)
+    assert main(["fit", "--config", "chairs_modelnet.yaml", f"--data.shapes.path={path}"]) == 2
+    assert "did not leave a finished run" in capsys.readouterr().err
+    (option, _) = commands[0][5:]
+    assert json.loads(option.removeprefix("--data.shapes="))["init_args"]["category"] == "table"
+
+
+def test_table_names_the_proxies_to_train_first(tmp_path, capsys):
+    path = archive(tmp_path / "shapes.npz", ["chair", "table"])
+    assert main(["table", "table3", "--scale=small", "--archive", path, "--commands"]) == 0
+    lines = [line for line in capsys.readouterr().err.splitlines() if "run this first" in line]
+    shapes = {}
+    for line in lines:
+        words = shlex.split(line.partition("python -m trainer ")[2])
+        options = [word for word in words if word.startswith("--data.shapes=")]
+        shapes[words[2]] = json.loads(options[0].partition("=")[2])["init_args"]["category"] if options else None
+    assert shapes == {"proxy_chairs_32.yaml": "chair", "proxy_cubes_32.yaml": None, "proxy_tables_32.yaml": "table"}
