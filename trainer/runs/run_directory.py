@@ -306,7 +306,14 @@ def _is_metadata(key: str, value: Any) -> bool:
     """Whether an entry of ``run.json`` has the type that :meth:`RunDirectory.start` writes."""
     if key == "pid":
         return type(value) is int and 0 < value < 2**31
+    if key == "training_data":
+        counts = value.values() if isinstance(value, dict) else ()
+        return isinstance(value, dict) and {"images", "models"} <= value.keys() and all(map(_is_count, counts))
     return isinstance(value, dict if key == "wandb_settings" else str)
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int or value == "unlimited"
 
 
 def _version(name: str) -> str | None:
