@@ -37,6 +37,7 @@ COMMANDS = {
     "shapes": Command("compare a run's voxel shapes with real ones", "trainer.commands.shape_metrics:main"),
     "table": Command("run the experiments of a table of the papers", "trainer.tables.command:main"),
     "export": Command("write samples of a run as 3D files", "trainer.commands.export:main"),
+    "invert": Command("find the shapes and viewpoints of images", "trainer.commands.invert:main"),
     "export-extractor": Command(
         "write a classifier's weights as FID's feature extractor", "trainer.commands.export_extractor:main"
     ),
