@@ -160,11 +160,11 @@ class MeshGenerator(nn.Module):
         )
         return self._assemble(generated, full_background, fade, offsets)
 
-    def map_styles(self, z: Float[Tensor, "B Z"]) -> Float[Tensor, "B 2*W_"]:
+    def map_styles(self, z: Float[Tensor, "B Z"]) -> Float[Tensor, "B P"]:
         """Return the styles w of both networks, concatenated, the object's first; not truncated."""
         return torch.cat([n.mapping(x) for n, x in zip((self.object, self.background), z.chunk(2, 1), strict=True)], 1)
 
-    def from_styles(self, w: Float[Tensor, "B 2*W_"], size: int | None = None, fade: float = 1.0) -> GeneratedScene:
+    def from_styles(self, w: Float[Tensor, "B P"], size: int | None = None, fade: float = 1.0) -> GeneratedScene:
         """Generate scenes from :meth:`map_styles` instead of latents, with fixed noise and the background's centre.
 
         Args:

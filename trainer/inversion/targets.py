@@ -48,8 +48,8 @@ class Item:
 
     @property
     def stem(self) -> str:
-        """The name of the image's outputs, without suffix and folders."""
-        return self.name.replace("/", "_")
+        """The name of the image's outputs: its own without suffix, with folders and dots joined by underscores."""
+        return str(PurePosixPath(self.name).with_suffix("")).replace("/", "_").replace(".", "_")
 
     def key(self) -> str:
         """Hash everything that the inversion depends on."""
