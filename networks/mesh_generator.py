@@ -169,7 +169,8 @@ class MeshGenerator(nn.Module):
 
         Args:
             w: one style for all layers of each network, with gradients.
-            size, fade: see :meth:`forward`.
+            size: see :meth:`forward`.
+            fade: see :meth:`forward`.
         """
         size = self.image_size if size is None else size
         generated, full_background = (

@@ -166,7 +166,9 @@ class ShapeNetRenderDataModule(CachedRenderDataModule):
         views, seed = (self.views, 2 * self.seed) if train else (self.reference_views, 2 * self.seed + 1)
         parts = [list(numbers[i : i + RENDER_BATCH]) for i in range(0, len(numbers), RENDER_BATCH)]
         images = []
-        with Progress(len(numbers), "rendering training images" if train else "rendering held-out images", "image") as bar:
+        with Progress(
+            len(numbers), "rendering training images" if train else "rendering held-out images", "image"
+        ) as bar:
             for part in parts:
                 images.append(torch.from_numpy(render_shapes(solids, self.renderer, views, seed, part)).float() / 255)
                 bar.update(len(part))

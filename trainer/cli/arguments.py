@@ -279,7 +279,9 @@ def invert() -> CommandParser:
     )
     parser.add_run_options()
     parser.add("--images PATH", "an image, or a folder or ZIP file of images", Path)
-    parser.add("--held_out N", "instead: invert the first N held-out shapes of the run's data, and compare with them", COUNT)
+    parser.add(
+        "--held_out N", "instead: invert the first N held-out shapes of the run's data, and compare with them", COUNT
+    )
     parser.add("--masks DIR", "a mask of each image, of the same name and size; white is the object", Path)
     parser.add("--views FILE", "CSV with name,azimuth,elevation in degrees: viewpoints that are known", Path)
     parser.add_flag("--known_views", "with --held_out: use the true viewpoints")
@@ -288,9 +290,13 @@ def invert() -> CommandParser:
     parser.add("--starts N", "starting viewpoints of each image, optimized together", integer(1, 64), 8)
     parser.add("--samples N", "samples that the starts are chosen from", COUNT, 256)
     parser.add("--batch N", "images optimized together", COUNT, 8)
-    renderer = "lit: the exact shaded volume renderer; own: what the run was trained through (default: lit, own with colour)"
+    renderer = (
+        "lit: the exact shaded volume renderer; own: what the run was trained through (default: lit, own with colour)"
+    )
     parser.add("--renderer", renderer, choices=("lit", "own"))
-    parser.add("--film", "film of each optimization, then a turn of the shape", default="gif", choices=("gif", "mp4", "none"))
+    parser.add(
+        "--film", "film of each optimization, then a turn of the shape", default="gif", choices=("gif", "mp4", "none")
+    )
     corrupt = "stop at unusable images, or skip and name them"
     parser.add("--on_corrupt", corrupt, default="raise", choices=("raise", "skip"))
     parser.add("--output DIR", "where to write (default: RUN/inversions)", Path)

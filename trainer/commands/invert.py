@@ -8,6 +8,7 @@ import hashlib
 import io
 import json
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from trainer.cli import arguments
 from trainer.cli.log_filters import quiet
 from trainer.export.video import check_video_options
 from trainer.inversion.models import InvertibleGenerator, invertible
-from trainer.inversion.optimization import Candidates, optimize
+from trainer.inversion.optimization import optimize
 from trainer.inversion.results import FILM_SIZE, read_record, write_result
 from trainer.inversion.starts import StartBank, nearest_latents
 from trainer.inversion.targets import Item, read_items, stack
@@ -136,7 +137,7 @@ def _invert(
                     starts,
                     options.steps,
                     fixed_view=known_view,
-                    observe=lambda n=len(numbers): bar.update(n),  # type: ignore[misc]
+                    observe=partial(bar.update, len(numbers)),
                 )
                 for j, i in enumerate(numbers):
                     part = slice(j, j + 1)
@@ -169,7 +170,12 @@ def _measure(
     latent = torch.tensor([record["latent"] for record in records])
     angles = [torch.tensor([record[name] for record in records]) for name in ("azimuth", "elevation")]
     figures = truth.measure(model.solids(latent), Camera(angles[0], angles[1], model.views.fov))
-    report: dict[str, Any] = {"kind": truth.kind, "turned_degrees": 90 * truth.quarter}
+    within = float((figures["view_error"] < 30).float().mean())
+    report: dict[str, Any] = {
+        "kind": truth.kind,
+        "turned_degrees": 90 * truth.quarter,
+        "views_within_30_degrees": within,
+    }
     report["figures"] = {"inversion": _summarize(figures)}
     report["figures"] |= {name: _summarize(values) for name, values in truth.yardsticks().items()}
     return figures, report
@@ -218,5 +224,8 @@ def _format(report: dict[str, Any], truth: Truth | None) -> str:
             lines.append(f"{name:24} " + " ".join(cells) + f" {figures['view_error']['median']:14.4f}")
         turned = report["truth"]["turned_degrees"]
         note = f"; inverted shapes and viewpoints rotated by {turned}° as a set" if turned else ""
-        lines.append(f"{report['count']} held-out images, {report['empty']} empty shapes left out of chamfer{note}")
+        lines.append(
+            f"{report['count']} held-out images, {report['empty']} empty shapes left out of chamfer{note}; "
+            f"{report['truth']['views_within_30_degrees']:.0%} of the viewpoints are within 30° of the true ones"
+        )
     return "\n".join(lines)

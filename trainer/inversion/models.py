@@ -143,8 +143,8 @@ class InvertibleMeshes(InvertibleGenerator):
     """MeshGAN. Latents are one style w of the object's network and one of the background's, ``P = 2 W``.
 
     Styles are limited by a penalty on their distance to the mean style (in standard deviations, measured on 4,096 latents),
-    since styles far from those of training give shapes unlike those of training. Noise is fixed and the background is cropped
-    at its centre, as in ``predict``.
+    since styles far from those of training give shapes unlike those of training. Noise is fixed and the background is
+    cropped at its centre, as in ``predict``.
 
     Args:
         module: the run's module.

@@ -126,7 +126,7 @@ def optimize(
     parameters, optimizer = _start(current, fixed_view)
     for step in range(steps):
         if step in drops and current.latent.shape[1] > 1:
-            keep = errors.detach().view(len(targets), -1).argsort(1)[:, : -(-current.latent.shape[1] // 2)]  # noqa: F821
+            keep = errors.detach().view(len(targets), -1).argsort(1)[:, : -(-current.latent.shape[1] // 2)]
             way = [moment.select(keep) for moment in way]
             parameters, optimizer = _keep(parameters, optimizer, keep, fixed_view)
         current = Candidates(*parameters)
@@ -161,7 +161,9 @@ def opengl_errors(model: InvertibleGenerator, targets: Targets, candidates: Cand
     n, k = candidates.azimuth.shape
     rendering = model.verify(candidates.latent.flatten(0, 1), candidates.camera(model.views.fov))
     index = torch.arange(n, device=targets.image.device).repeat_interleave(k)
-    return image_errors(Rendering(*(x.to(index.device) for x in (rendering.image, rendering.alpha))), targets[index]).view(n, k)
+    return image_errors(
+        Rendering(*(x.to(index.device) for x in (rendering.image, rendering.alpha))), targets[index]
+    ).view(n, k)
 
 
 def _cosine(progress: float) -> float:
@@ -199,4 +201,3 @@ def _limit(angle: Tensor, limits: tuple[float, float]) -> None:
     low, high = limits
     if high - low < 360:
         angle.clamp_(low, high)
-

@@ -39,7 +39,9 @@ class StartBank:
         generator = torch.Generator().manual_seed(seed)
         latent = model.sample(latents, generator)
         low, high = model.views.azimuth
-        azimuth = low + (high - low) * (torch.arange(sectors) + torch.rand(latents, sectors, generator=generator)) / sectors
+        azimuth = (
+            low + (high - low) * (torch.arange(sectors) + torch.rand(latents, sectors, generator=generator)) / sectors
+        )
         below, above = model.views.elevation
         elevation = below + (above - below) * torch.rand(latents, sectors, generator=generator)
         camera = Camera(azimuth.flatten(), elevation.flatten(), model.views.fov).to(latent.device)
@@ -89,9 +91,7 @@ def image_features(image: Float[Tensor, "n C S S"]) -> list[Float[Tensor, "n F"]
     return [F.avg_pool2d(image, 2**level).flatten(1) for level in LEVELS]
 
 
-def feature_errors(
-    targets: list[Float[Tensor, "n F"]], others: list[Float[Tensor, "M F"]]
-) -> Float[Tensor, "n M"]:
+def feature_errors(targets: list[Float[Tensor, "n F"]], others: list[Float[Tensor, "M F"]]) -> Float[Tensor, "n M"]:
     """Return the mean over levels of ``|x - t|² / |t|²``."""
     errors = []
     for t, x in zip(targets, others, strict=True):

@@ -212,10 +212,9 @@ def read_views(path: Path, names: list[str]) -> dict[str, tuple[float, float]]:
             views[row["name"]] = azimuth, elevation
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(
-                f"--views {path}, line {number}: expected name,azimuth,elevation with finite degrees and elevations from -90 "
+                f"--views {path}, line {number}: expected name,azimuth,elevation in degrees, with elevations from -90 "
                 "to 90"
             ) from error
     if missing := [name for name in names if name not in views]:
         raise InputError(f"--views {path} lacks {len(missing):,} images: {abbreviate(missing)}; add them")
     return views
-

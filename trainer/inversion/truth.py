@@ -1,7 +1,7 @@
 """Errors of inverted shapes and viewpoints where the truth is known, and the yardsticks beside them.
 
-Shapes are compared twice. In the *camera frame*, the shape as seen from the found viewpoint is compared with the true shape as
-seen from the true one. In the *object frame*, the shapes are compared as they are, whatever the viewpoints.
+Shapes are compared twice. In the *camera frame*, the shape as seen from the found viewpoint is compared with the true shape
+as seen from the true one. In the *object frame*, the shapes are compared as they are, whatever the viewpoints.
 
 A generator that was trained on images from all azimuths has no preferred front: as a set, its shapes may be rotated by a
 multiple of 90° about the vertical axis, and its viewpoints with them. In the object frame and for viewpoint errors, all
@@ -71,8 +71,8 @@ class Truth(ABC):
 class VoxelTruth(Truth):
     """Held-out voxel shapes of a run's data module.
 
-    ``iou`` is that of the grids, in the camera frame of grids resampled to twice the resolution; ``chamfer`` is between 1,024
-    points on each surface, the sum of both directions' mean squared distances (:func:`metrics.chamfer_matrix`).
+    ``iou`` is that of the grids, in the camera frame of grids resampled to twice the resolution; ``chamfer`` is between
+    1,024 points on each surface, the sum of both directions' mean squared distances (:func:`metrics.chamfer_matrix`).
     """
 
     kind = "voxels"
@@ -92,9 +92,7 @@ class VoxelTruth(Truth):
             self.quarter = find_quarter_turn(surface_clouds(shapes[some], POINTS), surface_clouds(self.solids, POINTS))
         return self._compare(shapes, camera, self.quarter)
 
-    def _compare(
-        self, shapes: Bool[Tensor, "N D D D"], camera: Camera, quarter: int
-    ) -> dict[str, Float[Tensor, " N"]]:
+    def _compare(self, shapes: Bool[Tensor, "N D D D"], camera: Camera, quarter: int) -> dict[str, Float[Tensor, " N"]]:
         some = shapes.flatten(1).any(1)
         chamfer, camera_chamfer = (torch.full((len(shapes),), torch.nan) for _ in range(2))
         if some.any():
@@ -150,7 +148,8 @@ class HeadTruth(Truth):
         self.camera = data.held_out.camera(numbers)
         angles = zip(self.camera.azimuth.tolist(), self.camera.elevation.tolist(), strict=True)
         self.items = [
-            Item(f"held_out_{i:04d}", image, None, view) for i, (image, view) in enumerate(zip(images, angles, strict=True))
+            Item(f"held_out_{i:04d}", image, None, view)
+            for i, (image, view) in enumerate(zip(images, angles, strict=True))
         ]
         self.meshes = head_meshes([data.held_out.head(i) for i in numbers])
 
@@ -185,13 +184,15 @@ def held_out_truth(model: InvertibleGenerator, module: Any, data: Any, count: in
     """
     if isinstance(data, ShapeNetRenderDataModule) and isinstance(module, VoxelGenerativeModule):
         if count > len(data.reference_shapes):
-            raise InputError(f"--held_out {count} is more than the {len(data.reference_shapes)} held-out shapes; reduce it")
+            raise InputError(
+                f"--held_out {count} is more than the {len(data.reference_shapes)} held-out shapes; reduce it"
+            )
         return VoxelTruth(module, data, count)
     if isinstance(data, HeadsDataModule):
         if data.image_size != model.image_size:
             raise InputError(
-                f"the run generates images of {model.image_size}² and its data are {data.image_size}²; continue the run to its "
-                "last resolution"
+                f"the run generates images of {model.image_size}² and its data are {data.image_size}²; continue the "
+                "run to its last resolution"
             )
         return HeadTruth(data, count)
     raise InputError(f"{type(data).__name__} has no shapes with known geometry for --held_out; pass --images")
@@ -265,4 +266,3 @@ def _iou(a: Bool[Tensor, "N *"], b: Bool[Tensor, "N *"]) -> Float[Tensor, " N"]:
 
 def _chamfer(a: Float[Tensor, "N P 3"], b: Float[Tensor, "N P 3"]) -> Float[Tensor, " N"]:
     return torch.stack([chamfer_matrix(a[i : i + 1], b[i : i + 1])[0, 0] for i in range(len(a))]).float()
-
