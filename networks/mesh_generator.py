@@ -166,11 +166,41 @@ class MeshGenerator(nn.Module):
             )
             for i, network in enumerate((self.object, self.background))
         )
+        return self._assemble(generated, full_background, fade, offsets)
+
+    def map_styles(self, z: Float[Tensor, "B Z"]) -> Float[Tensor, "B P"]:
+        """Return the styles w of both networks, concatenated, the object's first; not truncated."""
+        return torch.cat([n.mapping(x) for n, x in zip((self.object, self.background), z.chunk(2, 1), strict=True)], 1)
+
+    def from_styles(self, w: Float[Tensor, "B P"], size: int | None = None, fade: float = 1.0) -> GeneratedScene:
+        """Generate scenes from :meth:`map_styles` instead of latents, with fixed noise and the background's centre.
+
+        Args:
+            w: one style for all layers of each network, with gradients.
+            size: see :meth:`forward`.
+            fade: see :meth:`forward`.
+        """
+        size = self.image_size if size is None else size
+        generated, full_background = (
+            network.from_style(style, 2 * size, fade)
+            for network, style in zip((self.object, self.background), w.chunk(2, 1), strict=True)
+        )
+        return self._assemble(generated, full_background, fade, None)
+
+    def _assemble(
+        self,
+        generated: Float[Tensor, "B C M M"],
+        full_background: Float[Tensor, "B 3 M M"],
+        fade: float,
+        offsets: Int[Tensor, "B 2"] | None,
+    ) -> GeneratedScene:
+        """Make scenes of the images of both networks."""
+        size = generated.shape[-1] // 2
         # Half precision does not hold coordinates.
         generated, full_background = (
             x.to(torch.promote_types(x.dtype, torch.float32)) for x in (generated, full_background)
         )
-        with torch.autocast(z.device.type, enabled=False):
+        with torch.autocast(generated.device.type, enabled=False):
             vertices = self.shape(generated[:, :-3], fade).flatten(2).mT
         mesh = TriangleMesh(
             vertices, getattr(self, f"faces_{size}"), getattr(self, f"uvs_{size}"), texture=generated[:, -3:].sigmoid()

@@ -188,6 +188,12 @@ class StyleGANGenerator(nn.Module):
         w = self.styles(z, resolution, mix, crossover, truncation, truncation_cutoff, generator)
         return self.synthesis(w, resolution, fade, self._noise(noise, w, resolution, generator))
 
+    def from_style(self, w: Float[Tensor, "B W_"], resolution: int, fade: float = 1.0) -> Float[Tensor, "B C R R"]:
+        """Return the image of one style for all layers, with fixed noise; see :meth:`forward`."""
+        layers = len(self.noise_sizes(resolution))
+        styles = w[:, None].expand(-1, layers, -1)
+        return self.synthesis(styles, resolution, fade, self._noise("fixed", styles, resolution, None))
+
     def styles(
         self,
         z: Float[Tensor, "B Z"],

@@ -39,6 +39,7 @@ COMMANDS = {
     "table": Command("run the experiments of a table of the papers", "trainer.tables.command:main"),
     "export": Command("write samples of a run as 3D files", "trainer.commands.export:main"),
     "publish": Command("write a run's generator as one small file", "trainer.commands.publish:main"),
+    "invert": Command("find the shapes and viewpoints of images", "trainer.commands.invert:main"),
     "export-extractor": Command(
         "write a classifier's weights as FID's feature extractor", "trainer.commands.export_extractor:main"
     ),

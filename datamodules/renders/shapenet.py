@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Bool, UInt8
+from jaxtyping import Bool, Float, UInt8
+from torch import Tensor
 
-from datamodules.renders.cache import RenderCache
+from datamodules.renders.cache import RENDER_BATCH, RenderCache
 from datamodules.renders.cached_base import CachedRenderDataModule, InfiniteImages
 from datamodules.shapes import ShapeSource
 from datamodules.shapes.unusable import find_unusable, summarize_unusable
 from renderers import Camera, OpenGLRenderer, Renderer, ViewDistribution, VoxelGrid
 from utils.errors import InputError, check_number
 from utils.files import cache_key, cache_root
+from utils.progress import Progress
 
 RENDERS_VERSION = 3  # increase when a change alters the images of the same shapes
 MAX_CACHED_BYTES = 2**28
@@ -161,6 +164,26 @@ class ShapeNetRenderDataModule(CachedRenderDataModule):
         shapes = self.reference_shapes
         solids = VoxelCache(shapes)
         return float(np.mean([solids[i].mean() for i in range(min(64, len(shapes)))]))
+
+    def posed_images(
+        self, train: bool, numbers: Sequence[int]
+    ) -> tuple[Float[Tensor, "n C S S"], Bool[Tensor, "n D D D"], Camera]:
+        """Return training or reference images by number, with the shape and the viewpoint of each.
+
+        The images of limited sets are those of the caches, which this neither reads nor fills.
+        """
+        solids = VoxelCache(self.shapes if train else self.reference_shapes)
+        views, seed = (self.views, 2 * self.seed) if train else (self.reference_views, 2 * self.seed + 1)
+        parts = [list(numbers[i : i + RENDER_BATCH]) for i in range(0, len(numbers), RENDER_BATCH)]
+        images = []
+        with Progress(
+            len(numbers), "rendering training images" if train else "rendering held-out images", "image"
+        ) as bar:
+            for part in parts:
+                images.append(torch.from_numpy(render_shapes(solids, self.renderer, views, seed, part)).float() / 255)
+                bar.update(len(part))
+        grids = torch.from_numpy(np.stack([solids[i % len(solids)] for i in numbers]))
+        return torch.cat(images), grids, sample_views(views, seed, list(numbers))
 
     def _infinite_dataset(self) -> InfiniteImages:
         return InfiniteImages(partial(render_shapes, VoxelCache(self.shapes), self.renderer, self.views, self.seed))

@@ -285,6 +285,50 @@ def publish() -> CommandParser:
     return parser
 
 
+def invert() -> CommandParser:
+    parser = CommandParser(
+        "invert",
+        "Find the shape and the viewpoint of an image: the generator's latent and the camera are optimized through a\n"
+        "differentiable renderer, and OpenGL verifies the result. Writes a GLB, an image, a film and the viewpoint of each\n"
+        "image, and a table of all. The same command continues where it stopped.\n"
+        "--data.ARGUMENT=VALUE changes the run's data, such as their location.",
+        (
+            "invert --run_dir runs/demo/001 --images photos/ --masks masks/ --steps 100",
+            "invert --run_dir runs/demo/001 --images chair.png --fill 0.5",
+            "invert --run_dir runs/demo/001 --held_out 100 --film none",
+        ),
+        (
+            "The silhouette of an image is its mask, its alpha channel, or what differs from a border of one colour;",
+            "without any of them, only colours are compared.",
+        ),
+    )
+    parser.add_run_options()
+    parser.add("--images PATH", "an image, or a folder or ZIP file of images", Path)
+    parser.add(
+        "--held_out N", "instead: invert the first N held-out shapes of the run's data, and compare with them", COUNT
+    )
+    parser.add("--masks DIR", "a mask of each image, of the same name and size; white is the object", Path)
+    parser.add("--views FILE", "CSV with name,azimuth,elevation in degrees: viewpoints that are known", Path)
+    parser.add_flag("--known_views", "with --held_out: use the true viewpoints")
+    parser.add("--fill F", "scale and centre the object: its longer side as a fraction of the image", number(0.05, 1))
+    parser.add("--steps N", "steps of optimization", COUNT, 100)
+    parser.add("--starts N", "starting viewpoints of each image, optimized together", integer(1, 64), 8)
+    parser.add("--samples N", "samples that the starts are chosen from", COUNT, 256)
+    parser.add("--batch N", "images optimized together", COUNT, 8)
+    renderer = (
+        "lit: the exact shaded volume renderer; own: what the run was trained through (default: lit, own with colour)"
+    )
+    parser.add("--renderer", renderer, choices=("lit", "own"))
+    parser.add(
+        "--film", "film of each optimization, then a turn of the shape", default="gif", choices=("gif", "mp4", "none")
+    )
+    corrupt = "stop at unusable images, or skip and name them"
+    parser.add("--on_corrupt", corrupt, default="raise", choices=("raise", "skip"))
+    parser.add("--output DIR", "where to write (default: RUN/inversions)", Path)
+    parser.add_flag("--json", "print the report as JSON; DIR/report.json always has it")
+    return parser
+
+
 def export_extractor() -> CommandParser:
     parser = CommandParser(
         "export-extractor",

@@ -1,0 +1,1 @@
+"""Inversion: the latent and the viewpoint that explain an image, by optimization through a differentiable renderer."""
