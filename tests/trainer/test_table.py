@@ -44,7 +44,7 @@ def write_run(
     (folder / "run.json").write_text(json.dumps(run_metadata))
     evaluations = [(0, 300.0)] + ([(more["kimg"], fid)] if fid is not None else [(2, 200.0)])
     rows = [{"kimg": kimg, "step": 10 * kimg, "fid": value, "note": note} for kimg, value in evaluations]
-    rows[-1] |= {name: more[name] for name in ("sfid", *SHAPE_METRICS) if name in more}
+    rows[-1] |= {name: more[name] for name in ("sfid", *SHAPE_METRICS, *runner.OVERFITTING) if name in more}
     (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     if more["checkpoint"]:
         (folder / "checkpoints/last.ckpt").write_text("")
@@ -61,7 +61,7 @@ def read_table(path: str, number: int = 0) -> list[list[str]]:
 
 def test_paper_results_are_those_of_the_supplement():
     names = [f"table{i}" for i in range(1, 7)]
-    assert table_names() == ["ablation", "ours", *names]
+    assert table_names() == ["ablation", "few_images", "ours", *names]
     scale = load_scale("full", "ShapeNetCore.v2", None)
     paper = {n: {cell.name: cell.paper for cell in load_table(n).cells(scale)} for n in names}
     assert [len(paper[n]) for n in names] == [40, 10, 6] * 2
@@ -88,7 +88,7 @@ def test_paper_results_are_those_of_the_supplement():
 
 
 @pytest.mark.parametrize("scale", ["full", "small", "archive"])
-@pytest.mark.parametrize("name", ["table1", "table2", "table3", "ours", "ablation"])
+@pytest.mark.parametrize("name", ["table1", "table2", "table3", "ours", "ablation", "few_images"])
 def test_every_cell_composes_a_config(name, scale):
     loaded = load_scale(
         "full" if scale == "full" else "small", "a folder", "a file.npz" if scale == "archive" else None
@@ -105,7 +105,7 @@ def test_every_cell_composes_a_config(name, scale):
         assert ("--data.shapes.root=a folder" in session.rest) == (scale == "full")
         assert ("--data.shapes.path=a file.npz" in session.rest) == (scale == "archive")
         names.add(tuple(cell.words))
-    assert len(names) == {"table1": 40, "table2": 10, "table3": 6, "ours": 18, "ablation": 9}[name]
+    assert len(names) == {"table1": 40, "table2": 10, "table3": 6, "ours": 18, "ablation": 9, "few_images": 9}[name]
 
 
 @pytest.mark.parametrize(
@@ -227,6 +227,19 @@ def test_shape_metrics_are_a_second_table():
     ]
     text = Path("runs/tables/table3_small/table3.csv").read_text()
     assert [row["coverage"] for row in csv.DictReader(text.splitlines())] == ["", "", "0.3", "0.4"]
+
+
+def test_overfitting_is_a_further_table():
+    gap = {"kid": 3.0, "d_train": 2.0, "d_held_out": 1.0, "d_gap": 0.5}
+    write_run("fixed-cubes", 60.0, **gap)
+    write_run("fixed-cubes-seed1", 64.0, **gap | {"d_gap": 0.7})
+    write_run("retrained-cubes", 40.0, kid=2.0)
+    assert main([*TABLE3, "--gather", "--only=cubes", "--seeds=0,1"]) == 0
+    rows = read_table("runs/tables/table3_small/table3.md", 1)
+    assert rows[-2][2:] == ["KID", "D of training images", "D of held-out images", "gap"]
+    assert rows[-1][2:] == ["3.000 ± 0.000", "2.000 ± 0.000", "1.000 ± 0.000", "0.600 ± 0.141"]
+    text = Path("runs/tables/table3_small/table3.csv").read_text()
+    assert [row["d_gap"] for row in csv.DictReader(text.splitlines())] == ["", "", "0.5", "0.7"]
 
 
 def test_validation_with_another_extractor_is_gathered(capsys):

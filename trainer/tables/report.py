@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trainer.tables.runner import SHAPE_METRICS, CellRun, Measurement, Result
+from trainer.tables.runner import OVERFITTING, SHAPE_METRICS, CellRun, Measurement, Result
 from trainer.tables.spec import Cell, Scale, Table
 from utils.errors import InputError
 from utils.files import write_atomically
@@ -26,12 +26,13 @@ SOURCES = {"ShapeNetShapes": "ShapeNet", "ProceduralShapes": "procedural shapes"
 class Entry:
     """The content of one cell: FID and spatial FID (means over seeds), or the state of unfinished runs.
 
-    ``shapes`` has the shape metrics, formatted, if all runs have them.
+    ``shapes`` has the shape metrics, formatted, and ``overfitting`` KID and D's logits, if all runs have them.
     """
 
     text: str
     fid: float | None
     shapes: tuple[str, ...] = ()
+    overfitting: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -143,7 +144,7 @@ def markdown(results: TableResults) -> str:
     for key in results.rows:
         cells = [results.at(key, column) for column in results.columns]
         rows.append([results.table.rows[key].name, *[_format_cell(results, cell) for cell in cells]])
-    return f"{_grid(rows)}\n\n{' '.join(results.caption)}\n{_shapes(results)}"
+    return f"{_grid(rows)}\n\n{' '.join(results.caption)}\n{_shapes(results)}{_overfitting(results)}"
 
 
 def _shapes(results: TableResults) -> str:
@@ -157,6 +158,20 @@ def _shapes(results: TableResults) -> str:
         return ""
     heads = ["", "", *(SHAPE_METRIC_NAMES[name] for name in SHAPE_METRICS)]
     caption = "The shapes of the last evaluation, compared with as many reference shapes of the data."
+    return f"\n{_grid([heads, ['---'] * len(heads), *rows])}\n\n{caption}\n"
+
+
+def _overfitting(results: TableResults) -> str:
+    """Format KID and D's logits, one line per cell; empty if no cell has them."""
+    rows = [
+        [results.table.rows[cell.row].name, ", ".join(results.table.columns[cell.column].heads), *entry.overfitting]
+        for cell in results.cells
+        if (entry := results.entries[cell.name]).overfitting
+    ]
+    if not rows:
+        return ""
+    heads = ["", "", "KID", "D of training images", "D of held-out images", "gap"]
+    caption = "Mean logits of D; the gap is their difference in standard deviations of the logits."
     return f"\n{_grid([heads, ['---'] * len(heads), *rows])}\n\n{caption}\n"
 
 
@@ -184,7 +199,9 @@ def _entry(runs: list[CellRun], results: dict[str, Result | None], measurement: 
         spatial = f" / {_mean(sfids)}" if len(sfids) == len(runs) else ""
         known = all(set(SHAPE_METRICS) <= set(result.shapes) for result in finished)
         shapes = [_mean([result.shapes[name] for result in finished], 3) for name in SHAPE_METRICS] if known else []
-        return Entry(f"{_mean(fids)}{spatial}", statistics.fmean(fids), tuple(shapes))
+        measured = all(set(OVERFITTING) <= set(result.overfitting) for result in finished)
+        gap = [_mean([result.overfitting[name] for result in finished], 3) for name in OVERFITTING] if measured else []
+        return Entry(f"{_mean(fids)}{spatial}", statistics.fmean(fids), tuple(shapes), tuple(gap))
     missing = [(run, _state(run, measurement)) for run in runs if results[run.name] is None]
     if len(runs) == 1:
         return Entry(missing[0][1], None)
@@ -218,6 +235,7 @@ def _line(run: CellRun, result: Result | None, measurement: Measurement) -> dict
         "fid": result.fid if result else None,
         "sfid": result.sfid if result else None,
         **{name: result.shapes.get(name) if result else None for name in SHAPE_METRICS},
+        **{name: result.overfitting.get(name) if result else None for name in OVERFITTING},
         "paper": run.cell.paper,
         "state": "finished" if result else _state(run, measurement),
         "kimg": round(run.kimg, 3) if run.kimg else None,

@@ -24,6 +24,7 @@ from utils.signals import STATUS, Stopped
 
 TRAINER = ("python", "-m", "trainer")
 TRAINING_EXTRACTOR = "renders_small"  # of the evaluations during training: fast, and its weights are always available
+OVERFITTING = ("kid", "d_train", "d_held_out", "d_gap")
 EXECUTION_OPTIONS = (  # how a run is executed; runs that differ only in these are the same
     "--run_dir",
     "--ckpt_path",
@@ -63,13 +64,14 @@ class Result:
     """FID and spatial FID of a finished run, and the extractor and image counts that they were measured with.
 
     ``shapes`` are the metrics of :func:`metrics.compare_shapes`, if the run's data have shapes. Runs of version 0.1.0 have
-    neither them nor spatial FID.
+    neither them nor spatial FID. ``overfitting`` are KID and the metrics of D's logits, if ``discriminator_gap`` is on.
     """
 
     fid: float
     note: str
     sfid: float | None = None
     shapes: dict[str, float] = field(default_factory=dict)
+    overfitting: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -111,7 +113,8 @@ class CellRun:
         for line in [*last, *reversed(validations)]:
             if measurement.matches(line) and math.isfinite(line.get("fid", math.nan)):
                 shapes = {name: line[name] for name in SHAPE_METRICS if name in line}
-                return Result(line["fid"], line["note"], line.get("sfid"), shapes)
+                gap = {name: line[name] for name in OVERFITTING if name in line} if "d_gap" in line else {}
+                return Result(line["fid"], line["note"], line.get("sfid"), shapes, gap)
         return None
 
     def progress(self) -> str:
