@@ -194,7 +194,7 @@ class FFHQDataModule(ReferenceDataModule):
     def sample_images(self, count: int) -> tuple[UInt8[Tensor, "n 3 S S"], UInt8[Tensor, "m 3 S S"]] | None:
         if not self.held_out:
             return None
-        train = np.stack([self.reader[i] for i in self.training_indices[:count]])
+        train = np.stack([self.reader[i] for i in self.training_indices[:count].tolist()])
         return torch.from_numpy(train), self.reference()[:count]
 
     def train_dataloader(self) -> DataLoader:
