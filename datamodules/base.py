@@ -159,6 +159,10 @@ class ReferenceDataModule(RunDataModule):
     def reference(self) -> UInt8[Tensor, "N C H W"]:
         """Return the reference images."""
 
+    def sample_images(self, count: int) -> tuple[UInt8[Tensor, "n C H W"], UInt8[Tensor, "m C H W"]] | None:
+        """Return up to ``count`` training images and up to ``count`` held-out images; None if none are held out."""
+        return None
+
     def val_dataloader(self) -> DataLoader:
         images = self.reference()
         return self.evaluation_loader(TensorDataset(images), len(images))

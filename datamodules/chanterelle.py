@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Bool, UInt8
 from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -26,7 +26,7 @@ class ChanterelleDataModule(ReferenceDataModule):
     Each image is cropped to its mask, padded to a square, resized by area averaging, shifted to a common mean intensity, and
     composited over black, like renders. Byte-identical files count once.
 
-    The set is small (62 Chanterelles), so nothing is held out: validation and test use the training images. Batches are
+    The set is small (62 Chanterelles), so validation and test use all images, those of the training included. Batches are
     ``[images (B, C, S, S)]``, floats in [0, 1] on the device.
 
     Args:
@@ -41,6 +41,8 @@ class ChanterelleDataModule(ReferenceDataModule):
             every rotation of it stays in view; above 0.5, photographs may be larger than any shape can be.
         mean_intensity: mean luminance inside each mask, in (0, 1); None for the mean over all images.
         mirror: also train on the mirrored images. The reference never includes them.
+        held_out: number of images, evenly spread over the folder, that are excluded from training, to measure how far a
+            discriminator overfits (``discriminator_gap`` of the model). The reference still includes them.
         on_corrupt: what to do with images that cannot be read: ``raise`` an error that names them, or ``skip`` and log them.
         framing: which pixels an image is cropped to: ``robust`` leaves out faint pixels and specks around the object,
             ``exact`` is every pixel that is not fully transparent; see :func:`datamodules.images.alpha_masked.frame`.
@@ -69,6 +71,7 @@ class ChanterelleDataModule(ReferenceDataModule):
         num_workers: int = 0,
         seed: int = 0,
         framing: Framing = "robust",
+        held_out: int = 0,
     ) -> None:
         super().__init__(batch_size, total_kimg, num_workers, seed)
         if image_size < 1:
@@ -79,6 +82,7 @@ class ChanterelleDataModule(ReferenceDataModule):
             raise InputError(f"mean_intensity must be in (0, 1), got {mean_intensity}")
         if kid_subset:
             check_number("kid_subset, if not 0,", kid_subset, at_least=2)
+        check_number("held_out", held_out, at_least=0)
         check_on_corrupt(on_corrupt)
         check_framing(framing)
         if renderer is not None and renderer.image_size != image_size:
@@ -90,7 +94,7 @@ class ChanterelleDataModule(ReferenceDataModule):
         self.renderer, self.views = renderer, views
         self.fill, self.mean_intensity, self.mirror = fill, mean_intensity, mirror
         self.on_corrupt, self.framing = on_corrupt, framing
-        self._kid_subset = kid_subset
+        self._kid_subset, self.held_out = kid_subset, held_out
 
     @property
     def reference_images(self) -> int:  # type: ignore[override]  # known only after the images are found
@@ -106,7 +110,7 @@ class ChanterelleDataModule(ReferenceDataModule):
             self.reference()
 
     def reference(self) -> UInt8[Tensor, "N C S S"]:
-        """Return the images, which are also the training images."""
+        """Return all images."""
         return self._images
 
     @cached_property
@@ -114,7 +118,23 @@ class ChanterelleDataModule(ReferenceDataModule):
         framed = read_masked(self.root, self.image_size, self.fill, self.on_corrupt, self.framing)
         return torch.from_numpy(unify_intensity(framed, self.channels, self.mean_intensity))
 
+    @cached_property
+    def _is_held_out(self) -> Bool[Tensor, " N"]:
+        count = len(self._images)
+        if self.held_out >= count:
+            raise InputError(
+                f"{self.root} has {count} images, so held_out {self.held_out} leaves none for training; decrease it"
+            )
+        chosen = torch.zeros(count, dtype=torch.bool)
+        chosen[[i * count // self.held_out for i in range(self.held_out)]] = True
+        return chosen
+
+    def sample_images(self, count: int) -> tuple[UInt8[Tensor, "n C S S"], UInt8[Tensor, "m C S S"]] | None:
+        if not self.held_out:
+            return None
+        return self._images[~self._is_held_out][:count], self._images[self._is_held_out][:count]
+
     def train_dataloader(self) -> DataLoader:
-        images = self._images
+        images = self._images[~self._is_held_out]
         dataset = TensorDataset(torch.cat([images, images.flip(-1)]) if self.mirror else images)
         return self.training_loader(dataset, len(dataset))

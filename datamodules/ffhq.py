@@ -193,6 +193,12 @@ class FFHQDataModule(ReferenceDataModule):
     def reference(self) -> UInt8[Tensor, "N 3 S S"]:
         return self._reference
 
+    def sample_images(self, count: int) -> tuple[UInt8[Tensor, "n 3 S S"], UInt8[Tensor, "m 3 S S"]] | None:
+        if not self.held_out:
+            return None
+        train = np.stack([self.reader[i] for i in self.training_indices[:count].tolist()])
+        return torch.from_numpy(train), self.reference()[:count]
+
     def train_dataloader(self) -> DataLoader:
         dataset = DecodedImages(self.reader, self.training_indices, self.mirror)
         return self.training_loader(dataset, len(dataset))

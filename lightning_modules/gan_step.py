@@ -35,9 +35,12 @@ def gan_step(module: GenerativeModule, real: Float[Tensor, "B C H W"], fake: Flo
 
     # D: real images against detached fakes, and R1.
     real = module.prepare_r1(real)
-    real_logits, fake_logits = module.discriminator(torch.cat([real, fake.detach()])).chunk(2)
+    fake = module.augmented(fake, "generated")
+    images = torch.cat([module.augmented(real, "real"), fake.detach()])
+    real_logits, fake_logits = module.discriminator(images).chunk(2)
     d_loss = discriminator_loss(real_logits, fake_logits)
     module.step_optimizer(d_optimizer, module.add_r1(d_loss, real_logits, real))
+    module.adapt_augment(real_logits)
 
     # G: through the updated D.
     with frozen(module.discriminator):

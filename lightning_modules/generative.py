@@ -16,11 +16,12 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from lightning_modules.base import ClockedModule, batch_images, check_images, seeded_generator
-from lightning_modules.losses import gradient_penalty
+from lightning_modules.losses import gradient_penalty, logit_gap
 from metrics import ImageFID, load_extractor
 from metrics.kid import check_subset
 from metrics.manifolds import FIGURES as MANIFOLD_METRICS
 from metrics.manifolds import MIN_IMAGES
+from networks import AdaptiveAugment, DiffAugment
 from renderers import Camera, InputError, Rendering, ViewDistribution
 from utils.errors import check_number
 from utils.files import cache_root
@@ -43,6 +44,10 @@ class GenerativeModule(ClockedModule):
             published; 0 disables it.
         r1_every: steps between two R1 penalties; the penalty is multiplied by this number (StyleGAN2's lazy
             regularization).
+        augment: augmentation T of D's images, for few real images: :class:`networks.DiffAugment` or
+            :class:`networks.AdaptiveAugment`; None for none. See :meth:`augmented`.
+        discriminator_gap: number of training images and of held-out images whose logits evaluations compare, to measure
+            how far D overfits: ``d_train``, ``d_held_out`` and ``d_gap``, see :func:`logit_gap`. 0 disables it.
         extractor: feature extractor of FID and KID. ``renders_small`` is for grey images; colour images need one that sees
             colour, such as ``renders_color``.
         extractor_weights: another weights file for the extractor.
@@ -55,7 +60,8 @@ class GenerativeModule(ClockedModule):
         seed: seed of all random numbers of training.
 
     Raises:
-        InputError: a number out of range, or an extractor that is not available.
+        InputError: a number out of range, an extractor that is not available, or augmentation of colour for a discriminator
+            of grey images.
     """
 
     local_batch_norm = ("generator_ema",)
@@ -68,6 +74,8 @@ class GenerativeModule(ClockedModule):
         ema_half_life_kimg: float = 10.0,
         r1_gamma: float = 0.0,
         r1_every: int = 16,
+        augment: DiffAugment | None = None,
+        discriminator_gap: int = 0,
         extractor: str = "renders_small",
         extractor_weights: str | None = None,
         kid_subset: int | None = None,
@@ -84,7 +92,10 @@ class GenerativeModule(ClockedModule):
         check_number("sample_seed", sample_seed, at_least=0)
         if kid_subset:
             check_number("kid_subset, if not 0,", kid_subset, at_least=2)
+        if discriminator_gap:
+            check_number("discriminator_gap, if not 0,", discriminator_gap, at_least=2)
         self.r1_gamma, self.r1_every = r1_gamma, r1_every
+        self.augment, self.discriminator_gap = augment, discriminator_gap
         self.generator = generator
         self.generator_ema = copy.deepcopy(generator).eval().requires_grad_(False)
         self.ema_half_life_kimg = ema_half_life_kimg
@@ -127,7 +138,10 @@ class GenerativeModule(ClockedModule):
         return (network for network in super().compilable() if not (self.r1_gamma and network is self.discriminator))
 
     def prepare_r1(self, real: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
-        """Return the real images of this step as D takes them: with gradient if the step has an R1 penalty."""
+        """Return the real images of this step: with gradient if the step has an R1 penalty.
+
+        The penalty is taken at the images before augmentation, through T, as in StyleGAN2-ADA's code.
+        """
         return real.detach().requires_grad_(self.r1_gamma > 0 and self.step % self.r1_every == 0)
 
     def add_r1(
@@ -148,8 +162,33 @@ class GenerativeModule(ClockedModule):
         module.measure_batch_norm()
         return module
 
+    def augmented(self, images: Float[Tensor, "B C H W"], kind: str) -> Float[Tensor, "B C H W"]:
+        """Return T(images), the images as D sees them in this step; the images themselves without ``augment``.
+
+        T depends on (seed, step, kind, sample in the global batch). So all uses of a generated sample in a step, by D, G
+        and R, have the same T.
+
+        Args:
+            images: this rank's images.
+            kind: ``real`` or ``generated``.
+        """
+        if self.augment is None:
+            return images
+        n = len(images)
+        shape = (n * self.world_size, self.augment.numbers)
+        uniform = torch.rand(shape, generator=self.random(f"augment {kind}"))
+        return self.augment(images, self.rank_slice(uniform, n))
+
+    def adapt_augment(self, real_logits: Float[Tensor, " B"]) -> None:
+        """Adapt ``augment`` to D's logits of the augmented real images of this step, if it is adaptive, and log it."""
+        if isinstance(self.augment, AdaptiveAugment):
+            self.augment.adapt(real_logits, self.step)
+            self.log_extra(augment_p=self.augment.probability.clone())
+
     def on_fit_start(self) -> None:
         self._check_extractor(getattr(self.datamodule, "channels", 1))
+        if self.augment is not None:
+            check_augment(self.augment, self.discriminator, getattr(self, "views", None), self.datamodule)
 
     def _check_extractor(self, channels: int) -> None:
         """Check the extractor, but only warn, once, if a checkpoint was loaded: 0.1.0 allowed such settings."""
@@ -261,7 +300,7 @@ class GenerativeModule(ClockedModule):
             and self.world_size == 1
         ):
             self.fid.save_real(self._reference_key)
-        self.evaluation = {**self._compute_distances(counts), **self.extra_metrics()}
+        self.evaluation = {**self._compute_distances(counts), **self.extra_metrics(), **self._measure_gap()}
         self.evaluation_note = self.fid.describe(**counts)
         self.log_dict(self.evaluation, sync_dist=True)
         self.log_clock()
@@ -304,6 +343,32 @@ class GenerativeModule(ClockedModule):
         figures = self.fid.figures(frechet) if min(counts.values()) >= self.fid.min_images else {}
         return {name: figures.get(name, float("nan")) for name in names}
 
+    def discriminate(self, images: Float[Tensor, "B C H W"]) -> Float[Tensor, " B"]:
+        """Return D's logits of real images of the data module, without augmentation."""
+        return self.discriminator(images)
+
+    @torch.no_grad()
+    def _measure_gap(self) -> dict[str, float]:
+        """Return :func:`logit_gap` of training images and held-out images; nothing if it is disabled.
+
+        Raises:
+            InputError: a data module that does not hold out images.
+        """
+        if not self.discriminator_gap:
+            return {}
+        sample = getattr(self.datamodule, "sample_images", None)
+        images = sample(self.discriminator_gap) if sample else None
+        if images is None:
+            raise InputError(
+                f"discriminator_gap needs a data module with held-out images, {type(self.datamodule).__name__} has none; "
+                "hold some out or set discriminator_gap to 0"
+            )
+        logits = [
+            torch.cat([self.discriminate(to_device(x, self.device).float() / 255) for x in part.split(32)])
+            for part in images
+        ]
+        return logit_gap(*logits)
+
     def _sum_over_ranks(self, count: int) -> int:
         return int(self.trainer.strategy.reduce(torch.tensor(count, device=self.device), reduce_op="sum"))
 
@@ -336,6 +401,33 @@ class GenerativeModule(ClockedModule):
         """Return a random viewpoint for each sample by number."""
         cameras = [views.sample(1, seeded_generator("sample view", self.sample_seed, int(i))) for i in numbers]
         return Camera(torch.cat([c.azimuth for c in cameras]), torch.cat([c.elevation for c in cameras]), views.fov)
+
+
+def check_augment(
+    augment: DiffAugment, discriminator: nn.Module, views: ViewDistribution | None, datamodule: Any
+) -> None:
+    """Check that an augmentation suits the data.
+
+    Raises:
+        InputError: colour for grey images; mirroring of data that are not mirrored, or of shapes that are seen more from one
+            side than from the other.
+    """
+    channels = getattr(discriminator, "channels", getattr(datamodule, "channels", 3))
+    if augment.color and channels != 3:
+        raise InputError(f"augment.color is for RGB images, but discriminator.channels is {channels}; set it to false")
+    if not augment.mirror:
+        return
+    if not getattr(datamodule, "mirror", False):
+        raise InputError(
+            "augment.mirror is for data that are mirrored, such as photographs with data.mirror=true; mirrored renders "
+            "would be lit from the wrong side; set augment.mirror to false"
+        )
+    if views is not None and not views.symmetric:
+        first, last = views.azimuth
+        raise InputError(
+            f"augment.mirror requires viewpoints that are symmetric about azimuth 0, but views.azimuth is [{first:g}, "
+            f"{last:g}]; set augment.mirror to false"
+        )
 
 
 def row_views(views: ViewDistribution, rows: int, columns: int, seed: int) -> Camera:

@@ -46,6 +46,10 @@ class IGGANModule(VoxelGenerativeModule):
     The generator's gradient flows through the neural renderer R. R is trained at the same time to render the continuous
     occupancy as OpenGL renders the thresholded one, in pixels and in the discriminator's output.
 
+    With ``augment``, D sees T(image) everywhere above. A sample's renders by OpenGL and by R have the same T, so output
+    matching compares the renders and not two transforms, and ``gradient_at: renderer`` gives the gradient of
+    ``softplus(-D(T(y_gl)))`` with respect to y_gl. R's squared error compares images without T.
+
     The defaults are the paper's. ``proxy_input`` and ``gradient_at`` change G's gradient; neither is in the paper:
 
     - ``proxy_input``: the grid that R renders. ``continuous`` is x_c. ``soft_threshold`` is
@@ -150,19 +154,21 @@ class IGGANModule(VoxelGenerativeModule):
         # D: real images against renders of the thresholded grids, and R1.
         real = self.prepare_r1(real)
         fake = y_opengl if self.discriminator_sees == "opengl" else y_neural.detach()
-        real_logits, fake_logits = self.discriminator(torch.cat([real, fake])).chunk(2)
+        images = torch.cat([self.augmented(real, "real"), self.augmented(fake, "generated")])
+        real_logits, fake_logits = self.discriminator(images).chunk(2)
         d_loss = discriminator_loss(real_logits, fake_logits)
         self.step_optimizer(d_optimizer, self.add_r1(d_loss, real_logits, real))
+        self.adapt_augment(real_logits)
 
         # G: through R.
         with frozen(self.discriminator):
             if self.gradient_at == "proxy":
-                proxy_logits = self.discriminator(y_neural)
+                proxy_logits = self.discriminator(self.augmented(y_neural, "generated"))
                 g_loss = generator_loss(proxy_logits)
                 (gradient,) = torch.autograd.grad(g_loss, r_input, retain_graph=retrained)
             else:
                 image = y_opengl.detach().requires_grad_()
-                g_loss = generator_loss(self.discriminator(image))
+                g_loss = generator_loss(self.discriminator(self.augmented(image, "generated")))
                 (image_gradient,) = torch.autograd.grad(g_loss, image)
                 (gradient,) = torch.autograd.grad(y_neural, r_input, image_gradient, retain_graph=retrained)
         self.step_optimizer(g_optimizer, proxy_grid, gradient)
@@ -174,9 +180,9 @@ class IGGANModule(VoxelGenerativeModule):
             if self.dom_weight:
                 with frozen(self.discriminator):
                     with torch.no_grad():
-                        opengl_logits = self.discriminator(y_opengl)
+                        opengl_logits = self.discriminator(self.augmented(y_opengl, "generated"))
                     if self.gradient_at == "renderer":
-                        proxy_logits = self.discriminator(y_neural)
+                        proxy_logits = self.discriminator(self.augmented(y_neural, "generated"))
                 r_loss = r_loss + self.dom_weight * output_matching_loss(proxy_logits, opengl_logits)
             self.step_optimizer(r_optimizer[0], r_loss, inputs=list(self.neural_renderer.parameters()))
             losses["r"] = r_loss

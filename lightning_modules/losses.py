@@ -60,3 +60,15 @@ def gradient_penalty(logits: Float[Tensor, " B"], images: Float[Tensor, "B C H W
 def discriminator_accuracy(real: Float[Tensor, " B"], fake: Float[Tensor, " B"]) -> dict[str, Float[Tensor, ""]]:
     """Fractions of real and of generated images that D classifies correctly: ``d_real`` and ``d_fake``."""
     return {"d_real": (real > 0).float().mean(), "d_fake": (fake < 0).float().mean()}
+
+
+def logit_gap(train: Float[Tensor, " N"], held_out: Float[Tensor, " N"]) -> dict[str, float]:
+    """Compare D's logits of training images and of held-out real images.
+
+    ``d_train`` and ``d_held_out`` are their means, ``d_gap`` is the difference in units of their pooled standard deviation,
+    because the scale of logits differs between runs: 0 if D treats both alike, large if it has memorized training images.
+    """
+    difference = train.mean() - held_out.mean()
+    deviation = ((train.var() + held_out.var()) / 2).sqrt()
+    gap = difference / deviation.clamp(min=1e-12)
+    return {"d_train": float(train.mean()), "d_held_out": float(held_out.mean()), "d_gap": float(gap)}

@@ -124,9 +124,12 @@ class MeshGANModule(GenerativeModule):
         # D: real images against fakes, and R1. Real and fake images are separate batches, because the minibatch
         # deviation compares the samples of a batch.
         real = self.prepare_r1(real)
-        real_logits, fake_logits = (self.discriminator(x, stage.fade) for x in (real, fake.detach()))
+        fake = self.augmented(fake, "generated")
+        pair = (self.augmented(real, "real"), fake.detach())
+        real_logits, fake_logits = (self.discriminator(x, stage.fade) for x in pair)
         d_loss = discriminator_loss(real_logits, fake_logits)
         self.step_optimizer(d_optimizer, self.add_r1(d_loss, real_logits, real))
+        self.adapt_augment(real_logits)
 
         # G: through D and R to G_o and G_b.
         with frozen(self.discriminator):
@@ -275,6 +278,10 @@ class MeshGANModule(GenerativeModule):
             )
         if stage.fade < 1:
             self.evaluation_note += f", {stage.resolution}² faded in by {stage.fade:.0%}"
+
+    def discriminate(self, images: Float[Tensor, "B C R R"]) -> Float[Tensor, " B"]:
+        stage = self.stage
+        return self.discriminator(fade_images(self.downsample(images, stage.resolution), stage.fade), stage.fade)
 
     @torch.no_grad()
     def extra_metrics(self) -> dict[str, float]:

@@ -1,5 +1,6 @@
 """Network architectures, without training, data or Lightning."""
 
+from networks.augmentation import AdaptiveAugment, DiffAugment
 from networks.dcgan_discriminator import DCGANDiscriminator
 from networks.dcgan_generator import DCGANGenerator
 from networks.inception import InceptionV3
@@ -12,8 +13,10 @@ from networks.stylegan_generator import StyleGANGenerator
 from networks.voxel_generator import VoxelGenerator
 
 __all__ = [
+    "AdaptiveAugment",
     "DCGANDiscriminator",
     "DCGANGenerator",
+    "DiffAugment",
     "GeneratedScene",
     "InceptionV3",
     "MeshGenerator",

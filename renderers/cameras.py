@@ -164,6 +164,12 @@ class ViewDistribution:
             for angle in angles:
                 check_number(name, angle)
 
+    @property
+    def symmetric(self) -> bool:
+        """Whether azimuth a is as frequent as -a: a mirrored image then has a viewpoint of this distribution."""
+        first, last = self.azimuth
+        return (first + last) % 360 == 0 or ((last - first) % 360 == 0 and last != first)
+
     def sample(self, n: int, generator: torch.Generator | None = None) -> Camera:
         """Sample ``n`` cameras on the generator's device. Equal generator states give equal cameras on every machine."""
         device = generator.device if generator is not None else None

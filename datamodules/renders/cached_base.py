@@ -72,6 +72,15 @@ class CachedRenderDataModule(ReferenceDataModule):
     def reference(self) -> UInt8[Tensor, "N C H W"]:
         return self._reference
 
+    def sample_images(self, count: int) -> tuple[UInt8[Tensor, "n C H W"], UInt8[Tensor, "m C H W"]]:
+        if self.images == "unlimited":
+            train = torch.stack([image for (image,) in self._infinite_dataset().__getitems__(list(range(count)))])
+        else:
+            cache = self._cache(train=True)
+            cache.prepare()  # validation alone does not
+            train = torch.from_numpy(cache.load())[:count]
+        return train, self.reference()[:count]
+
     def train_dataloader(self) -> DataLoader:
         if self.images == "unlimited":
             return self.training_loader(self._infinite_dataset(), None)

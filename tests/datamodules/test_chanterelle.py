@@ -120,6 +120,17 @@ def test_mirrored_images_are_only_for_training(folder):
     assert plain.reference_key != data(folder, mean_intensity=0.4).reference_key
 
 
+def test_held_out_images_are_not_for_training(folder):
+    module = data(folder, held_out=2, mirror=True)
+    images, (train, held_out) = module.reference(), module.sample_images(10)
+    assert torch.equal(held_out, images[[0, 3]]) and torch.equal(train, images[[1, 2, 4, 5]])
+    assert torch.equal(module.train_dataloader().dataset.tensors[0], torch.cat([train, train.flip(-1)]))
+    assert len(images) == module.reference_images == 6 and len(module.sample_images(1)[0]) == 1
+    assert data(folder).sample_images(10) is None
+    with pytest.raises(InputError, match="has 6 images, so held_out 6 leaves none for training; decrease it"):
+        data(folder, held_out=6).train_dataloader()
+
+
 def test_images_do_not_depend_on_the_file_mode(folder, tmp_path):
     for file in (folder / "train").iterdir():
         with Image.open(file) as image:

@@ -338,6 +338,9 @@ def test_held_out_mirror_and_reference(tmp_path):
     assert torch.equal(dataset[6][0], whole.reference()[2].flip(-1)) and torch.equal(
         dataset[2][0], whole.reference()[2]
     )
+    train, held_out = divided.sample_images(3)
+    assert torch.equal(train, whole.reference()[:3]) and torch.equal(held_out, divided.reference())
+    assert whole.sample_images(3) is None
     assert whole.reference_key != divided.reference_key
     assert sum(len(b[0]) for b in whole.val_dataloader()) == 7
     with pytest.raises(InputError, match="7 images, so held_out 7 leaves none"):

@@ -11,7 +11,7 @@ from lightning_fabric.plugins.environments.lightning import find_free_network_po
 
 pytestmark = pytest.mark.slow
 HELPERS = Path(__file__).parents[1] / "helpers"
-MODULES = ("iggan", "voxel", "image", "mesh", "proxy", "classifier")
+MODULES = ("iggan", "voxel", "image", "image, ada", "mesh", "proxy", "classifier")
 
 
 @pytest.fixture(scope="module")

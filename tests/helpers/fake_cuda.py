@@ -31,6 +31,7 @@ import renderers.soft_rasterizer.triton_backend
 import renderers.volume.triton_backend
 from lightning_modules import MeshGANModule
 from lightning_modules.generative import GenerativeModule
+from networks import AdaptiveAugment, DiffAugment
 from networks.stylegan_layers import StyledLayer
 from renderers import OpenGLRenderer, Rendering
 
@@ -41,6 +42,10 @@ BATCHES = {
     "image": [(4, 1, 16, 16)],
     "mesh": [(4, 3, 16, 16)],
     "mesh, fading": [(4, 3, 16, 16)],
+    "iggan, diffaugment": [(4, 1, 16, 16)],
+    "image, diffaugment": [(4, 1, 16, 16)],
+    "image, ada": [(4, 1, 16, 16)],
+    "mesh, ada": [(4, 3, 16, 16)],
     "proxy": [(4, 1, 8, 8, 8)],
     "classifier": [(4, 1, 64, 64)],
 }
@@ -154,6 +159,10 @@ class StyledTypes:
 def run(name: str, half: bool) -> dict:
     torch.manual_seed(0)
     module = modules()[name.split(",")[0]][0]
+    if "diffaugment" in name:
+        module.augment = DiffAugment(mirror=True)
+    elif "ada" in name:
+        module.augment = AdaptiveAugment(interval=1, mirror=True, color=name.startswith("mesh"))
     types = StyledTypes(module)
     if isinstance(getattr(module, "renderer", None), OpenGLRenderer):
         module.renderer.__class__ = StubOpenGL

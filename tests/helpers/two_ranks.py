@@ -20,6 +20,7 @@ from benchmarks.training_runs import StepRecorder
 from datamodules.base import RunDataModule
 from lightning_modules import GrowthPhase, ImageGANModule, MeshGANModule, RenderClassifierModule, VoxelGANModule
 from networks import (
+    AdaptiveAugment,
     DCGANDiscriminator,
     DCGANGenerator,
     MeshGenerator,
@@ -81,11 +82,18 @@ def modules() -> dict:
     for p in meshes.generator.parameters():  # parameters that start at 0, such as noise strengths, matter too
         p.data += 0.1 * torch.randn_like(p)
     images = ImageGANModule(DCGANGenerator(16, latent_size=8, width=16), DCGANDiscriminator(16, width=8), **GAN)
+    adaptive = ImageGANModule(
+        DCGANGenerator(16, latent_size=8, width=16),
+        DCGANDiscriminator(16, width=8),
+        augment=AdaptiveAugment(target=0.1, interval=2, adjust_kimg=0.08),
+        **GAN,
+    )
     classifier = RenderClassifierModule(RenderClassifier(["a", "b", "c"], width=4, num_features=8), sgd)
     return {
         "iggan": (iggan(proxy_optimizer=lambda p: torch.optim.SGD(p, lr=1e-5), **GAN), renders(STEPS)),
         "voxel": (voxels, renders(STEPS)),
         "image": (images, renders(STEPS)),
+        "image, ada": (adaptive, renders(STEPS)),
         "mesh": (meshes, Images(3, 16)),
         "proxy": (proxy_module(optimizer=lambda p: torch.optim.SGD(p, lr=1e-4)), grids(STEPS)),
         "classifier": (classifier, Images(1, 64, classes=3)),

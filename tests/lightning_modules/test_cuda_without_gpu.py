@@ -20,6 +20,10 @@ STEPS = {
     "image": {},
     "mesh": {"event": 1},
     "mesh, fading": {"event": 1},
+    "iggan, diffaugment": {"event": 1},
+    "image, diffaugment": {},
+    "image, ada": {},
+    "mesh, ada": {"event": 1},
     "proxy": {"event": 1},
     "classifier": {},
 }

@@ -15,7 +15,7 @@ from trainer.__main__ import main
 from trainer.cli.session import Session
 from trainer.runs.run_lock import process_identity
 from trainer.tables import runner
-from trainer.tables.runner import IMAGE_METRICS
+from trainer.tables.runner import IMAGE_METRICS, OVERFITTING
 from trainer.tables.spec import load_scale, load_table, table_names
 from utils.errors import InputError
 
@@ -46,7 +46,7 @@ def write_run(
     (folder / "run.json").write_text(json.dumps(run_metadata))
     evaluations = [(0, 300.0)] + ([(more["kimg"], fid)] if fid is not None else [(2, 200.0)])
     rows = [{"kimg": kimg, "step": 10 * kimg, "fid": value, "note": note} for kimg, value in evaluations]
-    rows[-1] |= {name: more[name] for name in ("sfid", *IMAGE_METRICS, *SHAPE_METRICS) if name in more}
+    rows[-1] |= {name: more[name] for name in ("sfid", *IMAGE_METRICS, *SHAPE_METRICS, *OVERFITTING) if name in more}
     (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     if more["checkpoint"]:
         (folder / "checkpoints/last.ckpt").write_text("")
@@ -63,7 +63,7 @@ def read_table(path: str, number: int = 0) -> list[list[str]]:
 
 def test_paper_results_are_those_of_the_supplement():
     names = [f"table{i}" for i in range(1, 7)]
-    assert table_names() == ["ablation", "ours", *names]
+    assert table_names() == ["ablation", "few_images", "ours", *names]
     scale = load_scale("full", "ShapeNetCore.v2", None)
     paper = {n: {cell.name: cell.paper for cell in load_table(n).cells(scale)} for n in names}
     assert [len(paper[n]) for n in names] == [40, 10, 6] * 2
@@ -90,7 +90,7 @@ def test_paper_results_are_those_of_the_supplement():
 
 
 @pytest.mark.parametrize("scale", ["full", "small", "archive"])
-@pytest.mark.parametrize("name", ["table1", "table2", "table3", "ours", "ablation"])
+@pytest.mark.parametrize("name", ["table1", "table2", "table3", "ours", "ablation", "few_images"])
 def test_every_cell_composes_a_config(name, scale):
     loaded = load_scale(
         "full" if scale == "full" else "small", "a folder", "a file.npz" if scale == "archive" else None
@@ -107,7 +107,7 @@ def test_every_cell_composes_a_config(name, scale):
         assert ("--data.shapes.root=a folder" in session.rest) == (scale == "full")
         assert ("--data.shapes.path=a file.npz" in session.rest) == (scale == "archive")
         names.add(tuple(cell.words))
-    assert len(names) == {"table1": 40, "table2": 10, "table3": 6, "ours": 18, "ablation": 9}[name]
+    assert len(names) == {"table1": 40, "table2": 10, "table3": 6, "ours": 18, "ablation": 9, "few_images": 9}[name]
 
 
 @pytest.mark.parametrize(
@@ -287,6 +287,20 @@ def test_other_image_metrics_are_a_table_before_that_of_shapes():
     with Path("runs/tables/table3_small/table3.csv").open() as lines:
         fixed = [row for row in csv.DictReader(lines) if row["row"] == "fixed"]
     assert [(row["kid"], row["density"]) for row in fixed] == [("0.1", "1.25"), ("", "1.0")]
+
+
+def test_overfitting_is_a_further_table():
+    gap = {"kid": 3.0, "d_train": 2.0, "d_held_out": 1.0, "d_gap": 0.5}
+    write_run("fixed-cubes", 60.0, **gap)
+    write_run("fixed-cubes-seed1", 64.0, **gap | {"d_gap": 0.7})
+    write_run("retrained-cubes", 40.0, kid=2.0)
+    assert main([*TABLE3, "--gather", "--only=cubes", "--seeds=0,1"]) == 0
+    first, second = (read_table("runs/tables/table3_small/table3.md", i) for i in (1, 2))
+    assert first[0][2:] == ["KID"] and first[-1][2:] == ["3.000 ± 0.000"]
+    assert second[0][2:] == ["D of training images", "D of held-out images", "gap"]
+    assert second[-1][2:] == ["2.000 ± 0.000", "1.000 ± 0.000", "0.600 ± 0.141"]
+    text = Path("runs/tables/table3_small/table3.csv").read_text()
+    assert [row["d_gap"] for row in csv.DictReader(text.splitlines())] == ["", "", "0.5", "0.7"]
 
 
 def test_validation_with_another_extractor_is_gathered(capsys):

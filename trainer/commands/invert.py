@@ -52,12 +52,12 @@ def main(argv: list[str]) -> int:
     if film is not None:
         check_video_options(film, FILM_SIZE)
     with quiet():
-        run = load_generator(options.run_dir, options.ckpt_path)
+        run = load_generator(options.run_dir, options.ckpt_path, trust=options.trust)
         model = invertible(run.module, options.renderer)
     truth: Truth | None = None
     if options.held_out is not None:
         with quiet():
-            data = ExperimentConfig(run.folder.config, overrides).load_data()
+            data = ExperimentConfig(run.folder, overrides, trust=options.trust).load_data()
         truth = held_out_truth(model, run.module, data, options.held_out)
         items = truth.items
     else:

@@ -10,12 +10,15 @@ from typing import Any
 
 from trainer.runs.proxy_pretraining import proxy_shapes
 from trainer.runs.run_directory import find_run
-from trainer.tables.runner import IMAGE_METRICS, SHAPE_METRICS, CellRun, Measurement, Result
+from trainer.tables.runner import IMAGE_METRICS, METRICS, OVERFITTING, SHAPE_METRICS, CellRun, Measurement, Result
 from trainer.tables.spec import Cell, Scale, Table
 from utils.errors import InputError
 from utils.files import write_atomically
 
 NAMES = {
+    "d_train": "D of training images",
+    "d_held_out": "D of held-out images",
+    "d_gap": "gap",
     "kid": "KID",
     "image_coverage": "image coverage",
     "mmd": "MMD",
@@ -203,8 +206,10 @@ def markdown(results: TableResults) -> str:
         cells = [results.at(key, column) for column in results.columns]
         rows.append([results.table.rows[key].name, *[_format_cell(results, cell) for cell in cells]])
     images = _metrics(results, IMAGE_METRICS, "Other metrics of the images, by the same features.")
+    logits = "Mean logits of D; the gap is their difference in standard deviations of the logits."
+    overfitting = _metrics(results, OVERFITTING, logits)
     caption = "The shapes of the last evaluation, compared with as many reference shapes of the data."
-    return f"{_grid(rows)}\n\n{' '.join(results.caption)}\n{images}{_metrics(results, SHAPE_METRICS, caption)}"
+    return f"{_grid(rows)}\n\n{' '.join(results.caption)}\n{images}{overfitting}{_metrics(results, SHAPE_METRICS, caption)}"
 
 
 def _metrics(results: TableResults, names: tuple[str, ...], caption: str) -> str:
@@ -247,7 +252,7 @@ def _entry(runs: list[CellRun], results: dict[str, Result | None], measurement: 
         fids = [result.fid for result in finished]
         sfids = [result.sfid for result in finished if result.sfid is not None]
         spatial = f" / {_mean(sfids)}" if len(sfids) == len(runs) else ""
-        known = [name for name in (*IMAGE_METRICS, *SHAPE_METRICS) if all(name in x.others for x in finished)]
+        known = [name for name in METRICS if all(name in x.others for x in finished)]
         others = {name: _mean([x.others[name] for x in finished], 3) for name in known}
         return Entry(f"{_mean(fids)}{spatial}", statistics.fmean(fids), others)
     missing = [(run, _state(run, measurement)) for run in runs if results[run.name] is None]
@@ -284,7 +289,7 @@ def _line(run: CellRun, result: Result | None, measurement: Measurement) -> dict
         "seed": run.seed,
         "fid": result.fid if result else None,
         "sfid": result.sfid if result else None,
-        **{name: result.others.get(name) if result else None for name in (*IMAGE_METRICS, *SHAPE_METRICS)},
+        **{name: result.others.get(name) if result else None for name in METRICS},
         "paper": run.cell.paper,
         "state": "finished" if result else _state(run, measurement),
         "kimg": round(run.kimg, 3) if run.kimg else None,

@@ -24,6 +24,8 @@ from utils.errors import InputError
 from utils.signals import STATUS, Stopped
 
 IMAGE_METRICS = ("kid", *MANIFOLD_METRICS)  # that tables list beside FID and spatial FID
+OVERFITTING = ("d_train", "d_held_out", "d_gap")  # with discriminator_gap
+METRICS = (*IMAGE_METRICS, *OVERFITTING, *SHAPE_METRICS)
 TRAINER = ("python", "-m", "trainer")
 TRAINING_EXTRACTOR = "renders_small"  # of the evaluations during training: fast, and its weights are always available
 EXECUTION_OPTIONS = (  # how a run is executed; runs that differ only in these are the same
@@ -66,7 +68,7 @@ class Measurement:
 class Result:
     """FID and spatial FID of a finished run, and the extractor and image counts that they were measured with.
 
-    ``others`` are those of :data:`IMAGE_METRICS` and :data:`SHAPE_METRICS` that were measured. Runs of version 0.1.0 have
+    ``others`` are those of :data:`METRICS` that were measured. Runs of version 0.1.0 have
     neither spatial FID nor most of them.
     """
 
@@ -116,7 +118,7 @@ class CellRun:
         validations = [line for line in _metrics(self.path / "validate") if line.get("step", 0) >= step]
         for line in [*last, *reversed(validations)]:
             if measurement.matches(line) and math.isfinite(line.get("fid", math.nan)):
-                others = {name: line[name] for name in (*IMAGE_METRICS, *SHAPE_METRICS) if name in line}
+                others = {name: line[name] for name in METRICS if name in line}
                 return Result(line["fid"], line["note"], line.get("sfid"), others)
         return None
 
