@@ -195,5 +195,5 @@ def test_gap_needs_held_out_images(tmp_path):
     data.sample_images = lambda count: None
     with pytest.raises(InputError, match="discriminator_gap needs a data module with held-out images"):
         trainer(tmp_path, limit_val_batches=1.0).validate(image_gan(discriminator_gap=6), data, verbose=False)
-    with pytest.raises(InputError, match="discriminator_gap must be 0 or at least 2"):
+    with pytest.raises(InputError, match="discriminator_gap, if not 0, must be at least 2"):
         image_gan(discriminator_gap=1)

@@ -34,6 +34,10 @@ CASES = {
     "--trainer.accelerator=gpu": "no GPU is available: CUDA_VISIBLE_DEVICES hides all; set --trainer.accelerator=cpu",
     "--trainer.devices=0": "trainer: ",
     "--trainer.max_steps=-5": "max_steps",
+    "--trainer.val_check_interval=0": "set trainer.limit_val_batches to 0 for none",
+    "--trainer.limit_val_batches=-1": "limit_val_batches",
+    "--trainer.check_val_every_n_epoch=0": "it is a number of epochs",
+    "--trainer.log_every_n_steps=-1": "it is a number of steps",
 }
 CALLBACKS = {
     "GradientAccumulationScheduler": "{scheduling: {0: 2}}",

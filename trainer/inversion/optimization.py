@@ -124,6 +124,7 @@ def optimize(
     current, drops = starts, {steps // 4, steps // 2} - {0}
     way: list[Candidates] = []
     parameters, optimizer = _start(current, fixed_view)
+    errors = torch.zeros(0)
     for step in range(steps):
         if step in drops and current.latent.shape[1] > 1:
             keep = errors.detach().view(len(targets), -1).argsort(1)[:, : -(-current.latent.shape[1] // 2)]

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from datamodules.images.alpha_masked import LUMA, area_weights, frame
 from datamodules.images.decoding import (
+    SUFFIXES,
     OnCorrupt,
     UndecodableError,
     abbreviate,
@@ -20,7 +21,7 @@ from datamodules.images.decoding import (
     decode,
     open_image,
 )
-from datamodules.images.listing import Listing, is_image, log_images
+from datamodules.images.listing import Listing, has_suffix, log_images
 from datamodules.images.sources import CorruptImageError, FolderSource, NamedSource, open_files
 from trainer.inversion.optimization import Targets
 from utils.errors import InputError
@@ -131,7 +132,7 @@ class _UnusableError(Exception):
 
 
 def _open(path: Path) -> NamedSource:
-    if path.is_file() and is_image(path.name):
+    if path.is_file() and has_suffix(path.name, SUFFIXES):
         return FolderSource(path.parent, Listing([path.name], {}))
     return open_files(path)
 
