@@ -10,12 +10,12 @@ import json
 import sys
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
-from renderers import Camera
+from renderers import Camera, Renderer
 from trainer.cli import arguments
 from trainer.cli.log_filters import quiet
 from trainer.export.video import check_video_options
@@ -149,7 +149,7 @@ def _invert(
                         float(errors[j]),
                         paths[part],
                         key=keys[i],
-                        renderer=run.module.renderer,
+                        renderer=cast(Renderer, run.module.renderer),
                         film=film,
                     )
     except KeyboardInterrupt:
