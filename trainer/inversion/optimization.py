@@ -123,6 +123,7 @@ def optimize(
     views = model.views
     current, drops = starts, {steps // 4, steps // 2} - {0}
     way: list[Candidates] = []
+    errors = torch.empty(0)
     parameters, optimizer = _start(current, fixed_view)
     errors = torch.zeros(0)
     for step in range(steps):
