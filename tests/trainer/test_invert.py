@@ -18,7 +18,7 @@ from datamodules import HeadsDataModule
 from renderers import Camera, LitAbsorptionRenderer, OpenGLRenderer, ViewDistribution, VoxelGrid
 from trainer.__main__ import main
 from trainer.inversion.models import InvertibleGenerator
-from trainer.inversion.optimization import Candidates, Targets, image_errors, optimize
+from trainer.inversion.optimization import Candidates, Targets, image_errors, opengl_errors, optimize
 from trainer.inversion.starts import StartBank, nearest_latents
 from trainer.inversion.targets import plain_foreground, read_items
 from trainer.inversion.truth import HeadTruth, VoxelTruth, view_errors
@@ -89,10 +89,12 @@ def test_optimization_recovers_viewpoint_and_shape(chairs):
     found, error, path = optimize(model, targets, starts, 48, observe=lambda: ticks.append(1))
     assert len(ticks) == 48 and len(found.latent) == 3 and path.azimuth.shape[1] == 25
     view = Camera(found.azimuth[:, 0], found.elevation[:, 0])
-    assert view_errors(view, camera).max() < 8
+    assert view_errors(view, camera).max() < 10
     assert error.max() < 0.2  # of solid voxels, which move in steps of 1/16
     first = Camera(path.azimuth[:, 0], path.elevation[:, 0])
     assert view_errors(view, camera).mean() < 0.5 * view_errors(first, camera).mean()
+    start = Candidates(path.latent[:, :1], path.azimuth[:, :1], path.elevation[:, :1])
+    assert (error <= opengl_errors(model, targets, start)[:, 0]).all()
     solids = model.solids(latent)
     overlap = (model.solids(found.latent[:, 0]) & solids).flatten(1).sum(1) / (
         model.solids(found.latent[:, 0]) | solids

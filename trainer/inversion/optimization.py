@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -106,7 +106,8 @@ def optimize(
     """Optimize latents and viewpoints by Adam through the model's differentiable renderer.
 
     After a quarter and half of the steps, the half of each image's candidates with the greater error is dropped. Learning
-    rates fall to 0 along a cosine. Of the remaining candidates, the one whose OpenGL image has the smallest error wins.
+    rates fall to 0 along a cosine. Of the remaining candidates and their starts, the one whose OpenGL image has the smallest
+    error wins.
 
     Args:
         model: the generator.
@@ -125,7 +126,6 @@ def optimize(
     way: list[Candidates] = []
     errors = torch.empty(0)
     parameters, optimizer = _start(current, fixed_view)
-    errors = torch.zeros(0)
     for step in range(steps):
         if step in drops and current.latent.shape[1] > 1:
             keep = errors.detach().view(len(targets), -1).argsort(1)[:, : -(-current.latent.shape[1] // 2)]
@@ -149,12 +149,17 @@ def optimize(
                 _limit(parameters[2], views.elevation)
         if observe is not None:
             observe()
-    final = Candidates(*(x.detach() for x in parameters))
-    errors = opengl_errors(model, targets, final)
-    error, best = errors.min(1)
-    way = [moment.select(best[:, None]) for moment in [*way, final]]
-    path = Candidates(*(torch.cat([getattr(m, name) for m in way], 1) for name in ("latent", "azimuth", "elevation")))
-    return final.select(best[:, None]), error, path
+    # The differentiable renderer is not OpenGL: a start that matches well can be better than what became of it.
+    ends = _join([Candidates(*(x.detach() for x in parameters)), way[0]])
+    error, best = opengl_errors(model, targets, ends).min(1)
+    winner = ends.select(best[:, None])
+    candidate = best[:, None] % parameters[1].shape[1]
+    return winner, error, _join([*(moment.select(candidate) for moment in way), winner])
+
+
+def _join(parts: Sequence[Candidates]) -> Candidates:
+    """Concatenate the candidates of each image."""
+    return Candidates(*(torch.cat([getattr(p, name) for p in parts], 1) for name in ("latent", "azimuth", "elevation")))
 
 
 @torch.no_grad()
