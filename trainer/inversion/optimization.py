@@ -122,14 +122,15 @@ def optimize(
         about :data:`FRAMES` moments, as candidates ``(n, moments)``.
     """
     views = model.views
-    current, drops = starts, {steps // 4, steps // 2} - {0}
+    begin = current = starts
+    drops = {steps // 4, steps // 2} - {0}
     way: list[Candidates] = []
     errors = torch.empty(0)
     parameters, optimizer = _start(current, fixed_view)
     for step in range(steps):
         if step in drops and current.latent.shape[1] > 1:
             keep = errors.detach().view(len(targets), -1).argsort(1)[:, : -(-current.latent.shape[1] // 2)]
-            way = [moment.select(keep) for moment in way]
+            begin, way = begin.select(keep), [moment.select(keep) for moment in way]
             parameters, optimizer = _keep(parameters, optimizer, keep, fixed_view)
         current = Candidates(*parameters)
         if step % max(1, steps // FRAMES) == 0:
@@ -150,7 +151,7 @@ def optimize(
         if observe is not None:
             observe()
     # The differentiable renderer is not OpenGL: a start that matches well can be better than what became of it.
-    ends = _join([Candidates(*(x.detach() for x in parameters)), way[0]])
+    ends = _join([Candidates(*(x.detach() for x in parameters)), begin])
     error, best = opengl_errors(model, targets, ends).min(1)
     winner = ends.select(best[:, None])
     candidate = best[:, None] % parameters[1].shape[1]
