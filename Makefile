@@ -31,6 +31,11 @@ pretrained-chairs: setup ## train the chairs of pretrained/chairs (over an hour 
 	$(BIN)/python -m trainer fit --config demo.yaml --data.total_kimg=160 --trainer.val_check_interval=0.0625 --run_dir runs/pretrained_chairs
 	$(BIN)/python -m trainer publish --run_dir runs/pretrained_chairs --out trainer/pretrained/chairs.pt
 
+.PHONY: pretrained-heads
+pretrained-heads: setup ## train the heads of pretrained/heads (about 40 minutes on two cores) and publish them into the package
+	$(BIN)/python -m trainer fit --config heads.yaml --run_dir runs/pretrained_heads
+	$(BIN)/python -m trainer publish --run_dir runs/pretrained_heads --out trainer/pretrained/heads.pt
+
 # Many tests start processes: with compiled bytecode on disk, each imports torch in half the time.
 PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 

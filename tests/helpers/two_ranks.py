@@ -77,6 +77,7 @@ def modules() -> dict:
         ViewDistribution((-45, 45), (-15, 15), fov=10),
         # 8² for five steps, a fade of five steps, then 16².
         growth=[GrowthPhase(8, 0, 0.02), GrowthPhase(16, 0.02, 0.008)],
+        extractor="renders_color",
         **GAN,
     )
     for p in meshes.generator.parameters():  # parameters that start at 0, such as noise strengths, matter too
