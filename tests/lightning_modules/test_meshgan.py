@@ -30,7 +30,7 @@ def meshgan(growth=GROWTH, **options) -> MeshGANModule:
         SoftRasterizer(16),
         VIEWS,
         growth=growth,
-        **options,
+        **{"extractor": "renders_color", **options},
     )
     for p in module.generator.parameters():  # parameters that start at 0, such as noise strengths, matter too
         p.data += 0.1 * torch.randn_like(p)
@@ -250,7 +250,7 @@ def test_evaluation_uses_last_resolution_and_notes_it(tmp_path):
     for count in (0, 12, 24):
         module.images_seen = count
         assert run.validate(module, data, verbose=False)[0]["fid"] > 0
-        notes[count] = module.evaluation_note.removeprefix("extractor renders_small, 8 generated against 8 real images")
+        notes[count] = module.evaluation_note.removeprefix("extractor renders_color, 8 generated against 8 real images")
         z = module.latents(2, "test")
         first = module.generate_for_metrics(z, "key")
         assert first.shape == (2, 3, 16, 16) and torch.equal(first, module.generate_for_metrics(z, "key"))

@@ -51,6 +51,7 @@ def test_a_run_of_a_sweep_is_the_agents(monkeypatch):
     names = {"RUN_ID": "abcd1234", "SWEEP_ID": "sweep1", "SWEEP_PARAM_PATH": "parameters.yaml", "PROJECT": "swept"}
     for name, value in (names | {"MODE": "offline"}).items():
         monkeypatch.setenv(f"WANDB_{name}", value)
+    wandb.teardown()  # it reads its environment once per process
     logger = "--config=logger/wandb.yaml"
     assert main([*FIT, logger, "--model.latent_size=6", "--data.batches=2"]) == 0
     wandb.finish()
