@@ -88,16 +88,18 @@ def test_optimization_recovers_viewpoint_and_shape(chairs):
     ticks = []
     found, error, path = optimize(model, targets, starts, 48, observe=lambda: ticks.append(1))
     assert len(ticks) == 48 and len(found.latent) == 3 and path.azimuth.shape[1] == 25
-    view = Camera(found.azimuth[:, 0], found.elevation[:, 0])
-    assert view_errors(view, camera).max() < 10
-    assert error.max() < 0.2  # of solid voxels, which move in steps of 1/16
+    optimized = Camera(
+        path.azimuth[:, -2], path.elevation[:, -2]
+    )  # the last moment is the winner, which may be its start
+    assert view_errors(optimized, camera).max() < 8
+    assert error.max() < 0.08  # of solid voxels, which move in steps of 1/16
     start = Candidates(path.latent[:, :1], path.azimuth[:, :1], path.elevation[:, :1])
     assert (error <= opengl_errors(model, targets, start)[:, 0]).all()
     solids = model.solids(latent)
     overlap = (model.solids(found.latent[:, 0]) & solids).flatten(1).sum(1) / (
         model.solids(found.latent[:, 0]) | solids
     ).flatten(1).sum(1)
-    assert overlap.min() > 0.6
+    assert overlap.min() > 0.7
 
 
 def test_known_viewpoints_stay_and_the_latent_is_found(chairs):
