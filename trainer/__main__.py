@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from trainer.cli import arguments
 from trainer.cli.argument_types import expand_home
-from trainer.cli.arguments import CommandParser
+from trainer.cli.command_parser import CommandParser
 from utils.early_signals import Interrupts
 from utils.errors import InputError
 from utils.launch import launch

@@ -43,7 +43,7 @@ from callbacks.nan_guard import DivergedError, TerminateOnNaN
 from lightning_modules.generative import GenerativeModule
 from trainer.__main__ import options_of
 from trainer.cli import error_messages, trainer_options
-from trainer.cli.arguments import TRUST
+from trainer.cli.command_parser import TRUST
 from trainer.cli.jsonargparse_compat import PARSER_MODE, restore_yaml
 from trainer.cli.log_filters import global_rank, print_rank0, quiet
 from trainer.cli.loggers import as_list, configure_loggers, remove_wandb
