@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,14 @@ from trainer.__main__ import COMMANDS, Command, main
 from utils.early_signals import Interrupts, exit_at_signals
 
 SCRIPT = "import sys; sys.argv[0] = 'bin/unrender'; import trainer.__main__ as m; sys.exit(m.script())"
+
+
+@pytest.fixture(autouse=True)
+def default_sigint() -> Iterator[None]:
+    """Python's own handler, also where the tests run in the background of a shell, which lets them ignore SIGINT."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def handles_sigterm(process: subprocess.Popen) -> bool:
