@@ -59,6 +59,9 @@ class IGGANModule(VoxelGenerativeModule):
       trained on: G minimizes ``softplus(-D(y_gl))``, and R supplies only the Jacobian,
       ``dL/dx = (dy_nn/dx)^T dL/dy (y_gl)``.
 
+    With ``views_per_shape`` V, a step of B images generates only B / V shapes. Each is rendered from V viewpoints, with a
+    threshold for each. G then takes less of a step's time; the paper has V = 1.
+
     Args:
         generator: G, maps latents to occupancy.
         discriminator: D, maps images to logits.
@@ -78,10 +81,12 @@ class IGGANModule(VoxelGenerativeModule):
         proxy_input: ``continuous``, ``soft_threshold`` or ``thresholded``, see above.
         temperature: of ``soft_threshold``, in units of the logit; smaller is closer to x_d.
         gradient_at: ``proxy`` or ``renderer``, see above.
+        views_per_shape: V, a divisor of the batch size, see above.
         **evaluation: see :class:`VoxelGenerativeModule`.
 
     Raises:
         InputError: see :func:`check_parts`; options that R does not have weights for; a temperature that is not positive.
+            In training: a batch that ``views_per_shape`` does not divide.
     """
 
     def __init__(
@@ -101,6 +106,7 @@ class IGGANModule(VoxelGenerativeModule):
         proxy_input: Literal["continuous", "soft_threshold", "thresholded"] = "continuous",
         temperature: float = 0.5,
         gradient_at: Literal["proxy", "renderer"] = "proxy",
+        views_per_shape: int = 1,
         **evaluation: Any,
     ) -> None:
         super().__init__(generator, renderer, views, **evaluation)
@@ -113,6 +119,7 @@ class IGGANModule(VoxelGenerativeModule):
             raise InputError(f"{name} has no weights to load; set proxy_checkpoint to null")
         check_number("temperature", temperature, above=0)
         check_number("dom_weight", dom_weight, at_least=0)
+        check_number("views_per_shape", views_per_shape, at_least=1)
         self.discriminator, self.neural_renderer = discriminator, neural_renderer
         self.optimizer_factories = check_optimizers(
             discriminator=discriminator_optimizer, generator=generator_optimizer
@@ -122,6 +129,7 @@ class IGGANModule(VoxelGenerativeModule):
         self.dom_weight, self.proxy, self.discriminator_sees = dom_weight, proxy, discriminator_sees
         self.proxy_checkpoint = proxy_checkpoint
         self.proxy_input, self.temperature, self.gradient_at = proxy_input, temperature, gradient_at
+        self.views_per_shape = views_per_shape
 
     def on_fit_start(self) -> None:
         super().on_fit_start()
@@ -134,12 +142,17 @@ class IGGANModule(VoxelGenerativeModule):
         retrained = self.proxy == "retrained"
         d_optimizer, g_optimizer, *r_optimizer = cast(list[Any], self.optimizers())
 
-        z = self.training_latents(n)
+        if n % self.views_per_shape:
+            raise InputError(
+                f"views_per_shape must divide the images of a step; it is {self.views_per_shape}, and a step has {n} images "
+                "per process; change views_per_shape or the data's batch_size"
+            )
+        z = self.training_latents(n // self.views_per_shape)
         t = self.rank_slice(torch.rand(total, generator=self.random("thresholds")), n)
         samples = self.rank_samples(n)
         host_views = self.views.sample(total, self.random("views"))[samples.start : samples.stop]
         views = host_views.to(self.device)
-        x_continuous = VoxelGrid(to_float32(self.generator(z)))
+        x_continuous = VoxelGrid(to_float32(self.generator(z)).repeat_interleave(self.views_per_shape, 0))
         x_discrete = x_continuous.binarize(t)
 
         # OpenGL renders on the host while a GPU computes R.

@@ -29,11 +29,15 @@ def with_render_net(**options):
     return iggan(dom_weight=3.0, temperature=0.7, **options)
 
 
+def with_two_views(**options):
+    return lit(views_per_shape=2, **options)
+
+
 def with_r1(**options):
     return lit(r1_gamma=50.0, r1_every=3, **options)
 
 
-@pytest.mark.parametrize("make", [lit, with_render_net, with_r1])
+@pytest.mark.parametrize("make", [lit, with_render_net, with_two_views, with_r1])
 @pytest.mark.parametrize("gradient_at", ["proxy", "renderer"])
 @pytest.mark.parametrize("proxy_input", ["continuous", "soft_threshold", "thresholded"])
 def test_training_step_matches_reference(tmp_path, make, proxy_input, gradient_at):
@@ -48,7 +52,8 @@ def test_training_step_matches_reference(tmp_path, make, proxy_input, gradient_a
     trainer(tmp_path).fit(module, renders(steps=1))
 
     real = next(iter(renders(steps=1).train_dataloader()))[0].float() / 255
-    z = torch.randn(4, 8, generator=seeded_generator(0, 0, "latents"))
+    shapes = 4 // module.views_per_shape
+    z = torch.randn(shapes, 8, generator=seeded_generator(0, 0, "latents"))
     t = torch.rand(4, generator=seeded_generator(0, 0, "thresholds")).view(-1, 1, 1, 1, 1)
     views = VIEWS.sample(4, seeded_generator(0, 0, "views"))
     g, d, r = reference.generator, reference.discriminator, reference.neural_renderer
@@ -56,6 +61,8 @@ def test_training_step_matches_reference(tmp_path, make, proxy_input, gradient_a
     d_step = torch.optim.SGD(d.parameters(), lr=LR["discriminator"])
 
     x = g(z)
+    if shapes == 2:  # images of one shape are neighbours
+        x = x[[0, 0, 1, 1]]
     solid = (x > t).float()
     y_gl = reference.renderer(VoxelGrid(solid), views).image
     real.requires_grad_()
@@ -121,9 +128,15 @@ def test_soft_threshold_approaches_the_solid():
         ({"neural_renderer": OpenGLRenderer(16)}, "must be a differentiable renderer of voxel grids, OpenGLRenderer"),
         ({"neural_renderer": SoftRasterizer(16)}, "must be a differentiable renderer of voxel grids, SoftRasterizer"),
         ({"neural_renderer": LitAbsorptionRenderer(32), "proxy": "fixed"}, "neural_renderer.image_size is 32"),
+        ({"views_per_shape": 0}, "views_per_shape must be at least 1, not 0"),
         ({"temperature": 0.0}, "temperature must be above 0, not 0.0"),
     ],
 )
 def test_parts_that_do_not_fit_are_rejected(options, message):
     with pytest.raises(InputError, match=message):
         iggan(**options)
+
+
+def test_views_per_shape_that_do_not_divide_the_batch_are_rejected(tmp_path):
+    with pytest.raises(InputError, match="views_per_shape must divide .* it is 3, and a step has 4 images per process"):
+        trainer(tmp_path).fit(lit(views_per_shape=3), renders(steps=1))
