@@ -77,7 +77,9 @@ def render_shapes(
     """
     if render_channels(solids.shapes, renderer) == 3:
         grids = [solids.voxels(i % len(solids)) for i in indices]
-        scene = VoxelGrid(torch.cat([g.occupancy for g in grids]), torch.cat([g.color for g in grids if g.color is not None]))
+        scene = VoxelGrid(
+            torch.cat([g.occupancy for g in grids]), torch.cat([g.color for g in grids if g.color is not None])
+        )
     else:
         occupancy = torch.from_numpy(np.stack([solids[i % len(solids)] for i in indices]))[:, None]
         # OpenGL takes booleans, which are a quarter of the data to transfer.

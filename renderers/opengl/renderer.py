@@ -16,7 +16,7 @@ from renderers.meshes.marching_cubes import cubes, marching_cubes
 from renderers.meshes.vertex_normals import vertex_normals
 from renderers.opengl import moderngl_backend, pyrender_backend
 from renderers.opengl.atlas import Surface
-from renderers.opengl.voxel_color import visible_colors, voxel_colors
+from renderers.opengl.voxel_color import surface_colors, visible_colors
 from renderers.scenes import TriangleMesh, VoxelGrid
 from utils.errors import InputError, check_number
 
@@ -82,12 +82,19 @@ class OpenGLRenderer(Renderer):
         self.surface = surface
         self.geometry = geometry
         if colored and backend == "moderngl" and surface == "cubes":
-            raise InputError("moderngl does not render coloured cubes; set backend to pyrender or surface to marching_cubes")
+            raise InputError(
+                "moderngl does not render coloured cubes; set backend to pyrender or surface to marching_cubes"
+            )
         if colored:  # only then, so that the cache key of white renders does not change
             self.colored = True
 
     def check(self, scene: Scene) -> None:
-        if isinstance(scene, VoxelGrid) and self.backend == "moderngl" and self._color(scene) is None and _packable(scene):
+        if (
+            isinstance(scene, VoxelGrid)
+            and self.backend == "moderngl"
+            and self._color(scene) is None
+            and _packable(scene)
+        ):
             scene.check(values=False)  # the ray-caster checks the values while it packs them
         else:
             super().check(scene)
@@ -156,15 +163,14 @@ class OpenGLRenderer(Renderer):
         color = self._color(scene)
         if color is None:
             return surfaces
-        color, solid = color.cpu(), (scene.occupancy > self.threshold).cpu()
+        color, solid = color.cpu(), (scene.occupancy[:, 0] > self.threshold).cpu().numpy()
         painted = []
         for i, surface in enumerate(surfaces):
-            points = torch.from_numpy(surface.vertices)
+            points = surface.vertices
             if self.surface == "cubes":  # the centre of the voxel of each square
-                centers = points.view(-1, 4, 3).mean(1) - torch.from_numpy(surface.normals[::4]).float() / (2 * scene.size)
-                points = centers.repeat_interleave(4, 0)
-            rgb = voxel_colors(solid[i : i + 1], color[i : i + 1], points[None])[0].T.expand(-1, 3)
-            painted.append(replace(surface, colors=np.ascontiguousarray(rgb.numpy())))
+                centers = points.reshape(-1, 4, 3).mean(1) - surface.normals[::4] / (2 * scene.size)
+                points = centers.repeat(4, 0)
+            painted.append(replace(surface, colors=surface_colors(solid[i], color[i], points)))
         return painted
 
 

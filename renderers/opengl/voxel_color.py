@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
@@ -18,18 +19,27 @@ def voxel_colors(
     """Return the mean colour of the solid voxels around each point, with trilinear weights; empty voxels do not count.
 
     A vertex of marching cubes is midway between a solid and an empty voxel and has the colour of the solid one. Points
-    farther than a voxel from every solid voxel take the mean over a wider neighbourhood.
+    a voxel or more from every solid voxel take the mean of the blocks of 4³ voxels around them.
 
     Args:
         points: in the world frame. Points that are not finite get 0.
     """
     occupancy = solid.to(color.dtype)
     weighted = torch.cat([occupancy * color, occupancy], 1)
-    wide = F.avg_pool3d(weighted, 3, 1, 1)
+    wide = F.avg_pool3d(weighted, min(4, color.shape[-1]), ceil_mode=True)
     grid = 2 * torch.nan_to_num(points, 0.0, 2.0, 2.0).to(color.dtype)[:, None, None]
     near, far = (F.grid_sample(x, grid, align_corners=False)[:, :, 0, 0] for x in (weighted, wide))
     sums = torch.where(near[:, -1:] < FAINT, far, near)
     return sums[:, :-1] / sums[:, -1:].clamp(min=1e-6)
+
+
+def surface_colors(
+    solid: Bool[np.ndarray, "D D D"], color: Float[Tensor, "C D D D"], vertices: Float[np.ndarray, "V 3"]
+) -> Float[np.ndarray, "V 3"]:
+    """Return :func:`voxel_colors` of the vertices of one solid; grey is repeated to RGB."""
+    points = torch.from_numpy(vertices)[None]
+    colors = voxel_colors(torch.from_numpy(solid)[None, None], color[None], points)[0].T.expand(-1, 3)
+    return np.ascontiguousarray(colors.numpy())
 
 
 def visible_colors(

@@ -78,9 +78,7 @@ class LitAbsorptionRenderer(VolumeRenderer):
             gradient = -torch.einsum("bij,bjhw->bihw", rotation, sums[:, :3])
         return alpha, gradient, sums[:, 3:]
 
-    def albedo(
-        self, scene: VoxelGrid, camera: Camera, alpha: Float[Tensor, "B 1 H W"]
-    ) -> Float[Tensor, "B C H W"]:
+    def albedo(self, scene: VoxelGrid, camera: Camera, alpha: Float[Tensor, "B 1 H W"]) -> Float[Tensor, "B C H W"]:
         """Return ``sum_i w_i c_i``, the expected colour times alpha, with the weights of :meth:`surface`; ``alpha`` for white."""
         if scene.color is None:
             return alpha

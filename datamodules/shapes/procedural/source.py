@@ -103,7 +103,9 @@ class ProceduralShapes(ShapeSource):
 
     def cache_key(self) -> str:
         options = (COLOR_VERSION,) if self.colored else ()
-        return digest("procedural", VERSION, self.category, self.count, self.voxel_size, self.seed, self.split, *options)
+        return digest(
+            "procedural", VERSION, self.category, self.count, self.voxel_size, self.seed, self.split, *options
+        )
 
     def _stream(self, index: int) -> tuple[str, int]:
         self._check_index(index)
@@ -124,7 +126,9 @@ def _colors(parts: list[Part], size: int, rng: np.random.Generator) -> Float[np.
     painted = paint(parts, size)
     nearest = ndimage.distance_transform_edt(~painted, return_distances=False, return_indices=True)
     is_raised = raised[tuple(nearest)]
-    return np.where(is_raised, *(np.reshape(rgb, (3, 1, 1, 1)) for rgb in (raised_rgb, standing_rgb))).astype(np.float32)
+    return np.where(is_raised, *(np.reshape(rgb, (3, 1, 1, 1)) for rgb in (raised_rgb, standing_rgb))).astype(
+        np.float32
+    )
 
 
 def _connect(solid: Bool[np.ndarray, "D D D"]) -> Bool[np.ndarray, "D D D"]:
