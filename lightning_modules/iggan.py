@@ -59,8 +59,8 @@ class IGGANModule(VoxelGenerativeModule):
       trained on: G minimizes ``softplus(-D(y_gl))``, and R supplies only the Jacobian,
       ``dL/dx = (dy_nn/dx)^T dL/dy (y_gl)``.
 
-    With colour (not in the paper, whose supplement leaves it as future work), G generates occupancy and RGB, ``renderer`` and
-    ``neural_renderer`` render both, and the threshold applies to occupancy only.
+    With colour (not in the paper, whose supplement leaves it as future work), G generates occupancy and RGB, ``renderer``
+    and ``neural_renderer`` render both, and the threshold applies to occupancy only.
 
     Args:
         generator: G, maps latents to occupancy, and to colour if the renderers render it: 3 more channels for RGB images.

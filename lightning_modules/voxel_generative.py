@@ -124,8 +124,8 @@ class VoxelGenerativeModule(GenerativeModule):
         return {"samples": rendering.image, **normal_maps(rendering, "normals")}
 
     def predict_step(self, batch: Tensor, batch_idx: int) -> dict[str, Tensor]:
-        """Return samples by number: ``occupancy (B, 1, D, D, D)`` in [0, 1], and ``color (B, C, D, D, D)`` if generated; from
-        random viewpoints ``image``, and ``normal_map`` if the renderer returns normals.
+        """Return samples by number: ``occupancy (B, 1, D, D, D)`` in [0, 1], and ``color (B, C, D, D, D)`` if generated;
+        from random viewpoints ``image``, and ``normal_map`` if the renderer returns normals.
         """
         camera = self.sample_camera(self.evaluation_views, batch)
         shapes = self.shapes(self.sample_latents(batch))

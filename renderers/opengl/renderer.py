@@ -33,7 +33,7 @@ class OpenGLRenderer(Renderer):
     The colour of a mesh is its texture (sampled bilinearly) times its vertices' ``colors``; white without both.
     The image of white surfaces has one channel; the lights' intensities include the albedo. Voxels are white unless
     ``colored`` is set: the image is then multiplied by the colour of the solid voxels at the surface
-    (:func:`renderers.opengl.voxel_color.voxel_colors`). pyrender rasterizes it, moderngl evaluates it at each pixel's centre.
+    (:func:`renderers.opengl.voxel_color.voxel_colors`). pyrender rasterizes it, moderngl evaluates it at pixel centres.
 
     Each process has one OpenGL context per backend, created at the first image and kept, on the EGL device that
     ``EGL_DEVICE_ID`` or the rank selects. Use it only in the thread that created it, and not after a fork.
@@ -47,8 +47,8 @@ class OpenGLRenderer(Renderer):
         surface: surface of voxels: ``"marching_cubes"`` through the midpoints between solid and empty voxels, with smooth
             normals, or ``"cubes"``, the voxels' faces.
         geometry: whether to return depth and normals. Without them moderngl renders voxels and unlit meshes faster.
-        colored: whether to render the colours of voxel grids that have them, of 1 or 3 channels; without it they are ignored,
-            as for the volume baselines, whose colour is emission.
+        colored: whether to render the colours of voxel grids that have them, of 1 or 3 channels; without it they are
+            ignored, as for the volume baselines, whose colour is emission.
 
     Raises:
         InputError: coloured ``cubes`` with moderngl; at the first image, if OpenGL does not work on this machine.

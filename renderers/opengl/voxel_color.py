@@ -22,6 +22,8 @@ def voxel_colors(
     a voxel or more from every solid voxel take the mean of the blocks of 4³ voxels around them.
 
     Args:
+        solid: which voxels are solid.
+        color: of every voxel; C is any number.
         points: in the world frame. Points that are not finite get 0.
     """
     occupancy = solid.to(color.dtype)

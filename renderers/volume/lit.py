@@ -79,7 +79,7 @@ class LitAbsorptionRenderer(VolumeRenderer):
         return alpha, gradient, sums[:, 3:]
 
     def albedo(self, scene: VoxelGrid, camera: Camera, alpha: Float[Tensor, "B 1 H W"]) -> Float[Tensor, "B C H W"]:
-        """Return ``sum_i w_i c_i``, the expected colour times alpha, with the weights of :meth:`surface`; ``alpha`` for white."""
+        """Return ``sum_i w_i c_i``, the expected colour times alpha, with the weights of :meth:`surface`; white is alpha."""
         if scene.color is None:
             return alpha
         occupancy, color = scene.occupancy, scene.color.to(alpha.dtype)

@@ -120,7 +120,7 @@ def test_parts_that_do_not_match_are_refused(options, message):
 
 
 def test_data_without_colors_are_refused():
-    with pytest.raises(InputError, match="renderer.colored is true, but shapes have no colours; use ProceduralShapes"):
+    with pytest.raises(InputError, match=r"renderer.colored is true, but shapes have no colours; use ProceduralShapes"):
         renders(colored=False)
-    with pytest.raises(InputError, match="shapes have colours, but renderer.colored is false"):
+    with pytest.raises(InputError, match=r"shapes have colours, but renderer.colored is false"):
         renders(OpenGLRenderer(16))
