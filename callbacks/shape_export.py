@@ -22,6 +22,7 @@ from callbacks.evaluations import is_fit_evaluation, kimg_and_step
 from callbacks.loggers.guarded import guarded_loggers
 from datamodules.shapes import write_binvox
 from renderers.meshes.marching_cubes import marching_cubes
+from renderers.opengl.voxel_color import surface_colors
 from utils.errors import check_number
 from visualization.images import save_png
 from visualization.mesh_io import write_surface
@@ -116,17 +117,28 @@ def write_sample(samples: dict[str, Tensor], i: int, threshold: float, stem: Pat
         )
         write_mesh(vertices, faces, uvs, texture, stem, formats)
     else:
-        write_shape((samples["occupancy"][i, 0] > threshold).cpu().numpy(), stem, formats)
+        color = samples["color"][i].cpu() if "color" in samples else None
+        write_shape((samples["occupancy"][i, 0] > threshold).cpu().numpy(), stem, formats, color)
 
 
-def write_shape(solid: Bool[np.ndarray, "D D D"], stem: Path, formats: tuple[Format, ...]) -> None:
-    """Write a solid ``[z, y, x]`` in each format to ``stem`` with its suffix. An empty solid gives an empty mesh file."""
+def write_shape(
+    solid: Bool[np.ndarray, "D D D"],
+    stem: Path,
+    formats: tuple[Format, ...],
+    color: Float[Tensor, "C D D D"] | None = None,
+) -> None:
+    """Write a solid ``[z, y, x]`` in each format to ``stem`` with its suffix. An empty solid gives an empty mesh file.
+
+    Each vertex has the ``color`` of its solid voxel; binvox has no colours.
+    """
     for kind in formats:
         path = stem.with_suffix(f".{kind}")
         if kind == "binvox":
             write_binvox(path, solid)
         else:
-            write_surface(path, *marching_cubes(solid))
+            vertices, faces, normals = marching_cubes(solid)
+            colors = None if color is None else surface_colors(solid, color, vertices)
+            write_surface(path, vertices, faces, normals, colors)
 
 
 def write_mesh(

@@ -21,7 +21,7 @@ from lightning_modules.losses import (
     to_float32,
 )
 from lightning_modules.neural_renderer import load_proxy
-from lightning_modules.voxel_generative import VoxelGenerativeModule, check_image_sizes
+from lightning_modules.voxel_generative import VoxelGenerativeModule, as_grid, check_image_sizes
 from renderers import InputError, Renderer, ViewDistribution, VoxelGrid
 from renderers.opengl.overlap import start_render
 from utils.errors import check_number
@@ -62,8 +62,11 @@ class IGGANModule(VoxelGenerativeModule):
     With ``views_per_shape`` V, a step of B images generates only B / V shapes. Each is rendered from V viewpoints, with a
     threshold for each. G then takes less of a step's time; the paper has V = 1.
 
+    With colour (not in the paper, whose supplement leaves it as future work), G generates occupancy and RGB, ``renderer``
+    and ``neural_renderer`` render both, and the threshold applies to occupancy only.
+
     Args:
-        generator: G, maps latents to occupancy.
+        generator: G, maps latents to occupancy, and to colour if the renderers render it: 3 more channels for RGB images.
         discriminator: D, maps images to logits.
         renderer: non-differentiable renderer, such as :class:`renderers.OpenGLRenderer`.
         neural_renderer: R, the differentiable proxy of ``renderer``: :class:`renderers.NeuralRenderer` (the paper's),
@@ -152,7 +155,7 @@ class IGGANModule(VoxelGenerativeModule):
         samples = self.rank_samples(n)
         host_views = self.views.sample(total, self.random("views"))[samples.start : samples.stop]
         views = host_views.to(self.device)
-        x_continuous = VoxelGrid(to_float32(self.generator(z)).repeat_interleave(self.views_per_shape, 0))
+        x_continuous = as_grid(to_float32(self.generator(z)).repeat_interleave(self.views_per_shape, 0))
         x_discrete = x_continuous.binarize(t)
 
         # OpenGL renders on the host while a GPU computes R.
@@ -160,7 +163,7 @@ class IGGANModule(VoxelGenerativeModule):
         # R renders once. The graph from the detached `r_input` to y_neural gives the gradients of both G and R.
         proxy_grid = self._proxy_grid(x_continuous, x_discrete, t)
         r_input = proxy_grid.detach().requires_grad_()
-        y_neural = to_float32(self.neural_renderer(VoxelGrid(r_input), views).image)
+        y_neural = to_float32(self.neural_renderer(as_grid(r_input), views).image)
         y_opengl = opengl().image
         check_same_shape(real, y_opengl)
 
@@ -210,15 +213,20 @@ class IGGANModule(VoxelGenerativeModule):
 
     def _proxy_grid(
         self, continuous: VoxelGrid, discrete: VoxelGrid, t: Float[Tensor, " B"]
+    ) -> Float[Tensor, "B C D D D"]:
+        """Return the occupancy and, if any, the colour that R renders, with G's graph."""
+        occupancy = self._proxy_occupancy(continuous.occupancy, discrete.occupancy, t)
+        return occupancy if continuous.color is None else torch.cat([occupancy, continuous.color], 1)
+
+    def _proxy_occupancy(
+        self, occupancy: Float[Tensor, "B 1 D D D"], discrete: Float[Tensor, "B 1 D D D"], t: Float[Tensor, " B"]
     ) -> Float[Tensor, "B 1 D D D"]:
-        """Return the occupancy that R renders, with G's graph."""
-        occupancy = continuous.occupancy
         if self.proxy_input == "soft_threshold":
             # Near 0 and 1 the logit of t would give no voxel a gradient.
             threshold = t.clamp(0.02, 0.98).logit().view(-1, 1, 1, 1, 1)
             return torch.sigmoid((occupancy.logit(eps=1e-6) - threshold) / self.temperature)
         if self.proxy_input == "thresholded":
-            return occupancy + (discrete.occupancy - occupancy).detach()
+            return occupancy + (discrete - occupancy).detach()
         return occupancy
 
 
@@ -227,7 +235,7 @@ def check_parts(generator: nn.Module, discriminator: nn.Module, renderer: Render
 
     Raises:
         InputError: a neural renderer that is not differentiable or does not render voxel grids; sizes of images or grids
-            that differ.
+            that differ; a generator with colour, and a renderer without it or a discriminator of other channels.
     """
     name = type(neural_renderer).__name__
     if not neural_renderer.differentiable or VoxelGrid not in neural_renderer.accepts:
@@ -235,6 +243,7 @@ def check_parts(generator: nn.Module, discriminator: nn.Module, renderer: Render
             f"neural_renderer must be a differentiable renderer of voxel grids, {name} is not; use NeuralRenderer, "
             "DeferredNeuralRenderer or LitAbsorptionRenderer"
         )
+    check_colors(generator, discriminator, renderer, neural_renderer)
     network = getattr(neural_renderer, "network", None)
     parts = {"discriminator": discriminator, "neural_renderer": neural_renderer, "neural_renderer.network": network}
     check_image_sizes(renderer, {name: part for name, part in parts.items() if part is not None})
@@ -245,4 +254,34 @@ def check_parts(generator: nn.Module, discriminator: nn.Module, renderer: Render
         raise InputError(
             f"grids of {voxel_size}³ voxels are rotated in a lattice of {lattice_size}³, but "
             f"neural_renderer.network.lattice_size is {network_size}; set it to {lattice_size}"
+        )
+
+
+def check_colors(generator: nn.Module, discriminator: nn.Module, renderer: Renderer, neural_renderer: Renderer) -> None:
+    """Check that all parts are grey or all are coloured. Parts without ``out_channels`` or ``channels`` pass.
+
+    Raises:
+        InputError: naming the option to change.
+    """
+    out_channels = getattr(generator, "out_channels", 1)
+    image_channels = max(1, out_channels - 1)
+    if out_channels > 1:
+        name = type(neural_renderer).__name__
+        if not getattr(neural_renderer, "colored", True):
+            raise InputError(
+                f"{name} does not render colour, but generator.out_channels is {out_channels}; use DeferredNeuralRenderer "
+                "or LitAbsorptionRenderer, or set out_channels to 1"
+            )
+        if not getattr(renderer, "colored", True):
+            raise InputError(
+                f"generator.out_channels is {out_channels}, but the renderer renders voxels white; set renderer.colored to "
+                "true, or out_channels to 1"
+            )
+        if image_channels not in (1, 3):
+            raise InputError(f"generator.out_channels must be 1, 2 (grey) or 4 (RGB), got {out_channels}")
+    channels = getattr(discriminator, "channels", image_channels)
+    if channels != image_channels:
+        raise InputError(
+            f"generator.out_channels {out_channels} gives images of {image_channels} channels, but "
+            f"discriminator.channels is {channels}; set it to {image_channels}"
         )

@@ -124,13 +124,19 @@ class VoxelGenerativeModule(GenerativeModule):
         return {"samples": rendering.image, **normal_maps(rendering, "normals")}
 
     def predict_step(self, batch: Tensor, batch_idx: int) -> dict[str, Tensor]:
-        """Return samples by number: ``occupancy (B, 1, D, D, D)`` in [0, 1]; from random viewpoints ``image``, and
-        ``normal_map`` if the renderer returns normals.
+        """Return samples by number: ``occupancy (B, 1, D, D, D)`` in [0, 1], and ``color (B, C, D, D, D)`` if generated;
+        from random viewpoints ``image``, and ``normal_map`` if the renderer returns normals.
         """
         camera = self.sample_camera(self.evaluation_views, batch)
         shapes = self.shapes(self.sample_latents(batch))
         rendering = self.render(shapes, camera)
-        return {"occupancy": shapes.occupancy, "image": rendering.image, **normal_maps(rendering, "normal_map")}
+        color = {} if shapes.color is None else {"color": shapes.color}
+        return {
+            "occupancy": shapes.occupancy,
+            **color,
+            "image": rendering.image,
+            **normal_maps(rendering, "normal_map"),
+        }
 
 
 def as_grid(volume: Float[Tensor, "B C D D D"]) -> VoxelGrid:

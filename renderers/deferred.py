@@ -22,6 +22,9 @@ class DeferredNeuralRenderer(Renderer):
 
         image = alpha network(alpha, -sum_i w_i g_i, n)
 
+    The expected colour of coloured grids replaces the first alpha, as in :class:`renderers.LitAbsorptionRenderer`: the
+    network learns only the shading.
+
     Args:
         network: maps the G-buffer ``(B, 7, H, W)`` to an image ``(B, C, H, W)`` in [0, 1]; see
             :class:`networks.ShadingNet`. The channels are alpha, the summed gradient of occupancy and its direction n,
@@ -36,6 +39,7 @@ class DeferredNeuralRenderer(Renderer):
     differentiable: ClassVar[bool] = True
     accepts: ClassVar[tuple[type, ...]] = (VoxelGrid,)
     full_precision: ClassVar[bool] = False
+    colored: ClassVar[bool] = True
 
     def __init__(self, network: nn.Module, image_size: int, samples: int | None = None, backend: str = "auto") -> None:
         super().__init__(image_size)
@@ -46,7 +50,7 @@ class DeferredNeuralRenderer(Renderer):
         assert isinstance(scene, VoxelGrid)
         g_buffer, depth = self.g_buffer(scene, camera)
         alpha, normals = g_buffer[:, :1], g_buffer[:, 4:]
-        image = alpha * self.network(g_buffer).to(alpha.dtype)
+        image = self.geometry.albedo(scene, camera, alpha) * self.network(g_buffer).to(alpha.dtype)
         return Rendering(composite(image, alpha, background), alpha, depth, normalize_channels(normals))
 
     def g_buffer(self, scene: VoxelGrid, camera: Camera) -> tuple[Float[Tensor, "B 7 H W"], Float[Tensor, "B 1 H W"]]:

@@ -28,6 +28,7 @@ class NeuralRenderer(Renderer):
     differentiable: ClassVar[bool] = True
     accepts: ClassVar[tuple[type, ...]] = (VoxelGrid,)
     full_precision: ClassVar[bool] = False
+    colored: ClassVar[bool] = False
 
     def __init__(self, network: nn.Module, image_size: int, lattice_size: int | None = None) -> None:
         super().__init__(image_size)

@@ -43,14 +43,17 @@ class VoxelCache:
         if bits is not None:
             size = self.shapes.voxel_size
             return np.unpackbits(bits, count=size**3).view(bool).reshape(size, size, size)
-        try:
-            shape = self.shapes[index]
-        except InputError as error:
-            raise _summarize(self.shapes, error) from error
-        solid = shape.voxels.occupancy[0, 0].numpy() > 0.5
+        solid = self.voxels(index).occupancy[0, 0].numpy() > 0.5
         if (len(self._bits) + 1) * solid.size // 8 <= MAX_CACHED_BYTES:
             self._bits[index] = np.packbits(solid)
         return solid
+
+    def voxels(self, index: int) -> VoxelGrid:
+        """Return the shape's voxels, with colours if it has them, not cached."""
+        try:
+            return self.shapes[index].voxels
+        except InputError as error:
+            raise _summarize(self.shapes, error) from error
 
     def __getstate__(self) -> dict[str, object]:
         return {"shapes": self.shapes, "_bits": {}}  # each worker fills its own cache
@@ -68,12 +71,26 @@ def _summarize(shapes: ShapeSource, first: InputError) -> InputError:
 def render_shapes(
     solids: VoxelCache, renderer: Renderer, views: ViewDistribution, seed: int, indices: list[int]
 ) -> UInt8[np.ndarray, "n C H W"]:
-    """Render the images ``indices``: image i is shape ``i mod len(solids)`` from a viewpoint sampled with (seed, i)."""
-    grids = torch.from_numpy(np.stack([solids[i % len(solids)] for i in indices]))[:, None]
-    if not isinstance(renderer, OpenGLRenderer):
-        grids = grids.float()  # OpenGL takes booleans, which are a quarter of the data to transfer
-    image = renderer(VoxelGrid(grids), sample_views(views, seed, indices)).image
+    """Render the images ``indices``: image i is shape ``i mod len(solids)`` from a viewpoint sampled with (seed, i).
+
+    C is 3 if both shapes and renderer are coloured, else 1.
+    """
+    if render_channels(solids.shapes, renderer) == 3:
+        grids = [solids.voxels(i % len(solids)) for i in indices]
+        scene = VoxelGrid(
+            torch.cat([g.occupancy for g in grids]), torch.cat([g.color for g in grids if g.color is not None])
+        )
+    else:
+        occupancy = torch.from_numpy(np.stack([solids[i % len(solids)] for i in indices]))[:, None]
+        # OpenGL takes booleans, which are a quarter of the data to transfer.
+        scene = VoxelGrid(occupancy if isinstance(renderer, OpenGLRenderer) else occupancy.float())
+    image = renderer(scene, sample_views(views, seed, indices)).image
     return (image * 255).round().to(torch.uint8).cpu().numpy()
+
+
+def render_channels(shapes: ShapeSource, renderer: Renderer) -> int:
+    """Return the number of channels of the renders of a shape source."""
+    return 3 if shapes.colored and getattr(renderer, "colored", False) else 1
 
 
 def sample_views(views: ViewDistribution, seed: int, indices: list[int]) -> Camera:
@@ -91,15 +108,33 @@ def shape_renders(
     cache_dir: str | Path | None,
     description: str,
 ) -> RenderCache:
-    """Return the cache of ``count`` images ``(1, S, S)`` of :func:`render_shapes`, named by a hash of all inputs."""
+    """Return the cache of ``count`` images ``(C, S, S)`` of :func:`render_shapes`, named by a hash of all inputs."""
     key = cache_key(RENDERS_VERSION, shapes.cache_key(), renderer.cache_key(), views, seed, count)
     return RenderCache(
         cache_root(cache_dir) / "renders" / key,
         count,
-        (1, renderer.image_size, renderer.image_size),
+        (render_channels(shapes, renderer), renderer.image_size, renderer.image_size),
         partial(render_shapes, VoxelCache(shapes), renderer, views, seed),
         description,
     )
+
+
+def check_colors(renderer: Renderer, sources: dict[str, ShapeSource]) -> None:
+    """Check that OpenGL renders colours if and only if the shapes have them.
+
+    Raises:
+        InputError: naming the source that does not match.
+    """
+    if not isinstance(renderer, OpenGLRenderer):
+        return
+    for name, shapes in sources.items():
+        if renderer.colored and not shapes.colored:
+            raise InputError(
+                f"renderer.colored is true, but {name} have no colours; use ProceduralShapes with colored: true, or set "
+                "renderer.colored to false"
+            )
+        if shapes.colored and not renderer.colored:
+            raise InputError(f"{name} have colours, but renderer.colored is false; set both to the same")
 
 
 class ShapeNetRenderDataModule(CachedRenderDataModule):
@@ -144,6 +179,7 @@ class ShapeNetRenderDataModule(CachedRenderDataModule):
         super().__init__(batch_size, total_kimg, num_workers, seed)
         self.shapes, self.reference_shapes = shapes, reference_shapes or shapes
         self.renderer, self.views, self.reference_views = renderer, views, reference_views or views
+        check_colors(renderer, {"shapes": shapes, "reference_shapes": self.reference_shapes})
         if images != "unlimited" and images is not None:
             check_number("images", images, at_least=1)
         check_number("images_per_model", images_per_model, at_least=1)

@@ -27,7 +27,7 @@ class Shape:
     Args:
         name: unique within its source, and the same on every machine.
         voxels: a batch of one, ``(1, 1, D, D, D)`` float32 of 0 and 1, ``[b, c, z, y, x]``, y up. Shapes with a front face
-            +z, toward the viewer at azimuth 0.
+            +z, toward the viewer at azimuth 0. Coloured sources add RGB ``(1, 3, D, D, D)``.
     """
 
     name: str
@@ -42,9 +42,11 @@ class ShapeSource(ABC):
 
     Attributes:
         voxel_size: voxels per edge, D.
+        colored: whether the shapes have colours.
     """
 
     voxel_size: int
+    colored: bool = False
 
     @abstractmethod
     def __len__(self) -> int: ...

@@ -19,7 +19,7 @@ def start_render(renderer: Renderer, scene: VoxelGrid, camera: Camera) -> Callab
 
     OpenGL renders from the host's memory. If the scene is on a GPU, its copy to the host starts now. Work that is queued
     on the GPU before the call of the result runs while OpenGL renders. Only that call waits, for the copy alone. Renders
-    of other renderers, and of scenes on the CPU, take place in that call.
+    of other renderers, of colours, and of scenes on the CPU, take place in that call.
 
     Args:
         renderer: any renderer of voxel grids.
@@ -27,7 +27,8 @@ def start_render(renderer: Renderer, scene: VoxelGrid, camera: Camera) -> Callab
         camera: on the CPU.
     """
     device = scene.device
-    if device.type == "cpu" or not isinstance(renderer, OpenGLRenderer):
+    colored = scene.color is not None and getattr(renderer, "colored", False)  # colours are looked up on the device
+    if device.type == "cpu" or not isinstance(renderer, OpenGLRenderer) or colored:
         return lambda: renderer(scene, camera.to(device))
     solids, valid = HostCopy(scene.occupancy.detach() > renderer.threshold), scene.is_valid()
 

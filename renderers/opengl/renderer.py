@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -15,8 +16,9 @@ from renderers.meshes.marching_cubes import cubes, marching_cubes
 from renderers.meshes.vertex_normals import vertex_normals
 from renderers.opengl import moderngl_backend, pyrender_backend
 from renderers.opengl.atlas import Surface
+from renderers.opengl.voxel_color import surface_colors, visible_colors
 from renderers.scenes import TriangleMesh, VoxelGrid
-from utils.errors import check_number
+from utils.errors import InputError, check_number
 
 SURFACES = {"marching_cubes": marching_cubes, "cubes": cubes}
 
@@ -29,7 +31,9 @@ class OpenGLRenderer(Renderer):
     antialiased by 4x multisampling, so ``alpha`` is a multiple of 1/4. Both sides of a face are rendered and lit.
 
     The colour of a mesh is its texture (sampled bilinearly) times its vertices' ``colors``; white without both.
-    The image of white surfaces, voxels included, has one channel; the lights' intensities include the albedo.
+    The image of white surfaces has one channel; the lights' intensities include the albedo. Voxels are white unless
+    ``colored`` is set: the image is then multiplied by the colour of the solid voxels at the surface
+    (:func:`renderers.opengl.voxel_color.voxel_colors`). pyrender rasterizes it, moderngl evaluates it at pixel centres.
 
     Each process has one OpenGL context per backend, created at the first image and kept, on the EGL device that
     ``EGL_DEVICE_ID`` or the rank selects. Use it only in the thread that created it, and not after a fork.
@@ -43,13 +47,16 @@ class OpenGLRenderer(Renderer):
         surface: surface of voxels: ``"marching_cubes"`` through the midpoints between solid and empty voxels, with smooth
             normals, or ``"cubes"``, the voxels' faces.
         geometry: whether to return depth and normals. Without them moderngl renders voxels and unlit meshes faster.
+        colored: whether to render the colours of voxel grids that have them, of 1 or 3 channels; without it they are
+            ignored, as for the volume baselines, whose colour is emission.
 
     Raises:
-        InputError: at the first image, if OpenGL does not work on this machine.
+        InputError: coloured ``cubes`` with moderngl; at the first image, if OpenGL does not work on this machine.
     """
 
     differentiable: ClassVar[bool] = False
     accepts: ClassVar[tuple[type, ...]] = (VoxelGrid, TriangleMesh)
+    colored: bool = False
 
     def __init__(
         self,
@@ -59,6 +66,7 @@ class OpenGLRenderer(Renderer):
         backend: Literal["pyrender", "moderngl"] = "pyrender",
         surface: Literal["marching_cubes", "cubes"] = "marching_cubes",
         geometry: bool = True,
+        colored: bool = False,
     ) -> None:
         super().__init__(image_size)
         check_number("threshold", threshold, at_least=0, at_most=1)
@@ -73,9 +81,20 @@ class OpenGLRenderer(Renderer):
         self.backend = backend
         self.surface = surface
         self.geometry = geometry
+        if colored and backend == "moderngl" and surface == "cubes":
+            raise InputError(
+                "moderngl does not render coloured cubes; set backend to pyrender or surface to marching_cubes"
+            )
+        if colored:  # only then, so that the cache key of white renders does not change
+            self.colored = True
 
     def check(self, scene: Scene) -> None:
-        if isinstance(scene, VoxelGrid) and self.backend == "moderngl" and scene.color is None and _packable(scene):
+        if (
+            isinstance(scene, VoxelGrid)
+            and self.backend == "moderngl"
+            and self._color(scene) is None
+            and _packable(scene)
+        ):
             scene.check(values=False)  # the ray-caster checks the values while it packs them
         else:
             super().check(scene)
@@ -89,6 +108,7 @@ class OpenGLRenderer(Renderer):
             occupancy = scene.occupancy.detach()
             if not _packable(scene):
                 occupancy = occupancy > self.threshold  # on the scene's device: booleans are smaller to transfer
+            color = self._color(scene)
             with moderngl_backend.context() as context:
                 image, alpha, normals, depth = context.raycaster.render(
                     occupancy.cpu(),
@@ -97,12 +117,17 @@ class OpenGLRenderer(Renderer):
                     self.image_size,
                     self.lighting,
                     self.surface == "cubes",
-                    self.geometry,
+                    self.geometry or color is not None,
                 )
+            if color is not None:
+                assert depth is not None
+                solid = scene.occupancy.detach() > self.threshold
+                image = image.to(device) * visible_colors(solid, color, depth.to(device), camera.to(device))
         else:
             if isinstance(scene, VoxelGrid):
                 solids = (scene.occupancy[:, 0] > self.threshold).cpu().numpy()
                 surfaces = [Surface(*SURFACES[self.surface](solid)) for solid in solids]
+                surfaces = self._with_colors(surfaces, scene)
             else:
                 surfaces = _mesh_surfaces(scene)
             if self.backend == "moderngl":
@@ -115,6 +140,9 @@ class OpenGLRenderer(Renderer):
             if isinstance(scene, TriangleMesh) and normals is not None:
                 normals = camera.face_viewer(normals)
             image = alpha if gbuffer.color is None else gbuffer.color
+            if isinstance(scene, VoxelGrid) and gbuffer.color is not None:
+                assert scene.color is not None
+                image = image[:, : scene.color.shape[1]]
             if self.lighting is not None and normals is not None:
                 image = image * self.lighting.shade(normals)
         image, alpha = image.to(device), alpha.to(device)
@@ -122,6 +150,28 @@ class OpenGLRenderer(Renderer):
         if not self.geometry or depth is None or normals is None:
             return Rendering(image, alpha)
         return Rendering(image, alpha, depth.to(device), normals.to(device))
+
+    def _color(self, scene: VoxelGrid) -> Tensor | None:
+        """Return the colours to render, ``(B, C, D, D, D)`` float32 in [0, 1], or None."""
+        if not self.colored or scene.color is None:
+            return None
+        if scene.color.shape[1] not in (1, 3):
+            raise ValueError(f"OpenGL renders colours of 1 or 3 channels, got {scene.color.shape[1]}")
+        return scene.color.detach().float().clamp(0, 1)
+
+    def _with_colors(self, surfaces: list[Surface], scene: VoxelGrid) -> list[Surface]:
+        color = self._color(scene)
+        if color is None:
+            return surfaces
+        color, solid = color.cpu(), (scene.occupancy[:, 0] > self.threshold).cpu().numpy()
+        painted = []
+        for i, surface in enumerate(surfaces):
+            points = surface.vertices
+            if self.surface == "cubes":  # the centre of the voxel of each square
+                centers = points.reshape(-1, 4, 3).mean(1) - surface.normals[::4] / (2 * scene.size)
+                points = centers.repeat(4, 0)
+            painted.append(replace(surface, colors=surface_colors(solid[i], color[i], points)))
+        return painted
 
 
 def _packable(scene: VoxelGrid) -> bool:

@@ -23,6 +23,8 @@ class LitAbsorptionRenderer(VolumeRenderer):
         n     = -sum_i w_i g_i / |sum_i w_i g_i|
         image = alpha shade(n)                    depth = sum_i w_i d_i / alpha
 
+    With colour c, the image is ``shade(n) sum_i w_i c_i``: the expected albedo, lit. A grid without colour is white.
+
     Alpha is that of :class:`renderers.AbsorptionRenderer`. The gradient is interpolated between central differences at the
     voxels (:func:`renderers.volume.reference.occupancy_gradient`), and ``d_i`` is the depth of sample i. On thresholded
     grids the image approximates that of :class:`renderers.OpenGLRenderer` with the same lights;
@@ -40,6 +42,7 @@ class LitAbsorptionRenderer(VolumeRenderer):
     """
 
     law = "absorption"
+    colored = True
 
     def __init__(
         self,
@@ -57,7 +60,7 @@ class LitAbsorptionRenderer(VolumeRenderer):
         assert isinstance(scene, VoxelGrid)
         alpha, gradient, depth = self.surface(scene, camera)
         with torch.autocast(scene.device.type, enabled=False):
-            image = alpha * self.lighting.shade(soft_normals(gradient))
+            image = self.albedo(scene, camera, alpha) * self.lighting.shade(soft_normals(gradient))
         depth = torch.where(alpha > 0, depth / alpha.clamp(min=1e-12), torch.inf)
         return Rendering(composite(image, alpha, background), alpha, depth, normalize_channels(gradient))
 
@@ -74,6 +77,17 @@ class LitAbsorptionRenderer(VolumeRenderer):
             alpha, sums = choose_backend(self.backend, BACKENDS, occupancy).march_surface(occupancy, rotation, settings)
             gradient = -torch.einsum("bij,bjhw->bihw", rotation, sums[:, :3])
         return alpha, gradient, sums[:, 3:]
+
+    def albedo(self, scene: VoxelGrid, camera: Camera, alpha: Float[Tensor, "B 1 H W"]) -> Float[Tensor, "B C H W"]:
+        """Return ``sum_i w_i c_i``, the expected colour times alpha, with the weights of :meth:`surface`; white is alpha."""
+        if scene.color is None:
+            return alpha
+        occupancy, color = scene.occupancy, scene.color.to(alpha.dtype)
+        occupancy = occupancy.to(alpha.dtype)
+        settings = self.march_settings(camera, scene.size)
+        with torch.autocast(scene.device.type, enabled=False):
+            backend = choose_backend(self.backend, BACKENDS, occupancy)
+            return backend.march(occupancy, color, camera.rotation.to(occupancy), settings)[1]
 
 
 def soft_normals(gradient: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B 3 H W"]:

@@ -14,7 +14,6 @@ import torch
 import trimesh
 from jaxtyping import Float, Int
 from PIL import Image
-from scipy.ndimage import map_coordinates
 from torch import Tensor
 
 from callbacks.shape_export import write_mesh
@@ -24,6 +23,7 @@ from lightning_modules.generative import GenerativeModule
 from lightning_modules.voxel_generative import VoxelGenerativeModule
 from renderers import Camera, InputError, OpenGLRenderer, Renderer, TriangleMesh, VoxelGrid
 from renderers.meshes.marching_cubes import marching_cubes
+from renderers.opengl.voxel_color import surface_colors
 from utils.files import write_atomically
 from visualization.images import to_pil
 from visualization.mesh_io import mesh_statistics, write_surface
@@ -74,13 +74,11 @@ class Sample:
 
     @cached_property
     def colors(self) -> Float[np.ndarray, "V C"] | None:
-        """Colors of the surface's vertices by trilinear interpolation of the voxels' colors; None without colors."""
+        """Colors of the solid voxels at the surface's vertices; None without colors."""
         if not isinstance(self.scene, VoxelGrid) or self.scene.color is None:
             return None
-        color = _array(self.scene.color[0].float())
-        coordinates = ((self.surface[0] + 0.5) * color.shape[-1] - 0.5)[:, ::-1].T
-        colors = np.stack([map_coordinates(c, coordinates, order=1, mode="nearest") for c in color], 1)
-        return np.repeat(colors, 3, 1) if colors.shape[1] == 1 else colors
+        solid = _array(self.scene.occupancy[0, 0] > self.threshold)
+        return surface_colors(solid, self.scene.color[0].detach().float().cpu(), self.surface[0])
 
     def report(self) -> dict[str, Any]:
         """Return the sample's number and its :func:`visualization.mesh_io.mesh_statistics`."""

@@ -244,7 +244,12 @@ class OrientedBox(Part):
 
 
 def rasterize(parts: Sequence[Part], size: int, extent: float) -> Bool[np.ndarray, "D D D"]:
-    """Rasterize the union of ``parts`` to a grid ``[z, y, x]``, centred, its longest side ``extent`` of the grid's.
+    """Rasterize the union of ``parts`` to a grid ``[z, y, x]``, placed as by :func:`place`."""
+    return paint(place(parts, size, extent), size)
+
+
+def place(parts: Sequence[Part], size: int, extent: float) -> list[Part]:
+    """Scale ``parts`` to a grid, in voxels, centred, the longest side of their union ``extent`` of the grid's.
 
     The outermost layer of voxels stays empty, and no part is thinner than :data:`MIN_THICKNESS` voxels.
     """
@@ -255,6 +260,11 @@ def rasterize(parts: Sequence[Part], size: int, extent: float) -> Bool[np.ndarra
         scale = min(extent * size, usable) / (high - low).max()
         offset = (size - 1) / 2 - scale * (low + high) / 2
         parts = [part.moved(scale, offset).thickened(1.0) for part in parts]
+    return parts
+
+
+def paint(parts: Sequence[Part], size: int) -> Bool[np.ndarray, "D D D"]:
+    """Return the union of parts that :func:`place` has placed in a grid, ``[z, y, x]``."""
     canvas = np.zeros((size, size, size), bool)
     for part in parts:
         part.paint(canvas)
