@@ -214,6 +214,8 @@ CASES = {
         "table1 --kimg=0": "--kimg",
         "table1 --kimg=nan": "--kimg",
         "table1 --scale=small --seeds=1,1": "--seeds",
+        "table1 --scale=small --seeds=4294967296": "--seeds",
+        "table1 --scale=small --seeds=99999999999999999999": "--seeds",
         "table1 --scale=small --only=nothing": "nothing",
         "table1 --root=nowhere": "nowhere",
         "table1 --scale=small --archive=nowhere.npz": "nowhere.npz",
