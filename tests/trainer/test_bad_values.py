@@ -242,6 +242,7 @@ CASES = {
         "nowhere.glb": "nowhere.glb",
         "small.yaml --renderer=raytracer": "--renderer",
         "small.yaml --image_size=0": "--image_size",
+        "small.yaml --image_size=10000 --views=10000": "choose smaller images or fewer views",
         "small.yaml --voxel_size=0": "--voxel_size",
         "small.yaml --azimuth=nan": "--azimuth",
         "small.yaml --shapes=9": "--shapes",
