@@ -39,4 +39,8 @@ else
     cp constraints.txt "$constraints"
 fi
 "$VENV/bin/pip" install -q --disable-pip-version-check -c "$constraints" -e '.[dev]'
+if "$VENV/bin/python" -c 'import sys; sys.exit(sys.version_info < (3, 12))'; then
+    # pyrender pins 3.1.0, which cannot create textures with Python 3.12 or newer
+    "$VENV/bin/pip" install -q --disable-pip-version-check --no-deps PyOpenGL==3.1.10
+fi
 echo "setup: $VENV is ready"

@@ -15,6 +15,7 @@ from typing import NamedTuple
 from trainer.cli import arguments
 from trainer.cli.argument_types import expand_home
 from trainer.cli.command_parser import CommandParser
+from utils import closed_pipes
 from utils.early_signals import Interrupts
 from utils.errors import InputError
 from utils.launch import launch
@@ -83,8 +84,20 @@ def main(argv: list[str] | None = None) -> int:
     """Run one command line and return its exit status.
 
     0: success. 1: a bug, with its traceback. 2: invalid input, with a one-sentence error. 3: NaN in training. 130 and 143:
-    stopped by SIGINT or SIGTERM. See docs/resume.md.
+    stopped by SIGINT or SIGTERM. 141: stopped because nobody reads the output any more. See docs/resume.md.
     """
+    try:
+        status = _run(argv)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        if not closed_pipes.reader_is_gone():  # another pipe
+            raise
+        closed_pipes.discard_output()
+        return closed_pipes.STATUS
+    return status
+
+
+def _run(argv: list[str] | None) -> int:
     argv = sys.argv[1:] if argv is None else list(argv)
     if not argv or argv[0] in ("-h", "--help", "help"):
         print(usage())

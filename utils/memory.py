@@ -1,13 +1,21 @@
-"""A limit on the memory that untrusted input may request."""
+"""The memory that is free, and a limit on what untrusted input may request."""
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 STATM = Path("/proc/self/statm")  # of Linux; its first number is the size of the address space in pages
+MEMINFO = Path("/proc/meminfo")
+
+
+def available_memory() -> float:
+    """Return how many bytes of memory programs can use without swapping; infinity on systems other than Linux."""
+    lines = MEMINFO.read_text().splitlines() if MEMINFO.exists() else []
+    return next((1024.0 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")), math.inf)
 
 
 @contextmanager

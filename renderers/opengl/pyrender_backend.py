@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 from functools import lru_cache
+from importlib.metadata import version
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,7 @@ from torch.nn.functional import max_pool2d
 from renderers.cameras import Camera
 from renderers.opengl.atlas import GBuffer, Layout, Surface, atlas_slices, depth_range, project_to_atlas
 from renderers.opengl.egl import choose_device, log_renderer, no_opengl, refuse_fork
+from utils.errors import InputError
 
 
 def render_surfaces(surfaces: list[Surface], camera: Camera, size: int) -> GBuffer:
@@ -109,6 +112,7 @@ class _Context:
         if surface.texture is None or surface.uvs is None:
             assert surface.colors is not None
             return self.primitive(positions=positions, color_0=surface.colors, indices=surface.faces)
+        _check_textures()
         gl_linear, gl_clamp = 9729, 33071
         sampler = pyrender.Sampler(magFilter=gl_linear, minFilter=gl_linear, wrapS=gl_clamp, wrapT=gl_clamp)
         # Four channels: OpenGL expects rows to be multiples of four bytes long, and pyrender does not pad them.
@@ -170,6 +174,19 @@ def context() -> _Context:
     shared = _create_context()
     refuse_fork(shared.pid)
     return shared
+
+
+def _check_textures() -> None:
+    """Check that PyOpenGL can create textures: version 3.1.0, which pyrender pins, cannot with Python 3.12 or newer.
+
+    Raises:
+        InputError: It cannot.
+    """
+    if sys.version_info >= (3, 12) and version("PyOpenGL") == "3.1.0":
+        raise InputError(
+            "PyOpenGL 3.1.0 cannot create textures with Python 3.12 or newer; run pip install --no-deps PyOpenGL==3.1.10, "
+            "or use backend moderngl"
+        )
 
 
 def _import_pyrender() -> Any:

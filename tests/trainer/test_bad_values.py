@@ -214,6 +214,8 @@ CASES = {
         "table1 --kimg=0": "--kimg",
         "table1 --kimg=nan": "--kimg",
         "table1 --scale=small --seeds=1,1": "--seeds",
+        "table1 --scale=small --seeds=4294967296": "--seeds",
+        "table1 --scale=small --seeds=99999999999999999999": "--seeds",
         "table1 --scale=small --only=nothing": "nothing",
         "table1 --root=nowhere": "nowhere",
         "table1 --scale=small --archive=nowhere.npz": "nowhere.npz",
@@ -240,6 +242,7 @@ CASES = {
         "nowhere.glb": "nowhere.glb",
         "small.yaml --renderer=raytracer": "--renderer",
         "small.yaml --image_size=0": "--image_size",
+        "small.yaml --image_size=10000 --views=10000": "choose smaller images or fewer views",
         "small.yaml --voxel_size=0": "--voxel_size",
         "small.yaml --azimuth=nan": "--azimuth",
         "small.yaml --shapes=9": "--shapes",
@@ -282,14 +285,25 @@ CASES = {
         "--host=999.1.1.1 --port=0": "999.1.1.1",
     },
     "compare": {"": "required: RUN", "nowhere": "nowhere", "small.yaml": "small.yaml"},
-    "doctor": {"--config=nowhere.yaml": "nowhere.yaml", "--fix": "unrecognized arguments: --fix"},
+    "doctor": {
+        "--config=nowhere.yaml": "nowhere.yaml",
+        "--config=list.yaml": "list.yaml must contain a mapping",
+        "--config=text.yaml": "text.yaml, line 1",
+        "--config=cycle.yaml": "cycle.yaml has itself as a base",
+        "--config=lost.yaml": "no such config 'nowhere.yaml'",
+        "--config=odd.yaml": "odd.yaml is not the config of an experiment: it has no data with a class_path",
+        "--config=small.yaml --config=empty.yaml": "empty.yaml is not the config of an experiment",
+        "--fix": "unrecognized arguments: --fix",
+    },
     "completion": {"": "required: shell", "fish": "fish", "bash zsh": "unrecognized arguments: zsh"},
 }
 
 
 @pytest.fixture(autouse=True)
 def configs(workplace):
-    for name, text in {"small": CONFIG, "voxels": VOXELS, "proxy": PROXY}.items():
+    bad = {"list": "[1]", "text": "a: [", "empty": "", "odd": "data: 3", "lost": "base: nowhere.yaml"}
+    bad |= {"cycle": "base: other.yaml", "other": "base: cycle.yaml"}
+    for name, text in {"small": CONFIG, "voxels": VOXELS, "proxy": PROXY, **bad}.items():
         (workplace / f"{name}.yaml").write_text(text)
     yield
     assert not (workplace / "runs").exists() and not (workplace / "nowhere").exists()

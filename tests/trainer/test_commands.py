@@ -81,7 +81,8 @@ def test_fit_writes_a_run_directory(capsys):
     metadata = json.loads((run / "run.json").read_text())
     assert metadata["status"] == "finished"
     assert metadata["ended"] >= metadata["started"]
-    assert json.loads((run / "version.json").read_text())["torch"] == torch.__version__
+    recorded = json.loads((run / "version.json").read_text())["torch"]
+    assert recorded.partition("+")[0] == torch.__version__.partition("+")[0]  # PyPI's builds hide their +cu130
     rows = list(csv.DictReader((run / "metrics.csv").open()))
     assert [row["step"] for row in rows if row["loss/generator"]] == ["0", "1", "2", "3"]
     state = state_of(run)

@@ -259,3 +259,15 @@ def test_compare_prints_the_settings_of_a_sweep(tmp_path, capsys):
 
 def test_compare_rejects_other_directories(refused, tmp_path):
     assert "is not a run directory" in refused("compare", str(tmp_path))
+
+
+def test_render_says_what_takes_long_and_refuses_what_does_not_fit(tmp_path, monkeypatch, capsys, refused):
+    command = ["render", str(tmp_path / "cube.npz"), "--image_size", "32", "--output", str(tmp_path / "out")]
+    np.savez(tmp_path / "cube.npz", np.pad(np.ones((4, 4, 4), dtype=np.float32), 2))
+    assert main([*command, "--renderer=absorption"]) == 0
+    assert "may take minutes" not in capsys.readouterr().err
+    monkeypatch.setattr("trainer.commands.render.MANY_PIXELS", 32**2)
+    assert main([*command, "--renderer=absorption", "--views=2"]) == 0
+    assert "rendering 2 images of 32 x 32 pixels, which may take minutes" in capsys.readouterr().err
+    monkeypatch.setattr("trainer.commands.render.available_memory", lambda: 64 * 32**2 * 2)
+    assert "for 3 views of a shape" in refused(*command, "--renderer=absorption", "--views=3")

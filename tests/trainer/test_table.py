@@ -9,50 +9,19 @@ from pathlib import Path
 
 import pytest
 import yaml
+from table_runs import NOTE, SMALL, TABLE3, write_proxy, write_run
 
-from metrics.shape_comparison import FIGURES as SHAPE_METRICS
 from trainer.__main__ import main
 from trainer.cli.session import Session
-from trainer.runs.run_lock import process_identity
 from trainer.tables import runner
-from trainer.tables.runner import IMAGE_METRICS, OVERFITTING
 from trainer.tables.spec import load_scale, load_table, table_names
 from utils.errors import InputError
-
-NOTE = "extractor renders_small, 1,000 generated against 1,000 real images"
-SMALL = ["--scale", "small"]
-TABLE3 = ["table", "table3", *SMALL]
 
 
 def command_lines(capsys, *argv: str) -> list[str]:
     capsys.readouterr()
     assert main(["table", *argv, "--commands"]) == 0
     return capsys.readouterr().out.splitlines()
-
-
-def write_run(
-    cell: str, fid: float | None, *, table: str = "table3", note: str = NOTE, status: str = "finished", **more
-) -> Path:
-    """Write a run directory as ``fit`` does: finished with a FID, or unfinished."""
-    folder = Path(f"runs/tables/{table}_small") / cell
-    (folder / "checkpoints").mkdir(parents=True)
-    more = {"kimg": 8, "size": 32, "pid": os.getpid(), "checkpoint": True, "command": None} | more
-    shapes = {"class_path": "datamodules.shapes.ProceduralShapes", "init_args": {"category": "chair"}}
-    data = {"shapes": shapes, "renderer": {"init_args": {"image_size": 64}}, "total_kimg": more["kimg"]}
-    model = {"generator": {"init_args": {"voxel_size": more["size"]}}, "proxy_checkpoint": more.get("proxy")}
-    (folder / "config.yaml").write_text(yaml.dump({"data": {"init_args": data}, "model": {"init_args": model}}))
-    run_metadata = {"status": status, "pid": more["pid"], "host": process_identity()["host"]}
-    run_metadata |= {"training_data": more["counts"]} if "counts" in more else {}
-    (folder / "run.json").write_text(json.dumps(run_metadata))
-    evaluations = [(0, 300.0)] + ([(more["kimg"], fid)] if fid is not None else [(2, 200.0)])
-    rows = [{"kimg": kimg, "step": 10 * kimg, "fid": value, "note": note} for kimg, value in evaluations]
-    rows[-1] |= {name: more[name] for name in ("sfid", *IMAGE_METRICS, *SHAPE_METRICS, *OVERFITTING) if name in more}
-    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    if more["checkpoint"]:
-        (folder / "checkpoints/last.ckpt").write_text("")
-    if more["command"]:
-        (folder / "command.txt").write_text(more["command"] + "\n")
-    return folder
 
 
 def read_table(path: str, number: int = 0) -> list[list[str]]:
@@ -215,15 +184,6 @@ def test_spatial_fid_is_shown_beside_fid_if_all_seeds_have_it(capsys):
     assert [row["sfid"] for row in csv.DictReader(text.splitlines())] == ["90.0", "", "100.0", "110.0"]
 
 
-def write_proxy(name: str, shapes: dict) -> str:
-    """Write the run of a proxy; return its checkpoint."""
-    folder = Path("runs") / name / "001"
-    (folder / "checkpoints").mkdir(parents=True)
-    (folder / "run.json").write_text('{"status": "finished"}')
-    (folder / "config.yaml").write_text(yaml.dump({"data": {"init_args": {"shapes": shapes}}}))
-    return str(folder / "checkpoints/last.ckpt")
-
-
 def test_caption_states_counts_and_pretraining(capsys, refused):
     package = "datamodules.shapes"
     archive = {"class_path": f"{package}.VoxelArchive", "init_args": {"path": "net10.npz", "category": "table"}}
@@ -348,7 +308,7 @@ def test_unfinished_runs_have_no_result():
     (folder / "run.json").write_text("{")
     assert run.status == "interrupted"
     (folder / "metrics.jsonl").write_text("{")
-    with pytest.raises(InputError, match="is corrupt"):
+    with pytest.raises(InputError, match=r"metrics\.jsonl, line 1: not an evaluation"):
         run.progress()
 
 

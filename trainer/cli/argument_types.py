@@ -8,6 +8,7 @@ from typing import Literal
 
 FORMATS = ("glb", "obj", "ply", "stl", "binvox", "npz")
 MAX_LIST = 100_000
+MAX_SEED = 2**32 - 1  # of --seed_everything
 
 
 def integer(low: int, high: int | None = None) -> Callable[[str], int]:
@@ -15,7 +16,7 @@ def integer(low: int, high: int | None = None) -> Callable[[str], int]:
     limits = f"of at least {low}" if high is None else f"from {low} to {high}"
 
     def parse(text: str) -> int:
-        if not (text.isascii() and text.isdecimal() and len(text) <= 18 and low <= int(text) <= (high or math.inf)):
+        if not (_is_integer(text) and low <= int(text) <= (high or math.inf)):
             raise ArgumentTypeError(f"{text!r} is not an integer {limits}")
         return int(text)
 
@@ -49,7 +50,7 @@ def or_none(parse: Callable[[str], float]) -> Callable[[str], float | Literal["n
 
 def subset(text: str) -> int:
     """0, or an integer of at least 2."""
-    if not (text.isascii() and text.isdecimal()) or int(text) == 1:
+    if not _is_integer(text) or int(text) == 1:
         raise ArgumentTypeError(f"{text!r} is neither 0 nor an integer of at least 2")
     return int(text)
 
@@ -57,7 +58,7 @@ def subset(text: str) -> int:
 def shard(text: str) -> tuple[int, int]:
     """``3/64``: part 3 of 64, counted from 1."""
     index, _, count = text.partition("/")
-    if not (index.isdecimal() and count.isdecimal() and 1 <= int(index) <= int(count)):
+    if not (_is_integer(index) and _is_integer(count) and 1 <= int(index) <= int(count)):
         raise ArgumentTypeError(f"{text!r} is not I/N with I from 1 to N, such as 3/64")
     return int(index), int(count)
 
@@ -67,7 +68,7 @@ def integer_ranges(text: str) -> list[int]:
     values: list[int] = []
     for part in text.split(","):
         first, dash, last = part.partition("-")
-        if not first.isdecimal() or (dash and not last.isdecimal()) or (dash and int(last) < int(first)):
+        if not _is_integer(first) or (dash and not (_is_integer(last) and int(first) <= int(last))):
             raise ArgumentTypeError(f"{text!r} is not a list such as 0-7 or 1,5")
         added = range(int(first), int(last or first) + 1)
         if len(values) + added.stop - added.start > MAX_LIST:
@@ -76,10 +77,12 @@ def integer_ranges(text: str) -> list[int]:
     return list(dict.fromkeys(values))
 
 
-def distinct_integers(text: str) -> list[int]:
+def seeds(text: str) -> list[int]:
     words = text.split(",")
-    if not all(word.isdecimal() for word in words) or len(set(map(int, words))) < len(words):
+    if not all(map(_is_integer, words)) or len(set(map(int, words))) < len(words):
         raise ArgumentTypeError(f"{text!r} is not a list of distinct integers such as 0,1,2")
+    if (largest := max(map(int, words))) > MAX_SEED:
+        raise ArgumentTypeError(f"the seed {largest} is above {MAX_SEED}")
     return [int(word) for word in words]
 
 
@@ -106,6 +109,10 @@ def expand_home(word: str) -> str:
     """Expand ``~`` at the beginning of a value or of an option's value. Shells do so only at the beginning of a word."""
     option, equals, value = word.partition("=") if word.startswith("-") else ("", "", word)
     return f"{option}{equals}{os.path.expanduser(value)}" if value.startswith("~") else word  # noqa: PTH111  keeps URLs
+
+
+def _is_integer(text: str) -> bool:
+    return text.isascii() and text.isdecimal() and len(text) <= 18
 
 
 def _to_float(text: str) -> float:

@@ -9,7 +9,6 @@ from pathlib import Path
 import configs
 from trainer.cli.argument_types import (
     FORMATS,
-    distinct_integers,
     formats,
     integer,
     integer_ranges,
@@ -17,6 +16,7 @@ from trainer.cli.argument_types import (
     numbers,
     or_none,
     positive,
+    seeds,
     shard,
     subset,
     words,
@@ -174,7 +174,7 @@ def table() -> CommandParser:
     parser.add("--archive FILE", "voxels for small scale (default: procedural shapes)")
     parser.add("--kimg N", "length of each run in thousands of images", positive)
     parser.add("--only PATTERN", "only cells whose names contain it (* matches any text)", action="append")
-    parser.add("--seeds A,B", "one run per seed", distinct_integers, "0")
+    parser.add("--seeds A,B", "one run per seed", seeds, "0")
     parser.add("--extractor", "default: that of the table or the scale", choices=EXTRACTORS)
     parser.add("--extractor_weights FILE", "weights for the extractor")
     parser.add("--runs DIR", "where the runs are", Path, RUNS / "tables")

@@ -56,6 +56,7 @@ from trainer.runs.published import BUILD_BYTES, PublishedRun
 from trainer.runs.run_directory import RUNS, RunDirectory, find_run, newest_run
 from trainer.runs.run_lock import heartbeat
 from trainer.runs.shutdown import as_input_error, close, divergence_message, report_incomplete, report_stop
+from utils.closed_pipes import reader_is_gone
 from utils.errors import InputError, check_number
 from utils.launch import without_stray_variables
 from utils.memory import limited_memory
@@ -390,6 +391,9 @@ def main(command: str, argv: list[str]) -> int:
             print(f"error: {divergence_message(error, session)}", file=sys.stderr)
             return nan_guard.STATUS
         except Exception as error:
+            if isinstance(error, BrokenPipeError) and reader_is_gone():
+                status = "interrupted"
+                raise
             if signals.received and not session.started:  # libraries that are being imported may replace Stopped
                 return report_stop(session)
             input_error = as_input_error(error, session)

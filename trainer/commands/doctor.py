@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Literal
 
 from trainer.cli import arguments
+from utils.errors import InputError
 
 ROOT = Path(__file__).parents[2]
 GIB = 2**30
@@ -116,14 +117,16 @@ def main(argv: list[str]) -> int:
     """Print the findings; return 0 if training can run here, else 1.
 
     Raises:
-        InputError: Invalid options, or a config that does not exist.
+        InputError: Invalid options, or a config that does not exist, cannot be read or has no data.
     """
     options = arguments.doctor().parse_args(argv)
     with suppress(ImportError):  # of a library that is missing, which is a finding
-        from trainer.cli.config_composition import find_config
+        from trainer.cli.config_composition import compose
 
         for name in options.config:
-            find_config(name)
+            data_section = compose([name]).values.get("data")
+            if not isinstance(data_section, dict) or not isinstance(data_section.get("class_path"), str):
+                raise InputError(f"{name} is not the config of an experiment: it has no data with a class_path")
     findings = []
     for finding in examine(options.config, options.trust):
         findings.append(finding)
@@ -282,13 +285,14 @@ def wandb() -> Iterator[Finding]:
 def data(config: str, trust: bool = False) -> Iterator[Finding]:
     """Check that the data of an experiment exist."""
     ok, output = run_python(DATA.replace("CONFIG", repr(config)).replace("TRUST", repr(trust)))
+    output = output.removeprefix(f"{config}: ")
     if ok:
         yield Finding("data", "ok", f"{config}: {output} finds its files")
-    elif re.search("no (such )?config", output):
-        yield Finding("data", "fail", output, "python -m trainer fit --help lists where configs are looked up")
-    else:
+    elif re.search("does not exist|no such", output):
         fix = f"pass their path: python -m trainer fit --config {config} --data.ARGUMENT=PATH"
         yield Finding("data", "fail", f"{config}: {output}", fix)
+    else:
+        yield Finding("data", "fail", f"{config}: {output}", "correct the config; docs/configs.md describes configs")
 
 
 def run_python(code: str, seconds: float = 300) -> tuple[bool, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +28,10 @@ from renderers import (
     VoxelGrid,
 )
 from trainer.cli import arguments
+from trainer.cli.config_composition import names_yaml
 from trainer.export.scene_io import Scene, as_mesh, as_voxels, load_scenes
 from utils.files import write_atomically
+from utils.memory import available_memory
 from utils.progress import Progress
 from visualization.images import save_png, tile
 
@@ -38,6 +41,10 @@ VOLUME_RENDERERS = {
     "visual_hull": VisualHullRenderer,
     "emission_absorption": EmissionAbsorptionRenderer,
 }
+
+BYTES_PER_PIXEL = 64  # of a view: image, alpha, depth and normals in float32, and once more while views are joined
+
+MANY_PIXELS = 2**26  # of all images: from here on, rendering takes more than seconds
 
 
 def main(argv: list[str]) -> int:
@@ -49,9 +56,14 @@ def main(argv: list[str]) -> int:
     overrides = [word for word in argv if word.startswith("--data.")]
     options = arguments.render().parse_args([word for word in argv if not word.startswith("--data.")])
     renderer, camera = _renderer(options), _camera(options)
+    _check_memory(options.image_size, len(camera))
     images = 0
     stems: set[str] = set()
-    with Progress(len(options.inputs), desc="rendering", unit="input") as bar:
+    shapes = sum(len(options.shapes) if names_yaml(name) else 1 for name in options.inputs)
+    if options.image_size**2 * len(camera) * shapes > MANY_PIXELS:
+        size = f"{options.image_size} x {options.image_size}"
+        print(f"rendering {len(camera) * shapes} images of {size} pixels, which may take minutes", file=sys.stderr)
+    with Progress(shapes * len(camera), desc="rendering", unit="image") as bar:
         for name in options.inputs:
             scenes = load_scenes(
                 name,
@@ -64,13 +76,12 @@ def main(argv: list[str]) -> int:
             for stem, scene in scenes:
                 unique = stem if stem not in stems else f"{stem}_{len(stems)}"
                 stems.add(unique)
-                images += _write(options, unique, render(renderer, scene, camera, options))
-            bar.update()
+                images += _write(options, unique, render(renderer, scene, camera, options, bar))
     print(f"{images} images of {len(stems)} shapes in {options.output}")
     return 0
 
 
-def render(renderer: Renderer, scene: Scene, camera: Camera, options: argparse.Namespace) -> Rendering:
+def render(renderer: Renderer, scene: Scene, camera: Camera, options: argparse.Namespace, bar: Progress) -> Rendering:
     """Render one scene from every camera, after converting it to a type that the renderer accepts."""
     if isinstance(scene, TriangleMesh) and TriangleMesh not in renderer.accepts:
         scene = as_voxels(scene, options.voxel_size)
@@ -78,7 +89,10 @@ def render(renderer: Renderer, scene: Scene, camera: Camera, options: argparse.N
         scene = as_mesh(scene, options.threshold)
     device = _device(options)
     scene = scene.to(device)
-    views = [renderer(scene, camera[i : i + 1].to(device)) for i in range(len(camera))]
+    views = []
+    for i in range(len(camera)):
+        views.append(renderer(scene, camera[i : i + 1].to(device)))
+        bar.update()
 
     def join(name: str) -> Tensor | None:
         parts = [getattr(view, name) for view in views]
@@ -121,6 +135,21 @@ def _camera(options: argparse.Namespace) -> Camera:
         raise InputError("--views and --azimuth exclude each other; pass one of them")
     azimuth = options.azimuth or [360 * i / (options.views or 1) for i in range(options.views or 1)]
     return Camera.orbit(azimuth, options.elevation, options.fov)
+
+
+def _check_memory(image_size: int, views: int) -> None:
+    """Check that the images of one shape fit into the free memory, since Linux would kill the process.
+
+    Raises:
+        InputError: They do not.
+    """
+    needed = BYTES_PER_PIXEL * image_size**2 * views
+    if needed > (free := available_memory()):
+        raise InputError(
+            f"--image_size {image_size} needs about {needed / 2**30:,.1f} GiB of memory for {views} "
+            f"view{'s' if views > 1 else ''} of a shape, and {free / 2**30:,.1f} GiB are free; choose smaller images"
+            f"{' or fewer views' if views > 1 else ''}"
+        )
 
 
 def _renderer(options: argparse.Namespace) -> Renderer:

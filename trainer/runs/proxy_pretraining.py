@@ -76,7 +76,7 @@ def shapes_source(shapes: dict[str, Any] | None) -> tuple[str, str] | None:
     """Return class and location of shapes in a config; None unless they are one of :data:`LOCATIONS`."""
     name = _class_name(shapes)
     location = (shapes or {}).get("init_args", {}).get(LOCATIONS.get(name, ""))
-    return None if location is None else (name, os.path.abspath(location))
+    return (name, os.path.abspath(location)) if isinstance(location, str) else None
 
 
 def trained_proxy(config: Path, source: tuple[str, str] | None, *, finished: bool) -> RunDirectory | None:
@@ -85,9 +85,12 @@ def trained_proxy(config: Path, source: tuple[str, str] | None, *, finished: boo
 
 
 def proxy_shapes(run: RunDirectory) -> dict[str, Any] | None:
-    """``data.init_args.shapes`` of a run's config; None if it has none."""
-    data = run.settings.get("data")
-    return ((data or {}).get("init_args") or {}).get("shapes")
+    """``data.init_args.shapes`` of a run's config: its ``class_path`` and ``init_args``; None if it has none."""
+    value: Any = run.settings
+    for key in ("data", "init_args", "shapes"):
+        value = value.get(key) if isinstance(value, dict) else None
+    valid = isinstance(value, dict) and isinstance(value.get("class_path"), str) and isinstance(value.get("init_args"), dict)
+    return value if valid else None
 
 
 def provide_proxy(

@@ -12,7 +12,7 @@ from trainer.runs.proxy_pretraining import proxy_shapes
 from trainer.runs.run_directory import find_run
 from trainer.tables.runner import IMAGE_METRICS, METRICS, OVERFITTING, SHAPE_METRICS, CellRun, Measurement, Result
 from trainer.tables.spec import Cell, Scale, Table
-from utils.errors import InputError
+from utils.errors import InputError, printable
 from utils.files import write_atomically
 
 NAMES = {
@@ -131,11 +131,12 @@ def _caption(
     paper = f"In parentheses the paper's results: {table.paper}; 64³ voxels, 128² images, ShapeNet."
     if not comparable:
         paper += " Compare the ranking of our results with the paper's, not the values."
-    return [
+    parts = [
         f"{table.title}. Lower is better; bold marks our lowest FID in each complete column.",
         f"Ours, at the end of training ({scale.title}): {ours}.",
         *filter(None, [*data, paper if table.paper else "", table.note, *notes]),
     ]
+    return [printable(part) for part in parts]
 
 
 def _training_images(table: Table, finished: list[CellRun]) -> str:
@@ -164,12 +165,14 @@ def _pretraining(table: Table, finished: list[CellRun]) -> str:
     """
     by_category: dict[str, dict[str, str]] = {}
     for run in finished:
-        checkpoint = run.folder.settings.get("model", {}).get("init_args", {}).get("proxy_checkpoint")
+        checkpoint = run.folder.settings["model"]["init_args"].get("proxy_checkpoint")
         if not checkpoint:
             continue
+        if not isinstance(checkpoint, str):
+            raise InputError(f"{run.folder.config}: proxy_checkpoint must be a file, not {str(checkpoint)[:50]!r}")
         proxy = find_run(Path(checkpoint))
         shapes = proxy_shapes(proxy) if proxy else None
-        category = (shapes or {}).get("init_args", {}).get("category", "")
+        category = str(shapes["init_args"].get("category", "")) if shapes else ""
         name = _pretraining_shapes(shapes, category) if shapes else f"unknown shapes ({checkpoint} is missing)"
         by_category.setdefault(category or checkpoint, {})[run.name] = name
     names = dict.fromkeys(_common(values, "pre-trained", table.name) for values in by_category.values())
@@ -186,7 +189,7 @@ def _source(shapes: dict[str, Any]) -> str:
     """Name the source of shapes in a run's config."""
     path = shapes["init_args"].get("path")
     kind = shapes["class_path"].rpartition(".")[2]
-    return SOURCES.get(kind) or (Path(path).name if path else kind)
+    return SOURCES.get(kind) or (Path(path).name if isinstance(path, str) and path else kind)
 
 
 def write(results: TableResults, folder: Path) -> list[Path]:
@@ -231,6 +234,7 @@ def _metrics(results: TableResults, names: tuple[str, ...], caption: str) -> str
 
 
 def _grid(rows: list[list[str]]) -> str:
+    rows = [[" ".join(printable(text).split()).replace("|", "\\|") for text in row] for row in rows]
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
@@ -379,5 +383,6 @@ def _plot(path: Path, results: TableResults) -> None:
             text.set_color("black" if entry.fid is not None else "#888888")
         else:
             text.set_text("")
-    figure.text(0.01, (below - 0.1) / (height + below), caption, va="top", fontsize=7.5)
+        text.set_parse_math(False)
+    figure.text(0.01, (below - 0.1) / (height + below), caption, va="top", fontsize=7.5, parse_math=False)
     figure.savefig(path, format="png", dpi=150)

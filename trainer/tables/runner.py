@@ -238,10 +238,8 @@ def _try_lock(run: CellRun) -> Iterator[bool]:
 
 
 def _metrics(folder: Path) -> list[dict[str, Any]]:
-    try:
-        return read_metrics(folder)
-    except ValueError as error:
-        raise InputError(f"{folder / 'metrics.jsonl'} is corrupt ({error}); fix or remove it") from error
+    """Read the evaluations of a run, without the metrics that are null."""
+    return [{key: value for key, value in line.items() if value is not None} for line in read_metrics(folder)]
 
 
 def find_run(runs: Iterable[Path], words: Iterable[str]) -> Path | None:

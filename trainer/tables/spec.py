@@ -7,11 +7,16 @@ reuse another cell's run (``same``).
 
 import difflib
 import fnmatch
+import math
+import re
 import shlex
-from dataclasses import dataclass, field, fields
+import string
+from collections.abc import Callable
+from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from trainer.cli.arguments import EXTRACTORS
 from trainer.cli.config_composition import PROJECT_CONFIGS, compose, names_yaml
 from utils.errors import InputError
 
@@ -77,13 +82,16 @@ class Scale:
             where: File and cell, for error messages.
 
         Raises:
-            InputError: A placeholder is undefined, or a quote is not closed.
+            InputError: A placeholder is undefined or more than a name, or a quote is not closed.
         """
         try:
+            for _, name, form, conversion in string.Formatter().parse(text):
+                if form or conversion or not (name is None or name.isidentifier()):
+                    raise ValueError("a placeholder is only a name, such as {size}")
             return shlex.split(text.format(**self.placeholders))
         except KeyError as error:
             raise InputError(f"{where}: the placeholder {{{error.args[0]}}} is not defined in {SCALES}") from None
-        except (ValueError, IndexError, AttributeError) as error:
+        except ValueError as error:
             raise InputError(f"{where}: {text!r} is not a valid command line ({error})") from None
 
 
@@ -142,22 +150,39 @@ class Table:
         Raises:
             InputError: No cell matches.
         """
-        pairs = {f"{r}-{c}": (r, c) for c, column in self.columns.items() for r in self.rows if r in column.paper}
+        pairs = self._pairs()
         names = [name for name in pairs if not only or any(fnmatch.fnmatch(name, f"*{part}*") for part in only)]
+        if not pairs:
+            raise InputError(f"{self.name} has no cells: the paper of every column is empty; remove it or list rows")
         if not names:
             more = f" and {len(pairs) - 6} more" if len(pairs) > 6 else ""
             cells = f"{', '.join(list(pairs)[:6])}{more}"
             raise InputError(f"no cell of {self.name} matches {' or '.join(only or [])}; the cells are {cells}")
         return [self._cell(name, *pairs[name], scale) for name in names]
 
-    def _cell(self, name: str, r: str, c: str, scale: Scale) -> Cell:
+    def _pairs(self) -> dict[str, tuple[str, str]]:
+        """Return row and column of each cell, by its name."""
+        cells = [(r, c) for c, column in self.columns.items() for r in self.rows if r in column.paper]
+        pairs: dict[str, tuple[str, str]] = {}
+        for r, c in cells:
+            if (first := pairs.setdefault(f"{r}-{c}", (r, c))) != (r, c):
+                raise InputError(f"two cells of {self.name} are called {r}-{c}: row {r} and row {first[0]}; rename one")
+        return pairs
+
+    def _cell(self, name: str, r: str, c: str, scale: Scale, users: tuple[str, ...] = ()) -> Cell:
+        """Return a cell. ``users`` are the cells that reuse its run."""
         row, column = self.rows[r], self.columns[c]
         if c in row.same:
-            table, _, other = row.same[c].partition("/")
-            shared = next((cell for cell in load_table(table).cells(scale) if cell.name == other), None)
-            if shared is None:
-                raise InputError(f"rows.{r}.same of {self.name}.yaml refers to {row.same[c]}, which is not a cell")
-            return Cell(name, r, c, shared.run, shared.words, column.paper[r])
+            table, _, other = row.same[c].rpartition("/")
+            where = f"rows.{r}.same of {self.name}.yaml refers to {row.same[c]}, which"
+            if row.same[c] in users:
+                raise InputError(f"{where} refers back to it")
+            shared = load_table(table)
+            pairs = shared._pairs()
+            if other not in pairs:
+                raise InputError(f"{where} is not a cell")
+            cell = shared._cell(other, *pairs[other], scale, (*users, row.same[c]))
+            return Cell(name, r, c, cell.run, cell.words, column.paper[r])
         words = [
             word
             for text in (column.words, row.words, scale.every)
@@ -191,6 +216,8 @@ def load_table(name: str) -> Table:
         columns[key] = _build(Column, column, f"{file}: columns.{key}")
         if unknown := set(columns[key].paper) - set(rows):
             raise InputError(f"{file}: columns.{key}.paper refers to {sorted(unknown)[0]!r}, which is not a row")
+        if unknown := {key for row in rows.values() for key in row.same} - set(values["columns"]):
+            raise InputError(f"{file}: rows refer by same to {sorted(unknown)[0]!r}, which is not a column")
     return _build(Table, {"runs": stem, **values, "name": stem, "rows": rows, "columns": columns}, file)
 
 
@@ -206,7 +233,41 @@ def load_scale(name: str, root: str, archive: str | None) -> Scale:
 def _mapping(values: dict[str, Any], key: str, file: str) -> dict[str, Any]:
     if not isinstance(values.get(key), dict) or not values[key]:
         raise InputError(f"{file} is not a table: it has no {key}")
+    if wrong := [name for name in values[key] if not _is_name(name)]:
+        raise InputError(
+            f"{file}: the key {wrong[0][:50]!r} of {key} becomes part of the name of a directory; use up to 80 letters, "
+            "digits, '_', '-', '.' and '+'"
+        )
     return values[key]
+
+
+def _is_name(value: Any) -> bool:
+    """Whether a value can be a part of the name of a run directory."""
+    return isinstance(value, str) and re.fullmatch(r"\w[\w.+ -]{0,79}", value) is not None
+
+
+def _is_result(value: Any) -> bool:
+    return value is None or (type(value) in (int, float) and abs(value) < math.inf)
+
+
+# What the values of a definition must be, by the name of the field.
+KINDS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    **dict.fromkeys(("name", "title", "words", "note"), (lambda x: isinstance(x, str), "text")),
+    "runs": (_is_name, "the name of a table"),
+    "extractor": (lambda x: x is None or x in EXTRACTORS, f"one of {', '.join(EXTRACTORS)}"),
+    "heads": (
+        lambda x: isinstance(x, list) and len(x) > 0 and all(isinstance(head, str) for head in x),
+        "a list of texts",
+    ),
+    "same": (
+        lambda x: isinstance(x, dict) and all(isinstance(cell, str) and "/" in cell for cell in x.values()),
+        "a mapping of columns to cells, such as table1/iggan-chairs_one",
+    ),
+    "paper": (
+        lambda x: isinstance(x, dict) and all(map(_is_result, x.values())),
+        "a mapping of rows to numbers or null",
+    ),
+}
 
 
 def _build(kind: type, values: Any, where: str) -> Any:
@@ -215,7 +276,10 @@ def _build(kind: type, values: Any, where: str) -> Any:
         problem = f"has an unknown key {sorted(unknown)[0]!r}" if isinstance(values, dict) else "is not a mapping"
         keys = ", ".join(sorted(names - {"name"} if kind is Table else names))
         raise InputError(f"{where} {problem}; the keys are {keys}")
-    try:
-        return kind(**values)
-    except TypeError as error:
-        raise InputError(f"{where} lacks {str(error).partition('missing ')[2]}") from None
+    for key, value in values.items():
+        accepts, what = KINDS["name"] if kind is Table and key == "paper" else KINDS.get(key, (lambda _: True, ""))
+        if not accepts(value):
+            raise InputError(f"{where}: {key} must be {what}, not {str(value)[:50]!r}")
+    if missing := [f.name for f in fields(kind) if f.default is f.default_factory is MISSING and f.name not in values]:
+        raise InputError(f"{where} lacks {' and '.join(missing)}")
+    return kind(**values)
