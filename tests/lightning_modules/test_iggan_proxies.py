@@ -138,5 +138,7 @@ def test_parts_that_do_not_fit_are_rejected(options, message):
 
 
 def test_views_per_shape_that_do_not_divide_the_batch_are_rejected(tmp_path):
-    with pytest.raises(InputError, match=r"views_per_shape must divide .* it is 3, and a step has 4 images per process"):
+    with pytest.raises(
+        InputError, match=r"views_per_shape must divide .* it is 3, and a step has 4 images per process"
+    ):
         trainer(tmp_path).fit(lit(views_per_shape=3), renders(steps=1))
