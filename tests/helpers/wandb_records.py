@@ -5,6 +5,7 @@ import struct
 from pathlib import Path
 from typing import Any
 
+import wandb
 from wandb.proto import wandb_internal_pb2
 
 BLOCK, HEADER_SIZE, HEADER = 32768, 7, "<IHB"  # of each chunk: checksum, length, kind (full, first, middle, last)
@@ -12,6 +13,7 @@ BLOCK, HEADER_SIZE, HEADER = 32768, 7, "<IHB"  # of each chunk: checksum, length
 
 def read_records(file: Path) -> list[Any]:
     """The protobuf records of a ``.wandb`` file, in order."""
+    wandb.teardown()  # as at the end of a process: its service writes the file asynchronously
     data = file.read_bytes()
     assert data[:4] == b":W&B"
     records, chunks, offset = [], [], HEADER_SIZE
