@@ -271,3 +271,12 @@ def test_render_says_what_takes_long_and_refuses_what_does_not_fit(tmp_path, mon
     assert "rendering 2 images of 32 x 32 pixels, which may take minutes" in capsys.readouterr().err
     monkeypatch.setattr("trainer.commands.render.available_memory", lambda: 64 * 32**2 * 2)
     assert "for 3 views of a shape" in refused(*command, "--renderer=absorption", "--views=3")
+
+
+@pytest.mark.parametrize("renderer", ["opengl", "lit_absorption"])
+def test_render_keeps_the_colors_of_a_configs_shapes(tmp_path, renderer):
+    options = ["--image_size", "32", "--renderer", renderer, "--output", str(tmp_path)]
+    assert main(["render", "chairs_color.yaml", "--shapes", "0", *options]) == 0
+    (file,) = tmp_path.glob("*.png")
+    pixels = np.asarray(Image.open(file).convert("RGB"), int)
+    assert (pixels.max(-1) - pixels.min(-1)).max() > 30

@@ -161,7 +161,7 @@ def _renderer(options: argparse.Namespace) -> Renderer:
     if backend == "triton" and not torch.cuda.is_available():
         raise InputError("--backend triton requires a CUDA device and none is available; use --backend auto")
     if name == "opengl":
-        return OpenGLRenderer(size, options.threshold, "unlit" if options.unlit else None, backend)
+        return OpenGLRenderer(size, options.threshold, "unlit" if options.unlit else None, backend, colored=True)
     if name == "soft":
         return SoftRasterizer(size, lighting=None if options.unlit else Lighting(), backend=backend, two_sided=True)
     if options.normals or options.depth:
