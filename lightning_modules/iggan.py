@@ -21,7 +21,7 @@ from lightning_modules.losses import (
     to_float32,
 )
 from lightning_modules.neural_renderer import load_proxy
-from lightning_modules.voxel_generative import VoxelGenerativeModule, as_grid, check_image_sizes
+from lightning_modules.voxel_generative import VoxelGenerativeModule, as_grid, check_channels, check_image_sizes
 from renderers import InputError, Renderer, ViewDistribution, VoxelGrid
 from renderers.opengl.overlap import start_render
 from utils.errors import check_number
@@ -264,7 +264,6 @@ def check_colors(generator: nn.Module, discriminator: nn.Module, renderer: Rende
         InputError: naming the option to change.
     """
     out_channels = getattr(generator, "out_channels", 1)
-    image_channels = max(1, out_channels - 1)
     if out_channels > 1:
         name = type(neural_renderer).__name__
         if not getattr(neural_renderer, "colored", True):
@@ -277,11 +276,6 @@ def check_colors(generator: nn.Module, discriminator: nn.Module, renderer: Rende
                 f"generator.out_channels is {out_channels}, but the renderer renders voxels white; set renderer.colored to "
                 "true, or out_channels to 1"
             )
-        if image_channels not in (1, 3):
+        if out_channels not in (2, 4):
             raise InputError(f"generator.out_channels must be 1, 2 (grey) or 4 (RGB), got {out_channels}")
-    channels = getattr(discriminator, "channels", image_channels)
-    if channels != image_channels:
-        raise InputError(
-            f"generator.out_channels {out_channels} gives images of {image_channels} channels, but "
-            f"discriminator.channels is {channels}; set it to {image_channels}"
-        )
+    check_channels(out_channels, discriminator)

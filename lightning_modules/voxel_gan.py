@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from lightning_modules.base import batch_images, check_optimizers
 from lightning_modules.gan_step import adam_gan, gan_step
 from lightning_modules.losses import to_float32
-from lightning_modules.voxel_generative import VoxelGenerativeModule, as_grid, check_image_sizes
+from lightning_modules.voxel_generative import VoxelGenerativeModule, as_grid, check_channels, check_image_sizes
 from renderers import Camera, InputError, Renderer, ViewDistribution, VoxelGrid
 
 
@@ -90,10 +90,4 @@ def check_parts(
     out_channels = getattr(generator, "out_channels", 1)
     if out_channels > 1 and not getattr(differentiable_renderer, "colored", True):
         raise InputError(f"{name} does not render colour, but generator.out_channels is {out_channels}; set it to 1")
-    image_channels = max(1, out_channels - 1)
-    channels = getattr(discriminator, "channels", image_channels)
-    if channels != image_channels:
-        raise InputError(
-            f"generator.out_channels {out_channels} gives images of {image_channels} channels, but "
-            f"discriminator.channels is {channels}; set it to {image_channels}"
-        )
+    check_channels(out_channels, discriminator)

@@ -156,3 +156,18 @@ def check_image_sizes(renderer: Renderer, parts: dict[str, nn.Module]) -> None:
             raise InputError(
                 f"renderer.image_size is {renderer.image_size}, {name}.image_size is {size}; set both to the same size"
             )
+
+
+def check_channels(out_channels: int, discriminator: nn.Module) -> None:
+    """Check that D sees as many channels as the images of a generator with ``out_channels`` have.
+
+    Raises:
+        InputError: it does not. A discriminator without ``channels`` passes.
+    """
+    expected = max(1, out_channels - 1)
+    channels = getattr(discriminator, "channels", expected)
+    if channels != expected:
+        raise InputError(
+            f"generator.out_channels {out_channels} gives images of {expected} channels, but "
+            f"discriminator.channels is {channels}; set it to {expected}"
+        )
