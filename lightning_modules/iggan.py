@@ -60,7 +60,8 @@ class IGGANModule(VoxelGenerativeModule):
       ``dL/dx = (dy_nn/dx)^T dL/dy (y_gl)``.
 
     With ``views_per_shape`` V, a step of B images generates only B / V shapes. Each is rendered from V viewpoints, with a
-    threshold for each. G then takes less of a step's time; the paper has V = 1.
+    threshold for each. G then takes less of a step's time; the paper has V = 1. With ``proxy_every`` N, R is updated in
+    every Nth step only; the paper has N = 1.
 
     With colour (not in the paper, whose supplement leaves it as future work), G generates occupancy and RGB, ``renderer``
     and ``neural_renderer`` render both, and the threshold applies to occupancy only.
@@ -85,6 +86,7 @@ class IGGANModule(VoxelGenerativeModule):
         temperature: of ``soft_threshold``, in units of the logit; smaller is closer to x_d.
         gradient_at: ``proxy`` or ``renderer``, see above.
         views_per_shape: V, a divisor of the batch size, see above.
+        proxy_every: N, see above.
         **evaluation: see :class:`VoxelGenerativeModule`.
 
     Raises:
@@ -110,6 +112,7 @@ class IGGANModule(VoxelGenerativeModule):
         temperature: float = 0.5,
         gradient_at: Literal["proxy", "renderer"] = "proxy",
         views_per_shape: int = 1,
+        proxy_every: int = 1,
         **evaluation: Any,
     ) -> None:
         super().__init__(generator, renderer, views, **evaluation)
@@ -123,6 +126,7 @@ class IGGANModule(VoxelGenerativeModule):
         check_number("temperature", temperature, above=0)
         check_number("dom_weight", dom_weight, at_least=0)
         check_number("views_per_shape", views_per_shape, at_least=1)
+        check_number("proxy_every", proxy_every, at_least=1)
         self.discriminator, self.neural_renderer = discriminator, neural_renderer
         self.optimizer_factories = check_optimizers(
             discriminator=discriminator_optimizer, generator=generator_optimizer
@@ -132,7 +136,7 @@ class IGGANModule(VoxelGenerativeModule):
         self.dom_weight, self.proxy, self.discriminator_sees = dom_weight, proxy, discriminator_sees
         self.proxy_checkpoint = proxy_checkpoint
         self.proxy_input, self.temperature, self.gradient_at = proxy_input, temperature, gradient_at
-        self.views_per_shape = views_per_shape
+        self.views_per_shape, self.proxy_every = views_per_shape, proxy_every
 
     def on_fit_start(self) -> None:
         super().on_fit_start()
@@ -142,7 +146,7 @@ class IGGANModule(VoxelGenerativeModule):
     def training_step(self, batch: Any, batch_idx: int) -> None:
         real = batch_images(batch)
         n, total = len(real), len(real) * self.world_size
-        retrained = self.proxy == "retrained"
+        retrained = self.proxy == "retrained" and self.step % self.proxy_every == 0
         d_optimizer, g_optimizer, *r_optimizer = cast(list[Any], self.optimizers())
 
         if n % self.views_per_shape:

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from networks.dcgan_layers import power_of_two, to_channels_last
+from networks.prelu import PReLU
 from utils.errors import InputError, check_number
 
 
@@ -73,21 +74,21 @@ class RenderNet(nn.Module):
         stride = (2, 1, 1) if trunk_size == lattice_size // 2 else (2, 2, 2)
         self.encoder = nn.Sequential(
             HalvingConv3d(c1),
-            prelu(c1),
+            PReLU(c1),
             nn.Conv3d(c1, c2, 3, stride, 1),
-            prelu(c2),
+            PReLU(c2),
             nn.Conv3d(c2, c3, 3, 1, 1),
-            prelu(c3),
+            PReLU(c3),
             ResidualBlocks(nn.Conv3d, c3, blocks_3d),
         )
-        self.projection = nn.Sequential(nn.Conv2d(c3 * (lattice_size - 2 * self.border) // 4, width, 1), prelu(width))
+        self.projection = nn.Sequential(nn.Conv2d(c3 * (lattice_size - 2 * self.border) // 4, width, 1), PReLU(width))
         half, quarter = max(width // 2, 16), max(width // 4, 16)
         trunk: list[nn.Module] = [ResidualBlocks(nn.Conv2d, width, blocks_2d)]
-        trunk += [same_padding(), nn.Conv2d(width, half, 4), prelu(half)]
-        trunk += [same_padding(), nn.Conv2d(half, quarter, 4), prelu(quarter)]
+        trunk += [same_padding(), nn.Conv2d(width, half, 4), PReLU(half)]
+        trunk += [same_padding(), nn.Conv2d(half, quarter, 4), PReLU(quarter)]
         for i in range(doublings):
             before, after = max(quarter >> i, 16), max(quarter >> (i + 1), 16)
-            trunk += [nn.ConvTranspose2d(before, after, 4, 2, 1), prelu(after)]
+            trunk += [nn.ConvTranspose2d(before, after, 4, 2, 1), PReLU(after)]
         last = nn.Conv2d(max(quarter >> doublings, 16), out_channels, 4)
         self.trunk = nn.Sequential(*trunk, same_padding(), last, nn.Sigmoid())
         self._initialize(last, initial_intensity)
@@ -128,11 +129,6 @@ class RenderNet(nn.Module):
         return self.trunk(F.pad(self.projection(volume.flatten(1, 2)), [b // scale] * 4))
 
 
-def prelu(channels: int) -> nn.PReLU:
-    """PReLU with one slope per channel, as in RenderNet, but initialized to 0.2 instead of 0 so that gradients pass."""
-    return nn.PReLU(channels, init=0.2)
-
-
 def same_padding() -> nn.ZeroPad2d:
     """TensorFlow's "SAME" padding for a 4² convolution: one pixel before, two after."""
     return nn.ZeroPad2d((1, 2, 1, 2))
@@ -146,7 +142,7 @@ class ResidualBlocks(nn.Module):
         self.blocks = nn.ModuleList(
             nn.Sequential(
                 convolution(channels, channels, 3, padding=1),
-                prelu(channels),
+                PReLU(channels),
                 convolution(channels, channels, 3, padding=1),
             )
             for _ in range(n)

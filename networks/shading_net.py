@@ -6,6 +6,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from networks.dcgan_layers import to_channels_last
+from networks.prelu import PReLU
 from utils.errors import check_number
 
 
@@ -28,9 +29,9 @@ class ShadingNet(nn.Module):
         check_number("out_channels", out_channels, at_least=1)
         self.layers = nn.Sequential(
             nn.Conv2d(in_channels, width, 3, padding=1),
-            nn.PReLU(width, init=0.2),
+            PReLU(width),
             nn.Conv2d(width, width, 3, padding=1),
-            nn.PReLU(width, init=0.2),
+            PReLU(width),
             nn.Conv2d(width, out_channels, 1),
             nn.Sigmoid(),
         )

@@ -19,6 +19,7 @@ from utils import closed_pipes
 from utils.early_signals import Interrupts
 from utils.errors import InputError
 from utils.launch import launch
+from utils.memory import reuse_freed_memory
 
 
 class Command(NamedTuple):
@@ -112,6 +113,7 @@ def _run(argv: list[str] | None) -> int:
         options_of(name).print_help()
         return 0
     module, function = COMMANDS[name].target.split(":")
+    reuse_freed_memory()
     command = getattr(importlib.import_module(module), function)
     with Interrupts() as interrupts:
         try:

@@ -2,6 +2,7 @@
 
 import copy
 from functools import partial
+from itertools import pairwise
 
 import pytest
 import torch
@@ -108,6 +109,20 @@ def test_training_step_matches_reference(tmp_path, make, proxy_input, gradient_a
             assert (p - q).abs().max() <= 1e-3 * update + 1e-7, f"{name}.{weight}"
 
 
+def test_the_proxy_is_updated_in_every_nth_step(tmp_path):
+    module = with_render_net(proxy_every=2)
+    weights = []
+    module.update_ema = lambda batch: weights.append(
+        [
+            torch.cat([p.detach().flatten() for p in part.parameters()])
+            for part in (module.generator, module.neural_renderer)
+        ]
+    )
+    trainer(tmp_path).fit(module, renders(steps=4))
+    changes = [[not torch.equal(a, b) for a, b in zip(*pair, strict=True)] for pair in pairwise(weights)]
+    assert changes == [[True, False], [True, True], [True, False]]
+
+
 def test_soft_threshold_approaches_the_solid():
     module = lit(proxy_input="soft_threshold", temperature=1e-3)
     x = VoxelGrid(module.generator(torch.randn(3, 8)))
@@ -129,6 +144,7 @@ def test_soft_threshold_approaches_the_solid():
         ({"neural_renderer": SoftRasterizer(16)}, "must be a differentiable renderer of voxel grids, SoftRasterizer"),
         ({"neural_renderer": LitAbsorptionRenderer(32), "proxy": "fixed"}, "neural_renderer.image_size is 32"),
         ({"views_per_shape": 0}, "views_per_shape must be at least 1, not 0"),
+        ({"proxy_every": 0}, "proxy_every must be at least 1, not 0"),
         ({"temperature": 0.0}, "temperature must be above 0, not 0.0"),
     ],
 )

@@ -4,6 +4,7 @@ import torch.nn.functional as F
 
 from networks import DCGANDiscriminator, DCGANGenerator, RenderClassifier, RenderNet, VoxelGenerator
 from networks.dcgan_layers import FirstConvTranspose3d, LastConvTranspose3d
+from networks.prelu import PReLU
 from networks.rendernet import HalvingConv3d
 
 
@@ -189,3 +190,20 @@ def test_initial_occupancy_does_not_affect_colour():
     volume = VoxelGenerator(8, 10, 64, out_channels=4, initial_occupancy=0.1)(torch.randn(16, 10))
     assert volume[:, 0].mean().item() == pytest.approx(0.1, abs=0.02)
     assert volume[:, 1:].mean().item() == pytest.approx(0.5, abs=0.02)
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 5, 4), (2, 3, 4, 5, 3), (4, 3)])
+def test_prelu_has_the_values_and_gradients_of_torch(shape):
+    ours, theirs = PReLU(3), torch.nn.PReLU(3, init=0.2)
+    with torch.no_grad():
+        ours.weight.copy_(torch.tensor([0.5, -0.3, 1.2]))
+    theirs.load_state_dict(ours.state_dict())
+    x = torch.randn(shape)
+    x[0, 0] = 0
+    results = []
+    for layer in (ours, theirs):
+        given = x.clone().requires_grad_()
+        y = layer(given)
+        results.append((y, *torch.autograd.grad(y.square().sum(), (given, layer.weight))))
+    for a, b in zip(*results, strict=True):
+        assert torch.allclose(a, b, atol=1e-6)
