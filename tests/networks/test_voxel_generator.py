@@ -42,3 +42,34 @@ def test_binomial_filter_is_a_convolution():
 def test_negative_smoothing_is_rejected():
     with pytest.raises(InputError, match="smoothing must be at least 0, not -1"):
         generator(smoothing=-1)
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_coarse_colors_are_averages_of_cells_and_leave_occupancy_alone(mirrored):
+    z = torch.randn(2, 8)
+    fine = generator(out_channels=4, mirrored=mirrored)(z)
+    coarse = generator(out_channels=4, mirrored=mirrored, color_size=4)(z)
+    assert torch.allclose(coarse[:, :1], fine[:, :1])
+    means = fine[:, 1:].logit().unfold(2, 4, 4).unfold(3, 4, 4).unfold(4, 4, 4).mean((-1, -2, -3))
+    colors = coarse[:, 1:].logit()
+    corners = colors[..., ::15, ::15, ::15]  # outside the centres of the cells nothing is interpolated
+    assert torch.allclose(corners, means[..., ::3, ::3, ::3], atol=1e-4)
+
+
+def test_one_color_per_shape():
+    colors = generator(out_channels=4, color_size=1)(torch.randn(2, 8))[:, 1:]
+    assert torch.allclose(colors, colors[..., :1, :1, :1].expand_as(colors))
+    assert not torch.allclose(colors[0], colors[1])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"color_size": 4}, "color_size is for generators with colour; set out_channels to 4"),
+        ({"color_size": 5, "out_channels": 4}, "color_size must divide voxel_size 16, got 5"),
+        ({"color_size": 0, "out_channels": 4}, "color_size must be at least 1, not 0"),
+    ],
+)
+def test_bad_color_sizes_are_rejected(options, message):
+    with pytest.raises(InputError, match=message):
+        generator(**options)
