@@ -14,6 +14,7 @@ import torch
 import yaml
 
 from trainer.__main__ import COMMANDS, main
+from trainer.cli.config_composition import KEYS
 from trainer.runs.run_directory import RunDirectory
 from utils.errors import InputError
 
@@ -238,6 +239,19 @@ def test_invalid_options_are_named(refused, argv, message):
 def test_invalid_files_are_named(refused, workplace, text, message):
     (workplace / "mistake.yaml").write_text(f"base: toy.yaml\n{text}\n")
     assert message in refused("fit", "--config", "mistake.yaml")
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [["render", "mistake.yaml"], ["prepare", "--config", "mistake.yaml"], ["doctor", "--config", "mistake.yaml"]],
+)
+def test_commands_that_only_read_the_data_refuse_unknown_keys(refused, workplace, argv):
+    (workplace / "mistake.yaml").write_text("base: toy.yaml\nmodle: {class_path: toy.ToyGAN}\n")
+    assert "mistake.yaml: no such key 'modle'; did you mean mode or model?" in refused(*argv)
+
+
+def test_known_keys_are_those_of_fit(capsys):
+    assert set(print_config(capsys)) == set(KEYS)
 
 
 def test_invalid_checkpoints_are_named(refused, workplace):

@@ -34,6 +34,8 @@ from utils.legacy_names import update_config
 
 PROJECT_CONFIGS = configs.FOLDER
 SECTIONS = ("model", "data", "trainer")
+RUN_KEYS = ("run_dir", "ckpt_path", "checkpoint_minutes", "keep_checkpoints", "monitor", "mode", "fresh", "trust")
+KEYS = ("seed_everything", *SECTIONS, *RUN_KEYS)  # of an experiment
 
 
 @dataclass

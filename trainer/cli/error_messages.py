@@ -166,6 +166,17 @@ def _message_parts(message: str) -> tuple[dict[str, _Part], _Part | None]:
     return parts, last
 
 
+def check_keys(composed: Composed, known: Iterable[str]) -> None:
+    """Check the keys at the top of a config.
+
+    Raises:
+        InputError: A key that is not known.
+    """
+    for key in composed.values:
+        if key not in known:
+            raise _unknown_key(key, lambda key: _origin(composed, key), list(known))
+
+
 def _unknown_key(key: str, prefix: Callable[[str], str], options: list[str]) -> InputError:
     section, _, rest = key.partition(".")
     sections = {option.partition(".")[0] for option in options}

@@ -121,10 +121,13 @@ def main(argv: list[str]) -> int:
     """
     options = arguments.doctor().parse_args(argv)
     with suppress(ImportError):  # of a library that is missing, which is a finding
-        from trainer.cli.config_composition import compose
+        from trainer.cli.config_composition import KEYS, compose
+        from trainer.cli.error_messages import check_keys
 
         for name in options.config:
-            data_section = compose([name]).values.get("data")
+            composed = compose([name])
+            check_keys(composed, KEYS)
+            data_section = composed.values.get("data")
             if not isinstance(data_section, dict) or not isinstance(data_section.get("class_path"), str):
                 raise InputError(f"{name} is not the config of an experiment: it has no data with a class_path")
     findings = []
