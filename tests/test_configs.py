@@ -184,6 +184,14 @@ def test_colour_configs_use_an_extractor_that_sees_colour(command, tmp_path, mon
     assert yaml.safe_load(capsys.readouterr().out)["model"]["init_args"]["extractor"] == COLORED[command]
 
 
+def test_the_papers_model_undoes_our_recipe(capsys):
+    printed = []
+    for words in (["demo.yaml", "--model", "model/iggan_32.yaml"], ["chairs_procedural.yaml"]):
+        assert main(["fit", "--config", *words, "--print_config"]) == 0
+        printed.append(yaml.safe_load(capsys.readouterr().out))
+    assert printed[0]["model"] == printed[1]["model"]
+
+
 def test_another_method_drops_the_settings_of_the_first(shapenet, archive, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     given = options("chairs_lvp.yaml", shapenet, archive)
