@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
@@ -18,7 +19,8 @@ class PReLU(nn.PReLU):
     def __init__(self, channels: int) -> None:
         super().__init__(channels, init=0.2)
 
-    def forward(self, input: Tensor) -> Tensor:
+    def forward(self, input: Float[Tensor, "B C *spatial"]) -> Float[Tensor, "B C *spatial"]:
+        """Return ``max(0, x) + a min(0, x)`` with one slope a per channel (He et al. 2015, eq. 1)."""
         if input.device.type == "cpu" and torch.is_grad_enabled():
             return _VectorizedPReLU.apply(input, self.weight)
         return super().forward(input)

@@ -16,7 +16,6 @@ import yaml
 from trainer.__main__ import COMMANDS, main
 from trainer.cli.config_composition import KEYS
 from trainer.runs.run_directory import RunDirectory
-from utils.errors import InputError
 
 FIT = ["fit", "--config", "toy.yaml"]
 
@@ -127,6 +126,10 @@ def test_parts_and_classes_by_option(capsys, workplace):
     assert config["model"]["init_args"]["optimizer_d"]["init_args"]["lr"] == 1e-3
 
 
+def test_known_keys_are_those_of_fit(capsys):
+    assert set(print_config(capsys)) == set(KEYS)
+
+
 def test_saved_config_loads_identically():
     assert main([*FIT, "--data.size=6", "--model.optimizer_g.lr=3e-4"]) == 0
     assert main(["fit", "--config", "runs/toy/001/config.yaml", "--trust"]) == 0
@@ -166,141 +169,6 @@ def test_evaluating_a_run(capsys):
     assert Path("runs/toy/001/predict/shape.txt").is_file()
     assert main(["validate", "--config", "toy.yaml"]) == 0
     assert "untrained" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize(
-    ("argv", "message"),
-    [
-        ([], "fit needs --config NAME"),
-        (["--config"], "--config needs the name"),
-        (["--config", "toi.yaml"], "no such config 'toi.yaml'; did you mean toy.yaml"),
-        (["--config", "model/gam.yaml"], "did you mean model/gan.yaml"),
-        (["--config", "toy.yaml", "--model.latent_sise=1"], "no argument 'latent_sise'; did you mean latent_size?"),
-        (["--config", "toy.yaml", "--model.latent_size=big"], "--model.init_args.latent_size must be int, not big"),
-        (["--config", "toy.yaml", "--model.renderer.widht=1"], "toy.Blur has no argument 'widht'; did you mean width?"),
-        (
-            ["--config", "toy.yaml", "--model.optimizer_g.lrr=1"],
-            "torch.optim.Adam has no argument 'lrr'; did you mean lr",
-        ),
-        (["--config", "toy.yaml", "--model.optimizer_g.lr=fast"], "optimizer_g.init_args.lr must be float"),
-        (["--config", "toy.yaml", "--model.renderer=toy.Blurr"], "no such class toy.Blurr; did you mean toy.Blur"),
-        (
-            ["--config", "toy.yaml", "--model.renderer=toy.Demanding"],
-            "renderer.init_args.amount must be given",
-        ),
-        (["--config", "toy.yaml", "--model=toy.ToyData"], "--model must be LightningModule or null, not toy.ToyData"),
-        (["--config", "toy.yaml", "--data.views=3"], "--data.init_args.views must be list[float] or null, not 3"),
-        (
-            ["--config", "toy.yaml", "--data.order=up"],
-            "--data.init_args.order must be one of 'random', 'given', not up",
-        ),
-        (["--config", "toy.yaml", "--modl.x=1"], "no such option --modl.x"),
-        (["--config", "toy.yaml", "--trainer.max_epoch=3"], "did you mean trainer.max_epochs"),
-        (["--config", "toy.yaml", "--trainer.max_epochs=x"], "--trainer.max_epochs must be int or null, not x"),
-        (["--config", "toy.yaml", "--trainer.max_epochs"], "--trainer.max_epochs needs a value"),
-        (["--config", "toy.yaml", "stray"], "no such option stray"),
-        (["--model=toy.ToyGAN"], "data must be given"),
-        (["--config", "toy.yaml", "--model.latent_size=0"], "latent_size must be at least 1, not 0"),
-        (["--config", "toy.yaml", "--trainer.accelerator=nope"], "accelerator"),
-        (["--config", "toy.yaml", "--ckpt_path=gone.ckpt"], "checkpoint gone.ckpt does not exist"),
-        (["--config", "toy.yaml", "--ckpt_path=toy.yaml"], "toy.yaml is not a readable checkpoint"),
-        (["--config", "toy.yaml", "--model.proxy_checkpoint=toi.yaml"], "did you mean toy.yaml"),
-    ],
-)
-def test_invalid_options_are_named(refused, argv, message):
-    assert message in refused("fit", *argv)
-    assert not Path("runs").exists()
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("data: {init_args: {cameras: {azimut: [0, 1]}}}", "did you mean azimuth"),
-        ("data: {init_args: {cameras: {fov: wide}}}", "data.init_args.cameras.init_args.fov must be float or null"),
-        ("dta: {}\nmodel: {init_args: {seed: '${dta.size}'}}", "mistake.yaml: no such key 'dta'; did you mean data?"),
-        ("modle: {class_path: toy.ToyGAN}", "mistake.yaml: no such key 'modle'; did you mean mode or model?"),
-        (
-            "model: {init_args: {latent_sise: 1}}",
-            "mistake.yaml: model.init_args.latent_sise: toy.ToyGAN has no argument",
-        ),
-        ("model: {init_args: {seed: one}}", "mistake.yaml: model.init_args.seed must be int, not one"),
-        ("model: {init_args: {seed: '${data.size}'}}", "mistake.yaml: model.init_args.seed refers to ${data.size}"),
-        (
-            "model: {class_path: toy.ToyGAM}",
-            "mistake.yaml: model: no such class toy.ToyGAM; did you mean toy.ToyGAN",
-        ),
-        ("model: {class_path: nowhere.X}", "mistake.yaml: model: no such class nowhere.X"),
-        ("model: 3", "mistake.yaml: model must be LightningModule or null, not 3"),
-        ("trainer: {max_epoch: 1}", "mistake.yaml: trainer has no key 'max_epoch'; did you mean max_epochs"),
-        ("trainer: {callbacks: [{class_path: toy.WriteShapes, init_args: {nme: a}}]}", "did you mean name?"),
-        ("trainer: {callbacks: [{class_path: toy.WriteShape}]}", "did you mean toy.WriteShapes"),
-    ],
-)
-def test_invalid_files_are_named(refused, workplace, text, message):
-    (workplace / "mistake.yaml").write_text(f"base: toy.yaml\n{text}\n")
-    assert message in refused("fit", "--config", "mistake.yaml")
-
-
-@pytest.mark.parametrize(
-    "argv",
-    [["render", "mistake.yaml"], ["prepare", "--config", "mistake.yaml"], ["doctor", "--config", "mistake.yaml"]],
-)
-def test_commands_that_only_read_the_data_refuse_unknown_keys(refused, workplace, argv):
-    (workplace / "mistake.yaml").write_text("base: toy.yaml\nmodle: {class_path: toy.ToyGAN}\n")
-    assert "mistake.yaml: no such key 'modle'; did you mean mode or model?" in refused(*argv)
-
-
-def test_known_keys_are_those_of_fit(capsys):
-    assert set(print_config(capsys)) == set(KEYS)
-
-
-def test_invalid_checkpoints_are_named(refused, workplace):
-    assert main(FIT) == 0
-    last = Path("runs/toy/001/checkpoints/last.ckpt")
-    message = "was trained with another configuration: generator.weight is [8, 4] there and [12, 4] here"
-    for command in ("fit", "validate"):
-        assert message in refused(command, "--config", "toy.yaml", "--ckpt_path", str(last), "--data.size=12")
-    whole = last.read_bytes()
-    for length in (0, 100, len(whole) // 2, len(whole) - 10):
-        Path("cut.ckpt").write_bytes(whole[:length])
-        assert "cut.ckpt is not a readable checkpoint" in refused(
-            "validate", "--config", "toy.yaml", "--ckpt_path=cut.ckpt"
-        )
-    torch.save({"state_dict": {}, "code": print}, "code.ckpt")
-    assert "it could run code" in refused("validate", "--config", "toy.yaml", "--ckpt_path=code.ckpt")
-    torch.save({"weights": 1}, "other.ckpt")
-    assert "has no state_dict" in refused("validate", "--config", "toy.yaml", "--ckpt_path=other.ckpt")
-
-
-def test_bugs_keep_their_traceback(workplace, monkeypatch):
-    with pytest.raises(ZeroDivisionError):
-        monkeypatch.setattr("toy.ToyGAN.training_step", lambda *_: 1 / 0)
-        main(FIT)
-    assert RunDirectory("runs/toy/001").metadata["status"] == "failed"
-
-
-def test_a_refused_training_leaves_no_directory(monkeypatch, capsys):
-    def refuse(_: object) -> None:
-        raise InputError("no images")
-
-    with monkeypatch.context() as patch:
-        patch.setattr("toy.ToyData.prepare_data", refuse, raising=False)
-        assert main(FIT) == main([*FIT, "--run_dir", "mine/own"]) == 2
-        assert "error: no images" in capsys.readouterr().err
-        assert not Path("runs").exists()
-        assert not Path("mine").exists()
-    assert main(FIT) == 0
-    RunDirectory("runs/toy/001").end("interrupted")
-    with monkeypatch.context() as patch:
-        patch.setattr("toy.ToyData.prepare_data", refuse, raising=False)
-        assert main(["fit", "--run_dir", "runs/toy/001", "--trust"]) == 2
-    assert RunDirectory("runs/toy/001").last_checkpoint.is_file()
-
-
-def test_traceback_on_request(monkeypatch):
-    monkeypatch.setenv("UNRENDER_TRACEBACK", "1")
-    with pytest.raises(Exception, match="latent_sise"):
-        main([*FIT, "--model.latent_sise=1"])
 
 
 @pytest.mark.parametrize(

@@ -172,9 +172,8 @@ def check_keys(composed: Composed, known: Iterable[str]) -> None:
     Raises:
         InputError: A key that is not known.
     """
-    for key in composed.values:
-        if key not in known:
-            raise _unknown_key(key, lambda key: _origin(composed, key), list(known))
+    if unknown := set(composed.values).difference(known):
+        raise _unknown_key(min(unknown), lambda key: _origin(composed, key), list(known))
 
 
 def _unknown_key(key: str, prefix: Callable[[str], str], options: list[str]) -> InputError:
@@ -245,10 +244,12 @@ def _given_value(detail: str) -> str:
 
 
 def _interpolation_error(error: OmegaConfBaseException, composed: Composed, options: list[str]) -> InputError:
-    """The message for a ``${...}`` that cannot be resolved, or for an unknown section, which may be the cause."""
-    sections = {option.partition(".")[0] for option in options}
-    if unknown := [key for key in composed.values if key not in sections]:
-        return _unknown_key(unknown[0], lambda key: _origin(composed, key), options)
+    """The message for a ``${...}`` that cannot be resolved.
+
+    Raises:
+        InputError: A key at the top of the config that is not known, which may be the cause.
+    """
+    check_keys(composed, {option.partition(".")[0] for option in options})
     if (match := re.search(r"Interpolation key '\.*([^']*)' not found", str(error))) and error.full_key:
         key = _without_command(error.full_key)
         similar = difflib.get_close_matches(match[1].rpartition(".")[2], _all_keys(composed.values) - {match[1]}, n=1)
