@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from metrics.point_clouds import (
@@ -98,30 +98,42 @@ class ShapeReference:
         return reference
 
 
-def compare_shapes(solids: Bool[Tensor, "N D D D"], reference: ShapeReference) -> tuple[dict[str, float], int]:
+def compare_shapes(
+    solids: Bool[Tensor, "N D D D"], reference: ShapeReference, per_shape: bool = False
+) -> tuple[dict[str, float], Int[Tensor, " K"]]:
     """Compare generated shapes with held-out and training shapes.
 
     A generator trained on images from all azimuths has no preferred front. The shapes are therefore rotated about the
-    vertical axis by the multiple of 90 degrees, the same for all, that brings them closest to the held-out shapes
-    (:func:`find_quarter_turn`). Empty shapes are excluded.
+    vertical axis by multiples of 90 degrees. Empty shapes are excluded.
+
+    Args:
+        solids: generated shapes.
+        reference: held-out and training shapes.
+        per_shape: rotate each shape by its own multiple (:func:`nearest_quarter_turns`) instead of all by the same one
+            (:func:`find_quarter_turn`).
 
     Returns:
         ``coverage``, ``mmd``, ``one_nn_accuracy`` (:func:`compare_clouds`), and the means of ``largest_piece`` and
         ``nearest_iou``, the IoU with the nearest training shape. All are NaN if all shapes are empty; the last one is left
-        out if the training shapes have another resolution. The second value is the rotation in quarter turns.
+        out if the training shapes have another resolution. The second value is the rotation of each shape that is not
+        empty, in quarter turns.
     """
     names = FIGURES if solids.shape[-1] == reference.training.size else FIGURES[:-1]
     solids = solids[solids.flatten(1).any(1)].cpu()
     if not len(solids):
-        return dict.fromkeys(names, float("nan")), 0
+        return dict.fromkeys(names, float("nan")), torch.zeros(0, dtype=torch.long)
     clouds = surface_clouds(solids, reference.clouds.shape[1])
-    quarter = find_quarter_turn(clouds, reference.clouds)
-    figures = compare_clouds(turn_clouds(clouds, 90 * quarter), reference.clouds, reference.distances)
+    if per_shape:
+        quarters = nearest_quarter_turns(clouds, reference.clouds)
+    else:
+        quarters = torch.full((len(solids),), find_quarter_turn(clouds, reference.clouds))
+    turned = torch.stack([turn_clouds(cloud, 90 * k) for cloud, k in zip(clouds, quarters.tolist(), strict=True)])
+    figures = compare_clouds(turned, reference.clouds, reference.distances)
     figures["largest_piece"] = float(largest_piece(solids).mean())
     if "nearest_iou" in names:
-        turned = solids.rot90(quarter, (1, 3))
-        figures["nearest_iou"] = float(nearest_training_iou(turned, reference.training)[0].mean())
-    return figures, quarter
+        grids = torch.stack([solid.rot90(k, (0, 2)) for solid, k in zip(solids, quarters.tolist(), strict=True)])
+        figures["nearest_iou"] = float(nearest_training_iou(grids, reference.training)[0].mean())
+    return figures, quarters
 
 
 def find_quarter_turn(clouds: Float[Tensor, "G P 3"], reference: Float[Tensor, "R P 3"]) -> int:
@@ -135,6 +147,16 @@ def find_quarter_turn(clouds: Float[Tensor, "G P 3"], reference: Float[Tensor, "
         return minimum_matching_distance(chamfer_matrix(turn_clouds(part, 90 * quarter), sparse))
 
     return min(range(4), key=distance)
+
+
+def nearest_quarter_turns(clouds: Float[Tensor, "G P 3"], reference: Float[Tensor, "R P 3"]) -> Int[Tensor, " G"]:
+    """Return, for each cloud, the quarter turns about the vertical axis that bring it nearest to some reference cloud.
+
+    Images from all azimuths do not determine which way a shape faces: a shape that is rotated about the vertical axis has
+    the same images. It is measured on :data:`ALIGNMENT_POINTS` of the points.
+    """
+    part, sparse = clouds[:, :ALIGNMENT_POINTS], reference[:, :ALIGNMENT_POINTS]
+    return torch.stack([chamfer_matrix(turn_clouds(part, 90 * k), sparse).amin(1) for k in range(4)]).argmin(0)
 
 
 def spread(items: Any, count: int) -> Any:

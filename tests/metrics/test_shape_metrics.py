@@ -167,15 +167,28 @@ def test_compared_shapes_are_aligned_and_empty_ones_excluded():
     chairs = Chairs()
     reference = ShapeReference.measure(chairs, chairs, 6, points=256)
     assert reference.clouds.shape == (6, 256, 3) and len(reference.training) == 8
-    figures, quarter = compare_shapes(solids_of(chairs).rot90(1, (1, 3)), reference)
-    assert quarter == 3  # the inverse of the rotation
+    figures, quarters = compare_shapes(solids_of(chairs).rot90(1, (1, 3)), reference)
+    assert quarters.tolist() == [3] * 7  # the inverse of the rotation
     assert figures["nearest_iou"] == 1 and figures["largest_piece"] == 1 and figures["coverage"] == 1
     clouds = surface_clouds(solids_of(chairs)[[0, 2, 3]].rot90(1, (1, 3)), 256)
     expected = compare_clouds(turn_clouds(clouds, 270), reference.clouds)
     few, _ = compare_shapes(solids_of(chairs)[:4].rot90(1, (1, 3)), reference)
     assert {name: few[name] for name in expected} == pytest.approx(expected)
-    none, quarter = compare_shapes(torch.zeros(3, 16, 16, 16) > 0, reference)
-    assert none.keys() == figures.keys() and all(np.isnan(value) for value in none.values()) and quarter == 0
+    none, quarters = compare_shapes(torch.zeros(3, 16, 16, 16) > 0, reference)
+    assert none.keys() == figures.keys() and all(np.isnan(value) for value in none.values()) and not len(quarters)
+
+
+def test_each_shape_is_rotated_by_its_own_multiple_on_request():
+    chairs = ProceduralShapes("chair", count=8, voxel_size=32)
+    reference = ShapeReference.measure(chairs, chairs, 8, points=256)
+    solids = solids_of(chairs)
+    mixed = torch.stack([solid.rot90(k % 4, (0, 2)) for k, solid in enumerate(solids)])
+    mixed = torch.cat([mixed[:3], torch.zeros(1, 32, 32, 32).bool(), mixed[3:]])  # an empty one between them
+    figures, quarters = compare_shapes(mixed, reference, per_shape=True)
+    assert quarters.tolist() == [-k % 4 for k in range(8)]
+    assert figures["nearest_iou"] == 1 and figures["coverage"] == 1
+    together, _ = compare_shapes(mixed, reference)
+    assert together["nearest_iou"] < 1 and together["mmd"] > 2 * figures["mmd"]
 
 
 def test_grids_of_another_resolution_have_no_iou_with_training_shapes():

@@ -40,7 +40,8 @@ def test_metrics_of_run_and_training_shapes_are_printed(run, capsys):
     assert report["training"]["mmd"] > 0 and report["training"]["nearest_iou"] < 1
     assert 0 < report["run"]["largest_piece"] <= 1 and report["training"]["largest_piece"] == 1
     assert main(["shapes", "--run_dir", run, "--count", "4", "--points", "64"]) == 0
-    assert "4 generated shapes (" in capsys.readouterr().out
+    text = capsys.readouterr().out
+    assert "4 generated shapes (" in text and "each shape by the multiple of 90°" in text
 
 
 @pytest.mark.slow
@@ -51,7 +52,8 @@ def test_rotated_training_shapes_give_the_metrics_of_the_training_set(run, monke
     turned = solids.rot90(1, (1, 3)).flip(0)
     monkeypatch.setattr("trainer.commands.shape_metrics._generate", lambda module, count: turned[:count])
     report = measure(loaded, chairs, chairs, 6, 256)
-    assert report["turned_degrees"] == 270  # the inverse of the rotation above
+    assert report["rotated_degrees"] == 270  # the inverse of the rotation above
+    assert report["rotations"] == {0: 0, 90: 0, 180: 0, 270: 6} and report["run_rotated"] == report["run"]
     expected = compare_clouds(surface_clouds(solids.flip(0), 256), surface_clouds(solids, 256))
     # Points are sampled before the rotation, so they are not those of the grids that are already rotated.
     assert report["run"] == pytest.approx(expected | {"largest_piece": 1.0, "nearest_iou": 1.0}, rel=0.1)

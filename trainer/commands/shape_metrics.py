@@ -72,6 +72,7 @@ def measure(run: LoadedRun, held_out: ShapeSource, training: ShapeSource, count:
         )
     baseline = spread(reference.training, count)
     truth = torch.stack([held_out[i].voxels.occupancy[0, 0] > 0.5 for i in range(count)])
+    nearest_iou = float(nearest_training_iou(truth, reference.training)[0].mean())
     report: dict[str, Any] = {
         "generated": count,
         "empty": int((~generated.flatten(1).any(1)).sum()),
@@ -80,12 +81,15 @@ def measure(run: LoadedRun, held_out: ShapeSource, training: ShapeSource, count:
         "training": {
             **compare_clouds(surface_clouds(baseline, points, seed=1), reference.clouds, reference.distances),
             "largest_piece": float(largest_piece(baseline).mean()),
-            "nearest_iou": float(nearest_training_iou(truth, reference.training)[0].mean()),
+            "nearest_iou": nearest_iou,
         },
+        "training_rotated": compare_shapes(baseline, reference, per_shape=True)[0] | {"nearest_iou": nearest_iou},
     }
     if report["empty"] < count:
-        figures, quarter = compare_shapes(generated, reference)
-        report |= {"run": figures, "turned_degrees": 90 * quarter}
+        figures, quarters = compare_shapes(generated, reference)
+        report |= {"run": figures, "rotated_degrees": 90 * int(quarters[0])}
+        figures, quarters = compare_shapes(generated, reference, per_shape=True)
+        report |= {"run_rotated": figures, "rotations": {90 * k: int((quarters == k).sum()) for k in range(4)}}
     return report
 
 
@@ -96,15 +100,20 @@ def _generate(module: VoxelGenerativeModule, count: int) -> Bool[Tensor, "N D D 
 
 
 def _format(report: dict[str, Any]) -> str:
-    run, training = report.get("run"), report["training"]
-    lines = [f"{'':20} {'run':>10} {'training':>10}"]
+    columns = [report.get(name) for name in ("run", "training", "run_rotated", "training_rotated")]
+    lines = [f"{'':38} each shape rotated", f"{'':17} {'run':>10} {'training':>10} {'run':>10} {'training':>10}"]
     for name in FIGURES:
-        value = f"{run[name]:10.4f}" if run else f"{'none':>10}"
-        lines.append(f"{name:20} {value} {training[name]:10.4f}")
-    turned = f", rotated by {report['turned_degrees']}°" if run else ""
+        values = [f"{column[name]:10.4f}" if column else f"{'none':>10}" for column in columns]
+        lines.append(f"{name:17} " + " ".join(values))
     lines.append(
-        f"run: {report['generated']} generated shapes ({report['empty']} empty ones excluded{turned}) against as many "
-        f"held-out shapes, {report['points']} points per surface; training: as many training shapes against the same "
-        "held-out shapes, and the IoU of the held-out shapes with the nearest training shape"
+        f"run: {report['generated']} generated shapes ({report['empty']} empty ones excluded) against as many held-out "
+        f"shapes, {report['points']} points per surface; training: as many training shapes against the same held-out "
+        "shapes, and the IoU of the held-out shapes with the nearest training shape"
     )
+    if "run" in report:
+        counts = ", ".join(f"{count} by {degrees}°" for degrees, count in report["rotations"].items())
+        lines.append(
+            f"rotation about the vertical axis: all generated shapes by {report['rotated_degrees']}°; or each shape by the "
+            f"multiple of 90° that brings it nearest to a held-out shape: {counts}"
+        )
     return "\n".join(lines)
