@@ -222,7 +222,7 @@ def test_shape_metrics_are_a_second_table():
     rows = read_table("runs/tables/table3_small/table3.md", 1)
     assert rows[-2][:4] == ["", "", "coverage", "MMD"]
     assert rows[-1] == [
-        *["Fixed", "Pre-trained on, Random cubes", "0.350 ± 0.071", "nan"],
+        *["Fixed", "Pre-trained on, Random cubes", "0.350 ± 0.071", "–"],
         *["0.950 ± 0.000", "0.900 ± 0.000", "0.350 ± 0.000"],
     ]
     text = Path("runs/tables/table3_small/table3.csv").read_text()

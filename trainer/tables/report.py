@@ -26,6 +26,7 @@ NAMES = {
     "largest_piece": "largest piece",
     "nearest_iou": "IoU with the nearest training shape",
 }
+DIGITS = {"mmd": 4}  # 3 for the others
 SOURCES = {"ShapeNetShapes": "ShapeNet", "ProceduralShapes": "procedural shapes"}
 
 
@@ -211,8 +212,12 @@ def markdown(results: TableResults) -> str:
     images = _metrics(results, IMAGE_METRICS, "Other metrics of the images, by the same features.")
     logits = "Mean logits of D; the gap is their difference in standard deviations of the logits."
     overfitting = _metrics(results, OVERFITTING, logits)
-    caption = "The shapes of the last evaluation, compared with as many reference shapes of the data."
-    return f"{_grid(rows)}\n\n{' '.join(results.caption)}\n{images}{overfitting}{_metrics(results, SHAPE_METRICS, caption)}"
+    caption = (
+        "The shapes of the last evaluation, compared with as many reference shapes of the data. A dash: all are empty, as "
+        "are their images."
+    )
+    shapes = _metrics(results, SHAPE_METRICS, caption)
+    return f"{_grid(rows)}\n\n{' '.join(results.caption)}\n{images}{overfitting}{shapes}"
 
 
 def _metrics(results: TableResults, names: tuple[str, ...], caption: str) -> str:
@@ -257,7 +262,7 @@ def _entry(runs: list[CellRun], results: dict[str, Result | None], measurement: 
         sfids = [result.sfid for result in finished if result.sfid is not None]
         spatial = f" / {_mean(sfids)}" if len(sfids) == len(runs) else ""
         known = [name for name in METRICS if all(name in x.others for x in finished)]
-        others = {name: _mean([x.others[name] for x in finished], 3) for name in known}
+        others = {name: _mean([x.others[name] for x in finished], DIGITS.get(name, 3)) for name in known}
         return Entry(f"{_mean(fids)}{spatial}", statistics.fmean(fids), others)
     missing = [(run, _state(run, measurement)) for run in runs if results[run.name] is None]
     if len(runs) == 1:
@@ -269,9 +274,11 @@ def _entry(runs: list[CellRun], results: dict[str, Result | None], measurement: 
 
 
 def _mean(values: list[float], digits: int = 1) -> str:
-    """Format the mean and, of several values, the standard deviation. The mean is nan if a value is."""
+    """Format the mean and, of several values, the standard deviation; a dash if a value is NaN."""
     mean = statistics.fmean(values)
-    if len(values) < 2 or not math.isfinite(mean):
+    if math.isnan(mean):
+        return "–"
+    if len(values) < 2:
         return f"{mean:.{digits}f}"
     return f"{mean:.{digits}f} ± {statistics.stdev(values):.{digits}f}"
 
