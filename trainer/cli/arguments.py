@@ -144,6 +144,7 @@ def shapes() -> CommandParser:
         "shapes",
         "Compare a run's voxel shapes with held-out ones: coverage, minimum matching distance and 1-NN accuracy by\n"
         "Chamfer distance, and the IoU with the nearest training shape. Training shapes are measured as a baseline.\n"
+        "Shapes are rotated by multiples of 90°: first all by the same one, then each by its own.\n"
         "--data.ARGUMENT=VALUE changes the run's data, such as their location.",
         ("shapes --run_dir runs/demo/001", "shapes --run_dir runs/demo/001 --count 50 --json"),
     )
