@@ -109,6 +109,9 @@ def documented_commands() -> list[list[str]]:
         arguments += [trainer_arguments(w) for w in commands_of(text) if w[0] == "unrender" or "trainer" in w]
         for config, options in re.findall(r"configs/cluster/(?:slurm|torchrun)\.sh (\S+\.yaml)([^\n`]*)", text):
             arguments.append(["fit", "--config", config, *shlex.split(options, comments=True)])
+    for words in [words for words in arguments if words[0] == "table" and "--" in words]:
+        arguments.append(["fit", "--config", "demo.yaml", *words[words.index("--") + 1 :]])
+        del words[words.index("--") :]
     return [words for words in arguments if not own_files() & set(words)]
 
 
