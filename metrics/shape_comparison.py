@@ -99,7 +99,7 @@ class ShapeReference:
 
 
 def compare_shapes(
-    solids: Bool[Tensor, "N D D D"], reference: ShapeReference, per_shape: bool = False
+    solids: Bool[Tensor, "N D D D"], reference: ShapeReference, per_shape: bool = False, seed: int = 0
 ) -> tuple[dict[str, float], Int[Tensor, " K"]]:
     """Compare generated shapes with held-out and training shapes.
 
@@ -111,6 +111,8 @@ def compare_shapes(
         reference: held-out and training shapes.
         per_shape: rotate each shape by its own multiple (:func:`nearest_quarter_turns`) instead of all by the same one
             (:func:`find_quarter_turn`).
+        seed: of the points (:func:`surface_clouds`). The reference has seed 0: for shapes that may be in it, pass another
+            one, or equal shapes have equal points.
 
     Returns:
         ``coverage``, ``mmd``, ``one_nn_accuracy`` (:func:`compare_clouds`), and the means of ``largest_piece`` and
@@ -122,7 +124,7 @@ def compare_shapes(
     solids = solids[solids.flatten(1).any(1)].cpu()
     if not len(solids):
         return dict.fromkeys(names, float("nan")), torch.zeros(0, dtype=torch.long)
-    clouds = surface_clouds(solids, reference.clouds.shape[1])
+    clouds = surface_clouds(solids, reference.clouds.shape[1], seed)
     if per_shape:
         quarters = nearest_quarter_turns(clouds, reference.clouds)
     else:

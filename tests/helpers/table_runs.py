@@ -47,3 +47,9 @@ def write_proxy(name: str, shapes: dict) -> str:
     (folder / "run.json").write_text('{"status": "finished"}')
     (folder / "config.yaml").write_text(yaml.dump({"data": {"init_args": {"shapes": shapes}}}))
     return str(folder / "checkpoints/last.ckpt")
+
+
+def read_table(path: str, number: int = 0) -> list[list[str]]:
+    tables = [part.splitlines() for part in Path(path).read_text().split("\n\n") if part.lstrip().startswith("|")]
+    rows = [line for line in tables[number] if line]
+    return [[cell.strip() for cell in row.strip("|").split("|")] for row in rows if "---" not in row]

@@ -54,6 +54,8 @@ def test_rotated_training_shapes_give_the_metrics_of_the_training_set(run, monke
     report = measure(loaded, chairs, chairs, 6, 256)
     assert report["rotated_degrees"] == 270  # the inverse of the rotation above
     assert report["rotations"] == {0: 0, 90: 0, 180: 0, 270: 6} and report["run_rotated"] == report["run"]
+    for column in ("training", "training_rotated"):  # the held-out shapes themselves, but other points of them
+        assert 0 < report[column]["mmd"] < 0.01 and report[column]["coverage"] == 1
     expected = compare_clouds(surface_clouds(solids.flip(0), 256), surface_clouds(solids, 256))
     # Points are sampled before the rotation, so they are not those of the grids that are already rotated.
     assert report["run"] == pytest.approx(expected | {"largest_piece": 1.0, "nearest_iou": 1.0}, rel=0.1)

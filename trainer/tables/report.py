@@ -213,8 +213,8 @@ def markdown(results: TableResults) -> str:
     logits = "Mean logits of D; the gap is their difference in standard deviations of the logits."
     overfitting = _metrics(results, OVERFITTING, logits)
     caption = (
-        "The shapes of the last evaluation, compared with as many reference shapes of the data. A dash: all are empty, as "
-        "are their images."
+        "The shapes of the last evaluation, compared with as many reference shapes of the data. A dash: all shapes of a run "
+        "are empty, and their images are black."
     )
     shapes = _metrics(results, SHAPE_METRICS, caption)
     return f"{_grid(rows)}\n\n{' '.join(results.caption)}\n{images}{overfitting}{shapes}"
