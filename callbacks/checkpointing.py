@@ -14,6 +14,7 @@ from pytorch_lightning.callbacks import Timer
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from callbacks.monitor import DEFAULT, Monitor
+from utils.distributed import max_over_hosts
 from utils.signals import Signals
 
 LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"
@@ -71,8 +72,7 @@ class RunCheckpoint(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         due = time.monotonic() - self._last_save > 60 * self.minutes
-        if trainer.world_size > 1:  # saving synchronizes the ranks, so all must agree
-            due = trainer.strategy.reduce_boolean_decision(due, all=False)
+        due = bool(max_over_hosts(due))  # saving synchronizes the ranks, so all must agree
         # Do not save between a step and its evaluation: Lightning would resume after the evaluation.
         interval: Any = trainer.val_check_batch
         # The interval is None if evaluations are due after some time.

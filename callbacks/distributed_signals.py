@@ -2,9 +2,9 @@
 
 from typing import Any
 
-import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 
+from utils.distributed import max_over_hosts
 from utils.signals import STATUS, Signals
 
 
@@ -40,7 +40,7 @@ class RankSignals(Callback):
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.world_size > 1:
             batches = sum(trainer.num_sanity_val_batches if trainer.sanity_checking else trainer.num_val_batches)
-            self._common_batches = -int(_max_over_ranks(trainer, -batches))
+            self._common_batches = -max_over_hosts(-int(batches))
 
     def on_validation_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, *_: Any
@@ -51,12 +51,7 @@ class RankSignals(Callback):
     def _agree(self, trainer: Trainer) -> None:
         if trainer.world_size == 1:
             return
-        received = _max_over_ranks(trainer, int(self.signals.received or 0))
+        received = max_over_hosts(int(self.signals.received or 0))
         if received:
             self.signals.received = next(number for number in STATUS if number == received)
             trainer._signal_connector.received_sigterm = True  # Lightning stops after this step
-
-
-def _max_over_ranks(trainer: Trainer, number: float) -> float:
-    value = torch.tensor(float(number), device=trainer.strategy.root_device)
-    return float(trainer.strategy.reduce(value, reduce_op="max"))

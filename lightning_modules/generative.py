@@ -18,6 +18,7 @@ from lightning_modules.image_evaluation import ImageEvaluationModule
 from lightning_modules.losses import gradient_penalty
 from networks import AdaptiveAugment, DiffAugment
 from renderers import Camera, InputError, Rendering, ViewDistribution
+from utils.distributed import copy_from_rank_zero
 from utils.errors import check_number
 from utils.transfer import to_device
 
@@ -183,13 +184,15 @@ class GenerativeModule(ImageEvaluationModule):
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum
             norm.eval()
+        if self.world_size > 1:  # convolutions on a GPU may round differently on each rank
+            copy_from_rank_zero(buffer for norm in norms for buffer in norm.buffers())
 
     def on_validation_epoch_start(self) -> None:
         self.measure_batch_norm()
         super().on_validation_epoch_start()
 
-    def on_train_end(self) -> None:
-        self.measure_batch_norm()  # before the last checkpoint and the last samples
+    def on_train_epoch_end(self) -> None:
+        self.measure_batch_norm()  # before the last checkpoint and the last samples, which callbacks write in on_train_end
 
     # Samples by number: sample i of a seed does not depend on the number of samples.
 

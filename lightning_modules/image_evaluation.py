@@ -18,6 +18,7 @@ from metrics.kid import check_subset
 from metrics.manifolds import FIGURES as MANIFOLD_METRICS
 from metrics.manifolds import MIN_IMAGES
 from renderers import InputError
+from utils.distributed import each_rank_alone
 from utils.errors import check_number
 from utils.files import cache_root
 from utils.transfer import to_device
@@ -36,7 +37,8 @@ class ImageEvaluationModule(ClockedModule):
             images than features (FID compares covariances, which are then singular). 0 reports no KID. None takes the
             data module's ``kid_subset``, or 0 if it has none.
         discriminator_gap: number of training images and of held-out images whose logits evaluations compare, to measure
-            how far D overfits: ``d_train``, ``d_held_out`` and ``d_gap``, see :func:`logit_gap`. 0 disables it.
+            how far D overfits: ``d_train``, ``d_held_out`` and ``d_gap``, see :func:`logit_gap`. 0 disables it. For a D with
+            a minibatch deviation the numbers are rounded down to multiples of its group.
         cache_dir: cache of FID's statistics of real images; default $UNRENDER_CACHE or ~/.cache/unrender.
         seed: seed of all random numbers of training.
 
@@ -213,10 +215,14 @@ class ImageEvaluationModule(ClockedModule):
                 f"discriminator_gap needs a data module with held-out images, {type(self.datamodule).__name__} has none; "
                 "hold some out or set discriminator_gap to 0"
             )
-        logits = [
-            torch.cat([self.discriminate(to_device(x, self.device).float() / 255) for x in part.split(32)])
-            for part in images
-        ]
+        group = getattr(self.discriminator, "stddev_group", 1)  # D's batches must be multiples of it
+        size = max(32 // group, 1) * group
+        whole = [part[: max(group, len(part) // group * group)] for part in images]
+        with each_rank_alone():  # each rank has all images
+            logits = [
+                torch.cat([self.discriminate(to_device(x, self.device).float() / 255) for x in part.split(size)])
+                for part in whole
+            ]
         return logit_gap(*logits)
 
     def _sum_over_ranks(self, count: int) -> int:

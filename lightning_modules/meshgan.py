@@ -26,6 +26,7 @@ from utils.philox import hash_key, keyed_normal
 TURNTABLE_AZIMUTHS = (-90.0, -45.0, 0.0, 45.0, 90.0)  # degrees, the viewpoints of Figure 4
 
 DEPTH_SAMPLES = 256  # samples that depth is measured on
+PART = 16  # scenes generated at once outside of training: each takes about 125 MB at 128²
 
 
 def adam_stylegan(params: Any) -> torch.optim.Optimizer:
@@ -295,12 +296,16 @@ class MeshGANModule(GenerativeModule):
         if self._true_renders is None:
             count = min(DEPTH_SAMPLES, self.datamodule.reference_images)
             self._true_renders = held_out.canonical(list(range(count)))
-        mesh = self.seeded_scenes(self.latents(len(self._true_renders.image), "depth"), "depth").mesh
-        front = Camera.orbit([0.0] * len(mesh), 0.0, self.views.fov)
-        rendering = self.render(mesh, front, size=self.growth.resolution)
-        return measure_depth(
-            *(Rendering(*(x.cpu() for x in vars(r).values())) for r in (rendering, self._true_renders))
+        z = self.latents(len(self._true_renders.image), "depth")
+        parts = []
+        for first in range(0, len(z), PART):
+            mesh = self.seeded_scenes(z, "depth", part=slice(first, first + PART)).mesh
+            front = Camera.orbit([0.0] * len(mesh), 0.0, self.views.fov)
+            parts.append(self.render(mesh, front, size=self.growth.resolution))
+        rendering = Rendering(
+            *(torch.cat(field).cpu() for field in zip(*(vars(r).values() for r in parts), strict=True))
         )
+        return measure_depth(rendering, Rendering(*(x.cpu() for x in vars(self._true_renders).values())))
 
     @torch.no_grad()
     def sample_grids(self, rows: int, columns: int, seed: int) -> dict[str, Float[Tensor, "N _ H W"]]:

@@ -35,6 +35,8 @@ class NeuralRendererModule(ClockedModule):
         seed: seed of all random numbers of training.
     """
 
+    decays_over_run = True  # unless decay_learning_rate is False
+
     def __init__(
         self,
         neural_renderer: Renderer,

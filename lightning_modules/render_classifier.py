@@ -38,6 +38,8 @@ class RenderClassifierModule(ClockedModule):
         seed: seed of all random numbers of training.
     """
 
+    decays_over_run = True
+
     def __init__(self, classifier: nn.Module, optimizer: OptimizerCallable = adamw, seed: int = 0) -> None:
         super().__init__(seed)
         self.classifier = classifier

@@ -13,7 +13,7 @@ from lightning_modules.base import seeded_generator
 from lightning_modules.generative import GenerativeModule, normal_maps, row_views
 from metrics import ShapeReference, compare_shapes, mean_occupancy, mean_pairwise_iou
 from renderers import Camera, InputError, Renderer, Rendering, ViewDistribution, VoxelGrid
-from utils.distributed import gather_over_ranks, this_rank
+from utils.distributed import gather_over_ranks, this_rank, waiting_for_rank_zero
 from utils.errors import check_number
 
 OCCUPANCY_SAMPLES = 32  # samples that occupancy and pairwise IoU are measured on
@@ -50,7 +50,8 @@ class VoxelGenerativeModule(GenerativeModule):
         check_number("threshold", threshold, at_least=0, at_most=1)
         check_number("shape_metrics", shape_metrics, at_least=0)
         self.shape_metrics = shape_metrics
-        self._shape_reference: tuple[Any, ShapeReference] | None = None  # with the data module that it was measured for
+        # With the data module that it was measured for; None on ranks other than 0.
+        self._shape_reference: tuple[Any, ShapeReference | None] | None = None
         self.renderer, self.views, self.threshold = renderer, views, threshold
 
     @property
@@ -98,19 +99,21 @@ class VoxelGenerativeModule(GenerativeModule):
         held_out, training = getattr(data, "reference_shapes", None), getattr(data, "shapes", None)
         if not self.shape_metrics or held_out is None or training is None:
             return {}
-        figures: dict[str, float] = {}
-        if this_rank() == 0:
-            if self._shape_reference is None or self._shape_reference[0] is not data:
-                rehearsal = bool(getattr(self._trainer, "fast_dev_run", 0))
-                reference = ShapeReference.measure(
-                    held_out,
-                    training,
-                    len(grids) if rehearsal else self.shape_metrics,
-                    training_limit=len(grids) if rehearsal else COMPARED_TRAINING_SHAPES,
-                    cache_dir=None if rehearsal else self.fid.cache_dir,
-                )
-                self._shape_reference = data, reference
-            figures, _ = compare_shapes(grids, self._shape_reference[1])
+        if self._shape_reference is None or self._shape_reference[0] is not data:
+            reference = None
+            with waiting_for_rank_zero():  # reading thousands of meshes takes long
+                if this_rank() == 0:
+                    rehearsal = bool(getattr(self._trainer, "fast_dev_run", 0))
+                    reference = ShapeReference.measure(
+                        held_out,
+                        training,
+                        len(grids) if rehearsal else self.shape_metrics,
+                        training_limit=len(grids) if rehearsal else COMPARED_TRAINING_SHAPES,
+                        cache_dir=None if rehearsal else self.fid.cache_dir,
+                    )
+            self._shape_reference = data, reference
+        reference = self._shape_reference[1]
+        figures = compare_shapes(grids, reference)[0] if reference else {}
         return gather_over_ranks(figures)[0]
 
     def sample_grids(self, rows: int, columns: int, seed: int) -> dict[str, Float[Tensor, "N _ H W"]]:

@@ -14,6 +14,7 @@ from torchmetrics.image.fid import FrechetInceptionDistance
 from metrics.extractors import FeatureExtractor
 from metrics.kid import KernelDistance
 from metrics.manifolds import ManifoldMetrics
+from utils.distributed import gather_over_ranks
 from utils.files import save_torch
 from utils.torch_io import load_state
 
@@ -80,8 +81,9 @@ class ImageFID:
         Raises:
             ValueError: if there are fewer than two images of either kind.
         """
-        if min(self.counts().values()) < 2:
-            raise ValueError(f"FID requires at least two images of each kind, got {self.counts()}")
+        counts = {kind: sum(c[kind] for c in gather_over_ranks(self.counts())) for kind in ("real", "fake")}
+        if min(counts.values()) < 2:
+            raise ValueError(f"FID requires at least two images of each kind, got {counts}")
         return float(self.metric.compute())
 
     def figures(self, frechet: bool = True) -> dict[str, float]:

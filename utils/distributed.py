@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -11,6 +14,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 BUCKET_SIZE = 1 << 23  # numbers per all-reduce
+_alone: ContextVar[bool] = ContextVar("alone", default=False)
+_host_group: tuple[Any, Any] = (None, None)  # the process group that it was made for, and the group
 
 
 class RanksDifferError(RuntimeError):
@@ -23,8 +28,52 @@ def this_rank() -> int:
 
 
 def rank_count() -> int:
-    """Return the number of ranks (the world size); 1 outside of distributed training."""
-    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+    """Return the number of ranks (the world size); 1 outside of distributed training and within :func:`each_rank_alone`."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() and not _alone.get() else 1
+
+
+@contextmanager
+def each_rank_alone() -> Iterator[None]:
+    """Run networks on batches that are the same on all ranks: no statistics are shared between ranks."""
+    token = _alone.set(True)
+    try:
+        yield
+    finally:
+        _alone.reset(token)
+
+
+@contextmanager
+def waiting_for_rank_zero() -> Iterator[None]:
+    """Wait at the end until rank 0 arrives, however long it takes. Other collectives have a time limit, often 30 minutes.
+
+    All ranks must enter it.
+    """
+    group = dist.new_group(timeout=timedelta(days=365), backend="gloo") if rank_count() > 1 else None
+    try:
+        yield
+    finally:
+        if group is not None:
+            dist.barrier(group)
+            dist.destroy_process_group(group)
+
+
+def max_over_hosts(number: int) -> int:
+    """Return the largest of the ranks' numbers without waiting for their devices. Every rank must call it."""
+    global _host_group
+    if rank_count() == 1:
+        return number
+    if _host_group[0] is not dist.group.WORLD:
+        _host_group = dist.group.WORLD, dist.new_group(backend="gloo")
+    value = torch.tensor(number)
+    dist.all_reduce(value, dist.ReduceOp.MAX, _host_group[1])
+    return int(value)
+
+
+def copy_from_rank_zero(tensors: Iterable[Tensor]) -> None:
+    """Replace tensors by those of rank 0. Every rank must call it."""
+    if rank_count() > 1:
+        for tensor in tensors:
+            dist.broadcast(tensor, 0)
 
 
 class _SumOverRanks(torch.autograd.Function):

@@ -8,12 +8,14 @@ import torch
 from PIL import Image
 from small_iggan import renders, trainer
 
+from callbacks.checkpointing import RunCheckpoint
 from callbacks.metrics_log import read_metrics
 from lightning_modules import ImageGANModule
 from lightning_modules.base import seeded_generator
 from networks import DCGANDiscriminator, DCGANGenerator
 from renderers import InputError
 from trainer.__main__ import main
+from utils.signals import Signals
 
 SOFTPLUS = torch.nn.functional.softplus
 
@@ -71,6 +73,17 @@ def test_ema_batch_norm_statistics_match_its_weights():
     with torch.no_grad():
         trained = copy.deepcopy(module.generator_ema).train()(z)
     assert torch.allclose(module.generate_for_metrics(z).mean(), trained.mean(), atol=2e-3)
+
+
+def test_last_checkpoint_has_the_statistics_of_its_ema(tmp_path):
+    """Also if the run has trained since its last evaluation."""
+    callback = RunCheckpoint(tmp_path, 10, 0, Signals(), lambda *_: None)
+    module = image_gan()
+    trainer(tmp_path, limit_val_batches=1.0, val_check_interval=2, callbacks=[callback]).fit(module, renders(steps=3))
+    saved = torch.load(tmp_path / "last.ckpt", weights_only=True)["state_dict"]
+    module.measure_batch_norm()
+    for name, value in module.state_dict().items():
+        assert torch.equal(saved[name], value), name
 
 
 def test_parts_that_do_not_fit_are_rejected(tmp_path):

@@ -257,8 +257,13 @@ def test_evaluation_uses_last_resolution_and_notes_it(tmp_path):
     assert notes == {0: ", generated at 8² and enlarged to 16²", 12: ", 16² faded in by 25%", 24: ""}
 
 
-def test_depth_is_measured_against_known_geometry(tmp_path):
-    """A generator compared with its own samples from the front has perfect depth; the note has their number."""
+@pytest.mark.parametrize("part", (16, 3))
+def test_depth_is_measured_against_known_geometry(tmp_path, monkeypatch, part):
+    """A generator compared with its own samples from the front has perfect depth; the note has their number.
+
+    At 128² all of the samples at once would not fit into the memory of a GPU.
+    """
+    monkeypatch.setattr("lightning_modules.meshgan.PART", part)
     module, data = meshgan(), images(1)
     module.images_seen = 24
     truth = module.seeded_scenes(module.latents(8, "depth"), "depth").mesh

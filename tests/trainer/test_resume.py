@@ -389,3 +389,24 @@ def test_a_kept_proxy_is_not_reported_as_a_change(tmp_path):
     after = {"model": {"init_args": {"proxy_checkpoint": "proxy.yaml"}}, "data": {"root": "there"}}
     assert resume.changes(run, after) == ["data.root there (was here)"]
     assert resume.known_proxy(run) == "runs/proxy/001/last.ckpt"
+
+
+def test_a_run_whose_learning_rate_falls_to_zero_cannot_become_longer(tmp_path):
+    """It would end with other weights than a run that was started with the longer length."""
+    run = RunDirectory(tmp_path / "run")
+    run.path.mkdir()
+
+    def settings(kimg: float, name: str, **options) -> dict:
+        model = {"class_path": f"lightning_modules.{name}", "init_args": options}
+        return {"model": model, "data": {"init_args": {"total_kimg": kimg}}}
+
+    for name, options in (("NeuralRendererModule", {"decay_learning_rate": True}), ("RenderClassifierModule", {})):
+        run.config.write_text(yaml.safe_dump(settings(2.0, name, **options)))
+        assert resume.changes(run, settings(2.0, name, **options)) == []
+        with pytest.raises(
+            InputError, match="run falls to 0 at its 2 kimg, so it cannot become longer; train the longer run"
+        ):
+            resume.changes(run, settings(3.0, name, **options))
+    constant = {"name": "NeuralRendererModule", "decay_learning_rate": False}
+    run.config.write_text(yaml.safe_dump(settings(2.0, **constant)))
+    assert resume.changes(run, settings(3.0, **constant)) == ["data.init_args.total_kimg 3.0 (was 2.0)"]

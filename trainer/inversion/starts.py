@@ -72,7 +72,7 @@ def nearest_latents(
     for i in range(len(targets)):
         parts = [
             image_features(model.verify(part, expand(camera[slice(i, i + 1)], len(part))).image.to(latents.device))
-            for part in latents.split(BATCH * BATCH)
+            for part in latents.split(BATCH)
         ]
         features = [torch.cat(level) for level in zip(*parts, strict=True)]
         rows.append(feature_errors(image_features(targets.image[i : i + 1]), features)[0].argsort()[:count])

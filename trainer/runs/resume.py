@@ -3,7 +3,10 @@
 from collections.abc import Iterator
 from typing import Any
 
+from jsonargparse import Namespace
+
 from trainer.cli.config_composition import names_yaml
+from trainer.cli.trainer_options import class_of
 from trainer.runs.run_directory import RunDirectory
 from utils.errors import InputError
 
@@ -28,7 +31,8 @@ def changes(run: RunDirectory, settings: dict[str, Any]) -> list[str]:
         settings: All settings of this start.
 
     Raises:
-        InputError: A setting that must not change differs; the message names the first one.
+        InputError: A setting that must not change differs; the message names the first one. Or the run would become
+            longer, but its learning rate falls to 0 at its end.
     """
     before = dict(_leaves(run.settings))
     changed = {key: value for key, value in _leaves(settings) if key in before and before[key] != value}
@@ -38,6 +42,11 @@ def changes(run: RunDirectory, settings: dict[str, Any]) -> list[str]:
         if key.startswith("trainer.") or key in EXECUTION_KEYS or _last(key) in LOCATION_KEYS
     }
     if is_longer(run, settings):
+        if _decays_over_run(settings["model"]):
+            raise InputError(
+                f"the learning rate of {run.path} falls to 0 at its {before[LENGTH_KEY]:g} kimg, so it cannot become longer; "
+                "train the longer run in another --run_dir, or start over with --fresh"
+            )
         allowed.add(LENGTH_KEY)
     for key, value in changed.items():
         if key not in allowed:
@@ -65,6 +74,11 @@ def is_longer(run: RunDirectory, settings: dict[str, Any]) -> bool:
     """Whether settings make the run longer than its ``config.yaml`` does."""
     before, now = (dict(_leaves(values)).get(LENGTH_KEY) for values in (run.settings, settings))
     return isinstance(before, int | float) and isinstance(now, int | float) and now > before
+
+
+def _decays_over_run(model: dict[str, Any]) -> bool:
+    chosen: Any = class_of(Namespace(**model))
+    return getattr(chosen, "decays_over_run", False) and model["init_args"].get("decay_learning_rate", True)
 
 
 def known_proxy(run: RunDirectory) -> str | None:
