@@ -29,7 +29,7 @@ def results(tmp_path_factory) -> list[dict]:
 
 def test_ranks_wait_for_rank_zero_beyond_the_time_limit_of_collectives(results):
     assert [r["ranks"] for r in results] == [1, 2, 2]
-    assert results[0]["waited"] < 1 and min(r["waited"] for r in results[1:]) >= 6
+    assert results[0]["waited"] < 1 and min(r["waited"] for r in results[1:]) > 8
 
 
 def test_maximum_over_ranks(results):
