@@ -42,10 +42,10 @@ def check_images(images: Any) -> None:
     """Check that a batch of a data module, of training or evaluation, has images (or grids) as the modules expect them.
 
     Raises:
-        InputError: they are not floats in [0, 1].
+        InputError: they are not float32 numbers in [0, 1].
     """
-    cure = "a data module must return floats in [0, 1], such as images.float() / 255"
-    if not isinstance(images, Tensor) or not images.is_floating_point():
+    cure = "a data module must return float32 numbers in [0, 1], such as images.float() / 255 of bytes"
+    if not isinstance(images, Tensor) or images.dtype != torch.float32:
         kind = str(images.dtype).removeprefix("torch.") if isinstance(images, Tensor) else type(images).__name__
         raise InputError(f"the images of the data are {kind}; {cure}")
     low, high = (float(x) for x in images.detach().aminmax())

@@ -20,11 +20,13 @@ SECONDS = 120.0  # per file and path; longer counts as a hang
 
 def render(path: Path, folder: str) -> str:
     """Render a file; return an empty string, or the message that refused it."""
+    from renderers.mesh_files import SUFFIXES
     from trainer.__main__ import main
 
     errors = io.StringIO()
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(errors):
-        status = main(["render", str(path), "--fit", "--image_size", "64", "--output", folder])
+        fit = ["--fit"] if path.suffix.lower() in SUFFIXES else []  # render refuses it for voxels
+        status = main(["render", str(path), *fit, "--image_size", "64", "--output", folder])
     lines = errors.getvalue().strip().splitlines()
     if status == 0:
         return ""

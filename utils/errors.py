@@ -42,6 +42,8 @@ def check_number(
     Raises:
         InputError: It is not.
     """
+    if not isinstance(value, int | float):
+        raise InputError(f"{name} must be a number, not {value}")
     if math.isfinite(value) and at_least <= value <= at_most and above < value < below:
         return
     limits = [] if math.isfinite(value) else ["finite"]

@@ -2,8 +2,10 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from trainer.__main__ import main
 from trainer.runs.run_directory import RunDirectory
@@ -47,6 +49,8 @@ FIT = ["fit", "--config", "toy.yaml"]
         (["--config", "toy.yaml", "--model.latent_size=0"], "latent_size must be at least 1, not 0"),
         (["--config", "toy.yaml", "--trainer.accelerator=nope"], "accelerator"),
         (["--config", "toy.yaml", "--ckpt_path=gone.ckpt"], "checkpoint gone.ckpt does not exist"),
+        (["--config", "toy.yaml", "--run_dir=new", "--ckpt_path=last"], "in new, which holds no run yet; pass a file"),
+        (["--run_dir=new", "--model.latent_size=3"], "fit needs --config NAME for a new run, since new holds none"),
         (["--config", "toy.yaml", "--ckpt_path=toy.yaml"], "toy.yaml is not a readable checkpoint"),
         (["--config", "toy.yaml", "--model.proxy_checkpoint=toi.yaml"], "did you mean toy.yaml"),
     ],
@@ -141,3 +145,39 @@ def test_traceback_on_request(monkeypatch):
     monkeypatch.setenv("UNRENDER_TRACEBACK", "1")
     with pytest.raises(Exception, match="latent_sise"):
         main([*FIT, "--model.latent_sise=1"])
+
+
+def test_last_of_a_run_that_is_moved_aside_is_refused(refused):
+    """Instead of starting from the newest run of the experiment, which may be another one."""
+    assert main(["fit", "--config", "toy.yaml"]) == main(["fit", "--config", "toy.yaml", "--run_dir", "mine"]) == 0
+    error = refused("fit", "--config", "toy.yaml", "--run_dir", "mine", "--fresh", "--ckpt_path", "last")
+    assert error == "--ckpt_path last is of the run in mine, which would be moved aside by --fresh; pass a file"
+    assert Path("mine/checkpoints/last.ckpt").is_file() and not Path("mine.before-1").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ("export", "--run_dir=pretrained/chairs", "--seeds=0", "--output=PATH"),
+        ("invert", "--run_dir=pretrained/chairs", "--images=white.png", "--steps=1", "--samples=8", "--output=PATH"),
+        ("figures", "--run_dir=pretrained/chairs", "--only=samples", "--output=PATH"),
+        ("render", "box.obj", "--output=PATH"),
+        ("compare", "mine", "--output=PATH/page.html"),
+    ],
+)
+@pytest.mark.parametrize("path", ("toy.yaml", "toy.yaml/below"))
+def test_outputs_below_a_file_are_refused(refused, argv, path):
+    Path("box.obj").write_text("v 0 0 0\nv 1 0 0\nv 0 1 0\nv 0 0 1\nf 1 3 2\nf 1 2 4\nf 1 4 3\nf 2 3 4\n")
+    Image.fromarray(np.pad(np.full((8, 8), 90, np.uint8), 8)).save("white.png")
+    if argv[0] == "compare":
+        assert main(["fit", "--config", "toy.yaml", "--run_dir", "mine"]) == 0
+    before = Path("toy.yaml").read_bytes()
+    assert "toy.yaml" in refused(*(word.replace("PATH", path) for word in argv))
+    assert Path("toy.yaml").read_bytes() == before
+    assert not Path("runs").exists()
+
+
+def test_files_that_are_directories_are_refused(refused):
+    assert main(["fit", "--config", "toy.yaml", "--run_dir", "mine"]) == 0
+    assert refused("compare", "mine", "--output", "mine").startswith("mine cannot be opened: it is a directory")

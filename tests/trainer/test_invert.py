@@ -202,6 +202,21 @@ def test_masks_and_known_viewpoints(run, photos, workplace):
     assert all(item.alpha is not None and item.alpha.sum() == 144 for item in items)  # 12² of 16²
 
 
+@pytest.mark.parametrize("mode", ("L", "1", "P", "LA", "RGBA", "alpha"))
+def test_masks_are_white_or_opaque_where_the_object_is(photos, workplace, mode):
+    """An alpha channel that is opaque everywhere says nothing: many programs save black and white with one."""
+    square = np.zeros((32, 32), np.uint8)
+    square[4:28, 4:28] = 255
+    image = Image.fromarray(square)
+    if mode == "alpha":  # a cutout of a dark object
+        image = Image.merge("LA", (Image.new("L", (32, 32), 20), image))
+    (workplace / "masks" / "more").mkdir(parents=True)
+    for name in ("a", "b", "more/c"):
+        (image if mode == "alpha" else image.convert(mode)).save(workplace / "masks" / f"{name}.png")
+    items = read_items(photos, 16, 1, masks=workplace / "masks")
+    assert all(item.alpha is not None and item.alpha.sum() == 144 for item in items)
+
+
 def test_silhouettes_of_files(photos):
     items = read_items(photos, 32, 3)
     assert all(item.alpha is not None for item in items)
@@ -241,6 +256,12 @@ def test_unusable_images_are_named(run, photos, refused, capsys):
 def test_invalid_options_are_named(run, photos, refused, argv, message):
     Path("views.csv").write_text("name,azimuth,elevation\na.png,ten,5\n")
     assert message in refused("invert", "--run_dir", str(run), "--output", "out", *argv)
+
+
+def test_contradicting_viewpoints_are_named(run, photos, refused):
+    Path("views.csv").write_text("name,azimuth,elevation\na.png,10,5\na.png,10,5\na.png,20,5\n")
+    argv = ["invert", "--run_dir", str(run), "--images", "photos", "--views", "views.csv"]
+    assert "--views views.csv, line 4: a.png has another viewpoint before" in refused(*argv)
 
 
 def test_lacking_viewpoints_are_named(run, photos, refused):

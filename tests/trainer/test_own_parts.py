@@ -11,6 +11,8 @@ import trainer
 from lightning_modules import ImageGANModule
 from networks import DCGANDiscriminator, DCGANGenerator
 from trainer.__main__ import main
+from trainer.commands import doctor
+from trainer.runs.run_directory import RunDirectory
 from utils.errors import InputError
 
 DATA = """
@@ -19,10 +21,10 @@ from pytorch_lightning import LightningDataModule
 from torch.utils.data import DataLoader, TensorDataset
 
 class Plain(LightningDataModule):
-    def __init__(self, scale: float = 1.0, shift: float = 0.0, byte: bool = False):
+    def __init__(self, scale: float = 1.0, shift: float = 0.0, dtype: str = "float32", count: int = 8):
         super().__init__()
-        images = torch.rand(8, 1, 16, 16, generator=torch.Generator().manual_seed(0)) * scale + shift
-        self.images = (images * 255).byte() if byte else images
+        images = torch.rand(count, 1, 16, 16, generator=torch.Generator().manual_seed(0)) * scale + shift
+        self.images = (images * 255).byte() if dtype == "uint8" else images.to(getattr(torch, dtype))
 
     def train_dataloader(self):
         return DataLoader(TensorDataset(self.images), batch_size=4)
@@ -81,7 +83,8 @@ def test_a_plain_data_module_trains_with_the_standard_callbacks_and_the_run_load
 @pytest.mark.parametrize(
     ("option", "message"),
     [
-        ("--data.byte=true", "the images of the data are uint8; a data module must return floats in [0, 1]"),
+        ("--data.dtype=uint8", "the images of the data are uint8; a data module must return float32 numbers in [0, 1]"),
+        ("--data.dtype=float64", "the images of the data are float64; a data module must return float32 numbers"),
         ("--data.scale=255", "have values from"),
         ("--data.shift=-0.5", "have values from -0.49"),
     ],
@@ -89,6 +92,20 @@ def test_a_plain_data_module_trains_with_the_standard_callbacks_and_the_run_load
 @pytest.mark.parametrize("first", ["--trainer.num_sanity_val_steps=-1", "--trainer.num_sanity_val_steps=0"])
 def test_images_outside_of_0_to_1_are_refused(refused, option, message, first):
     assert message in refused(*FIT, option, first)
+
+
+def test_a_training_without_data_is_an_error(refused):
+    assert refused(*FIT, "--data.count=0") == "Plain has no training data: its loader has no batches"
+    assert RunDirectory("run").status != "finished"
+
+
+def test_doctor_finds_classes_in_the_current_directory():
+    (finding,) = doctor.data("own.yaml")
+    assert (finding.state, finding.fact) == ("ok", "own.yaml: Plain finds its files")
+    Path("typo.yaml").write_text(CONFIG.replace("plain.Plain", "plain.Plane"))
+    (finding,) = doctor.data("typo.yaml")
+    assert finding.state == "fail" and "no such class plain.Plane" in finding.fact
+    assert finding.fix.startswith("correct the config")
 
 
 def test_unrender_finds_classes_in_the_current_directory(environment, workplace):

@@ -43,6 +43,11 @@ DISK_ERRORS = {
     errno.EROFS: "the disk is read-only",
 }
 NOT_ALLOWED = (errno.EACCES, errno.EPERM)
+WRONG_KIND = {
+    errno.EEXIST: "a file of this name exists",
+    errno.ENOTDIR: "a part of its path is a file",
+    errno.EISDIR: "it is a directory",
+}
 
 
 class ParseError(Exception):
@@ -288,7 +293,7 @@ def restores_checkpoint(error: BaseException) -> bool:
 
 
 def disk_error(error: BaseException) -> tuple[str, str] | None:
-    """What a full, read-only or protected file system refused, and the cure; None for any other error or cause of it."""
+    """What a file system refused that is full or protected, or has another file there, and the cure; else None."""
     seen: set[int] = set()
     cause: BaseException | None = error
     while cause is not None and id(cause) not in seen:
@@ -299,5 +304,7 @@ def disk_error(error: BaseException) -> tuple[str, str] | None:
         if isinstance(cause, OSError) and cause.errno in NOT_ALLOWED and cause.filename:
             fix = "change its permissions, or pass another directory (--run_dir, --output, UNRENDER_CACHE)"
             return f"{cause.filename} cannot be opened: permission denied", fix
+        if isinstance(cause, OSError) and cause.errno in WRONG_KIND and cause.filename:
+            return f"{cause.filename} cannot be opened: {WRONG_KIND[cause.errno]}", "pass another path"
         cause = cause.__cause__ or cause.__context__
     return None

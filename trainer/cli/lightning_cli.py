@@ -47,6 +47,7 @@ from trainer.cli.command_parser import TRUST
 from trainer.cli.jsonargparse_compat import PARSER_MODE, restore_yaml
 from trainer.cli.log_filters import global_rank, print_rank0, quiet
 from trainer.cli.loggers import as_list, configure_loggers, remove_wandb
+from trainer.cli.null_values import check_null_values
 from trainer.cli.session import Session
 from trainer.cli.trust import check_links
 from trainer.runs import checkpoints, resume
@@ -133,6 +134,7 @@ class UnrenderCLI(LightningCLI):
         ]
         self.config = parser.parse_args(args)
         config = self.config[self.session.command]
+        check_null_values(config, self.session.composed, self.session.given)
         self.ckpt_path = config.pop("ckpt_path")  # otherwise Lightning would take the model's arguments from the file
         self.fresh = config.pop("fresh")
         config.pop("trust")  # read by the session
@@ -150,17 +152,21 @@ class UnrenderCLI(LightningCLI):
         fit, rehearsal = session.command == "fit", bool(config.trainer.fast_dev_run)
         given = session.given_run
         self.published = given if isinstance(given, PublishedRun) else None
-        trained = given if given and given.holds_run() and not (fit and (self.fresh or rehearsal)) else None
+        held = given if given and given.holds_run() else None
+        trained = held if not (fit and (self.fresh or rehearsal)) else None
         if not fit and trained and self.ckpt_path is None:
             self.ckpt_path = "last"
         if fit and given is None and self.ckpt_path in ("last", "best"):
             newest = newest_run(session.experiment, finished=False)
             run_dir = newest.path if newest else "RUN"
             raise InputError(f"--ckpt_path {self.ckpt_path} needs a run; pass it, as in --run_dir {run_dir}")
+        if given and self.ckpt_path in ("last", "best") and (held is None or (fit and self.fresh)):
+            state = "would be moved aside by --fresh" if held else "holds no run yet"
+            raise InputError(f"--ckpt_path {self.ckpt_path} is of the run in {given.path}, which {state}; pass a file")
         if fit and trained:
             session.checkpoint = self._resume_checkpoint(trained)
         elif self.ckpt_path is not None:
-            session.checkpoint = checkpoints.resolve(self.ckpt_path, trained, session.experiment)
+            session.checkpoint = checkpoints.resolve(self.ckpt_path, held, session.experiment)
         if not (fit or session.checkpoint or self.published or rehearsal):
             print_rank0("no --ckpt_path is given: these are the results of an untrained network")
 
@@ -352,6 +358,8 @@ class UnrenderCLI(LightningCLI):
         print_rank0(f"{prefix}{type(self.model).__name__}, {weights:,} weights, on {device}, seed {seed}{start}")
         self._run("fit", **kwargs)
         session.progress = progress(self.trainer) if session.run else None
+        if session.progress and session.progress[1] == 0:
+            raise InputError(f"{type(self.datamodule).__name__} has no training data: its loader has no batches")
 
     def validate(self, **kwargs: Any) -> None:
         self._run("validate", **kwargs)

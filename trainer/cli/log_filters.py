@@ -16,6 +16,8 @@ IGNORED_WARNINGS = (
     r".*You defined a `validation_step` but have no `val_dataloader`.*",
     r".*`Trainer\(.*\)` was configured.*",
     r".*exists and is not empty.*",
+    r".*tensorboardX.*",
+    r"Total length of .* across ranks is zero.*",
     r".*callbacks used to create the checkpoint need to be provided.*",
 )
 

@@ -113,10 +113,12 @@ class Session:
             path = Path(self.exits.enter_context(tempfile.TemporaryDirectory(prefix="unrender-"))) / "composed.yaml"
             path.write_text(self.composed.text(), encoding="utf-8")
             config = ["--config", str(path)]
-        if not config and not self.help_requested and not any(key.startswith("model") for key in self.given):
+        if not config and not self.help_requested and not {"model", "model.class_path"}.intersection(self.given):
             run_dir = last_value(self.argv, "run_dir")
             if run_dir and self.command != "fit":
                 raise InputError(f"--run_dir {run_dir} is not a run directory: it has no config.yaml")
+            if run_dir:
+                raise InputError(f"fit needs --config NAME for a new run, since {run_dir} holds none")
             known = ", ".join(sorted(p.stem for p in PROJECT_CONFIGS.glob("*.yaml")))
             raise InputError(f"{self.command} needs --config NAME{'; the configs are ' + known if known else ''}")
         return [self.command, *config, *self.rest]

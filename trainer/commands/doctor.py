@@ -77,7 +77,9 @@ for x in grid, vertices, texture:
 print("volume renderers and soft rasterizer, forward and backward, work on the GPU")
 """
 DATA = """
+import sys
 from pathlib import Path
+sys.path.append(str(Path.cwd()))  # where fit finds classes of the user's, too
 from renderers import InputError
 from trainer.runs.loading import ExperimentConfig
 data = ExperimentConfig(CONFIG, [], trust=TRUST or None).load_data()
@@ -291,7 +293,7 @@ def data(config: str, trust: bool = False) -> Iterator[Finding]:
     output = output.removeprefix(f"{config}: ")
     if ok:
         yield Finding("data", "ok", f"{config}: {output} finds its files")
-    elif re.search("does not exist|no such", output):
+    elif re.search("does not exist|no such (?!class)", output):
         fix = f"pass their path: python -m trainer fit --config {config} --data.ARGUMENT=PATH"
         yield Finding("data", "fail", f"{config}: {output}", fix)
     else:

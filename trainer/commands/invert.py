@@ -72,6 +72,7 @@ def main(argv: list[str]) -> int:
         )
     _check_stems(items)
     folder = options.output or run.folder.path / "inversions"
+    folder.mkdir(parents=True, exist_ok=True)  # before the work, which would be lost
     records = _invert(run, model, items, options, folder, film)
     rows = [{name: record[name] for name in ("name", "azimuth", "elevation", "error", "empty")} for record in records]
     report = _report(run, options, records)

@@ -143,14 +143,16 @@ def _read_rgba(source: NamedSource, index: int) -> UInt8[np.ndarray, "h w 4"]:
 
 
 def _read_mask(source: NamedSource, name: str, size: tuple[int, ...]) -> UInt8[np.ndarray, "h w"]:
-    """Return the mask of an image: the luminance of the file of its name, or its alpha channel."""
+    """Return the mask of an image: the alpha channel of the file of its name, or its luminance if it is opaque."""
     stem = PurePosixPath(name).with_suffix("")
     found = [i for i, other in enumerate(source.names) if PurePosixPath(other).with_suffix("") == stem]
     if not found:
         raise _UnusableError(f"has no mask in {source.root}")
     with open_image(source.read(found[0])) as image:
         decoded = decode(image)
-    mask = np.asarray(decoded.getchannel("A") if "A" in decoded.getbands() else decoded.convert("L"))
+    mask = np.asarray(decoded.convert("RGBA").getchannel("A"))
+    if mask.min() == 255:  # many programs save black and white with an alpha channel that says nothing
+        mask = np.asarray(decoded.convert("RGB").convert("L"))
     if mask.shape != size:
         raise _UnusableError(f"is {size[1]}×{size[0]} and its mask {mask.shape[1]}×{mask.shape[0]}")
     return mask
@@ -210,7 +212,13 @@ def read_views(path: Path, names: list[str]) -> dict[str, tuple[float, float]]:
             azimuth, elevation = float(row["azimuth"]), float(row["elevation"])
             if not (np.isfinite(azimuth) and -90 <= elevation <= 90):
                 raise ValueError
-            views[row["name"]] = azimuth, elevation
+            view = azimuth, elevation
+            if views.setdefault(row["name"], view) != view:
+                raise InputError(
+                    f"--views {path}, line {number}: {row['name']} has another viewpoint before; remove one"
+                )
+        except InputError:
+            raise
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(
                 f"--views {path}, line {number}: expected name,azimuth,elevation in degrees, with elevations from -90 "

@@ -199,7 +199,8 @@ def open_run(run_dir: str | Path | None, ckpt_path: str | None = None, *, trust:
         folder = run
     if not folder.config.is_file():
         raise InputError(
-            f"{folder.path} is not a run directory: it has no config.yaml; pass a directory created by fit or a file of publish"
+            f"{folder.path} is not a run directory: it has no config.yaml; pass a directory created by fit or a file of "
+            "publish"
         )
     if not isinstance(folder, PublishedRun):
         check_links(folder.path, trust)

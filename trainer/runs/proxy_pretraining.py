@@ -23,7 +23,13 @@ from utils.signals import Stopped
 
 KEY = "model.init_args.proxy_checkpoint"
 LOCATIONS = {"ShapeNetShapes": "root", "VoxelArchive": "path"}  # sources of shapes with categories, and their argument
-OF_A_CATEGORY = ("category", "split", "voxel_size", "turns", "models")  # arguments that do not hold for other categories
+OF_A_CATEGORY = (
+    "category",
+    "split",
+    "voxel_size",
+    "turns",
+    "models",
+)  # arguments that do not hold for other categories
 
 
 @dataclass(frozen=True)
@@ -44,8 +50,8 @@ class ProxyData:
 def proxy_data(config: Path, shapes: dict[str, Any] | None) -> ProxyData:
     """Return the shapes that the proxy of ``config`` is pre-trained on for a run with these shapes.
 
-    They have the run's source if that has categories (ShapeNet, a voxel archive) and the proxy's config generates shapes of a
-    category. Random cubes stay procedural, and so do the tables and chairs for an archive that has none.
+    They have the run's source if that has categories (ShapeNet, a voxel archive) and the proxy's config generates shapes of
+    a category. Random cubes stay procedural, and so do the tables and chairs for an archive that has none.
 
     Args:
         config: the proxy's config.
@@ -65,10 +71,11 @@ def proxy_data(config: Path, shapes: dict[str, Any] | None) -> ProxyData:
         return ProxyData(note=f"{location} has no class {category!r}: the proxy is pre-trained on procedural shapes")
     given = {key: value for key, value in shapes["init_args"].items() if key not in OF_A_CATEGORY and value is not None}
     given |= {LOCATIONS[source[0]]: location, "category": category, "voxel_size": own["init_args"].get("voxel_size")}
-    options = tuple(
-        f"--data.{key}={json.dumps({'class_path': shapes['class_path'], 'init_args': given | {'split': split}}, default=str)}"
+    sources = {
+        key: {"class_path": shapes["class_path"], "init_args": given | {"split": split}}
         for key, split in (("shapes", "train"), ("validation_shapes", "test"))
-    )
+    }
+    options = tuple(f"--data.{key}={json.dumps(value, default=str)}" for key, value in sources.items())
     return ProxyData(source, options)
 
 
@@ -76,7 +83,7 @@ def shapes_source(shapes: dict[str, Any] | None) -> tuple[str, str] | None:
     """Return class and location of shapes in a config; None unless they are one of :data:`LOCATIONS`."""
     name = _class_name(shapes)
     location = (shapes or {}).get("init_args", {}).get(LOCATIONS.get(name, ""))
-    return (name, os.path.abspath(location)) if isinstance(location, str) else None
+    return (name, os.path.abspath(location)) if isinstance(location, str) else None  # noqa: PTH100 - links stay
 
 
 def trained_proxy(config: Path, source: tuple[str, str] | None, *, finished: bool) -> RunDirectory | None:
@@ -89,7 +96,11 @@ def proxy_shapes(run: RunDirectory) -> dict[str, Any] | None:
     value: Any = run.settings
     for key in ("data", "init_args", "shapes"):
         value = value.get(key) if isinstance(value, dict) else None
-    valid = isinstance(value, dict) and isinstance(value.get("class_path"), str) and isinstance(value.get("init_args"), dict)
+    valid = (
+        isinstance(value, dict)
+        and isinstance(value.get("class_path"), str)
+        and isinstance(value.get("init_args"), dict)
+    )
     return value if valid else None
 
 

@@ -136,7 +136,9 @@ class PublishedRun(RunDirectory):
             if "${" in text:
                 raise self._invalid(f"its config refers to {text}")
         if other := foreign_class(values):
-            raise InputError(f"{self.file} is not loaded: its config names {other}, which is not a class of this project")
+            raise InputError(
+                f"{self.file} is not loaded: its config names {other}, which is not a class of this project"
+            )
 
     def _part(self, content: dict[str, Any], key: str) -> dict[str, Any]:
         part = content.get(key)
@@ -228,7 +230,9 @@ def publishable(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def _publishable(value: Any) -> Any:
     if isinstance(value, Mapping):
-        left_out = {key for key, item in value.items() if key in LOCATIONS or key.endswith("_optimizer") or names_yaml(item)}
+        left_out = {
+            key for key, item in value.items() if key in LOCATIONS or key.endswith("_optimizer") or names_yaml(item)
+        }
         return {key: _publishable(item) for key, item in value.items() if key not in left_out}
     if isinstance(value, list | tuple):
         return [_publishable(item) for item in value if not names_yaml(item)]

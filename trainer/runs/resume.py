@@ -37,15 +37,13 @@ def changes(run: RunDirectory, settings: dict[str, Any]) -> list[str]:
     before = dict(_leaves(run.settings))
     changed = {key: value for key, value in _leaves(settings) if key in before and before[key] != value}
     allowed = {
-        key
-        for key in changed
-        if key.startswith("trainer.") or key in EXECUTION_KEYS or _last(key) in LOCATION_KEYS
+        key for key in changed if key.startswith("trainer.") or key in EXECUTION_KEYS or _last(key) in LOCATION_KEYS
     }
     if is_longer(run, settings):
         if _decays_over_run(settings["model"]):
             raise InputError(
-                f"the learning rate of {run.path} falls to 0 at its {before[LENGTH_KEY]:g} kimg, so it cannot become longer; "
-                "train the longer run in another --run_dir, or start over with --fresh"
+                f"the learning rate of {run.path} falls to 0 at its {before[LENGTH_KEY]:g} kimg, so it cannot become "
+                "longer; train the longer run in another --run_dir, or start over with --fresh"
             )
         allowed.add(LENGTH_KEY)
     for key, value in changed.items():

@@ -7,10 +7,9 @@ import shlex
 import subprocess
 import tomllib
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from importlib import metadata as package_metadata
-from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 

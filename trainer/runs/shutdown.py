@@ -86,9 +86,13 @@ def report_incomplete(session: Session) -> None:
 
 
 def resume_command(run: RunDirectory) -> str:
-    """Return the command that resumes a run."""
-    trust = " --trust" if needs_trust(run.settings) else ""
-    return f"{program_name()} fit --run_dir {shlex.quote(str(run.path))}{trust}"
+    """Return the command that resumes a run to its end: without the limits of its steps, which would end it at once."""
+    trainer = run.settings.get("trainer", {})
+    words = [program_name(), "fit", "--run_dir", shlex.quote(str(run.path))]
+    words += ["--trust"] if needs_trust(run.settings) else []
+    for name, unlimited in (("max_steps", -1), ("limit_train_batches", 1.0)):
+        words += [f"--trainer.{name}={unlimited}"] if trainer.get(name) not in (None, unlimited) else []
+    return " ".join(words)
 
 
 def program_name() -> str:
