@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 from renderers.mesh_files.mtl import Material, MaterialLibrary
-from renderers.mesh_files.parts import POINTS_AND_LINES, MeshError, Notes, Part, check_indices
+from renderers.mesh_files.parts import POINTS_AND_LINES, MeshError, Notes, Part
 from renderers.mesh_files.polygons import number_positions, triangulate
 
 _FREE_FORM = {"curv", "curv2", "surf", "cstype", "vp", "call", "csh"}
@@ -86,15 +86,23 @@ def _add_face(group: _Polygons, words: list[str], vertices: int, uvs: int) -> No
     try:
         for word in words[1:]:
             fields = word.split("/")
-            position = int(fields[0])
-            group.positions.append(position - 1 if position > 0 else vertices + position if position else vertices)
-            if len(fields) > 1 and fields[1]:
-                uv = int(fields[1])
-                group.uvs.append(uv - 1 if uv > 0 else uvs + uv if uv else uvs)
-            else:
-                group.uvs.append(_ABSENT)
+            group.positions.append(_from_zero(int(fields[0]), vertices))
+            group.uvs.append(_from_zero(int(fields[1]), uvs) if len(fields) > 1 and fields[1] else _ABSENT)
     except ValueError as error:
         raise MeshError(f"has a face with an invalid index: {' '.join(words)[:60]!r}") from error
+
+
+def _from_zero(index: int, count: int) -> int:
+    """Return an index of the file, from 1 or negative, as one from 0. A positive one may be of an element that follows."""
+    if index == 0 or index < -count:
+        raise ValueError
+    return index - 1 if index > 0 else count + index
+
+
+def _check_indices(indices: np.ndarray, count: int, what: str) -> None:
+    """Check that no index is beyond the last element. The message has the number in the file, which counts from 1."""
+    if indices.size and indices.max() >= count:
+        raise MeshError(f"has a face that refers to {what} {indices.max() + 1} of {count:,}")
 
 
 def _positions(
@@ -133,7 +141,7 @@ def _parts(
         indices, uv_corners = (np.array(values, np.int64) for values in (polygons.positions, polygons.uvs))
     except OverflowError as error:
         raise MeshError("has a face with an index that is too large") from error
-    check_indices(indices, len(positions))
+    _check_indices(indices, len(positions), "vertex")
     corners, _ = triangulate(positions, indices, np.array(polygons.sizes, np.int64), position)
     tint = None if material is None or (material.color == 1).all() else material.color
     if material is None or material.texture is None:
@@ -142,7 +150,7 @@ def _parts(
         return [Part(positions, indices[corners], colors=colors)]
     uv_indices = uv_corners[corners]
     textured = (uv_indices != _ABSENT).all(1)
-    check_indices(uv_indices[textured], len(uvs))
+    _check_indices(uv_indices[textured], len(uvs), "texture coordinates")
     faces = indices[corners]
     parts = [] if textured.all() else [Part(positions, faces[~textured], colors=colors)]
     pairs = np.stack([faces[textured], uv_indices[textured]], -1).reshape(-1, 2)

@@ -91,7 +91,9 @@ class Layout:
     def split(self, atlas: Num[np.ndarray, "H W C"]) -> Num[Tensor, "B C S S"]:
         """Split an atlas ``(rows S, columns S, C)``, top row first, into its tiles."""
         channels, size = atlas.shape[-1], self.size
-        tiles = torch.from_numpy(atlas).view(self.rows, size, self.columns, size, channels).permute(0, 2, 4, 1, 3)
+        # torch refuses negative strides, which a flipped atlas of one row keeps, as numpy takes it for contiguous.
+        flat = torch.from_numpy(atlas.reshape(-1))
+        tiles = flat.view(self.rows, size, self.columns, size, channels).permute(0, 2, 4, 1, 3)
         return tiles.reshape(self.rows * self.columns, channels, size, size)[: self.count]
 
 

@@ -297,9 +297,9 @@ def test_texture_transforms_follow_the_extension(tmp_path):
     ("name", "content", "word"),
     [
         ("x.obj", b"", "is empty"),
-        ("x.obj", b"v 0 0 0\nv 1 0 0\nf 1 2 3\n", "vertex 2 of 2"),
-        ("x.obj", b"v 0 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 0\n", "vertex 3 of 3"),
-        ("x.obj", b"v 0 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 -9\n", "vertex -6 of 3"),
+        ("x.obj", b"v 0 0 0\nv 1 0 0\nf 1 2 3\n", "vertex 3 of 2"),
+        ("x.obj", b"v 0 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 0\n", "an invalid index: 'f 1 2 0'"),
+        ("x.obj", b"v 0 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 -9\n", "an invalid index: 'f 1 2 -9'"),
         ("x.obj", b"v 0 0 0\nv 1 0 0\nv 0 1 nan\nf 1 2 3\n", "not finite"),
         ("x.obj", b"v 0 0 0\nv 1 0 0\nl 1 2\n", "no triangles, only points or lines"),
         ("x.obj", b"v 0 0 0\nv 0 0 0\nv 1 0 0\nf 1 2 3\n", "without extent"),

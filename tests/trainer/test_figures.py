@@ -50,7 +50,8 @@ def files(folder: Path) -> dict[str, bytes]:
 
 
 def test_figures_of_a_run(run, tmp_path, capsys):
-    few = ["--run_dir", str(run), "--rows", "2", "--columns", "3", "--size", "32"]
+    small = ["--run_dir", str(run), "--size", "32"]
+    few = [*small, "--rows", "2", "--columns", "3"]
     assert main(["figures", *few]) == 0
     out = capsys.readouterr().out
     assert "data_normals: skipped, the data are images" in out
@@ -64,7 +65,7 @@ def test_figures_of_a_run(run, tmp_path, capsys):
 
     assert main(["figures", *few, "--output", str(tmp_path / "again")]) == 0
     assert files(tmp_path / "again") == rendered  # byte for byte
-    other = [*few, "--output", str(tmp_path / "other"), "--only", "truncation,samples", "--numbers", "0,5"]
+    other = [*small, "--output", str(tmp_path / "other"), "--only", "truncation,samples", "--numbers", "0,5"]
     more = ["--truncation", "none", "--truncation_cutoff", "none", "--psi=-1,0", "--sample_seed", "3"]
     assert main(["figures", *other, *more]) == 0
     assert files(tmp_path / "other").keys() == {"samples.png", "truncation.png", "captions.md"}
@@ -89,6 +90,13 @@ def test_figures_of_data_alone(run, tmp_path):
         (["--rows", "0"], "'0' is not an integer from 1"),
         (["--rows", "100", "--columns", "100"], "exceed 4096 images per figure"),
         (["--azimuth", "30"], "--azimuth is for models of voxels; MeshGANModule has fixed viewpoints; omit it"),
+        (["--zoom", "2"], "--zoom is for models of voxels"),
+        (["--only", "random", "--numbers", "3"], "--numbers is for figures with one sample per row"),
+        (["--only", "samples", "--numbers", "3", "--rows", "6"], "--rows is for figures without --numbers; omit it"),
+        (["--only", "samples", "--columns", "3"], "--columns is for grids and interpolations"),
+        (["--only", "samples", "--psi", "1"], "--psi is for MeshGAN's figure truncation; omit it"),
+        (["--only", "data", "--truncation", "none"], "--truncation is for MeshGAN's samples; omit it"),
+        (["--only", "data", "--azimuth", "3"], "--azimuth is for grids of voxels"),
         (["--elevation", "91"], "'91' is not a number from -90 to 90"),
         (["--zoom", "0.5"], "'0.5' is not a number of at least 1"),
         (["--ckpt_path", "best"], "has no best checkpoint"),
@@ -105,9 +113,23 @@ def test_invalid_options_are_rejected(run, refused, tmp_path, options, message):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("--only=samples --psi=0.3", "--psi is for MeshGAN's figure truncation; omit it"),
+        ("--only=samples --numbers=7", "--numbers is for figures with one sample per row, which are not selected"),
+        ("--only=views,view_normals --azimuth=3", "--azimuth is for grids of voxels, which are not selected"),
+    ],
+)
+def test_options_without_effect_on_voxels_are_rejected(refused, options, message):
+    assert message in refused("figures", "--run_dir=pretrained/chairs", "--output=out", *options.split())
+    assert not Path("out").exists()
+
+
 def test_invalid_runs_are_rejected(run, refused, tmp_path):
     assert "is not a run directory: it has no config.yaml" in refused("figures", "--run_dir", str(tmp_path))
     assert "pass either --run_dir" in refused("figures")
+    assert "--ckpt_path is for --run_dir" in refused("figures", "--config=demo.yaml", "--ckpt_path=last")
     assert "a config without a run has data, data_normals" in refused("figures", "--config=demo.yaml", "--only=samples")
     (tmp_path / "config.yaml").write_bytes((run / "config.yaml").read_bytes())
     assert "has no last checkpoint" in refused("figures", "--run_dir", str(tmp_path))

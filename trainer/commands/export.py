@@ -9,6 +9,7 @@ from typing import Any
 
 from trainer.cli import arguments
 from trainer.export.samples import generate_samples
+from trainer.export.unused_options import given_options, refuse_unused
 from trainer.export.video import check_video_options, write_video
 from trainer.runs.loading import LoadedRun, load_generator
 from utils.files import write_atomically
@@ -23,7 +24,15 @@ def main(argv: list[str]) -> int:
     Raises:
         InputError: Invalid options, or a run that cannot be loaded or exported.
     """
-    options = arguments.export().parse_args(argv)
+    parser = arguments.export()
+    options = parser.parse_args(argv)
+    film = (options.turntable, "the video of --turntable")
+    meshes = (
+        set(options.formats) - {"binvox", "npz"},
+        f"mesh files, and --formats {','.join(options.formats)} has none",
+    )
+    effects = {**dict.fromkeys(("frames", "film_size", "elevation"), film), "decimate": meshes}
+    refuse_unused(given_options(parser, argv, options), effects)
     if options.turntable:
         check_video_options(options.turntable, options.film_size)
     run = load_generator(options.run_dir, options.ckpt_path, trust=options.trust)
@@ -38,7 +47,8 @@ def main(argv: list[str]) -> int:
     print(f"{closed} of {len(report['shapes'])} shapes are watertight. Frame: {FRAME}.")
     if options.decimate and closed < len(report["shapes"]):
         print(
-            "Decimation may merge thin parts, which leaves edges of more than two faces; raise --decimate or omit it."
+            "Decimation may merge thin parts, which leaves edges of more than two faces or no volume; raise --decimate or "
+            "omit it."
         )
     print(f"written to {folder}")
     return 0

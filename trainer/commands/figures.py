@@ -6,9 +6,12 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from datamodules import ShapeNetRenderDataModule
+from lightning_modules import MeshGANModule
 from lightning_modules.voxel_generative import VoxelGenerativeModule
 from trainer.cli import arguments
 from trainer.cli.log_filters import quiet
+from trainer.export.unused_options import given_options, refuse_unused
 from trainer.runs.loading import ExperimentConfig, LoadedRun, load_generator, open_run
 from trainer.runs.run_directory import write_text
 from utils.errors import InputError
@@ -32,7 +35,11 @@ def main(argv: list[str]) -> int:
         InputError: Invalid options, or a run, checkpoint or data that cannot be loaded.
     """
     overrides = [word for word in argv if word.startswith("--data.") and "=" in word]
-    options = arguments.figures().parse_args([word for word in argv if word not in overrides])
+    argv = [word for word in argv if word not in overrides]
+    parser = arguments.figures()
+    options = parser.parse_args(argv)
+    given = given_options(parser, argv, options)
+    refuse_unused(given, {"ckpt_path": (options.run_dir, "--run_dir")})
     if (options.run_dir is None) == (options.config is None):
         raise InputError("pass either --run_dir of a run, or --config for figures of its data alone")
     run = open_run(options.run_dir, options.ckpt_path, trust=options.trust) if options.run_dir else None
@@ -43,7 +50,8 @@ def main(argv: list[str]) -> int:
     options.output = options.output or (run.path if run else Path()) / "figures"
     trust = options.trust if run else options.trust or None
     with quiet():
-        written = _write(_select(options, ExperimentConfig(run or options.config, overrides, trust=trust)), options)
+        config = ExperimentConfig(run or options.config, overrides, trust=trust)
+        written = _write(_select(options, given, config), options)
     if not written:
         raise InputError("no figure could be rendered, for the reasons above")
     return 0
@@ -77,7 +85,7 @@ def _add_caption(path: Path, figure: Figure) -> None:
     write_text(path, "\n".join(sorted([*others, start + figure.caption])) + "\n")
 
 
-def _select(options: argparse.Namespace, config: ExperimentConfig) -> dict[str, Callable[[], Figure]]:
+def _select(options: argparse.Namespace, given: set[str], config: ExperimentConfig) -> dict[str, Callable[[], Figure]]:
     """Return the requested figures by name. Errors that concern any of them are raised before the first is rendered."""
     figure_options = FigureOptions(
         rows=options.rows,
@@ -91,15 +99,17 @@ def _select(options: argparse.Namespace, config: ExperimentConfig) -> dict[str, 
         seed=options.sample_seed,
     )
     of_samples: dict[str, Callable[[], Figure]] = {}
+    module: object = None
     source = "a config without a run"
     if options.run_dir and (options.only is None or set(options.only) - DATA_FIGURES.keys()):
         run = load_generator(options.run_dir, options.ckpt_path, trust=options.trust)
-        source = type(run.module).__name__
+        module = run.module
+        source = type(module).__name__
         of_samples = {
             name: partial(_render_samples, run, render, figure_options)
             for name, render in figures_of(run.module).items()
         }
-        _check_viewpoint(run.module, options)
+        _check_viewpoint(run.module, given)
         run.module.sample_seed = options.sample_seed
         _set_truncation(run.module, options)
     names = [*of_samples, *DATA_FIGURES]
@@ -108,6 +118,7 @@ def _select(options: argparse.Namespace, config: ExperimentConfig) -> dict[str, 
     selected = [name for name in names if options.only is None or name in options.only]
     figures = {name: of_samples[name] for name in selected if name in of_samples}
     if len(figures) == len(selected):
+        _check_effects(given, set(selected), module)
         return figures
     try:
         data = config.load_data()
@@ -115,6 +126,7 @@ def _select(options: argparse.Namespace, config: ExperimentConfig) -> dict[str, 
         if options.only or not of_samples:
             raise
         raise InputError(f"{error}; --only {','.join(of_samples)} excludes the data") from error
+    _check_effects(given, set(selected), module, isinstance(data, ShapeNetRenderDataModule))
     for name in selected:
         if name not in figures:
             figures[name] = partial(DATA_FIGURES[name], data, figure_options)
@@ -128,10 +140,43 @@ def _render_samples(run: LoadedRun, render: FigureFunction, figure_options: Figu
     return replace(figure, caption=f"{figure.caption} {note}")
 
 
-def _check_viewpoint(module: object, options: argparse.Namespace) -> None:
+def _check_effects(given: set[str], selected: set[str], module: object, shapes: bool = False) -> None:
+    """Refuse options that change none of the selected figures.
+
+    Args:
+        given: Names of the given options.
+        selected: Names of the figures.
+        module: The model, or None for figures of data alone.
+        shapes: Whether the data are shapes, not images.
+    """
+    heads = isinstance(module, MeshGANModule)
+    samples = {"samples"} if heads else set()  # MeshGAN's have one sample per row and columns of their own
+    by_number = {"views", "view_normals", "thresholds", "interpolation", "truncation", "layers"} | samples
+    without_rows = by_number - {"interpolation"} if heads else by_number  # MeshGAN interpolates from row to row
+    with_columns = selected - {"random", "thresholds", "truncation", "layers"} - samples
+    with_views = selected - (set() if shapes else DATA_FIGURES.keys())
+    of_meshgan = (selected - DATA_FIGURES.keys(), "MeshGAN's samples")
+    refuse_unused(
+        given,
+        {
+            "psi": (selected & {"truncation"}, "MeshGAN's figure truncation"),
+            "numbers": (selected & by_number, "figures with one sample per row, which are not selected"),
+            "rows": ("numbers" not in given or selected - without_rows, "figures without --numbers"),
+            "columns": (with_columns, "grids and interpolations, which are not selected"),
+            "azimuth": (with_views - {"views", "view_normals"}, "grids of voxels, which are not selected"),
+            "elevation": (with_views, "voxels"),
+            "zoom": (with_views, "voxels"),
+            "sample_seed": (with_views, "samples, and views of shapes"),
+            "truncation": of_meshgan,
+            "truncation_cutoff": of_meshgan,
+        },
+    )
+
+
+def _check_viewpoint(module: object, given: set[str]) -> None:
     """Refuse a viewpoint for models whose figures have fixed viewpoints, or none."""
-    for name in ("azimuth", "elevation"):
-        if getattr(options, name) is not None and not isinstance(module, VoxelGenerativeModule):
+    for name in ("azimuth", "elevation", "zoom"):
+        if name in given and not isinstance(module, VoxelGenerativeModule):
             raise InputError(f"--{name} is for models of voxels; {type(module).__name__} has fixed viewpoints; omit it")
 
 

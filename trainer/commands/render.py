@@ -29,7 +29,8 @@ from renderers import (
 )
 from trainer.cli import arguments
 from trainer.cli.config_composition import names_yaml
-from trainer.export.scene_io import Scene, as_mesh, as_voxels, load_scenes
+from trainer.export.scene_io import Scene, as_mesh, as_voxels, input_kind, load_scenes
+from trainer.export.unused_options import given_options, refuse_unused
 from utils.files import write_atomically
 from utils.memory import available_memory
 from utils.progress import Progress
@@ -54,11 +55,14 @@ def main(argv: list[str]) -> int:
         InputError: Invalid options, files that cannot be read, or a renderer that does not work on this machine.
     """
     overrides = [word for word in argv if word.startswith("--data.")]
-    options = arguments.render().parse_args([word for word in argv if not word.startswith("--data.")])
+    argv = [word for word in argv if not word.startswith("--data.")]
+    parser = arguments.render()
+    options = parser.parse_args(argv)
     renderer, camera = _renderer(options), _camera(options)
+    _check_effects(given_options(parser, argv, options), options, overrides)
     _check_memory(options.image_size, len(camera))
     images = 0
-    stems: set[str] = set()
+    taken: set[str] = set()
     shapes = sum(len(options.shapes) if names_yaml(name) else 1 for name in options.inputs)
     if options.image_size**2 * len(camera) * shapes > MANY_PIXELS:
         size = f"{options.image_size} x {options.image_size}"
@@ -74,11 +78,26 @@ def main(argv: list[str]) -> int:
                 trust=options.trust,
             )
             for stem, scene in scenes:
-                unique = stem if stem not in stems else f"{stem}_{len(stems)}"
-                stems.add(unique)
+                unique = _unique_stem(options, stem, len(camera), taken)
                 images += _write(options, unique, render(renderer, scene, camera, options, bar))
-    print(f"{images} images of {len(stems)} shapes in {options.output}")
+    print(f"{images} images of {shapes} shapes in {options.output}")
     return 0
+
+
+def _check_effects(given: set[str], options: argparse.Namespace, overrides: list[str]) -> None:
+    """Refuse options that change no image of these inputs by this renderer."""
+    kinds = {input_kind(name) for name in options.inputs}
+    config = "config" in kinds  # its shapes are voxels or meshes
+    volume = options.renderer in VOLUME_RENDERERS
+    effects: dict[str, tuple[object, str]] = {
+        "shapes": (config, "configs"),
+        **dict.fromkeys(("up", "fit"), ("mesh" in kinds, "mesh files")),
+        "voxel_size": (volume and (config or "mesh" in kinds), "meshes that a volume renderer renders as voxels"),
+        "threshold": (not volume and (config or "voxels" in kinds), "voxels that opengl or soft renders as a surface"),
+        "unlit": (not volume, "opengl and soft"),
+    }
+    names = [word.removeprefix("--").partition("=")[0] for word in overrides]
+    refuse_unused({*given, *names}, effects | dict.fromkeys(names, (config, "configs")))
 
 
 def render(renderer: Renderer, scene: Scene, camera: Camera, options: argparse.Namespace, bar: Progress) -> Rendering:
@@ -102,6 +121,24 @@ def render(renderer: Renderer, scene: Scene, camera: Camera, options: argparse.N
     return Rendering(image, alpha, join("depth"), join("normals"))
 
 
+def _unique_stem(options: argparse.Namespace, stem: str, views: int, taken: set[str]) -> str:
+    """Return the stem, with a number if one of its images would replace another one, and mark its images as taken."""
+    suffixes = ["", *(f"_{kind}" for kind in ("normals", "depth") if getattr(options, kind))]
+    unique, number = stem, 0
+    while not taken.isdisjoint(
+        names := {f"{unique}{view}{suffix}" for view in _view_names(views) for suffix in suffixes}
+    ):
+        number += 1
+        unique = f"{stem}_{number}"
+    taken |= names
+    return unique
+
+
+def _view_names(views: int) -> list[str]:
+    """Return what the names of a scene's images say of the view; the last image of several views shows all."""
+    return [*(f"_{i:03d}" for i in range(views)), "_views"] if views > 1 else [""]
+
+
 def _write(options: argparse.Namespace, stem: str, rendering: Rendering) -> int:
     """Write the images of one scene, and a grid of all views; return their number."""
     kinds = {"": rendering.image}
@@ -110,15 +147,15 @@ def _write(options: argparse.Namespace, stem: str, rendering: Rendering) -> int:
     if options.depth and rendering.depth is not None:
         kinds["_depth"] = depth_image(rendering.depth)
     count = len(rendering.image)
+    views = _view_names(count)
     for suffix, images in kinds.items():
-        for i, image in enumerate(images):
-            view = f"_{i:03d}" if count > 1 else ""
+        together = [tile(images, min(count, 8))] if count > 1 else []
+        for view, image in zip(views, [*images, *together], strict=True):
             save_png(options.output / f"{stem}{view}{suffix}.png", image, 1)
-            if suffix == "_depth" and rendering.depth is not None:
-                _save_array(options.output / f"{stem}{view}_depth.npy", rendering.depth[i, 0].numpy())
-        if count > 1:
-            save_png(options.output / f"{stem}_views{suffix}.png", tile(images, min(count, 8)), 1)
-    return len(kinds) * (count + (count > 1))
+    if options.depth and rendering.depth is not None:
+        for view, depth in zip(views, rendering.depth, strict=False):  # none of all views
+            _save_array(options.output / f"{stem}{view}_depth.npy", depth[0].numpy())
+    return len(kinds) * len(views)
 
 
 def depth_image(depth: Float[Tensor, "B 1 H W"]) -> Float[Tensor, "B 1 H W"]:
@@ -164,8 +201,8 @@ def _renderer(options: argparse.Namespace) -> Renderer:
         return OpenGLRenderer(size, options.threshold, "unlit" if options.unlit else None, backend, colored=True)
     if name == "soft":
         return SoftRasterizer(size, lighting=None if options.unlit else Lighting(), backend=backend, two_sided=True)
-    if options.normals or options.depth:
-        raise InputError(f"--renderer {name} has no normals and no depth; use opengl or soft")
+    if (options.normals or options.depth) and name != "lit_absorption":
+        raise InputError(f"--renderer {name} has no normals and no depth; use opengl, soft or lit_absorption")
     return VOLUME_RENDERERS[name](size, backend=backend)
 
 

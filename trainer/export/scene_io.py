@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Iterator
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -18,10 +21,13 @@ from renderers import InputError, TriangleMesh, VoxelGrid
 from renderers.mesh_files import SUFFIXES, read_mesh
 from renderers.meshes.crease_normals import crease_normals, orient_faces
 from renderers.meshes.marching_cubes import marching_cubes
+from renderers.scenes import TOLERANCE
 from trainer.cli.config_composition import names_yaml
 from trainer.runs.loading import ExperimentConfig
 
 Scene = VoxelGrid | TriangleMesh
+MESH_ARRAYS = ("vertices", "faces", "uvs", "texture")  # of a mesh in an NPZ of export
+FLOAT_MAX = np.finfo(np.float32).max
 MAX_RADIUS = 1.5  # cameras show the unit ball, and generated meshes may extend slightly beyond it
 
 
@@ -38,7 +44,7 @@ def load_scenes(
 
     Args:
         name: A mesh, binvox or npz file, or a config whose data have shapes.
-        up: Up axis of mesh files, ``y`` or ``z``.
+        up: Up axis of meshes, ``y`` or ``z``.
         fit: Center meshes at the origin and scale their longest side to 0.9.
         numbers: Numbers of the shapes of a config; default 0.
         overrides: Options such as ``--data.root=PATH``.
@@ -51,19 +57,40 @@ def load_scenes(
         yield from _config_scenes(name, numbers or [0], overrides or [], trust)
         return
     path = Path(name)
+    kind = _suffix(path)
+    if kind == ".npz":
+        yield path.stem, _arrays(path, up, fit)
+    elif kind == ".binvox":
+        yield path.stem, _grid(path, read_binvox(path).voxels)
+    else:
+        yield path.stem, _mesh(path, up, fit)
+
+
+def input_kind(name: str) -> Literal["config", "mesh", "voxels"]:
+    """Return what :func:`load_scenes` loads from a file or a config, which it does not load.
+
+    Raises:
+        InputError: There is no such file, or its format is not supported.
+    """
+    if names_yaml(name):
+        return "config"
+    path = Path(name)
+    kind = _suffix(path)
+    if kind == ".npz":
+        with _open_npz(path) as file:
+            return "mesh" if file.keys() >= set(MESH_ARRAYS) else "voxels"
+    return "mesh" if kind in SUFFIXES else "voxels"
+
+
+def _suffix(path: Path) -> str:
+    """Return the lower-case suffix of a file of a supported format."""
     if path.is_dir():
         raise InputError(f"{path} is a directory; pass the files in it, such as {path}/*.obj")
     if not path.is_file():
         raise InputError(f"no such file: {path}")
-    kind = path.suffix.lower()
-    if kind in SUFFIXES:
-        yield path.stem, _mesh(path, up, fit)
-    elif kind == ".binvox":
-        yield path.stem, _grid(path, read_binvox(path).voxels)
-    elif kind == ".npz":
-        yield path.stem, _arrays(path)
-    else:
+    if (suffix := path.suffix.lower()) not in (*SUFFIXES, ".binvox", ".npz"):
         raise InputError(f"{path} has an unsupported format; pass {', '.join(SUFFIXES)}, .binvox, .npz or .yaml")
+    return suffix
 
 
 def as_voxels(scene: Scene, size: int) -> VoxelGrid:
@@ -99,16 +126,7 @@ def _config_scenes(name: str, numbers: list[int], overrides: list[str], trust: b
 
 def _mesh(path: Path, up: str, fit: bool) -> TriangleMesh:
     mesh = read_mesh(path)
-    vertices = mesh.vertices
-    if up == "z":
-        vertices = vertices[:, [0, 2, 1]] * (1, 1, -1)
-    if fit:
-        vertices = normalize(trimesh.Trimesh(vertices, mesh.faces, process=False)).vertices
-    radius = float(np.linalg.norm(vertices, axis=1).max())
-    if radius > MAX_RADIUS:
-        raise InputError(
-            f"{path} extends to {radius:.3g} from the origin, and cameras show only 1; pass --fit to scale it"
-        )
+    vertices = _place(path, mesh.vertices, mesh.faces, up, fit)
     faces = orient_faces(vertices, mesh.faces)
     normals = crease_normals(vertices, faces).reshape(-1, 3).astype(np.float32)
     # Corners of one vertex share it unless their normals differ.
@@ -125,16 +143,26 @@ def _mesh(path: Path, up: str, fit: bool) -> TriangleMesh:
     )
 
 
-def _arrays(path: Path) -> Scene:
+def _place(path: Path, vertices: np.ndarray, faces: np.ndarray, up: str, fit: bool) -> np.ndarray:
+    """Return the vertices of a mesh in the world frame, where the cameras see them."""
+    if up == "z":
+        vertices = vertices[:, [0, 2, 1]] * (1, 1, -1)
+    if fit:
+        vertices = normalize(trimesh.Trimesh(vertices, faces, process=False)).vertices
+    radius = float(np.linalg.norm(vertices, axis=1).max())
+    if radius > MAX_RADIUS:
+        raise InputError(
+            f"{path} extends to {radius:.3g} from the origin, and cameras show only 1; pass --fit to scale it"
+        )
+    return vertices
+
+
+def _arrays(path: Path, up: str, fit: bool) -> Scene:
     """Load an NPZ written by ``export``, or one with a single array of voxels ``[z, y, x]``."""
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-    except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
-        raise InputError(f"{path} is not a readable npz; export it again") from error
-    if {"vertices", "faces", "uvs", "texture"} <= arrays.keys():
-        vertices, faces, uvs, texture = (torch.from_numpy(arrays[k]) for k in ("vertices", "faces", "uvs", "texture"))
-        return TriangleMesh(vertices[None].float(), faces.long(), uvs.float(), texture[None].float())
+    with _open_npz(path) as file:
+        arrays = {name: np.asarray(values) for name, values in file.items()}
+    if arrays.keys() >= set(MESH_ARRAYS):
+        return _exported_mesh(path, arrays, up, fit)
     cubes = {name: a for name, a in arrays.items() if a.ndim == 3 and len(set(a.shape)) == 1}
     name = "occupancy" if "occupancy" in cubes else next(iter(cubes)) if len(cubes) == 1 else None
     if name is None:
@@ -142,8 +170,57 @@ def _arrays(path: Path) -> Scene:
     return _grid(path, cubes[name], arrays.get("color") if name == "occupancy" else None)
 
 
+@contextmanager
+def _open_npz(path: Path) -> Iterator[Mapping[str, np.ndarray]]:
+    """Open an NPZ file to read its arrays.
+
+    Raises:
+        InputError: It is none, or damaged.
+    """
+    try:
+        if not zipfile.is_zipfile(path):  # np.load also reads other files
+            raise zipfile.BadZipFile
+        with np.load(path, allow_pickle=False) as file:
+            yield file
+    except (OSError, ValueError, RuntimeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise InputError(f"{path} is not a readable npz; export it again") from error
+
+
+def _exported_mesh(path: Path, arrays: dict[str, np.ndarray], up: str, fit: bool) -> TriangleMesh:
+    vertices, faces, uvs, texture = (arrays[name] for name in MESH_ARRAYS)
+    if not (_is_real(vertices, (None, 3)) and (abs(vertices) < FLOAT_MAX).all() and (vertices != vertices[0]).any()):
+        wrong = "vertices must be finite numbers (V, 3), not all at one point"
+    elif not (
+        faces.dtype.kind in "iu" and _is_real(faces, (None, 3)) and 0 <= faces.min() <= faces.max() < len(vertices)
+    ):
+        wrong = f"faces must be integers (F, 3) that index {len(vertices)} vertices"
+    elif not (_is_real(uvs, (len(vertices), 2)) and (abs(uvs) < FLOAT_MAX).all()):
+        wrong = f"uvs must be finite numbers ({len(vertices)}, 2), one pair per vertex"
+    elif not (
+        _is_real(texture, (None, None, None))
+        and len(texture) in (1, 3)
+        and (abs(texture - 0.5) < 0.5 + TOLERANCE).all()
+    ):
+        wrong = "texture must be numbers (C, H, W) in [0, 1] with C = 1 or 3"
+    else:
+        placed = _place(path, vertices.astype(np.float64), faces, up, fit)
+        return TriangleMesh(_batch(placed), torch.from_numpy(faces.astype(np.int64)), _batch(uvs)[0], _batch(texture))
+    raise InputError(f"{path}: {wrong}; export it again")
+
+
+def _is_real(values: np.ndarray, shape: tuple[int | None, ...]) -> bool:
+    """Return whether an array has real numbers, at least one, and a shape. None is any length."""
+    fits = values.ndim == len(shape) and all(n in (None, m) for n, m in zip(shape, values.shape, strict=True))
+    return fits and values.dtype.kind in "biuf" and values.size > 0
+
+
 def _grid(path: Path, occupancy: np.ndarray, color: np.ndarray | None = None) -> VoxelGrid:
-    grid = VoxelGrid(_batch(occupancy)[None].float(), None if color is None else _batch(color).float())
+    if not _is_real(occupancy, (None, None, None)):
+        raise InputError(f"{path}: voxels must be real numbers (D, D, D) with D of at least 1; export it again")
+    if color is not None and not (_is_real(color, (None, *occupancy.shape)) and len(color) in (1, 3)):
+        size = len(occupancy)
+        raise InputError(f"{path}: color must be numbers (C, {size}, {size}, {size}) with C = 1 or 3; export it again")
+    grid = VoxelGrid(_batch(occupancy)[None], None if color is None else _batch(color))
     try:
         grid.check()
     except ValueError as error:
@@ -152,4 +229,5 @@ def _grid(path: Path, occupancy: np.ndarray, color: np.ndarray | None = None) ->
 
 
 def _batch(values: np.ndarray) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(values, np.float32))[None]
+    with np.errstate(over="ignore"):  # values beyond float32 become infinite, which callers refuse
+        return torch.from_numpy(np.ascontiguousarray(values, np.float32))[None]
