@@ -28,6 +28,8 @@ NORMALS: dict[str, dict[str, Any]] = {  # options of trimesh by format
     "stl": {},
 }
 
+FLAT = 1e-6  # volume of a surface that is no solid, as a part of its area^1.5; rounding leaves less
+
 
 def write_surface(
     path: Path,
@@ -95,9 +97,10 @@ def mesh_statistics(vertices: Float[np.ndarray, "V 3"], faces: Integer[np.ndarra
     """Report whether a surface is closed and where it is not. Vertices at the same position count as one.
 
     Returns:
-        ``vertices`` and ``faces`` (counts), ``watertight`` (every edge has two faces of consistent winding),
-        ``boundary_edges`` (edges of one face), ``crowded_edges`` (edges of more than two faces), ``components``, ``area``,
-        ``volume`` (None unless watertight) and ``bounds`` (lowest and highest corner), in the units of the vertices.
+        ``vertices`` and ``faces`` (counts), ``watertight`` (every edge has two faces of consistent winding, and they enclose a
+        volume: decimation may leave pairs of coinciding faces), ``boundary_edges`` (edges of one face), ``crowded_edges``
+        (edges of more than two faces), ``components``, ``area``, ``volume`` (None unless watertight) and ``bounds`` (lowest
+        and highest corner), in the units of the vertices.
     """
     if not len(faces):
         zeros = dict.fromkeys(("vertices", "faces", "boundary_edges", "crowded_edges", "components"), 0)
@@ -106,7 +109,10 @@ def mesh_statistics(vertices: Float[np.ndarray, "V 3"], faces: Integer[np.ndarra
     mesh.merge_vertices(merge_tex=True, merge_norm=True)
     mesh.update_faces(mesh.nondegenerate_faces(height=0))
     _, counts = np.unique(mesh.edges_sorted, axis=0, return_counts=True)
-    closed = bool(mesh.is_watertight and mesh.is_winding_consistent)
+    area = float(mesh.area)
+    with np.errstate(invalid="ignore", divide="ignore"):  # trimesh divides by the volume
+        solid = abs(mesh.volume) > FLAT * area**1.5
+    closed = bool(mesh.is_watertight and mesh.is_winding_consistent and solid)
     return {
         "vertices": len(mesh.vertices),
         "faces": len(mesh.faces),
@@ -114,7 +120,7 @@ def mesh_statistics(vertices: Float[np.ndarray, "V 3"], faces: Integer[np.ndarra
         "boundary_edges": int((counts == 1).sum()),
         "crowded_edges": int((counts > 2).sum()),
         "components": int(mesh.body_count),
-        "area": float(mesh.area),
+        "area": area,
         "volume": float(mesh.volume) if closed else None,
         "bounds": mesh.bounds.tolist(),
     }

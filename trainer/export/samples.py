@@ -29,7 +29,6 @@ from visualization.images import to_pil
 from visualization.mesh_io import mesh_statistics, write_surface
 
 BATCH = 16  # frames rendered at a time
-FLAT = 1e-6  # volume of a surface that is no solid, as a part of its area^1.5; rounding leaves less
 Format = Literal["glb", "obj", "ply", "stl", "binvox", "npz"]
 
 
@@ -82,15 +81,8 @@ class Sample:
         return surface_colors(solid, self.scene.color[0].detach().float().cpu(), self.surface[0])
 
     def report(self) -> dict[str, Any]:
-        """Return the sample's number and its :func:`visualization.mesh_io.mesh_statistics`.
-
-        A surface without volume is not watertight: decimation may leave pairs of coinciding faces, whose edges are closed.
-        """
-        with np.errstate(invalid="ignore", divide="ignore"):  # trimesh divides by the volume
-            statistics = mesh_statistics(*self.surface[:2])
-        if statistics["watertight"] and abs(statistics["volume"]) < FLAT * statistics["area"] ** 1.5:
-            statistics |= {"watertight": False, "volume": None}
-        return {"sample": self.number, **statistics}
+        """Return the sample's number and its :func:`visualization.mesh_io.mesh_statistics`."""
+        return {"sample": self.number, **mesh_statistics(*self.surface[:2])}
 
     def write(self, stem: Path, formats: tuple[Format, ...]) -> list[Path]:
         """Write the shape in each format, in the world frame with y up; return the files.
