@@ -97,8 +97,8 @@ def mesh_statistics(vertices: Float[np.ndarray, "V 3"], faces: Integer[np.ndarra
     """Report whether a surface is closed and where it is not. Vertices at the same position count as one.
 
     Returns:
-        ``vertices`` and ``faces`` (counts), ``watertight`` (every edge has two faces of consistent winding, and they enclose a
-        volume: decimation may leave pairs of coinciding faces), ``boundary_edges`` (edges of one face), ``crowded_edges``
+        ``vertices`` and ``faces`` (counts), ``watertight`` (every edge has two faces of consistent winding, and they enclose
+        a volume: decimation may leave pairs of coinciding faces), ``boundary_edges`` (edges of one face), ``crowded_edges``
         (edges of more than two faces), ``components``, ``area``, ``volume`` (None unless watertight) and ``bounds`` (lowest
         and highest corner), in the units of the vertices.
     """
