@@ -34,7 +34,7 @@ def run(archive: str, count: int = 2000, fid_of_run: float | None = None) -> lis
     for seed, (name, shapes) in enumerate(sources.items()):
         solids = VoxelCache(shapes)
         for start in range(0, count, 100):
-            indices = list(range(start, start + 100))
+            indices = list(range(start, min(start + 100, count)))
             images = torch.from_numpy(render_shapes(solids, renderer, ViewDistribution(), seed, indices))
             fid.update(images, real=seed == 0)
         if seed:

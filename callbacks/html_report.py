@@ -10,7 +10,7 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from callbacks.evaluations import is_fit_evaluation
 from callbacks.html_pages import grids, write_page
-from callbacks.metrics_log import DISTANCES, read_metrics
+from callbacks.metrics_log import DISTANCES, comparable_lines, read_metrics
 from callbacks.monitor import Monitor, format_metric, monitor_of
 
 GRIDS = {
@@ -46,6 +46,7 @@ TEMPLATE = """\
 {% block body %}
 {% if rows %}
 <p>{{ note }}</p>
+{% if others %}<p>Evaluations measured differently, which only metrics.jsonl holds: {{ others }}.</p>{% endif %}
 {% if best %}<p><b>{{ best }}</b></p>{% endif %}
 {% if empty %}
 <p><b>The last samples are empty and their images black: no voxel is above the threshold. Early in training this may be
@@ -125,15 +126,16 @@ def _evaluations(folder: Path, monitor: Monitor) -> dict[str, Any]:
     lines = read_metrics(folder)
     if not lines:
         return {"rows": []}
-    last = lines[-1]
+    last, comparable = lines[-1], comparable_lines(lines)
     keys = [key for key, value in last.items() if isinstance(value, int | float)]
     name, best = monitor.name(last), monitor.best(lines)
     return {
         "note": last["note"],
+        "others": len(lines) - len(comparable),
         "best": best and f"Best {name}: {format_metric(name, best)} at {best['kimg']:g} kimg.",
         "empty": last.get("occupancy") == 0,
         "keys": keys,
-        "rows": [[f"{line[key]:.4g}" if key in line else "" for key in keys] for line in lines],
+        "rows": [[f"{line[key]:.4g}" if key in line else "" for key in keys] for line in comparable],
         "meanings": [(key, meaning) for key, meaning in MEANINGS.items() if key in keys],
     }
 

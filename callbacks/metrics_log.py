@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import textwrap
 import time
 from collections.abc import Iterable
@@ -25,6 +26,8 @@ from utils.legacy_names import update_note
 METRICS = "metrics.jsonl"
 KIMG = "kimg (thousand real images seen)"
 DISTANCES = ("sfid", "fid", "kid")
+IMAGE_METRICS = (*DISTANCES, "kid_std", *MANIFOLD_METRICS)  # these depend on the extractor; metrics of shapes do not
+_MEASUREMENT = re.compile(r"extractor .*, [\d,]+ generated against [\d,]+ real images")
 
 
 class EvaluationLog(pl.Callback):
@@ -74,6 +77,7 @@ class EvaluationLog(pl.Callback):
         lines = read_metrics(Path(trainer.default_root_dir))
         if trainer.fast_dev_run or not lines:
             return
+        lines = comparable_lines(lines)
         monitor = monitor_of(trainer)
         name, best = monitor.name(lines[-1]), monitor.best(lines)
         values = [f"{format_metric(name, line)} at {line['kimg']:g} kimg" for line in (lines[0], lines[-1])]
@@ -150,13 +154,36 @@ def _write_metrics(folder: Path, lines: list[dict[str, Any]]) -> None:
     write_atomically(folder / METRICS, lambda path: path.write_text(text, encoding="utf-8"))
 
 
+def comparable_lines(lines: list[dict[str, Any]], name: str | None = None) -> list[dict[str, Any]]:
+    """Return the lines that were measured like the last one: by the same extractor, on the same numbers of images.
+
+    A run can be resumed with another extractor. The other parts of a note are not compared, because they change while a
+    MeshGAN grows.
+
+    Args:
+        lines: lines of a ``metrics.jsonl``.
+        name: the metric to compare. If it does not depend on the extractor, all lines are comparable.
+    """
+    if name is not None and name not in IMAGE_METRICS:
+        return lines
+    return [line for line in lines if _measurement(line) == _measurement(lines[-1])]
+
+
+def _measurement(line: dict[str, Any]) -> str:
+    """Return the part of a line's note that names the extractor and the numbers of images, or the whole note."""
+    note = line.get("note", "")
+    match = _MEASUREMENT.match(note)
+    return match[0] if match else note
+
+
 def plot_curve(path: Path, lines: list[dict[str, Any]], name: str) -> None:
-    """Plot a metric of images over kimg, KID with its deviation over subsets."""
+    """Plot a metric of images over kimg from comparable lines, KID with its deviation over subsets."""
     from matplotlib.figure import Figure  # not pyplot, which needs a display and has global state
 
     figure = Figure(figsize=(6, 3.5), layout="constrained")
     axes = figure.add_subplot()
     lines = [line for line in lines if name in line]  # a resumed run may measure another metric than before
+    lines = comparable_lines(lines, name)
     kimg, values = [line["kimg"] for line in lines], [line[name] for line in lines]
     axes.plot(kimg, values, marker="o", markersize=3)
     if name == "kid":
@@ -164,23 +191,27 @@ def plot_curve(path: Path, lines: list[dict[str, Any]], name: str) -> None:
         axes.fill_between(kimg, lower, upper, alpha=0.2)
     bottom = min([0.0, *values]) if name == "kid" else 0  # KID is unbiased and may be negative
     axes.set(xlabel=KIMG, ylabel=name.upper(), ylim=(bottom, None))
-    axes.set_title(textwrap.fill(printable(lines[-1]["note"]), 95), fontsize=8, parse_math=False)
+    axes.set_title(textwrap.fill(printable(lines[-1].get("note", "")), 95), fontsize=8, parse_math=False)
     axes.grid(alpha=0.3)
     write_atomically(path, lambda file: figure.savefig(file, format="png", dpi=120))
 
 
 def plot_metrics(path: Path, lines: list[dict[str, Any]], names: Iterable[str]) -> None:
-    """Plot those of the metrics that the last line has over kimg, each on its own axes."""
+    """Plot those of the metrics that the last line has over kimg, each on its own axes, from comparable lines."""
     from matplotlib.figure import Figure
 
     names = [name for name in names if name in lines[-1]]
     figure = Figure(figsize=(3 * len(names), 2.6))
     figure.subplots_adjust(left=0.03, right=0.99, bottom=0.2, wspace=0.2)
     for axes, name in zip(figure.subplots(1, len(names), squeeze=False).flat, names, strict=True):
-        measured = [line for line in lines if name in line]
+        measured = [line for line in comparable_lines(lines, name) if name in line]
         axes.plot([line["kimg"] for line in measured], [line[name] for line in measured], marker="o", markersize=3)
         axes.set(ylim=(0, None if name in ("density", "mmd") else 1.02))
         axes.set_title(name, fontsize=10)
         axes.grid(alpha=0.3)
     figure.supxlabel(KIMG, fontsize=10)
+    if any(name in IMAGE_METRICS for name in names):
+        figure.subplots_adjust(top=0.78)
+        note = textwrap.fill(printable(lines[-1].get("note", "")), 45 * len(names))
+        figure.suptitle(note, fontsize=8, parse_math=False)
     write_atomically(path, lambda file: figure.savefig(file, format="png", dpi=120))

@@ -14,6 +14,8 @@ import torch
 
 from utils.errors import InputError
 
+TEMPORARY = ".unrender-tmp"  # suffix of files that are being written; a killed process leaves them
+
 
 def cache_root(cache_dir: str | Path | None = None) -> Path:
     """Return the cache directory: the argument, else ``$UNRENDER_CACHE``, else ``~/.cache/unrender``.
@@ -43,7 +45,7 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}", suffix=TEMPORARY, dir=path.parent)
         os.close(handle)
         temporary = Path(name)
         write(temporary)

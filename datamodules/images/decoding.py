@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Literal, get_args
 
 import numpy as np
-from PIL import Image
+import PIL
+from PIL import Image, features
 from PIL.PngImagePlugin import PngImageFile
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
@@ -33,6 +34,7 @@ FORMATS = {
     "PPM": (".ppm", ".pgm", ".pbm", ".pnm"),
 }
 SUFFIXES = tuple(suffix for suffixes in FORMATS.values() for suffix in suffixes)
+CODECS = ("avif", "jpg", "jpg_2000", "libtiff", "webp", "zlib")  # by the names of PIL.features
 MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "I;16", "I;16B", "I;16L")
 MAX_BYTES = 2**28  # per encoded image
 MAX_PIXELS = 2**26  # per decoded image
@@ -189,6 +191,28 @@ def _formats() -> list[str]:
     """Return the formats that this build of Pillow has."""
     Image.init()
     return [name for name in FORMATS if name in Image.OPEN]
+
+
+def decoders() -> tuple[str, list[str], list[str]]:
+    """Return what determines which images can be decoded: Pillow's version, and the formats and codecs of its build.
+
+    Codecs are listed separately because Pillow registers a format even if it was built without its codec, as AVIF.
+    """
+    known = {*features.modules, *features.codecs}  # by Pillow's version
+    return PIL.__version__, _formats(), [name for name in CODECS if name in known and features.check(name)]
+
+
+def is_temporary(error: BaseException | None) -> bool:
+    """Whether an error comes from the machine, not from the content of a file, so that the file may be readable later.
+
+    This is an ``OSError`` of the operating system, such as missing permissions, or a ``MemoryError``. An ``OSError``
+    that Pillow raises for a corrupt file has no ``errno``.
+    """
+    while error is not None:
+        if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno is not None):
+            return True
+        error = error.__cause__
+    return False
 
 
 @cache

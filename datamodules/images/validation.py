@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int
 
-from datamodules.images.decoding import OnCorrupt, abbreviate
+from datamodules.images.decoding import OnCorrupt, abbreviate, decoders, is_temporary
 from datamodules.images.listing import log_images
 from datamodules.images.reader import ImageReader
 from datamodules.images.sources import CorruptImageError, ImageError, ImageSource
@@ -31,20 +31,23 @@ FIXES = {  # by the start of an error's kind
 def readable_indices(reader: ImageReader, cache_dir: str | None) -> Int[np.ndarray, " N"]:
     """Return the indices of the readable images, in order, and log how many are read and left out.
 
-    The first call decodes all images, with one thread per core. The result is cached on disk under the source's cache key.
+    The first call decodes all images, with one thread per core. The result is cached on disk under the cache key of the
+    source, unless an image may be readable later, such as one without read permission.
 
     Raises:
         InputError: no image can be read.
         ImageError: an image can be read but not used, because of its size or its transparency.
     """
     source = reader.source
-    key = cache_key("unreadable", 2, source.cache_key(), reader.size)
+    key = cache_key("unreadable", 2, source.cache_key(), reader.size, decoders())
     path = cache_root(cache_dir) / "pictures" / f"unreadable-{key}.json"
     unreadable = _read_cached(path, len(reader))
     if unreadable is None:
-        unreadable = [index for index, _ in _decode_all(reader, len(reader), CorruptImageError)]
-        content = json.dumps(unreadable)
-        write_atomically(path, lambda file: file.write_text(content))
+        failed = _decode_all(reader, len(reader), CorruptImageError)
+        unreadable = [index for index, _ in failed]
+        if not any(is_temporary(error) for _, error in failed):
+            content = json.dumps(unreadable)
+            write_atomically(path, lambda file: file.write_text(content))
     log_images(source.root, len(reader), source.left_out, [source.name(i) for i in unreadable])
     return np.setdiff1d(np.arange(len(reader)), np.array(unreadable, int))
 

@@ -4,34 +4,41 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from datamodules.images.decoding import is_temporary
 from utils.errors import InputError
 from utils.files import cache_root, write_atomically
 from utils.progress import Progress
 
 LISTED = 10
+CACHE_VERSION = 2  # files of version 1 may contain temporary failures
 
 log = logging.getLogger(__name__)
 
 
 def find_unusable(count: int, check: Callable[[int], object]) -> dict[int, str]:
     """Call ``check`` with every index below ``count``; return the messages of the :class:`InputError` by index."""
-    found = {}
+    return {index: error.message for index, error in _failures(count, check)}
+
+
+def _failures(count: int, check: Callable[[int], object]) -> Iterator[tuple[int, InputError]]:
     with Progress(count, "checking shapes", "shape") as bar:
         for index in range(count):
             try:
                 check(index)
             except InputError as error:
-                found[index] = error.message
+                yield index, error
             bar.update()
-    return found
 
 
 def find_unusable_cached(key: str, count: int, check: Callable[[int], object]) -> dict[int, str]:
-    """Like :func:`find_unusable`, with the result cached on disk under ``key``."""
-    path = cache_root() / "shapes" / f"unusable-{key}.json"
+    """Like :func:`find_unusable`, with the result cached on disk under ``key``.
+
+    It is not cached if a shape may be usable later, such as one without read permission.
+    """
+    path = cache_root() / "shapes" / f"unusable-{CACHE_VERSION}-{key}.json"
     try:
         pairs = json.loads(path.read_text(encoding="utf-8"))
         cached = {int(index): str(message) for index, message in pairs}
@@ -39,8 +46,12 @@ def find_unusable_cached(key: str, count: int, check: Callable[[int], object]) -
             return cached
     except (OSError, ValueError, TypeError, RecursionError):
         pass
-    found = find_unusable(count, check)
-    write_atomically(path, lambda file: file.write_text(json.dumps(list(found.items()))))
+    found, temporary = {}, False
+    for index, error in _failures(count, check):
+        found[index] = error.message
+        temporary |= is_temporary(error)
+    if not temporary:
+        write_atomically(path, lambda file: file.write_text(json.dumps(list(found.items()))))
     return found
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import warnings
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,8 @@ from PIL import Image
 
 from renderers.mesh_files.parts import Notes
 
+# Pillow's readers of other formats, such as EPS, may start programs, whatever the name of the file is.
+FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "AVIF", "GIF", "BMP", "TIFF", "JPEG2000", "PPM", "TGA", "DDS", "PCX")
 OPAQUE = "transparency is not supported, so its surfaces are opaque"
 
 
@@ -29,7 +32,7 @@ def decode_texture(
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(content if isinstance(content, Path) else io.BytesIO(content)) as image:
+            with Image.open(content if isinstance(content, Path) else io.BytesIO(content), formats=_formats()) as image:
                 if image.mode.startswith("I;16"):  # Pillow's conversion would clip the values at 255
                     grey = (np.asarray(image).astype(np.float64) / 257).round().astype(np.uint8)
                     return np.repeat(grey[..., None], 3, -1)
@@ -43,6 +46,13 @@ def decode_texture(
     if (pixels[..., 3] < 255 * cutoff).any():
         notes.add(OPAQUE)
     return pixels[..., :3]
+
+
+@cache
+def _formats() -> list[str]:
+    """Return those of :data:`FORMATS` that this build of Pillow has."""
+    Image.init()
+    return [name for name in FORMATS if name in Image.OPEN]
 
 
 def find_file(folder: Path, name: str) -> Path | None:

@@ -1,14 +1,19 @@
 """Unreadable images: named in an error, or skipped and logged once."""
 
+import errno
 import logging
+import os
+from pathlib import Path
 
 import numpy as np
+import PIL
 import pytest
 import torch
 from masked_photographs import write_photographs
 from PIL import Image
 
 from datamodules import ChanterelleDataModule, FFHQDataModule
+from datamodules.images.decoding import decoders
 from datamodules.images.image_set import open_images
 from utils.errors import InputError
 
@@ -91,6 +96,47 @@ def test_corrupt_masked_photographs_are_skipped(tmp_path, caplog):
         ChanterelleDataModule(root, image_size=8).reference()
     assert torch.equal(ChanterelleDataModule(root, image_size=8, on_corrupt="skip").reference(), whole)
     assert "6 images read; 5 files left out: 1 unreadable (train/broken.png), 4 identical to others" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "error",
+    [*(OSError(number, os.strerror(number)) for number in (errno.EACCES, errno.EIO, errno.ESTALE)), MemoryError()],
+)
+def test_temporary_failures_are_not_remembered(folder, monkeypatch, error):
+    read_bytes = Path.read_bytes
+
+    def failing(path: Path) -> bytes:
+        if path.name == "3.png":
+            raise error
+        return read_bytes(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_bytes", failing)
+        assert module(folder).indices.tolist() == [1, 2, 4, 6, 7]
+    assert module(folder).indices.tolist() == [1, 2, 3, 4, 6, 7]
+
+
+def test_other_decoders_check_images_again(folder, monkeypatch):
+    assert module(folder).indices.tolist() == [1, 2, 3, 4, 6, 7]
+    checked = []
+
+    def again() -> bool:
+        checked.clear()
+        data = module(folder)
+        check = data.reader.check
+        data.reader.check = lambda index: (checked.append(index), check(index))
+        assert data.indices.tolist() == [1, 2, 3, 4, 6, 7]
+        return bool(checked)
+
+    assert not again()
+    with monkeypatch.context() as patch:
+        patch.setattr(PIL, "__version__", "99.0")
+        assert again()
+    assert "jpg" in decoders()[2]
+    with monkeypatch.context() as patch:
+        patch.setattr("PIL.features.check", lambda name: name != "jpg")
+        assert again()
+    assert not again()
 
 
 @pytest.mark.usefixtures("unchecked")

@@ -1,5 +1,6 @@
 """Small ShapeNet folders of both versions: axes, sizes, splits and missing files."""
 
+import errno
 import logging
 import pickle
 from pathlib import Path
@@ -13,6 +14,7 @@ from datamodules.renders.shapenet import ShapeNetRenderDataModule
 from datamodules.shapes import ShapeNetShapes, write_binvox
 from datamodules.shapes.processing.voxelize import voxelize
 from renderers import OpenGLRenderer, ViewDistribution
+from renderers.mesh_files import read_mesh
 from utils.errors import InputError
 
 CHAIR = "03001627"
@@ -241,6 +243,26 @@ def test_all_unreadable_models_are_named_at_once_or_left_out(tmp_path, caplog):
         assert [usable.name(i) for i in range(len(usable))] == ["m0", "m3", "m5"]
         assert "skipping 2 of 5 shapes" in caplog.text and "m4/model.obj" in caplog.text
     assert usable[1].name == "m3"
+
+
+@pytest.mark.parametrize("error", [OSError(errno.EIO, "Input/output error"), MemoryError()])
+def test_models_left_out_by_a_temporary_failure_are_read_again(tmp_path, monkeypatch, error):
+    make_v1(tmp_path, ["a", "b", "c"])
+    (tmp_path / CHAIR / "c" / "model.obj").write_text("mtllib model.mtl\n")
+
+    def names() -> list[str]:
+        shapes = ShapeNetShapes(tmp_path, "chair", 8, "obj", split="all", on_corrupt="skip")
+        return [shapes.name(i) for i in range(len(shapes))]
+
+    def failing(path: Path, materials: bool) -> object:
+        if path.parent.name == "b":
+            raise InputError(f"{path} cannot be read") from error
+        return read_mesh(path, materials)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("datamodules.shapes.shapenet.read_mesh", failing)
+        assert names() == ["a"]
+    assert names() == ["a", "b"]
 
 
 def test_version_1_without_kind_names_both_options(v1):

@@ -1,12 +1,19 @@
 """Choice of the metrics of images by the module and by the data."""
 
+import json
+from types import SimpleNamespace
+
 import pytest
 import torch
 from masked_photographs import write_photographs
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from small_iggan import VIEWS, iggan, renders, trainer
 
 from callbacks import EvaluationLog, Report, SampleGrids, ShapeWriter
-from callbacks.metrics_log import plot_curve, read_metrics
+from callbacks.html_report import write_report
+from callbacks.metrics_log import METRICS, comparable_lines, plot_curve, plot_metrics, read_metrics
+from callbacks.monitor import DEFAULT
 from datamodules import ChanterelleDataModule
 from lightning_modules import VoxelGANModule
 from metrics.kid import KernelDistance
@@ -136,6 +143,53 @@ def test_kid_curve_may_be_negative_and_metric_may_change_during_a_run(tmp_path):
     ]
     plot_curve(tmp_path / "kid.png", [line | {"note": "note"} for line in lines], "kid")
     assert (tmp_path / "kid.png").stat().st_size > 1000
+
+
+def evaluations(*notes: str) -> list[dict]:
+    """One evaluation per note, with metrics 10, 11, and so on."""
+    names = ("fid", "sfid", "precision", "mmd")
+    return [{"step": i, "kimg": i, **dict.fromkeys(names, 10 + i), "note": note} for i, note in enumerate(notes)]
+
+
+IMAGES = "8 generated against 8 real images"
+CHANGED = evaluations(f"extractor a, {IMAGES}", f"extractor b, {IMAGES}", f"extractor b, {IMAGES}")
+
+
+def test_lines_are_comparable_by_extractor_and_numbers_of_images():
+    def compared(*notes: str) -> list[int]:
+        return [line["step"] for line in comparable_lines(evaluations(*notes))]
+
+    growing = ("", ", generated at 8² and enlarged to 16²", ", 16² faded in by 25%", ", KID over 100 subsets of 4")
+    assert compared(*(f"extractor a (1f), {IMAGES}{part}" for part in growing)) == [0, 1, 2, 3]
+    assert compared(f"extractor a (1f), {IMAGES}", f"extractor a (2f), {IMAGES}") == [1]
+    assert compared("extractor a, 4 generated against 8 real images", f"extractor a, {IMAGES}") == [1]
+    assert compared("other", "", "other") == [0, 2]
+    assert comparable_lines([]) == []
+    assert len(comparable_lines([{"step": 0}, {"step": 1}])) == 2  # without notes
+    assert comparable_lines(CHANGED, "mmd") == CHANGED
+
+
+def test_plots_have_values_of_one_extractor_and_name_it(tmp_path, monkeypatch):
+    plotted, titles = [], []
+    plot, suptitle = Axes.plot, Figure.suptitle
+    monkeypatch.setattr(Axes, "plot", lambda axes, x, y, **k: (plotted.append(list(y)), plot(axes, x, y, **k))[1])
+    monkeypatch.setattr(
+        Figure, "suptitle", lambda figure, text, **k: (titles.append(text), suptitle(figure, text, **k))[1]
+    )
+    plot_curve(tmp_path / "fid.png", CHANGED, "fid")
+    plot_metrics(tmp_path / "image_metrics.png", CHANGED, ["precision"])
+    assert plotted == [[11, 12], [11, 12]] and [" ".join(text.split()) for text in titles] == [CHANGED[-1]["note"]]
+    plot_metrics(tmp_path / "shape_metrics.png", CHANGED, ["mmd"])  # no extractor
+    assert plotted[2:] == [[10, 11, 12]] and len(titles) == 1
+
+
+def test_report_and_summary_show_one_extractor(tmp_path, capsys):
+    (tmp_path / METRICS).write_text("".join(json.dumps(line) + "\n" for line in CHANGED))
+    page = write_report(tmp_path, DEFAULT).read_text()
+    assert ">11</td>" in page and ">10</td>" not in page and "only metrics.jsonl holds: 1." in page
+    EvaluationLog().on_fit_end(SimpleNamespace(default_root_dir=tmp_path, fast_dev_run=False, callbacks=[]), iggan())
+    printed = capsys.readouterr().out
+    assert printed == f"SFID 11.0 at 1 kimg, 12.0 at 2 kimg, best 11.0 at 1 kimg ({CHANGED[-1]['note']})\n"
 
 
 def colored_volumes(**options) -> VoxelGANModule:

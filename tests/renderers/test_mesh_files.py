@@ -13,6 +13,8 @@ from PIL import Image
 from datamodules.shapes import ShapeNetShapes, find_meshes, voxelize_files
 from renderers import Camera, Lighting, OpenGLRenderer, SoftRasterizer, TriangleMesh
 from renderers.mesh_files import read_mesh
+from renderers.mesh_files.images import decode_texture
+from renderers.mesh_files.parts import Notes
 from trainer.export.scene_io import load_scenes
 from utils.errors import InputError
 
@@ -381,3 +383,17 @@ def test_textures_of_more_than_eight_bits_keep_their_brightness(tmp_path, caplog
         assert mesh.texture is None and "the texture grey.tiff has 32-bit pixels" in caplog.text
     else:
         assert mesh.texture is not None and (mesh.texture == expected).all()
+
+
+def test_textures_of_formats_that_start_programs_are_not_opened(monkeypatch):
+    """A file named .png may be PostScript, for which Pillow starts Ghostscript."""
+    started = []
+    monkeypatch.setattr("PIL.EpsImagePlugin.Ghostscript", lambda *args, **options: started.append(args))
+    notes = Notes()
+    assert decode_texture("a.png", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\n", notes) is None
+    assert not started
+    for kind in ("PNG", "JPEG", "BMP", "GIF", "TIFF", "TGA", "PPM", "WEBP"):
+        file = io.BytesIO()
+        Image.new("RGB", (4, 4), (200, 0, 0)).save(file, kind)
+        pixels = decode_texture(f"a.{kind.lower()}", file.getvalue(), Notes())
+        assert pixels is not None and pixels.shape == (4, 4, 3) and pixels[0, 0, 0] > 190

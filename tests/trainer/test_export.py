@@ -18,7 +18,9 @@ from metrics.manifolds import FIGURES
 from renderers import OpenGLRenderer, TriangleMesh
 from renderers.mesh_files import read_mesh
 from trainer.__main__ import main
+from trainer.commands.compare import ComparedRun
 from trainer.export.samples import Sample
+from trainer.runs.run_directory import RunDirectory
 from visualization.mesh_io import mesh_statistics, write_surface
 
 
@@ -374,6 +376,20 @@ def test_compare_plots_all_metrics_of_images(run, tmp_path):
     assert main(["compare", str(tmp_path / "one")]) == 0
     page = Path("compare.html").read_text()
     assert page.count("<img") == 7 and "<h2>Density</h2>" in page and "<h2>Coverage of real images</h2>" in page
+
+
+def test_compare_plots_values_of_one_extractor_per_run(tmp_path):
+    (tmp_path / "config.yaml").write_text("seed_everything: 0\n")
+    measured = [("a", {"fid": 9.0, "kid": 1.0, "mmd": 3.0}), ("b", {"fid": 5.0, "mmd": 2.0})]
+    lines = [
+        {"step": i, "kimg": i, **metrics, "note": f"extractor {extractor}, 8 generated against 8 real images"}
+        for i, (extractor, metrics) in enumerate(measured)
+    ]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    run = ComparedRun(RunDirectory(tmp_path), "run")
+    assert run.curve("fid") == ([1], [5.0])
+    assert run.curve("kid") == ([], [])
+    assert run.curve("mmd") == ([0, 1], [3.0, 2.0])  # no extractor
 
 
 def test_compare_prints_the_settings_of_a_sweep(tmp_path, capsys):

@@ -11,7 +11,7 @@ import yaml
 from datamodules.shapes import write_archive
 from trainer.__main__ import main
 from trainer.cli.config_composition import find_config
-from trainer.runs.proxy_pretraining import ProxyData, proxy_data, shapes_source, trained_proxy
+from trainer.runs.proxy_pretraining import ProxyData, proxy_data, trained_proxy
 
 
 def archive(path: Path, names: list[str]) -> str:
@@ -69,18 +69,53 @@ def test_options_compose_with_the_proxy_config(tmp_path, capsys):
     assert config["total_kimg"] == 20
 
 
+def finished_run(number: int, settings: dict) -> None:
+    run = Path(f"runs/proxy_tables_32/{number:03d}")
+    (run / "checkpoints").mkdir(parents=True)
+    (run / "checkpoints/last.ckpt").write_text("")
+    (run / "run.json").write_text('{"status": "finished"}')
+    (run / "config.yaml").write_text(yaml.dump(settings))
+
+
 def test_runs_on_other_shapes_are_not_taken():
     config = find_config("proxy_tables_32.yaml")
-    for number, shapes in enumerate((shapenet(category="table"), None), 1):
-        run = Path(f"runs/proxy_tables_32/{number:03d}")
-        (run / "checkpoints").mkdir(parents=True)
-        (run / "checkpoints/last.ckpt").write_text("")
-        (run / "run.json").write_text('{"status": "finished"}')
-        (run / "config.yaml").write_text(yaml.dump({"data": {"init_args": {"shapes": shapes}}}))
-    for source, name in ((shapes_source(shapenet()), "001"), (None, "002")):
-        run = trained_proxy(config, source, finished=True)
+    data = proxy_data(config, shapenet())
+    for number, shapes in enumerate((data.shapes["shapes"], None), 1):
+        finished_run(number, {"data": {"init_args": {"shapes": shapes}}})
+    for wanted, name in ((data, "001"), (ProxyData(), "002")):
+        run = trained_proxy(config, wanted, finished=True)
         assert run is not None and run.path.name == name
-    assert trained_proxy(config, ("ShapeNetShapes", "/elsewhere"), finished=True) is None
+    assert trained_proxy(config, ProxyData(("ShapeNetShapes", "/elsewhere")), finished=True) is None
+
+
+@pytest.mark.parametrize(
+    ("option", "reason"),
+    [
+        ("--data.total_kimg=0.1", "its data.init_args.total_kimg is 0.1, not 20"),
+        ("--model.optimizer.lr=3e-4", "its model.init_args.optimizer.init_args.lr is 0.0003, not 0.001"),
+        ("--data.shapes.up=y", "its data.init_args.shapes.init_args.up is y, not z"),
+        ("--data.num_workers=2", ""),
+        ("--seed_everything=3", ""),
+    ],
+)
+def test_a_proxy_that_was_trained_otherwise_is_not_taken(tmp_path, monkeypatch, capsys, option, reason):
+    """Such as one of a short trial."""
+    path = archive(tmp_path / "shapes.npz", ["chair", "table"])
+    config = find_config("proxy_tables_32.yaml")
+    shapes = {
+        "class_path": "datamodules.shapes.VoxelArchive",
+        "init_args": {"path": path, "category": "chair", "up": "z"},
+    }
+    data = proxy_data(config, shapes)
+    assert main(["fit", "--config", "proxy_tables_32.yaml", *data.options, option, "--print_config"]) == 0
+    finished_run(1, yaml.safe_load(capsys.readouterr().out))
+    run = trained_proxy(config, data, finished=True)
+    assert (run is None) == bool(reason)
+    if reason:
+        monkeypatch.setattr("trainer.runs.proxy_pretraining._train", lambda *_: None)
+        fit = ["fit", "--config", "chairs_modelnet.yaml", f"--data.shapes.path={path}"]
+        assert main(fit) == 2  # nothing was trained
+        assert f"001 is not used as proxy: {reason}" in capsys.readouterr().out
 
 
 def test_fit_asks_for_the_proxy_of_its_source(tmp_path, monkeypatch, capsys):

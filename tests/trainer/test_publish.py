@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import shlex
 import sys
 import zipfile
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from lightning_modules import IGGANModule
 from networks import ShadingNet, VoxelGenerator
 from renderers import DeferredNeuralRenderer
 from trainer.__main__ import main
+from trainer.commands.publish import _without_locations
 from trainer.runs import published
 from trainer.runs.loading import load_generator
 from trainer.runs.published import PACKAGED, PublishedRun, named_run, publish
@@ -156,6 +158,34 @@ def test_paths_are_published_without_their_folders():
     config = {"data": {"root": "/data/ShapeNetCore.v2", "files": ["a/b.npz", "model/x.yaml"], "other": r"C:\x\y"}}
     kept = {"data": {"root": "ShapeNetCore.v2", "files": ["b.npz"], "other": "y"}}
     assert published.publishable(config) == kept == published.publishable(kept)
+
+
+@pytest.mark.parametrize(
+    ("words", "kept"),
+    [
+        (
+            ["--config", "/home/alice/secret/mine.yaml", "--data.root=/home/alice/Clients/acme", "--run_dir", "runs/x"],
+            ["--config", "mine.yaml", "--data.root=acme"],
+        ),
+        (["--data.cache_dir", "/mnt/alice/", "--ckpt_path=/a/b.ckpt"], ["--data.cache_dir", "alice"]),
+        (["--data.root", "../Clients/acme", "~/My Models/a=b/c"], ["--data.root", "acme", "c"]),
+        ([r"--data.root=C:\Users\alice\set"], ["--data.root=set"]),
+        (["--config=acme/mine.yaml", "--config", "chairs.yaml"], ["--config=mine.yaml", "--config", "chairs.yaml"]),
+        (["--model", "model/iggan_deferred_32.yaml", "--model=model/meshgan"],) * 2,
+        (["--model=/home/alice/model/meshgan.yaml"], ["--model=meshgan.yaml"]),
+        (
+            ['--data.shapes={"class_path": "datamodules.shapes.A", "init_args": {"root": "/home/a=b/c", "size": 0.5}}'],
+            ['--data.shapes={"class_path": "datamodules.shapes.A", "init_args": {"root": "c", "size": 0.5}}'],
+        ),
+        (["--data.files", "[/home/alice/a, {/home/alice/b: 1}] # /home"], ["--data.files", '["a", {"b": 1}]']),
+        (["--data.shapes={root: /home/alice/x"], ["--data.shapes=x"]),
+        (["--a=https://host/a/b.zip", "--b=1/2", "--c=renderers.ViewDistribution", "--d={a: 1e-3}", "--e=0.5"],) * 2,
+        (["--a=file:///home/alice/x"], ["--a=x"]),
+    ],
+)
+def test_command_lines_are_published_without_directories(words, kept):
+    start = ["python", "-m", "trainer", "fit"]
+    assert shlex.split(_without_locations(shlex.join([*start, *words]))) == [*start, *kept]
 
 
 @pytest.mark.parametrize(

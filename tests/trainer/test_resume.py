@@ -25,6 +25,7 @@ from trainer.runs import resume, run_lock
 from trainer.runs.checkpoints import AtomicCheckpointIO
 from trainer.runs.run_directory import RunDirectory
 from utils.errors import InputError
+from utils.files import write_atomically
 from utils.signals import Signals
 
 RUN = Path("run")
@@ -410,3 +411,42 @@ def test_a_run_whose_learning_rate_falls_to_zero_cannot_become_longer(tmp_path):
     constant = {"name": "NeuralRendererModule", "decay_learning_rate": False}
     run.config.write_text(yaml.safe_dump(settings(2.0, **constant)))
     assert resume.changes(run, settings(3.0, **constant)) == ["data.init_args.total_kimg 3.0 (was 2.0)"]
+
+
+def test_a_part_that_appears_or_disappears_is_a_change(tmp_path):
+    """Such as an augmentation: null on one side, a class with arguments on the other."""
+    run = RunDirectory(tmp_path / "run")
+    run.path.mkdir()
+    part = {"class_path": "networks.DiffAugment", "init_args": {"mirror": True}}
+    without, with_part = ({"model": {"init_args": {"augment": augment}}} for augment in (None, part))
+    for before, after, message, different in (
+        (without, with_part, "augment None, not networks.DiffAugment", {"class_path", "init_args.mirror"}),
+        (with_part, without, "augment networks.DiffAugment, not None", {""}),
+    ):
+        run.config.write_text(yaml.safe_dump(before))
+        with pytest.raises(InputError, match=f"run was started with model.init_args.{message}; drop this change"):
+            resume.changes(run, after)
+        keys = {f"model.init_args.augment.{name}".rstrip(".") for name in different}
+        assert resume.differences(run, after).keys() == keys
+        assert resume.changes(run, before) == [] and resume.differences(run, before) == {}
+    new = {"model": {"init_args": {"augment": part, "later": {"class_path": "x.Y"}}}}  # unknown to the run's version
+    run.config.write_text(yaml.safe_dump(with_part))
+    assert resume.changes(run, new) == []
+
+
+def test_only_files_of_killed_writers_are_removed(tmp_path):
+    run = RunDirectory(tmp_path)
+    kept = [".env.template", ".htpasswd.disabled", ".bashrc.new", "code/.config.original"]
+    left = [".run.json3f9a01bc.unrender-tmp", "samples/.000.png_a1b2c3d4.unrender-tmp", "checkpoints/.last.ckpt.new"]
+    for name in (*kept, *left):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    names = []
+
+    def write(file: Path) -> None:
+        names.append(file.name)
+
+    write_atomically(tmp_path / "metrics.csv", write)
+    assert names[0].startswith(".metrics.csv") and names[0].endswith(".unrender-tmp")
+    run.truncate_logs(0)
+    assert all((tmp_path / name).exists() for name in kept) and not any((tmp_path / name).exists() for name in left)

@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from callbacks.html_pages import grids, write_page
-from callbacks.metrics_log import read_metrics
+from callbacks.metrics_log import comparable_lines, read_metrics
 from callbacks.monitor import Monitor
 from trainer.cli import arguments
 from trainer.cli.config_yaml import load_yaml
@@ -129,8 +129,8 @@ class ComparedRun:
         return Monitor(metric, mode)
 
     def curve(self, metric: str) -> tuple[list[float], list[float]]:
-        """Return kimg and values of one metric."""
-        lines = [line for line in self.evaluations if line.get(metric) is not None]
+        """Return kimg and values of one metric, as far as they were measured as :attr:`measurement` says."""
+        lines = [line for line in comparable_lines(self.evaluations, metric) if line.get(metric) is not None]
         return [line["kimg"] for line in lines], [line[metric] for line in lines]
 
 

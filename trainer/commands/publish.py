@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import re
 import shlex
+from pathlib import Path, PurePath
 from typing import Any
 
 from callbacks.metrics_log import read_metrics
 from trainer.cli import arguments
+from trainer.cli.config_composition import PROJECT_CONFIGS
+from trainer.cli.config_yaml import parse_yaml
 from trainer.runs import published
 from trainer.runs.loading import LoadedRun, load_generator
 from trainer.runs.published import PublishedRun
@@ -14,6 +19,8 @@ from utils.errors import InputError
 
 LOCATION_OPTIONS = ("--run_dir", "--ckpt_path")  # of fit: where it wrote has no effect on the weights
 VERSIONS = ("unrender", "git", "torch")
+_OPTION = re.compile(r"[\w.+-]+=")
+_NOT_A_PATH = re.compile(r"(?:https?|s3|gs)://[^\s,;]*|[\d.]+/[\d.]+")  # URLs and ratios
 
 
 def main(argv: list[str]) -> int:
@@ -60,7 +67,27 @@ def _without_locations(line: str) -> str:
     for word in words:
         option, equals, _ = word.partition("=")
         if option not in LOCATION_OPTIONS:
-            kept.append(word)
+            start = match[0] if (match := _OPTION.match(word)) else ""
+            kept.append(start + _without_directories(word.removeprefix(start)))
         elif not equals:
             next(words, None)
     return shlex.join(kept)
+
+
+def _without_directories(value: Any) -> Any:
+    """A value with each path in it reduced to its last part, except names of the project's configs."""
+    if isinstance(value, dict):
+        return {_without_directories(key): _without_directories(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_without_directories(item) for item in value]
+    if not isinstance(value, str) or not {"/", "\\"} & set(value) or _NOT_A_PATH.fullmatch(value):
+        return value
+    if value.startswith(("{", "[")):
+        try:
+            values = parse_yaml(f"value: {value}", Path("command.txt"))["value"]
+            # Always written anew: comments of the original may contain paths too.
+            return json.dumps(_without_directories(values), ensure_ascii=False)
+        except (InputError, TypeError):  # not YAML, or no JSON value; then nothing before the last separator is kept
+            pass
+    configs = {path.relative_to(PROJECT_CONFIGS).with_suffix("").as_posix() for path in PROJECT_CONFIGS.rglob("*.yaml")}
+    return value if value.removesuffix(".yaml") in configs else PurePath(value.replace("\\", "/")).name

@@ -8,7 +8,7 @@ import os
 import shlex
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from jsonargparse import Namespace
 from datamodules.shapes import archive_classes
 from datamodules.shapes.archive import ALIASES
 from trainer.cli.config_composition import Composed, compose, find_config, names_yaml
+from trainer.runs.resume import PLACES, last_part, leaves
 from trainer.runs.run_directory import RUNS, RunDirectory, newest_run
 from utils.errors import InputError
 from utils.signals import Stopped
@@ -38,13 +39,18 @@ class ProxyData:
 
     Args:
         source: class and location of the shapes, as in :data:`LOCATIONS`; None for those of the proxy's own config.
-        options: options of the proxy's ``fit`` that select them.
+        shapes: values of ``shapes`` and ``validation_shapes`` that replace those of the proxy's config.
         note: what to tell the user, or nothing.
     """
 
     source: tuple[str, str] | None = None
-    options: tuple[str, ...] = ()
+    shapes: dict[str, Any] = field(default_factory=dict)
     note: str = ""
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        """Options of the proxy's ``fit`` that select the shapes."""
+        return tuple(f"--data.{key}={json.dumps(value, default=str)}" for key, value in self.shapes.items())
 
 
 def proxy_data(config: Path, shapes: dict[str, Any] | None) -> ProxyData:
@@ -75,8 +81,7 @@ def proxy_data(config: Path, shapes: dict[str, Any] | None) -> ProxyData:
         key: {"class_path": shapes["class_path"], "init_args": given | {"split": split}}
         for key, split in (("shapes", "train"), ("validation_shapes", "test"))
     }
-    options = tuple(f"--data.{key}={json.dumps(value, default=str)}" for key, value in sources.items())
-    return ProxyData(source, options)
+    return ProxyData(source, sources)
 
 
 def shapes_source(shapes: dict[str, Any] | None) -> tuple[str, str] | None:
@@ -86,9 +91,30 @@ def shapes_source(shapes: dict[str, Any] | None) -> tuple[str, str] | None:
     return (name, os.path.abspath(location)) if isinstance(location, str) else None  # noqa: PTH100 - links stay
 
 
-def trained_proxy(config: Path, source: tuple[str, str] | None, *, finished: bool) -> RunDirectory | None:
-    """The newest run of a proxy's config on shapes of this source."""
-    return newest_run(config.stem, finished, lambda run: shapes_source(proxy_shapes(run)) == source)
+def trained_proxy(config: Path, data: ProxyData, *, finished: bool) -> RunDirectory | None:
+    """The newest run of a proxy's config on these shapes, with the config's own model, length and so on."""
+    return newest_run(config.stem, finished, lambda run: not _mismatch(run, config, data))
+
+
+def _mismatch(run: RunDirectory, config: Path, data: ProxyData) -> str:
+    """How a run differs from a training of the proxy's config on these shapes, in words; nothing if it does not."""
+    if shapes_source(proxy_shapes(run)) != data.source:
+        return "it was trained on other shapes"
+    wanted = compose([config]).values
+    wanted.get("data", {}).get("init_args", {}).update(data.shapes)
+    locations = tuple(f"shapes.init_args.{name}" for name in LOCATIONS.values())  # compared as absolute paths above
+    found = dict(leaves({key: run.settings.get(key) for key in ("model", "data")}))
+    for key, value in leaves({key: wanted.get(key) for key in ("model", "data")}):
+        compared = key in found and not key.endswith(locations) and last_part(key) not in PLACES
+        if compared and not str(value).startswith("${") and not _equal(found[key], value):
+            return f"its {key} is {found[key]}, not {value}"
+    return ""
+
+
+def _equal(found: Any, wanted: Any) -> bool:
+    if isinstance(found, str) and isinstance(wanted, str):  # classes may be named by the package or the module
+        return found.rpartition(".")[2] == wanted.rpartition(".")[2]
+    return found == wanted
 
 
 def proxy_shapes(run: RunDirectory) -> dict[str, Any] | None:
@@ -132,7 +158,7 @@ def provide_proxy(
     shapes = config.get("data.init_args.shapes")
     data = proxy_data(path, shapes.as_dict() if isinstance(shapes, Namespace) else shapes)
     command = ["-m", "trainer", "fit", "--config", str(path), *data.options]
-    run = trained_proxy(path, data.source, finished=True)
+    run = trained_proxy(path, data, finished=True)
     if single_process and data.note:
         print(data.note, flush=True)
     if run is None:
@@ -144,13 +170,15 @@ def provide_proxy(
             print(f"resuming the training of the proxy first: {interrupted.path}", flush=True)
             command += ["--run_dir", str(interrupted.path)]
         else:
+            if other := newest_run(path.stem, finished=True):
+                print(f"{other.path} is not used as proxy: {_mismatch(other, path, data)}", flush=True)
             print(
                 f"training the proxy first, once: the network that imitates the renderer ({path.stem}, "
                 f"kept in {RUNS / path.stem})",
                 flush=True,
             )
         _train(command, path)
-        run = trained_proxy(path, data.source, finished=True)
+        run = trained_proxy(path, data, finished=True)
         if run is None:
             raise InputError(f"training {path} did not leave a finished run with a last checkpoint")
     if single_process:
@@ -164,7 +192,7 @@ def _class_name(shapes: dict[str, Any] | None) -> str:
 
 def _interrupted_run(config: Path, data: ProxyData, command: list[str]) -> RunDirectory | None:
     """The newest training of the proxy, if it was interrupted and started by the same command."""
-    run = trained_proxy(config, data.source, finished=False)
+    run = trained_proxy(config, data, finished=False)
     if run is None or run.status != "interrupted":
         return None
     first = (run.path / "command.txt").read_text(encoding="utf-8", errors="replace").partition("\n")[0]

@@ -34,10 +34,10 @@ def changes(run: RunDirectory, settings: dict[str, Any]) -> list[str]:
         InputError: A setting that must not change differs; the message names the first one. Or the run would become
             longer, but its learning rate falls to 0 at its end.
     """
-    before = dict(_leaves(run.settings))
-    changed = {key: value for key, value in _leaves(settings) if key in before and before[key] != value}
+    before, now = dict(leaves(run.settings)), dict(leaves(settings))
+    changed = _changed(before, now)
     allowed = {
-        key for key in changed if key.startswith("trainer.") or key in EXECUTION_KEYS or _last(key) in LOCATION_KEYS
+        key for key in changed if key.startswith("trainer.") or key in EXECUTION_KEYS or last_part(key) in LOCATION_KEYS
     }
     if is_longer(run, settings):
         if _decays_over_run(settings["model"]):
@@ -46,13 +46,32 @@ def changes(run: RunDirectory, settings: dict[str, Any]) -> list[str]:
                 "longer; train the longer run in another --run_dir, or start over with --fresh"
             )
         allowed.add(LENGTH_KEY)
-    for key, value in changed.items():
+    for key, (old, new) in changed.items():
         if key not in allowed:
             raise InputError(
-                f"{run.path} was started with {key} {_shorten(before[key])}, not {_shorten(value)}; drop this change to "
-                "resume it, choose another --run_dir, or start over with --fresh"
+                f"{run.path} was started with {key} {_shorten(old)}, not {_shorten(new)}; drop this change to resume it, "
+                "choose another --run_dir, or start over with --fresh"
             )
-    return [f"{key} {_shorten(changed[key])} (was {_shorten(before[key])})" for key in changed if key != PROXY_KEY]
+    return [f"{key} {_shorten(new)} (was {_shorten(old)})" for key, (old, new) in changed.items() if key != PROXY_KEY]
+
+
+def _changed(before: dict[str, Any], now: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """The keys that both have with other values, and those that are a value on one side and have keys below on the other.
+
+    Of the latter the class, if they have one, stands for the keys below, as in ``augment: null`` and an ``augment`` with a
+    ``class_path``.
+    """
+    changed = {key: (before[key], value) for key, value in now.items() if key in before and before[key] != value}
+    for one, other in ((before, now), (now, before)):
+        for key in one.keys() & {parent for below in other if below not in one for parent in _parents(below)}:
+            values = one[key], other.get(f"{key}.class_path", "other keys")
+            changed[key] = values if one is before else values[::-1]
+    return changed
+
+
+def _parents(key: str) -> Iterator[str]:
+    while key := key.rpartition(".")[0]:
+        yield key
 
 
 def differences(run: RunDirectory, settings: dict[str, Any]) -> dict[str, Any]:
@@ -60,17 +79,18 @@ def differences(run: RunDirectory, settings: dict[str, Any]) -> dict[str, Any]:
 
     Settings that the run's version did not have yet are not compared, unless they belong to another class.
     """
-    before, now = dict(_leaves(run.settings)), dict(_leaves(settings))
-    changed = {key for key, value in now.items() if key in before and before[key] != value}
+    before, now = dict(leaves(run.settings)), dict(leaves(settings))
+    changed = {key for key in _changed(before, now) if key in now}
+    changed |= {key for key in now if key not in before and any(parent in before for parent in _parents(key))}
     classes = tuple(key.removesuffix("class_path") for key in changed if key.endswith("class_path"))
     changed |= {key for key in now if classes and key not in before and key.startswith(classes)}
     changed = {key for key in changed if not key.startswith(WITHOUT_EFFECT) and key not in EXECUTION_KEYS}
-    return {key: now[key] for key in sorted(changed) if _last(key) not in PLACES}
+    return {key: now[key] for key in sorted(changed) if last_part(key) not in PLACES}
 
 
 def is_longer(run: RunDirectory, settings: dict[str, Any]) -> bool:
     """Whether settings make the run longer than its ``config.yaml`` does."""
-    before, now = (dict(_leaves(values)).get(LENGTH_KEY) for values in (run.settings, settings))
+    before, now = (dict(leaves(values)).get(LENGTH_KEY) for values in (run.settings, settings))
     return isinstance(before, int | float) and isinstance(now, int | float) and now > before
 
 
@@ -81,20 +101,20 @@ def _decays_over_run(model: dict[str, Any]) -> bool:
 
 def known_proxy(run: RunDirectory) -> str | None:
     """The proxy checkpoint that the run was started with. A config of a proxy, which ``fit`` never saves, is ignored."""
-    proxy = dict(_leaves(run.settings)).get(PROXY_KEY)
+    proxy = dict(leaves(run.settings)).get(PROXY_KEY)
     return proxy if isinstance(proxy, str) and not names_yaml(proxy) else None
 
 
-def _leaves(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+def leaves(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Every value with its dotted key; a list is one value."""
     if not isinstance(value, dict):
         yield prefix, value
         return
     for key, inner in value.items():
-        yield from _leaves(inner, f"{prefix}.{key}" if prefix else str(key))
+        yield from leaves(inner, f"{prefix}.{key}" if prefix else str(key))
 
 
-def _last(key: str) -> str:
+def last_part(key: str) -> str:
     return key.rpartition(".")[2]
 
 

@@ -23,7 +23,7 @@ from trainer.cli.config_composition import Composed, compose
 from trainer.cli.config_yaml import load_yaml
 from trainer.runs.run_lock import is_alive, process_identity
 from utils.errors import InputError
-from utils.files import write_atomically
+from utils.files import TEMPORARY, write_atomically
 
 ROOT = Path(__file__).parents[2]
 WANDB_SETTINGS = ("project", "entity", "name", "group")  # stored in run.json, beside the id
@@ -205,9 +205,8 @@ class RunDirectory:
             write_text(self.path / METRICS, "".join(json.dumps(line) + "\n" for line in lines))
         else:
             (self.path / METRICS).unlink(missing_ok=True)
-        for path in self.path.rglob(".*"):
-            if re.fullmatch(r"\..+\.([a-z0-9_]{8}|new)", path.name) and path.is_file():
-                path.unlink()
+        for path in [*self.path.rglob(f".*{TEMPORARY}"), *self.checkpoints.glob(".*.ckpt.new")]:
+            path.unlink()
 
     def start(self, experiment: str, command: list[str], config: str) -> None:
         """Record what is being run. A resumed run keeps its earlier command lines."""

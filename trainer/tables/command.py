@@ -108,7 +108,7 @@ def _print_commands(runs: list[CellRun], measurement: Measurement, extra: list[s
                 if names_yaml(name) and name not in proxies:
                     proxies[name] = proxy_data(find_config(name), _shapes(run.words))
     for name, data in sorted(proxies.items()):
-        if trained_proxy(Path(name), data.source, finished=True) is None:
+        if trained_proxy(Path(name), data, finished=True) is None:
             first = shlex.join([*TRAINER, "fit", "--config", name, *data.options])
             print(f"run this first, or each run trains its own proxy: {first}", file=sys.stderr)
 
