@@ -6,7 +6,7 @@ import importlib
 import inspect
 import re
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import jsonargparse
@@ -42,6 +42,7 @@ DISK_ERRORS = {
     errno.EFBIG: "the file is larger than the system allows",
     errno.EROFS: "the disk is read-only",
 }
+CLASS_KEYS = ("class_path", "init_args", "dict_kwargs")
 NOT_ALLOWED = (errno.EACCES, errno.EPERM)
 WRONG_KIND = {
     errno.EEXIST: "a file of this name exists",
@@ -120,6 +121,10 @@ def _parse_error(message: str, composed: Composed, given: Iterable[str], options
         return _origin(composed, key + argument)
 
     parts, last = _message_parts(message)
+    if " is abstract" in message and (wrong := next(_keys_beside_class_path(composed.values), None)):
+        # jsonargparse names neither the entry of a mapping of classes nor its key.
+        key, unknown = wrong
+        return InputError(f"{_origin(composed, key)}{key} has no key {unknown!r}{suggestion(unknown, CLASS_KEYS)}")
     if part := parts.get("without_value"):
         return InputError(f"{part.match['without_value']} needs a value")
     if part := parts.get("unrecognized"):
@@ -150,6 +155,15 @@ def _parse_error(message: str, composed: Composed, given: Iterable[str], options
         if expected := _expected_type(detail):
             return InputError(f"{prefix(last.key)}{last.key} must be {expected}, not {_given_value(detail)}")
     return InputError(" ".join(message.split()))
+
+
+def _keys_beside_class_path(values: Any, key: str = "") -> Iterator[tuple[str, str]]:
+    """Yield the key of each mapping that names a class and has a key that no class has, and that key."""
+    if isinstance(values, dict):
+        for name, value in values.items():
+            if "class_path" in values and name not in CLASS_KEYS:
+                yield key, name
+            yield from _keys_beside_class_path(value, f"{key}.{name}" if key else str(name))
 
 
 def _message_parts(message: str) -> tuple[dict[str, _Part], _Part | None]:
