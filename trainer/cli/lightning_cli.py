@@ -160,7 +160,7 @@ class UnrenderCLI(LightningCLI):
             newest = newest_run(session.experiment, finished=False)
             run_dir = newest.path if newest else "RUN"
             raise InputError(f"--ckpt_path {self.ckpt_path} needs a run; pass it, as in --run_dir {run_dir}")
-        if given and self.ckpt_path in ("last", "best") and (held is None or (fit and self.fresh)):
+        if fit and given and self.ckpt_path in ("last", "best") and (held is None or self.fresh):
             state = "would be moved aside by --fresh" if held else "holds no run yet"
             raise InputError(f"--ckpt_path {self.ckpt_path} is of the run in {given.path}, which {state}; pass a file")
         if fit and trained:
