@@ -24,13 +24,8 @@ from utils.signals import Stopped
 
 KEY = "model.init_args.proxy_checkpoint"
 LOCATIONS = {"ShapeNetShapes": "root", "VoxelArchive": "path"}  # sources of shapes with categories, and their argument
-OF_A_CATEGORY = (
-    "category",
-    "split",
-    "voxel_size",
-    "turns",
-    "models",
-)  # arguments that do not hold for other categories
+# Arguments that do not hold for other categories.
+OF_A_CATEGORY = ("category", "split", "voxel_size", "turns", "models")
 
 
 @dataclass(frozen=True)
@@ -106,15 +101,11 @@ def _mismatch(run: RunDirectory, config: Path, data: ProxyData) -> str:
     found = dict(leaves({key: run.settings.get(key) for key in ("model", "data")}))
     for key, value in leaves({key: wanted.get(key) for key in ("model", "data")}):
         compared = key in found and not key.endswith(locations) and last_part(key) not in PLACES
-        if compared and not str(value).startswith("${") and not _equal(found[key], value):
+        if last_part(key) == "class_path":  # classes may be named by the package or the module
+            compared = compared and last_part(found[key]) != last_part(value)
+        if compared and not str(value).startswith("${") and found[key] != value:
             return f"its {key} is {found[key]}, not {value}"
     return ""
-
-
-def _equal(found: Any, wanted: Any) -> bool:
-    if isinstance(found, str) and isinstance(wanted, str):  # classes may be named by the package or the module
-        return found.rpartition(".")[2] == wanted.rpartition(".")[2]
-    return found == wanted
 
 
 def proxy_shapes(run: RunDirectory) -> dict[str, Any] | None:
