@@ -1,0 +1,171 @@
+"""The files of a run: written completely or not at all, kept, cut back and removed."""
+
+import errno
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from pytorch_lightning import LightningModule, Trainer
+
+from callbacks.checkpointing import RunCheckpoint
+from callbacks.loggers.csv import drop_rows_after
+from trainer.__main__ import main
+from trainer.runs.checkpoints import AtomicCheckpointIO
+from trainer.runs.run_directory import RunDirectory
+from utils.errors import InputError
+from utils.files import write_atomically
+from utils.signals import Signals
+
+RUN = Path("run")
+FIT = ["fit", "--config", "toy.yaml", "--run_dir", "run"]
+LAST = RUN / "checkpoints/last.ckpt"
+
+
+def stop_at(monkeypatch, step: int, *argv: str) -> None:
+    """Train up to a step and stop by SIGTERM."""
+    with monkeypatch.context() as patched:
+        patched.setenv("TOY_SIGNALS", f"{step}:SIGTERM")
+        assert main([*FIT, *argv]) == 143
+
+
+@pytest.mark.parametrize("name", ["last.ckpt", "metrics.csv", "run.json", "config.yaml"])
+def test_a_full_disk_is_reported_in_one_sentence(monkeypatch, refused, name):
+    stop_at(monkeypatch, 2)
+    before = LAST.read_bytes()
+    real = os.fsync
+
+    def full(handle: int) -> None:
+        target = Path(f"/proc/self/fd/{handle}").readlink().name
+        if name in target:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(handle)
+
+    if name == "metrics.csv":
+        from callbacks.loggers.csv import ExperimentWriter
+
+        def save(_: ExperimentWriter) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        monkeypatch.setattr(ExperimentWriter, "save", save)
+    else:
+        monkeypatch.setattr(os, "fsync", full)
+    message = refused("fit", "--run_dir", "run", "--trust")
+    assert f"{name} could not be written: the disk is full" in message
+    assert name not in ("last.ckpt", "metrics.csv") or f"the last valid checkpoint is {LAST}" in message
+    assert LAST.read_bytes() == before
+    monkeypatch.undo()
+
+
+@pytest.mark.slow
+def test_a_failed_write_keeps_the_old_file(tmp_path):
+    """A limit on the size of files, in a separate process."""
+    code = """
+import resource, sys, torch
+from pathlib import Path
+from trainer.runs.checkpoints import AtomicCheckpointIO
+from trainer.cli.error_messages import disk_error
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+path = Path(sys.argv[1])
+AtomicCheckpointIO().save_checkpoint({"small": torch.zeros(10)}, path)
+try:
+    AtomicCheckpointIO().save_checkpoint({"large": torch.zeros(100_000)}, path)
+except OSError as error:
+    print("; ".join(disk_error(error)))
+assert "small" in torch.load(path, weights_only=True)
+assert [p.name for p in path.parent.iterdir()] == [path.name]
+"""
+    path = tmp_path / "checkpoints" / "last.ckpt"
+    root = Path(__file__).parent.parent.parent
+    done = subprocess.run([sys.executable, "-c", code, str(path)], cwd=root, capture_output=True, text=True)
+    problem = f"{path} could not be written: the file is larger than the system allows"
+    assert done.stdout == f"{problem}; free space and run the command again\n", done.stderr
+
+
+def test_metrics_csv_is_cut_back(tmp_path):
+    path = tmp_path / "metrics.csv"
+    path.write_bytes(b"g,step\r\n1,0\r\n2,1\r\n3,2\r\n4,3")
+    drop_rows_after(path, 1)
+    assert path.read_bytes() == b"g,step\r\n1,0\r\n2,1\r\n"
+    drop_rows_after(path, -1)
+    assert not path.exists()
+    drop_rows_after(path, 5)
+
+
+class FakeTrainer(Trainer):
+    """A trainer with the parts that RunCheckpoint uses."""
+
+    world_size, is_global_zero, sanity_checking, global_step = 1, True, False, 0
+    state = type("State", (), {"fn": "fit"})
+    strategy = type("Strategy", (), {"barrier": lambda self, name: None})()
+
+    def __init__(self, module: LightningModule) -> None:
+        self.module = module
+
+    def save_checkpoint(self, path: Path) -> None:
+        AtomicCheckpointIO().save_checkpoint({"step": self.module.step}, path)
+
+
+def test_the_best_and_the_newest_checkpoints_are_kept(tmp_path):
+    folder, module = tmp_path / "checkpoints", LightningModule()
+    module.step, module.evaluation_note, module.evaluation = 0, "one", {}
+    trainer = FakeTrainer(module)
+    keeper = RunCheckpoint(folder, 1, 2, Signals(), lambda *_: None)
+    keeper.on_train_start(trainer, module)
+
+    def kept(name: str) -> int:
+        return torch.load(folder / f"{name}.ckpt", weights_only=True)["step"]
+
+    best = []
+    for step, fid in enumerate((9.0, 7.0, float("nan"), 8.0, 7.0), 1):
+        module.step, module.evaluation = step, {"fid": fid}
+        keeper.on_validation_end(trainer, module)
+        best.append(kept("best"))
+        assert kept("last") == step and (step == 1 or kept("previous") == step - 1)
+    assert best == [1, 2, 2, 2, 2]
+    module.step, module.evaluation, module.evaluation_note = 6, {"kid": 3.0, "kid_std": 0.1}, "two"  # not comparable
+    keeper.on_validation_end(trainer, module)
+    assert kept("best") == 6
+    assert sorted(p.name for p in folder.iterdir()) == [
+        *("best.ckpt", "last.ckpt", "previous.ckpt", "step-000000005.ckpt", "step-000000006.ckpt"),
+    ]
+    again = RunCheckpoint(folder, 1, 2, Signals(), lambda *_: None)
+    again.load_state_dict(keeper.state_dict())
+    assert again.best == {"metric": "kid", "note": "two", "value": 3.0}
+    module.step, module.evaluation = 7, {"kid": 1.0, "kid_std": 0.1, "sfid": 50.0}  # KID is no longer followed
+    again.on_train_start(trainer, module)
+    again.on_validation_end(trainer, module)
+    assert again.best["metric"] == "sfid" and kept("best") == 7
+
+
+def test_only_files_of_killed_writers_are_removed(tmp_path):
+    run = RunDirectory(tmp_path)
+    kept = [".env.template", ".htpasswd.disabled", ".bashrc.new", "code/.config.original"]
+    left = [".run.json3f9a01bc.unrender-tmp", "samples/.000.png_a1b2c3d4.unrender-tmp", "checkpoints/.last.ckpt.new"]
+    for name in (*kept, *left):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    names = []
+
+    def write(file: Path) -> None:
+        names.append(file.name)
+
+    write_atomically(tmp_path / "metrics.csv", write)
+    assert names[0].startswith(".metrics.csv") and names[0].endswith(".unrender-tmp")
+    run.truncate_logs(0)
+    assert all((tmp_path / name).exists() for name in kept) and not any((tmp_path / name).exists() for name in left)
+
+
+def test_a_run_that_cannot_be_moved_is_reported(monkeypatch, tmp_path):
+    run = RunDirectory(tmp_path / "run")
+    run.create()
+    run.end("failed")
+
+    def busy(*_: object) -> None:
+        raise OSError(errno.EBUSY, "Device or resource busy")
+
+    monkeypatch.setattr(Path, "rename", busy)
+    with pytest.raises(InputError, match=r"cannot be moved to .*before-1: Device or resource busy"):
+        run.move_aside()
