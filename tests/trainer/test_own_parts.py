@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 import trainer
 from lightning_modules import ImageGANModule
@@ -50,7 +51,8 @@ def own(workplace, monkeypatch):
     (workplace / "plain.py").write_text(DATA)
     (workplace / "own.yaml").write_text(CONFIG)
     yield
-    sys.modules.pop("plain", None)
+    for name in ("plain", "variants"):
+        sys.modules.pop(name, None)
 
 
 def parts() -> dict:
@@ -119,3 +121,22 @@ def test_load_run_is_imported_when_used():
     assert callable(trainer.load_run)
     with pytest.raises(AttributeError, match="no attribute 'load'"):
         trainer.load  # noqa: B018
+
+
+def test_an_option_that_names_another_class_keeps_the_references_that_it_accepts(capsys):
+    """``--model=my.Module`` keeps ``renderer: ${data.init_args.renderer}``, which follows later options."""
+    Path("variants.py").write_text(
+        "from lightning_modules import IGGANModule, ImageGANModule\n\nclass Variant(IGGANModule):\n    pass\n"
+        "\nclass Flat(ImageGANModule):\n    pass\n"
+    )
+    arguments = {}
+    for name in ("Variant", "Flat"):
+        words = ["--config", "demo.yaml", f"--model=variants.{name}", "--data.renderer.image_size=32", "--print_config"]
+        assert main(["fit", *words]) == 0
+        model = yaml.safe_load(capsys.readouterr().out)["model"]
+        assert model["class_path"] == f"variants.{name}"
+        arguments[name] = model["init_args"]
+        assert arguments[name]["generator"]["init_args"]["voxel_size"] == 32
+    assert arguments["Variant"]["renderer"]["init_args"]["image_size"] == 32
+    assert arguments["Variant"]["views"]["init_args"]["elevation"] == [-30, 60]
+    assert not {"renderer", "views"} & set(arguments["Flat"])

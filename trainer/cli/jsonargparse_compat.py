@@ -4,8 +4,10 @@ import ast
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import jsonargparse
+from jsonargparse import _typehints
 from jsonargparse._common import default_import_path_denylist, parsing_settings
 from omegaconf import OmegaConf
 from omegaconf.resolvers import oc
@@ -15,6 +17,29 @@ jsonargparse.set_parsing_settings(omegaconf_absolute_to_relative_paths=True, sub
 
 PARSER_MODE = "omegaconf+"
 DENIED_BY_DEFAULT = frozenset(entry.partition(".")[0] for entry in default_import_path_denylist)
+
+
+_discard = _typehints.discard_init_args_on_class_path_change
+
+
+def _discard_but_references(parser_or_action: Any, previous: Any, value: Any) -> None:
+    """Keep ``${...}`` when an option names another class, as in ``--model=my.Module``, if that class has the argument.
+
+    jsonargparse keeps the arguments that suit the other class, but takes a reference for a value of the wrong type.
+    """
+    arguments = (previous or {}).get("init_args") or {}
+    references = {name: argument for name, argument in arguments.items() if "${" in str(argument)}
+    _discard(parser_or_action, previous, value)
+    lost = {name: argument for name, argument in references.items() if name not in arguments}
+    if lost:
+        options = getattr(parser_or_action, "sub_add_kwargs", {})
+        accepted = _typehints.ActionTypeHint.get_class_parser(value["class_path"], options)
+        for name, argument in lost.items():
+            if _typehints.find_action(accepted, name):
+                arguments[name] = argument
+
+
+_typehints.discard_init_args_on_class_path_change = _discard_but_references
 
 
 @contextmanager
