@@ -64,10 +64,8 @@ def check_optimizers(**factories: OptimizerCallable) -> dict[str, OptimizerCalla
             defaults = make([nn.Parameter(torch.zeros(1))]).defaults
         except ValueError as error:
             raise InputError(f"the optimizer of {name}: {error}") from error
-        for (
-            argument,
-            value,
-        ) in defaults.items():  # torch's optimizers refuse negative numbers, but not all infinite ones
+        # torch's optimizers refuse negative numbers, but not all infinite ones
+        for argument, value in defaults.items():
             if isinstance(value, float):
                 check_number(f"{argument} of the optimizer of {name}", value)
     return factories
