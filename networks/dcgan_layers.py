@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from networks.stylegan_layers import pixel_norm
 from utils.errors import InputError, check_number
 
 
@@ -43,13 +45,19 @@ def init_dcgan(module: nn.Module) -> None:
 
 
 def upsampling_layers(
-    dims: int, latent_size: int, width: int, doublings: int, out_channels: int, half: bool = False
+    dims: int,
+    latent_size: int,
+    width: int,
+    doublings: int,
+    out_channels: int,
+    half: bool = False,
+    normalization: Literal["batch", "pixel"] = "batch",
 ) -> nn.Sequential:
     """Build the generator of DCGAN (``dims`` 2) or 3D-GAN (``dims`` 3).
 
-    A transposed convolution from 1 to 4 pixels per side, then one of stride 2 per doubling, all with kernel 4; batch norm
-    and ReLU between them, and a sigmoid at the end. ``width`` channels at size 4 halve with each doubling. With ``half``
-    the last axis has half the size.
+    A transposed convolution from 1 to 4 pixels per side, then one of stride 2 per doubling, all with kernel 4;
+    normalization and ReLU between them, and a sigmoid at the end. ``width`` channels at size 4 halve with each doubling.
+    With ``half`` the last axis has half the size.
 
     Raises:
         InputError: a number is less than 1.
@@ -62,11 +70,20 @@ def upsampling_layers(
     batch_norm = nn.BatchNorm2d if dims == 2 else nn.BatchNorm3d
     size = (4,) * (dims - 1) + (2 if half else 4,)
     channels = [max(width >> i, 1) for i in range(doublings)]
+    norms = [batch_norm(c) if normalization == "batch" else PixelNorm() for c in channels]
     layers: list[nn.Module] = [first(latent_size, channels[0], size, 1, 0, bias=False)]  # type: ignore[arg-type]
-    for before, after in pairwise(channels):
-        layers += [batch_norm(before), nn.ReLU(), convolution(before, after, 4, 2, 1, bias=False)]
-    layers += [batch_norm(channels[-1]), nn.ReLU(), last(channels[-1], out_channels, 4, 2, 1), nn.Sigmoid()]
+    for norm, (before, after) in zip(norms, pairwise(channels), strict=False):  # the last norm follows
+        layers += [norm, nn.ReLU(), convolution(before, after, 4, 2, 1, bias=False)]
+    layers += [norms[-1], nn.ReLU(), last(channels[-1], out_channels, 4, 2, 1), nn.Sigmoid()]
     return nn.Sequential(*layers)
+
+
+class PixelNorm(nn.Module):
+    """Divide the features of each position by their root mean square over the channels (Karras et al. 2018)."""
+
+    def forward(self, x: Float[Tensor, "B C *S"]) -> Float[Tensor, "B C *S"]:
+        """Return the normalized features."""
+        return pixel_norm(x)
 
 
 class FirstConvTranspose3d(nn.ConvTranspose3d):

@@ -133,8 +133,8 @@ def fade_images(images: Float[Tensor, "B C H W"], fade: float) -> Float[Tensor, 
     return images if fade == 1 else torch.lerp(upsample(downsample(images)), images, fade)
 
 
-def pixel_norm(x: Float[Tensor, "B C"]) -> Float[Tensor, "B C"]:
-    """Normalize vectors to mean square 1."""
+def pixel_norm(x: Float[Tensor, "B C *S"]) -> Float[Tensor, "B C *S"]:
+    """Normalize the vectors along dimension 1 to mean square 1."""
     return x * (x.square().mean(1, keepdim=True) + 1e-8).rsqrt()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +15,7 @@ from utils.errors import InputError, check_number
 
 
 class VoxelGenerator(nn.Module):
-    """3D-GAN: transposed 4³ convolutions from 4³ to D³, with batch norm and ReLU between and a sigmoid at the end.
+    """3D-GAN: transposed 4³ convolutions from 4³ to D³, with normalization and ReLU between and a sigmoid at the end.
 
     At the default size the channels are 512, 256, 128, 64, 1 (IG-GAN, supplement B.1; 3D-GAN).
 
@@ -34,6 +35,8 @@ class VoxelGenerator(nn.Module):
             between shapes; most objects are symmetric, and symmetry fixes it. Not in the paper.
         color_size: number of colours along each axis, which divides ``voxel_size``; see :class:`CoarseColor`. None gives
             each voxel a colour of its own.
+        normalization: ``batch`` (the paper's), or ``pixel``: the features of each voxel are divided by their root mean
+            square (:class:`~networks.dcgan_layers.PixelNorm`). The statistics of a batch of a few shapes are noisy.
 
     Raises:
         InputError: if ``voxel_size`` is not a power of two of at least 8, ``smoothing`` is negative, or ``color_size`` does
@@ -50,6 +53,7 @@ class VoxelGenerator(nn.Module):
         smoothing: int = 0,
         mirrored: bool = False,
         color_size: int | None = None,
+        normalization: Literal["batch", "pixel"] = "batch",
     ) -> None:
         super().__init__()
         check_number("out_channels", out_channels, at_least=1)
@@ -59,7 +63,7 @@ class VoxelGenerator(nn.Module):
         doublings = power_of_two("voxel_size", voxel_size, 8) - 2
         if color_size is not None:
             check_color_size(color_size, voxel_size, out_channels)
-        self.layers = upsampling_layers(3, latent_size, width, doublings, out_channels, mirrored)
+        self.layers = upsampling_layers(3, latent_size, width, doublings, out_channels, mirrored, normalization)
         init_dcgan(self)
         last = self.layers[-2]
         assert isinstance(last, nn.ConvTranspose3d) and last.bias is not None

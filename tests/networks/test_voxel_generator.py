@@ -1,4 +1,4 @@
-"""Options of the voxel generator that are not in the paper: smoothing and mirror symmetry."""
+"""Options of the voxel generator that are not in the paper: smoothing, mirror symmetry, pixel norm."""
 
 import pytest
 import torch
@@ -75,3 +75,13 @@ def test_one_color_per_shape():
 def test_bad_color_sizes_are_rejected(options, message):
     with pytest.raises(InputError, match=message):
         generator(**options)
+
+
+def test_pixel_norm_makes_a_shape_independent_of_its_batch():
+    z = torch.randn(3, 8)
+    pixel = generator(normalization="pixel", mirrored=True)
+    assert torch.allclose(pixel(z)[1:2], pixel(z[1:2]), atol=1e-6)
+    batch = generator(mirrored=True)
+    assert not torch.allclose(batch(z)[1:2], batch(z[1:2]), atol=1e-3)
+    features = pixel.layers[:5](z.view(3, 8, 1, 1, 1))
+    assert torch.allclose(features.square().mean(1), torch.ones(3, 8, 8, 4), atol=1e-3)
