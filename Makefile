@@ -29,7 +29,7 @@ view: setup ## open an interactive 3D viewer of the trained chairs of the packag
 .PHONY: pretrained-chairs
 pretrained-chairs: setup ## train the chairs of pretrained/chairs (over an hour on two cores) and publish them into the package
 	$(BIN)/python -m trainer fit --config demo.yaml --model.discriminator.width=32 --model.views_per_shape=1 --model.proxy_every=1 \
-		--model.generator.normalization=batch --data.total_kimg=160 --trainer.val_check_interval=0.0625 --run_dir runs/pretrained_chairs
+		--data.total_kimg=160 --trainer.val_check_interval=0.0625 --run_dir runs/pretrained_chairs
 	$(BIN)/python -m trainer publish --run_dir runs/pretrained_chairs --out trainer/pretrained/chairs.pt
 
 .PHONY: pretrained-heads
