@@ -67,19 +67,25 @@ def upsampling_layers(
     convolution = nn.ConvTranspose2d if dims == 2 else nn.ConvTranspose3d
     first = nn.ConvTranspose2d if dims == 2 else FirstConvTranspose3d
     last = nn.ConvTranspose2d if dims == 2 else LastConvTranspose3d
-    batch_norm = nn.BatchNorm2d if dims == 2 else nn.BatchNorm3d
     size = (4,) * (dims - 1) + (2 if half else 4,)
     channels = [max(width >> i, 1) for i in range(doublings)]
-    norms = [batch_norm(c) if normalization == "batch" else PixelNorm() for c in channels]
+    norm = PixelNorm if normalization == "pixel" else nn.BatchNorm2d if dims == 2 else nn.BatchNorm3d
     layers: list[nn.Module] = [first(latent_size, channels[0], size, 1, 0, bias=False)]  # type: ignore[arg-type]
-    for norm, (before, after) in zip(norms, pairwise(channels), strict=False):  # the last norm follows
-        layers += [norm, nn.ReLU(), convolution(before, after, 4, 2, 1, bias=False)]
-    layers += [norms[-1], nn.ReLU(), last(channels[-1], out_channels, 4, 2, 1), nn.Sigmoid()]
+    for before, after in pairwise(channels):
+        layers += [norm(before), nn.ReLU(), convolution(before, after, 4, 2, 1, bias=False)]
+    layers += [norm(channels[-1]), nn.ReLU(), last(channels[-1], out_channels, 4, 2, 1), nn.Sigmoid()]
     return nn.Sequential(*layers)
 
 
 class PixelNorm(nn.Module):
-    """Divide the features of each position by their root mean square over the channels (Karras et al. 2018)."""
+    """Divide the features of each position by their root mean square over the channels (ProGAN, 1710.10196, section 4.2).
+
+    Args:
+        channels: not used, as it has no weights; batch norm has the same argument.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
 
     def forward(self, x: Float[Tensor, "B C *S"]) -> Float[Tensor, "B C *S"]:
         """Return the normalized features."""

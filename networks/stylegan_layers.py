@@ -134,7 +134,7 @@ def fade_images(images: Float[Tensor, "B C H W"], fade: float) -> Float[Tensor, 
 
 
 def pixel_norm(x: Float[Tensor, "B C *S"]) -> Float[Tensor, "B C *S"]:
-    """Normalize the vectors along dimension 1 to mean square 1."""
+    """Normalize the vectors along dimension 1 to mean square 1 (ProGAN, 1710.10196, section 4.2)."""
     return x * (x.square().mean(1, keepdim=True) + 1e-8).rsqrt()
 
 

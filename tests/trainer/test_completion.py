@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 import torch
 from ddp.test_cluster_scripts import CONFIG
+from toy_runs import FIT
 
 from trainer.__main__ import main
 from trainer.runs.run_directory import RunDirectory, newest_run
 
-FIT = ["fit", "--config", "toy.yaml", "--run_dir", "run"]
 RUN = RunDirectory("run")
 EARLY = "--trainer.callbacks+={class_path: toy.StopAfter, init_args: {step: 2}}"
 

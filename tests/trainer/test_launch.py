@@ -4,12 +4,12 @@ import os
 import sys
 
 import pytest
+from toy_runs import FIT
 
 from trainer.__main__ import main
 from trainer.runs.run_directory import RunDirectory
 from utils.launch import Launch, launch, without_stray_variables
 
-FIT = ["fit", "--config", "toy.yaml", "--run_dir", "run"]
 VARIABLES = (
     *("RANK", "WORLD_SIZE", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "MASTER_ADDR", "MASTER_PORT"),
     *("TORCHELASTIC_RUN_ID", "SLURM_NTASKS", "SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_NTASKS_PER_NODE"),

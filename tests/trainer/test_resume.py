@@ -14,23 +14,13 @@ import kill_and_resume
 import pytest
 import torch
 from pytorch_lightning import LightningModule, Trainer
+from toy_runs import FIT, LAST, RUN, stop_at
 
 from callbacks.checkpointing import RunCheckpoint
 from callbacks.nan_guard import TerminateOnNaN
 from trainer.__main__ import main
 from trainer.runs import run_lock
 from trainer.runs.run_directory import RunDirectory
-
-RUN = Path("run")
-FIT = ["fit", "--config", "toy.yaml", "--run_dir", "run"]
-LAST = RUN / "checkpoints/last.ckpt"
-
-
-def stop_at(monkeypatch, step: int, *argv: str) -> None:
-    """Train up to a step and stop by SIGTERM."""
-    with monkeypatch.context() as patched:
-        patched.setenv("TOY_SIGNALS", f"{step}:SIGTERM")
-        assert main([*FIT, *argv]) == 143
 
 
 def steps_of(path: Path = LAST) -> int:

@@ -9,26 +9,15 @@ from pathlib import Path
 import pytest
 import torch
 from pytorch_lightning import LightningModule, Trainer
+from toy_runs import LAST, stop_at
 
 from callbacks.checkpointing import RunCheckpoint
 from callbacks.loggers.csv import drop_rows_after
-from trainer.__main__ import main
 from trainer.runs.checkpoints import AtomicCheckpointIO
 from trainer.runs.run_directory import RunDirectory
 from utils.errors import InputError
 from utils.files import write_atomically
 from utils.signals import Signals
-
-RUN = Path("run")
-FIT = ["fit", "--config", "toy.yaml", "--run_dir", "run"]
-LAST = RUN / "checkpoints/last.ckpt"
-
-
-def stop_at(monkeypatch, step: int, *argv: str) -> None:
-    """Train up to a step and stop by SIGTERM."""
-    with monkeypatch.context() as patched:
-        patched.setenv("TOY_SIGNALS", f"{step}:SIGTERM")
-        assert main([*FIT, *argv]) == 143
 
 
 @pytest.mark.parametrize("name", ["last.ckpt", "metrics.csv", "run.json", "config.yaml"])

@@ -3,13 +3,11 @@
 from pathlib import Path
 
 import wandb
+from toy_runs import FIT, RUN
 from wandb_records import read_records
 
 from trainer.__main__ import main
 from trainer.runs.run_directory import RunDirectory
-
-RUN = Path("run")
-FIT = ["fit", "--config", "toy.yaml", "--run_dir", "run"]
 
 
 def test_weights_and_biases_resumes_its_run():
