@@ -75,7 +75,7 @@ def test_figures_of_a_run(run, tmp_path, capsys):
 
 def test_figures_of_data_alone(run, tmp_path):
     config = [f"--data.cache_dir={tmp_path}", "--config", str(run / "config.yaml"), "--output", str(tmp_path / "f")]
-    assert main(["figures", *config, "--only=data", "--data.image_size=32", "--rows=1", "--columns=2"]) == 0
+    assert main(["figures", *config, "--only=data", "--data.image_size", "32", "--rows=1", "--columns=2"]) == 0
     assert files(tmp_path / "f").keys() == {"data.png", "captions.md"}
 
 

@@ -83,6 +83,9 @@ def test_npz_meshes_are_placed_like_mesh_files(refused, tmp_path):
     [
         ("box.obj --shapes=0-9", "--shapes is for configs; omit it"),
         ("box.obj --data.shapes.root=/x", "--data.shapes.root is for configs; omit it"),
+        ("box.obj --data.shapes.root /x", "--data.shapes.root is for configs; omit it"),
+        ("box.obj --data.shapes.root", "--data.shapes.root needs a value: --data.shapes.root=VALUE"),
+        ("box.obj --data.shapes.root --fit", "--data.shapes.root needs a value"),
         ("box.obj --unlit --renderer=absorption", "--unlit is for opengl and soft; omit it"),
         ("box.obj --threshold=0.5", "--threshold is for voxels that opengl or soft renders as a surface; omit it"),
         ("cube.npz --threshold=0.9 --renderer=absorption", "--threshold is for"),

@@ -6,6 +6,8 @@ from argparse import ArgumentTypeError
 from collections.abc import Callable
 from typing import Literal
 
+from utils.errors import InputError
+
 FORMATS = ("glb", "obj", "ply", "stl", "binvox", "npz")
 MAX_LIST = 100_000
 MAX_SEED = 2**32 - 1  # of --seed_everything
@@ -109,6 +111,27 @@ def expand_home(word: str) -> str:
     """Expand ``~`` at the beginning of a value or of an option's value. Shells do so only at the beginning of a word."""
     option, equals, value = word.partition("=") if word.startswith("-") else ("", "", word)
     return f"{option}{equals}{os.path.expanduser(value)}" if value.startswith("~") else word  # noqa: PTH111  keeps URLs
+
+
+def split_data_options(argv: list[str]) -> tuple[list[str], list[str]]:
+    """Split words into those that change the config's data, as ``--data.NAME=VALUE``, and the rest.
+
+    Raises:
+        InputError: an option of the data without a value.
+    """
+    options: list[str] = []
+    rest: list[str] = []
+    words = iter(argv)
+    for word in words:
+        if not word.startswith("--data."):
+            rest.append(word)
+        elif "=" in word:
+            options.append(word)
+        elif (value := next(words, "--")).startswith("--"):
+            raise InputError(f"{word} needs a value: {word}=VALUE")
+        else:
+            options.append(f"{word}={value}")
+    return options, rest
 
 
 def _is_integer(text: str) -> bool:

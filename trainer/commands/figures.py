@@ -10,6 +10,7 @@ from datamodules import ShapeNetRenderDataModule
 from lightning_modules import MeshGANModule
 from lightning_modules.voxel_generative import VoxelGenerativeModule
 from trainer.cli import arguments
+from trainer.cli.argument_types import split_data_options
 from trainer.cli.log_filters import quiet
 from trainer.export.unused_options import given_options, refuse_unused
 from trainer.runs.loading import ExperimentConfig, LoadedRun, load_generator, open_run
@@ -34,8 +35,7 @@ def main(argv: list[str]) -> int:
     Raises:
         InputError: Invalid options, or a run, checkpoint or data that cannot be loaded.
     """
-    overrides = [word for word in argv if word.startswith("--data.") and "=" in word]
-    argv = [word for word in argv if word not in overrides]
+    overrides, argv = split_data_options(argv)
     parser = arguments.figures()
     options = parser.parse_args(argv)
     given = given_options(parser, argv, options)

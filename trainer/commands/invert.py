@@ -17,6 +17,7 @@ from torch import Tensor
 
 from renderers import Camera, Renderer
 from trainer.cli import arguments
+from trainer.cli.argument_types import split_data_options
 from trainer.cli.log_filters import quiet
 from trainer.export.video import check_video_options
 from trainer.inversion.models import InvertibleGenerator, invertible
@@ -40,8 +41,8 @@ def main(argv: list[str]) -> int:
     Raises:
         InputError: Invalid options, images that cannot be used, or a run that cannot be loaded or inverted.
     """
-    overrides = [word for word in argv if word.startswith("--data.") and "=" in word]
-    options = arguments.invert().parse_args([word for word in argv if word not in overrides])
+    overrides, argv = split_data_options(argv)
+    options = arguments.invert().parse_args(argv)
     if (options.images is None) == (options.held_out is None):
         raise InputError("pass either --images or --held_out")
     if options.held_out is not None and (options.masks or options.views or options.fill):

@@ -28,6 +28,7 @@ from renderers import (
     VoxelGrid,
 )
 from trainer.cli import arguments
+from trainer.cli.argument_types import split_data_options
 from trainer.cli.config_composition import names_yaml
 from trainer.export.scene_io import Scene, as_mesh, as_voxels, input_kind, load_scenes
 from trainer.export.unused_options import given_options, refuse_unused
@@ -54,8 +55,7 @@ def main(argv: list[str]) -> int:
     Raises:
         InputError: Invalid options, files that cannot be read, or a renderer that does not work on this machine.
     """
-    overrides = [word for word in argv if word.startswith("--data.")]
-    argv = [word for word in argv if not word.startswith("--data.")]
+    overrides, argv = split_data_options(argv)
     parser = arguments.render()
     options = parser.parse_args(argv)
     renderer, camera = _renderer(options), _camera(options)

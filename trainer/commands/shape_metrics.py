@@ -15,6 +15,7 @@ from lightning_modules.voxel_generative import VoxelGenerativeModule
 from metrics import ShapeReference, compare_clouds, compare_shapes, nearest_training_iou, surface_clouds
 from metrics.shape_comparison import FIGURES, spread
 from trainer.cli import arguments
+from trainer.cli.argument_types import split_data_options
 from trainer.cli.log_filters import quiet
 from trainer.runs.loading import ExperimentConfig, LoadedRun, load_generator
 from utils.errors import InputError
@@ -28,8 +29,8 @@ def main(argv: list[str]) -> int:
     Raises:
         InputError: Invalid options, or a run or data that cannot be loaded or have no voxels.
     """
-    overrides = [word for word in argv if word.startswith("--data.") and "=" in word]
-    options = arguments.shapes().parse_args([word for word in argv if word not in overrides])
+    overrides, argv = split_data_options(argv)
+    options = arguments.shapes().parse_args(argv)
     with quiet():
         run = load_generator(options.run_dir, options.ckpt_path, device="cpu", trust=options.trust)
         if not isinstance(run.module, VoxelGenerativeModule):
