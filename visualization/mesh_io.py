@@ -97,10 +97,10 @@ def mesh_statistics(vertices: Float[np.ndarray, "V 3"], faces: Integer[np.ndarra
     """Report whether a surface is closed and where it is not. Vertices at the same position count as one.
 
     Returns:
-        ``vertices`` and ``faces`` (counts), ``watertight`` (every edge has two faces of consistent winding, and they enclose
-        a volume: decimation may leave pairs of coinciding faces), ``boundary_edges`` (edges of one face), ``crowded_edges``
-        (edges of more than two faces), ``components``, ``area``, ``volume`` (None unless watertight) and ``bounds`` (lowest
-        and highest corner), in the units of the vertices.
+        ``vertices`` and ``faces`` (counts), ``watertight`` (every edge has two faces of consistent winding, and every
+        component encloses a volume: decimation may leave pairs of coinciding faces), ``boundary_edges`` (edges of one face),
+        ``crowded_edges`` (edges of more than two faces), ``components``, ``area``, ``volume`` (None unless watertight) and
+        ``bounds`` (lowest and highest corner), in the units of the vertices.
     """
     if not len(faces):
         zeros = dict.fromkeys(("vertices", "faces", "boundary_edges", "crowded_edges", "components"), 0)
@@ -109,9 +109,11 @@ def mesh_statistics(vertices: Float[np.ndarray, "V 3"], faces: Integer[np.ndarra
     mesh.merge_vertices(merge_tex=True, merge_norm=True)
     mesh.update_faces(mesh.nondegenerate_faces(height=0))
     _, counts = np.unique(mesh.edges_sorted, axis=0, return_counts=True)
-    area = float(mesh.area)
-    with np.errstate(invalid="ignore", divide="ignore"):  # trimesh divides by the volume
-        solid = abs(mesh.volume) > FLAT * area**1.5
+    component = trimesh.graph.connected_component_labels(mesh.face_adjacency, node_count=len(mesh.faces))
+    areas = np.bincount(component, mesh.area_faces)
+    corners = mesh.triangles - mesh.vertices.mean(0)
+    volumes = np.bincount(component, np.linalg.det(corners) / 6)  # signed: negative for cavities
+    solid = bool((np.abs(volumes) > FLAT * areas**1.5).all())
     closed = bool(mesh.is_watertight and mesh.is_winding_consistent and solid)
     return {
         "vertices": len(mesh.vertices),
@@ -120,7 +122,7 @@ def mesh_statistics(vertices: Float[np.ndarray, "V 3"], faces: Integer[np.ndarra
         "boundary_edges": int((counts == 1).sum()),
         "crowded_edges": int((counts > 2).sum()),
         "components": int(mesh.body_count),
-        "area": area,
-        "volume": float(mesh.volume) if closed else None,
+        "area": float(areas.sum()),
+        "volume": float(volumes.sum()) if closed else None,
         "bounds": mesh.bounds.tolist(),
     }

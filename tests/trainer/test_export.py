@@ -119,6 +119,18 @@ def test_surfaces_without_volume_are_not_watertight():
     assert not report["watertight"] and report["volume"] is None and report["boundary_edges"] == 0
 
 
+@pytest.mark.parametrize("sheet", [True, False])
+def test_each_component_of_a_watertight_mesh_encloses_a_volume(sheet):
+    parts = [trimesh.creation.box((1, 1, 1)), trimesh.creation.box((0.5, 0.5, 0.5))]
+    parts[1].invert()  # a cavity
+    if sheet:  # coinciding faces next to the box
+        parts.append(trimesh.Trimesh(np.eye(3) + 2, [[0, 1, 2], [0, 2, 1]], process=False))
+    mesh = trimesh.util.concatenate(parts)
+    report = mesh_statistics(mesh.vertices, mesh.faces)
+    assert report["watertight"] == (not sheet) and report["boundary_edges"] == 0
+    assert report["volume"] == (None if sheet else pytest.approx(0.875))
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
