@@ -27,8 +27,7 @@ MIN_EVALUATIONS = 3  # of a correlation
 
 def correlation(lines: list[dict[str, Any]], metric: str, against: str) -> float | None:
     """Return Spearman's correlation of two metrics over evaluations; None for fewer than three, or a constant metric."""
-    pairs = [(line[metric], line[against]) for line in lines if metric in line and against in line]
-    pairs = [pair for pair in pairs if all(map(math.isfinite, pair))]
+    pairs = [(line[metric], line[against]) for line in lines if _finite(line, metric) and _finite(line, against)]
     if len(pairs) < MIN_EVALUATIONS or any(len(set(values)) == 1 for values in zip(*pairs, strict=True)):
         return None
     return float(spearmanr(pairs).statistic)
@@ -46,8 +45,10 @@ def rows(runs: dict[str, list[dict[str, Any]]], metrics: list[str], against: str
         InputError: a run has no evaluation with the metric of shapes and one of the image metrics.
     """
     table = []
+    together = []
     for run, lines in runs.items():
-        measured = [line for line in lines if against in line and any(name in line for name in metrics)]
+        measured = [line for line in lines if _finite(line, against) and any(_finite(line, name) for name in metrics)]
+        together += measured
         if not measured:
             raise InputError(
                 f"{run} has no evaluation with {against} and {' or '.join(metrics)}; pass runs of voxel generators whose "
@@ -56,9 +57,13 @@ def rows(runs: dict[str, list[dict[str, Any]]], metrics: list[str], against: str
         table.append(_row(run, measured, metrics, against))
     notes = {line["note"] for lines in runs.values() for line in lines}
     if len(runs) > 1 and len(notes) == 1:
-        together = [line for lines in runs.values() for line in lines if against in line]
         table.append(_row("all", together, metrics, against))
     return table
+
+
+def _finite(line: dict[str, Any], metric: str) -> bool:
+    """Whether an evaluation has a value of a metric. Shape metrics are NaN while all shapes are empty."""
+    return math.isfinite(line.get(metric, math.nan))
 
 
 def _row(name: str, lines: list[dict[str, Any]], metrics: list[str], against: str) -> dict[str, Any]:

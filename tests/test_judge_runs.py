@@ -43,6 +43,7 @@ def test_missing_and_infinite_values_are_left_out(tmp_path, capsys):
     lines = falling(4, 3, 2, 1)
     del lines[0]["mmd"]
     lines.append({"fid": float("nan"), "sfid": 1.0, "mmd": 0.5})
+    lines.append({"fid": 9.0, "sfid": 9.0, "mmd": float("nan")})  # not counted either
     (row,) = judge(capsys, write_run(tmp_path / "run", lines))
     assert row["evaluations"] == 4 and row["fid against mmd"] == pytest.approx(1)
     assert row["sfid against mmd"] == pytest.approx(-0.2)

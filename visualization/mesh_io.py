@@ -94,7 +94,9 @@ def _unit_normals(vertices: np.ndarray, faces: np.ndarray, normals: np.ndarray |
 
 
 def mesh_statistics(vertices: Float[np.ndarray, "V 3"], faces: Integer[np.ndarray, "F 3"]) -> dict[str, Any]:
-    """Report whether a surface is closed and where it is not. Vertices at the same position count as one.
+    """Report whether a surface is closed and where it is not.
+
+    Vertices at the same position count as one, and faces without area are not counted.
 
     Returns:
         ``vertices`` and ``faces`` (counts), ``watertight`` (every edge has two faces of consistent winding, and every
@@ -102,12 +104,13 @@ def mesh_statistics(vertices: Float[np.ndarray, "V 3"], faces: Integer[np.ndarra
         ``crowded_edges`` (edges of more than two faces), ``components``, ``area``, ``volume`` (None unless watertight) and
         ``bounds`` (lowest and highest corner), in the units of the vertices.
     """
-    if not len(faces):
+    mesh = trimesh.Trimesh(vertices, faces, process=False)
+    if len(faces):
+        mesh.merge_vertices(merge_tex=True, merge_norm=True)
+        mesh.update_faces(mesh.nondegenerate_faces(height=0))
+    if not len(mesh.faces):
         zeros = dict.fromkeys(("vertices", "faces", "boundary_edges", "crowded_edges", "components"), 0)
         return {**zeros, "watertight": False, "area": 0.0, "volume": None, "bounds": None}
-    mesh = trimesh.Trimesh(vertices, faces, process=False)
-    mesh.merge_vertices(merge_tex=True, merge_norm=True)
-    mesh.update_faces(mesh.nondegenerate_faces(height=0))
     _, counts = np.unique(mesh.edges_sorted, axis=0, return_counts=True)
     component = trimesh.graph.connected_component_labels(mesh.face_adjacency, node_count=len(mesh.faces))
     areas = np.bincount(component, mesh.area_faces)

@@ -119,6 +119,12 @@ def test_surfaces_without_volume_are_not_watertight():
     assert not report["watertight"] and report["volume"] is None and report["boundary_edges"] == 0
 
 
+@pytest.mark.parametrize("faces", [np.zeros((0, 3), int), np.array([[0, 1, 2]])], ids=["no_faces", "no_area"])
+def test_a_mesh_without_area_counts_as_empty(faces):
+    report = mesh_statistics(np.array([[0.0, 0, 0], [1, 0, 0], [2, 0, 0]]), faces)
+    assert report["faces"] == 0 and report["area"] == 0 and not report["watertight"] and report["bounds"] is None
+
+
 @pytest.mark.parametrize("sheet", [True, False])
 def test_each_component_of_a_watertight_mesh_encloses_a_volume(sheet):
     parts = [trimesh.creation.box((1, 1, 1)), trimesh.creation.box((0.5, 0.5, 0.5))]
