@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from networks.stylegan_layers import pixel_norm
-from utils.errors import InputError, check_number
+from utils.errors import InputError, check_choice, check_number
 
 
 def power_of_two(name: str, value: int, minimum: int) -> int:
@@ -60,8 +60,9 @@ def upsampling_layers(
     With ``half`` the last axis has half the size.
 
     Raises:
-        InputError: a number is less than 1.
+        InputError: a number is less than 1; an unknown normalization.
     """
+    check_choice("normalization", normalization, ("batch", "pixel"))
     check_number("latent_size", latent_size, at_least=1)
     check_number("width", width, at_least=1)
     convolution = nn.ConvTranspose2d if dims == 2 else nn.ConvTranspose3d

@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from networks.dcgan_layers import to_channels_last
+from utils.errors import InputError, check_number
 
 SPATIAL_CHANNELS = 7
 Conv = tuple[int, int | tuple[int, int]]  # output channels, kernel (height, width)
@@ -126,7 +127,7 @@ class InceptionV3(nn.Module):
         image_size: images are resized to this square, at least 75; 299 is the published size.
 
     Raises:
-        ValueError: if ``channels`` or ``image_size`` is not supported.
+        InputError: if ``channels`` or ``image_size`` is not supported, or there are no classes.
     """
 
     num_features = 2048
@@ -134,7 +135,8 @@ class InceptionV3(nn.Module):
     def __init__(self, classes: list[str], channels: int = 1, image_size: int = 299) -> None:
         super().__init__()
         if channels not in (1, 3) or image_size < 75:
-            raise ValueError(f"channels must be 1 or 3 and image_size at least 75, got {channels} and {image_size}")
+            raise InputError(f"channels must be 1 or 3 and image_size at least 75, got {channels} and {image_size}")
+        check_number("the number of classes", len(classes), at_least=1)
         self.classes, self.channels, self.image_size = list(classes), channels, image_size
         self.sizes = {"channels": channels, "image_size": image_size}
         self.Conv2d_1a_3x3 = ConvNorm(channels, (32, 3), 2)

@@ -58,7 +58,7 @@ class MeshGenerator(nn.Module):
     Args:
         image_size: N of the fully grown generator, a power of two of at least 4.
         latent_size: length of each network's latent; ``self.latent_size`` is the length of both, object first.
-        pyramid_levels: K; 0 is one shape image without blur (the paper's ablation).
+        pyramid_levels: K, at most 16; 0 is one shape image without blur (the paper's ablation).
         max_size: s_max of eq. 14, or None for no constraint (another ablation).
         initial_radius: of the disc.
         initial_bulge: how far the disc's middle protrudes toward +z. The paper starts flat (0); a bulge biases the
@@ -84,7 +84,7 @@ class MeshGenerator(nn.Module):
     ) -> None:
         super().__init__()
         power_of_two("image_size", image_size, 4)
-        check_number("pyramid_levels", pyramid_levels, at_least=0)
+        check_number("pyramid_levels", pyramid_levels, at_least=0, at_most=16)
         check_number("initial_radius", initial_radius, above=0)
         check_number("initial_bulge", initial_bulge)
         check_number("shape_scale", shape_scale, above=0)

@@ -27,7 +27,7 @@ class RenderNet(nn.Module):
     every view, and the 3D layers skip it (64³ to 56³, 128³ to 112³: two thirds of the work).
 
     Args:
-        lattice_size: S, size of the rotated grid (128 for a 64³ volume).
+        lattice_size: S, size of the rotated grid (128 for a 64³ volume), a power of two of at least 8.
         image_size: height and width of the image.
         width: channels of the 2D trunk.
         channels_3d: channels of the three encoding convolutions.
@@ -56,6 +56,7 @@ class RenderNet(nn.Module):
         initial_intensity: float = 0.05,
     ) -> None:
         super().__init__()
+        power_of_two("lattice_size", lattice_size, 8)
         check_number("width", width, at_least=1)
         check_number("blocks_3d", blocks_3d, at_least=0)
         check_number("blocks_2d", blocks_2d, at_least=0)

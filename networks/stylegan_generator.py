@@ -21,7 +21,7 @@ from networks.stylegan_layers import (
     pixel_norm,
     upsample,
 )
-from utils.errors import check_number
+from utils.errors import check_choice, check_number
 
 # Noise of each layer: sampled from a generator (None), zero, constant, or given.
 Noise: TypeAlias = Literal["zero", "fixed"] | Sequence[Tensor] | None
@@ -181,7 +181,7 @@ class StyleGANGenerator(nn.Module):
             generator: source of random noise and crossover; the same on every device.
 
         Raises:
-            ValueError: if ``generator`` is missing but needed, or resolution, fade or crossover is invalid.
+            ValueError: if ``generator`` is missing but needed, or resolution, fade, crossover or noise is invalid.
         """
         resolution = self.resolution if resolution is None else resolution
         check_growth(resolution, fade, self.resolution)
@@ -268,6 +268,7 @@ class StyleGANGenerator(nn.Module):
         self, noise: Noise, w: Float[Tensor, "B L W_"], resolution: int, generator: torch.Generator | None
     ) -> Sequence[Tensor] | None:
         if isinstance(noise, str):
+            check_choice("noise", noise, ("zero", "fixed"))
             fixed = [getattr(self, f"fixed_noise_{i}") for i in range(w.shape[1])]
             return {"zero": None, "fixed": fixed}[noise]
         if noise is None:

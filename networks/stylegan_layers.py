@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from networks.synced_layers import group_deviation
 from utils.distributed import rank_count
-from utils.errors import InputError, check_number
+from utils.errors import InputError, check_choice, check_number
 
 GAIN = math.sqrt(2)  # He's gain, for a layer before a leaky ReLU
 SLOPE = 0.2  # of the leaky ReLU
@@ -63,6 +63,9 @@ class EqualizedConv2d(nn.Module):
     ``resample="up"`` doubles the size (nearest neighbour) before the convolution, ``"down"`` averages 2² pixels after it.
     Both are computed as one 4² convolution of stride 2, with the same result at 4/9 of the cost (the published code does
     this from 128² on).
+
+    Raises:
+        InputError: if ``resample`` is another word.
     """
 
     def __init__(
@@ -75,6 +78,8 @@ class EqualizedConv2d(nn.Module):
         resample: Literal["up", "down"] | None = None,
     ) -> None:
         super().__init__()
+        if resample is not None:
+            check_choice("resample", resample, ("up", "down"))
         self.weight = nn.Parameter(torch.randn(out_channels, in_channels, kernel, kernel))
         self.bias = nn.Parameter(torch.zeros(out_channels)) if bias else None
         self.scale = gain / math.sqrt(in_channels * kernel**2)
@@ -148,14 +153,23 @@ def minibatch_stddev(x: Float[Tensor, "B C H W"], group: int = 4) -> Float[Tenso
         InputError: the batch is larger than the group but not a multiple of it.
     """
     b, _, h, w = x.shape
-    total = b * rank_count()
+    group = deviation_group(b * rank_count(), group)
+    return torch.cat([x, group_deviation(x, group).view(b, 1, 1, 1).expand(b, 1, h, w)], 1)
+
+
+def deviation_group(total: int, group: int) -> int:
+    """Return the size of the groups of :func:`minibatch_stddev` in a batch of ``total`` samples: the batch's at most.
+
+    Raises:
+        InputError: the batch is larger than the group but not a multiple of it.
+    """
     group = min(group, total)
     if total % group:
         raise InputError(
             f"a batch of {total} images does not divide into groups of {group} for the discriminator's minibatch deviation; "
             f"set the batch size to a multiple of {group}, and drop_last=True in a data loader of your own"
         )
-    return torch.cat([x, group_deviation(x, group).view(b, 1, 1, 1).expand(b, 1, h, w)], 1)
+    return group
 
 
 class AdaIN(nn.Module):

@@ -39,8 +39,8 @@ class VoxelGenerator(nn.Module):
             square (:class:`~networks.dcgan_layers.PixelNorm`). The statistics of a batch of a few shapes are noisy.
 
     Raises:
-        InputError: if ``voxel_size`` is not a power of two of at least 8, ``smoothing`` is negative, or ``color_size`` does
-            not divide it or is given without colour.
+        InputError: if ``voxel_size`` is not a power of two of at least 8, ``smoothing`` is negative, ``color_size`` does not
+            divide it or is given without colour, or the normalization is unknown.
     """
 
     def __init__(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -106,9 +108,12 @@ class Renderer(nn.Module, ABC):
         return replace(rendering, image=torch.where(scene.is_valid(), rendering.image, torch.nan))
 
     def cache_key(self) -> str:
-        """Return what the image depends on besides scene and camera: the class and its public settings."""
-        settings = {k: v for k, v in sorted(vars(self).items()) if not k.startswith("_") and k != "training"}
-        return f"{type(self).__name__}({settings})"
+        """Return what the image depends on besides scene and camera, as a text for the names of caches.
+
+        These are the class, its public attributes, weights and buffers, and those of its submodules. An attribute that is an
+        object of another class counts with its ``repr``.
+        """
+        return _describe(self)
 
     def check(self, scene: Scene) -> None:
         """Check the scene's dtypes and, on the CPU, its values. A subclass may override it to check the values while it
@@ -123,6 +128,25 @@ class Renderer(nn.Module, ABC):
     @abstractmethod
     def render(self, scene: Scene, camera: Camera, background: Tensor | None) -> Rendering:
         """Render; :meth:`forward` has checked the arguments."""
+
+
+def _describe(value: Any) -> str:
+    """Return ``repr`` of a value, with the contents of modules, tensors and arrays, which ``repr`` abbreviates."""
+    if isinstance(value, nn.Module):
+        settings = {k: v for k, v in sorted(vars(value).items()) if not k.startswith("_") and k != "training"}
+        members = value._parameters | value._buffers | value._modules
+        cls = type(value)
+        module = "" if cls.__module__.startswith("renderers.") else f"{cls.__module__}."
+        return f"{module}{cls.__qualname__}({_describe(settings | members)})"
+    if isinstance(value, Tensor | np.ndarray):
+        tensor = torch.as_tensor(value).detach().cpu().contiguous()
+        content = hashlib.sha256(tensor.reshape(-1).view(torch.uint8).numpy()).hexdigest()
+        return f"{tensor.dtype}{tuple(tensor.shape)}{content}"
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{k!r}: {_describe(v)}' for k, v in value.items())}}}"
+    if isinstance(value, list | tuple):
+        return f"{type(value).__name__}({', '.join(map(_describe, value))})"
+    return repr(value)
 
 
 def composite(

@@ -1,6 +1,7 @@
-"""The exception for invalid user input, and a check of numbers that raises it."""
+"""The exception for invalid user input, and checks of numbers and choices that raise it."""
 
 import math
+from collections.abc import Sequence
 
 
 class InputError(ValueError):
@@ -50,3 +51,18 @@ def check_number(
     for words, limit in (("at least", at_least), ("above", above), ("at most", at_most), ("below", below)):
         limits += [f"{words} {limit:.10g}"] if math.isfinite(limit) else []
     raise InputError(f"{name} must be {' and '.join(limits)}, not {value}")
+
+
+def check_choice(name: str, value: object, choices: Sequence[str]) -> None:
+    """Check that an argument is one of a few words. jsonargparse checks ``Literal`` arguments of configs, Python does not.
+
+    Args:
+        name: Name of the argument.
+        value: Its value.
+        choices: The allowed words.
+
+    Raises:
+        InputError: It is not.
+    """
+    if not isinstance(value, str) or value not in choices:
+        raise InputError(f"{name} must be one of {', '.join(choices)}, got {value!r}")

@@ -1,4 +1,4 @@
-"""Process-wide setup of both OpenGL backends: EGL device, log line, fork check."""
+"""Process-wide setup of both OpenGL backends: EGL device, log line, fork check, check of limits."""
 
 from __future__ import annotations
 
@@ -29,6 +29,16 @@ def no_opengl(error: Exception) -> InputError:
     """Return the error to raise if a library could not create a context."""
     reason = f"{type(error).__name__}: {error}".splitlines()[0]
     return InputError(NO_OPENGL.format(reason=reason))
+
+
+def check_limit(name: str, value: int, limit: int) -> None:
+    """Check that a size is within a limit of the driver or of a shader. Drivers render black beyond some of their limits.
+
+    Raises:
+        InputError: It is not.
+    """
+    if value > limit:
+        raise InputError(f"{name} must be at most {limit:,} for OpenGL on this machine, got {value:,}")
 
 
 def refuse_fork(pid: int) -> None:

@@ -14,7 +14,7 @@ import torch
 
 from renderers.cameras import Camera
 from renderers.opengl.atlas import GBuffer, Layout, Surface, atlas_capacity, depth_range, project_to_atlas
-from renderers.opengl.egl import choose_device, log_renderer, no_opengl, refuse_fork
+from renderers.opengl.egl import check_limit, choose_device, log_renderer, no_opengl, refuse_fork
 from renderers.opengl.glsl import load_shader
 from renderers.opengl.voxel_raycast.raycaster import VoxelRaycaster
 from utils.errors import InputError
@@ -43,6 +43,9 @@ class Context:
             raise no_opengl(error) from error
         log_renderer("moderngl", self.gl.info["GL_RENDERER"])
         self.raycaster = VoxelRaycaster(self.gl)
+        self.max_size = int(self.gl.info["GL_MAX_RENDERBUFFER_SIZE"])
+        self.max_texture = int(self.gl.info["GL_MAX_TEXTURE_SIZE"])
+        self.max_layers = int(self.gl.info["GL_MAX_ARRAY_TEXTURE_LAYERS"])
         self.program = self.gl.program(
             vertex_shader=load_shader("renderers.opengl", "mesh.vert"),
             fragment_shader=load_shader("renderers.opengl", "mesh.frag"),
@@ -53,8 +56,15 @@ class Context:
         """Render surfaces, one per camera, ``size`` pixels wide, both sides of every face.
 
         Without ``geometry`` there are no normals and no depth, which saves two thirds of the time.
+
+        Raises:
+            InputError: the image or a texture is too large for the driver.
         """
+        check_limit("image_size", size, self.max_size)
         capacity = atlas_capacity(size)
+        if surfaces[0].texture is not None:
+            check_limit("the size of a texture", max(surfaces[0].texture.shape[:2]), self.max_texture)
+            capacity = min(capacity, self.max_layers)  # the textures are layers of one array
         parts = [slice(i, i + capacity) for i in range(0, len(surfaces), capacity)]
         return GBuffer.cat([self._render_atlas(surfaces[part], camera[part], size, geometry) for part in parts])
 

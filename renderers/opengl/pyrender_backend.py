@@ -16,12 +16,16 @@ from torch.nn.functional import max_pool2d
 
 from renderers.cameras import Camera
 from renderers.opengl.atlas import GBuffer, Layout, Surface, atlas_slices, depth_range, project_to_atlas
-from renderers.opengl.egl import choose_device, log_renderer, no_opengl, refuse_fork
+from renderers.opengl.egl import check_limit, choose_device, log_renderer, no_opengl, refuse_fork
 from utils.errors import InputError
 
 
 def render_surfaces(surfaces: list[Surface], camera: Camera, size: int) -> GBuffer:
-    """Render surfaces, one per camera, ``size`` pixels wide, both sides of every face."""
+    """Render surfaces, one per camera, ``size`` pixels wide, both sides of every face.
+
+    Raises:
+        InputError: the image or a texture is too large for the driver.
+    """
     parts = atlas_slices(surfaces, camera, size)
     return GBuffer.cat([_render_atlas(surfaces[part], camera[part], size) for part in parts])
 
@@ -32,8 +36,9 @@ def _render_atlas(surfaces: list[Surface], camera: Camera, size: int) -> GBuffer
     nonempty = [i for i, surface in enumerate(surfaces) if len(surface.faces)]
     if not nonempty:
         return GBuffer.empty(len(surfaces), size, colored)
-    positions, normals = project_to_atlas(surfaces, camera, layout)
     shared = context()
+    check_limit("image_size", size, shared.max_size)
+    positions, normals = project_to_atlas(surfaces, camera, layout)
     offsets = np.cumsum([0] + [len(positions[i]) for i in nonempty])
     joined = shared.primitive(
         positions=np.concatenate([positions[i] for i in nonempty]),
@@ -86,9 +91,17 @@ class _Context:
         self.pyrender = _import_pyrender()
         try:
             self.offscreen = self.pyrender.OffscreenRenderer(64, 64)
-            from OpenGL.GL import GL_RENDERER, glGetString
+            from OpenGL.GL import (
+                GL_MAX_RENDERBUFFER_SIZE,
+                GL_MAX_TEXTURE_SIZE,
+                GL_RENDERER,
+                glGetIntegerv,
+                glGetString,
+            )
 
             log_renderer("pyrender", glGetString(GL_RENDERER).decode())
+            self.max_size = int(glGetIntegerv(GL_MAX_RENDERBUFFER_SIZE))
+            self.max_texture = int(glGetIntegerv(GL_MAX_TEXTURE_SIZE))
         except Exception as error:  # pyrender, PyOpenGL and EGL raise various types
             raise no_opengl(error) from error
         self.depth_is_hyperbolic = False
@@ -113,6 +126,7 @@ class _Context:
             assert surface.colors is not None
             return self.primitive(positions=positions, color_0=surface.colors, indices=surface.faces)
         _check_textures()
+        check_limit("the size of a texture", max(surface.texture.shape[:2]), self.max_texture)
         gl_linear, gl_clamp = 9729, 33071
         sampler = pyrender.Sampler(magFilter=gl_linear, minFilter=gl_linear, wrapS=gl_clamp, wrapT=gl_clamp)
         # Four channels: OpenGL expects rows to be multiples of four bytes long, and pyrender does not pad them.

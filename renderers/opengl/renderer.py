@@ -17,8 +17,9 @@ from renderers.meshes.vertex_normals import vertex_normals
 from renderers.opengl import moderngl_backend, pyrender_backend
 from renderers.opengl.atlas import Surface
 from renderers.opengl.voxel_color import surface_colors, visible_colors
+from renderers.opengl.voxel_raycast.raycaster import MAX_LIGHTS
 from renderers.scenes import TriangleMesh, VoxelGrid
-from utils.errors import InputError, check_number
+from utils.errors import InputError, check_choice, check_number
 
 SURFACES = {"marching_cubes": marching_cubes, "cubes": cubes}
 
@@ -40,8 +41,9 @@ class OpenGLRenderer(Renderer):
 
     Args:
         image_size: height and width of the image in pixels.
-        threshold: voxels are solid above it.
-        lighting: the lights; None for the default :class:`Lighting`, ``"unlit"`` for plain colour.
+        threshold: voxels are solid above it; at least 0 and below 1, so that a full voxel is solid.
+        lighting: the lights, at most eight with moderngl; None for the default :class:`Lighting`, ``"unlit"`` for plain
+            colour.
         backend: ``"pyrender"`` rasterizes the triangles of voxels; ``"moderngl"`` casts rays through the grid in a shader,
             without triangles, and is about fifteen times as fast. Their images differ by 2/255 on average.
         surface: surface of voxels: ``"marching_cubes"`` through the midpoints between solid and empty voxels, with smooth
@@ -51,7 +53,8 @@ class OpenGLRenderer(Renderer):
             ignored, as for the volume baselines, whose colour is emission.
 
     Raises:
-        InputError: coloured ``cubes`` with moderngl; at the first image, if OpenGL does not work on this machine.
+        InputError: an argument out of range; coloured ``cubes`` with moderngl; at the first image, if OpenGL does not work
+            on this machine, or if the image, the grid or a texture is too large for it.
     """
 
     differentiable: ClassVar[bool] = False
@@ -69,13 +72,16 @@ class OpenGLRenderer(Renderer):
         colored: bool = False,
     ) -> None:
         super().__init__(image_size)
-        check_number("threshold", threshold, at_least=0, at_most=1)
-        if backend not in ("pyrender", "moderngl"):
-            raise ValueError(f"backend must be pyrender or moderngl, got {backend!r}")
-        if surface not in SURFACES:
-            raise ValueError(f"surface must be one of {', '.join(SURFACES)}, got {surface!r}")
+        check_number("threshold", threshold, at_least=0, below=1)
+        check_choice("backend", backend, ("pyrender", "moderngl"))
+        check_choice("surface", surface, tuple(SURFACES))
         if isinstance(lighting, str) and lighting != "unlit":
-            raise ValueError(f'lighting must be a Lighting, "unlit" or None, got {lighting!r}')
+            raise InputError(f'lighting must be a Lighting, "unlit" or None, got {lighting!r}')
+        if backend == "moderngl" and isinstance(lighting, Lighting) and len(lighting.intensities) > MAX_LIGHTS:
+            raise InputError(
+                f"moderngl renders at most {MAX_LIGHTS} lights, got {len(lighting.intensities)}; set backend to pyrender, "
+                "or remove lights from lighting"
+            )
         self.threshold = threshold
         self.lighting = None if lighting == "unlit" else lighting or Lighting()
         self.backend = backend

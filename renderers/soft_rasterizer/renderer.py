@@ -18,7 +18,7 @@ from renderers.lighting import Lighting
 from renderers.scenes import TriangleMesh
 from renderers.soft_rasterizer import shading
 from renderers.soft_rasterizer.reference import Fragments, RasterSettings
-from utils.errors import check_number
+from utils.errors import check_choice, check_number
 
 FADE_DEPTH = 0.05  # world units that the default slope adds over the whole margin
 BACKENDS = {
@@ -61,8 +61,7 @@ class SoftRasterizer(Renderer):
             front, as OpenGLRenderer does. Shading is then not continuous where a normal is at right angles to the view.
 
     Raises:
-        InputError: if ``margin`` or ``depth_slope`` is negative or not finite.
-        ValueError: if the backend is unknown.
+        InputError: if ``margin`` or ``depth_slope`` is negative or not finite, or the backend is unknown.
     """
 
     differentiable: ClassVar[bool] = True
@@ -84,8 +83,7 @@ class SoftRasterizer(Renderer):
         if depth_slope is None:
             depth_slope = FADE_DEPTH / margin if margin > 0 else 0.0
         check_number("depth_slope", depth_slope, at_least=0)
-        if backend != "auto" and backend not in BACKENDS:
-            raise ValueError(f"backend must be auto, {', '.join(BACKENDS)}, got {backend!r}")
+        check_choice("backend", backend, ("auto", *BACKENDS))
         self.margin = float(margin)
         self.depth_slope = float(depth_slope)
         self.cull_backfaces = cull_backfaces

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from renderers.cameras import Camera
+from utils.errors import check_choice
 
 
 @dataclass(frozen=True)
@@ -57,11 +58,17 @@ class MarchSettings:
         rays: pixels and sample depths.
         law: how samples of occupancy become alpha.
         density: scales occupancy (absorption) or the sum of occupancy (visual hull).
+
+    Raises:
+        InputError: if the law is unknown.
     """
 
     rays: Rays
     law: Literal["absorption", "visual_hull"]
     density: float
+
+    def __post_init__(self) -> None:
+        check_choice("law", self.law, ("absorption", "visual_hull"))
 
 
 def march(

@@ -12,7 +12,7 @@ from renderers.base import Renderer, Rendering, Scene, composite
 from renderers.cameras import Camera
 from renderers.scenes import VoxelGrid
 from renderers.volume.reference import MarchSettings, Rays
-from utils.errors import InputError, check_number
+from utils.errors import InputError, check_choice, check_number
 
 BACKENDS = {
     "torch": "renderers.volume.reference",
@@ -56,8 +56,7 @@ class VolumeRenderer(Renderer):
             raise InputError(f"reference_size must be positive, got {reference_size}")
         if samples is not None and samples < 1:
             raise InputError(f"samples must be positive, got {samples}")
-        if backend != "auto" and backend not in BACKENDS:
-            raise InputError(f"backend must be auto, {', '.join(BACKENDS)}, got {backend!r}")
+        check_choice("backend", backend, ("auto", *BACKENDS))
         self.density, self.reference_size = float(density), reference_size
         self.samples, self.backend = samples, backend
 

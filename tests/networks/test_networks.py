@@ -6,6 +6,7 @@ from networks import DCGANDiscriminator, DCGANGenerator, RenderClassifier, Rende
 from networks.dcgan_layers import FirstConvTranspose3d, LastConvTranspose3d
 from networks.prelu import PReLU
 from networks.rendernet import HalvingConv3d
+from renderers import InputError
 
 
 @pytest.mark.parametrize("size", [8, 16, 32, 64])
@@ -132,6 +133,12 @@ def test_rendernet_supports_several_sizes(lattice, image, trunk):
     network = RenderNet(lattice, image, width=16, channels_3d=(2, 4, 4), trunk_size=trunk)
     rendered = network(torch.rand(2, 1, lattice, lattice, lattice))
     assert rendered.shape == (2, 1, image, image)
+
+
+@pytest.mark.parametrize(("lattice", "trunk"), [(17, None), (33, None), (18, 4), (17, 8), (12, 4), (4, None), (0, 0)])
+def test_rendernet_refuses_other_lattices(lattice, trunk):
+    with pytest.raises(InputError, match=f"^lattice_size must be a power of two of at least 8, got {lattice}$"):
+        RenderNet(lattice, 64, trunk_size=trunk)
 
 
 def test_rendernet_has_the_blocks_of_the_paper():

@@ -15,7 +15,10 @@ from solids import angles, ball_colour, ball_mesh, blob, chair, coverage_iou, gr
 
 from renderers import Camera, InputError, Lighting, OpenGLRenderer, TriangleMesh, ViewDistribution, VoxelGrid
 from renderers.grid_sampling import resample
+from renderers.opengl import moderngl_backend
 from renderers.opengl.egl import EglDevice, choose_device, cuda_card
+from renderers.opengl.glsl import load_shader
+from renderers.opengl.voxel_raycast.raycaster import MAX_LIGHTS
 
 GOLDEN = Path(__file__).parent / "golden" / "opengl_chair.png"
 
@@ -207,6 +210,71 @@ def test_oversized_items_do_not_cover_their_neighbours(backend):
 def test_invalid_options_raise(options, name):
     with pytest.raises(Exception, match=name):
         OpenGLRenderer(16, **options)
+
+
+@pytest.mark.parametrize("threshold", [-0.1, 1.0, 1, 1.5, float("nan")])
+def test_thresholds_that_no_full_voxel_exceeds_are_refused(threshold):
+    with pytest.raises(InputError, match=r"^threshold must be "):
+        OpenGLRenderer(16, threshold=threshold)
+
+
+@pytest.mark.parametrize("threshold", [0, 0.0, 0.25, 0.999])
+def test_binary_grids_look_the_same_at_every_threshold(backend, threshold):
+    scene, camera = grids(chair(16)), Camera.orbit(20.0, 10.0)
+    expected = OpenGLRenderer(16, backend=backend)(scene, camera)
+    assert expected.alpha.max() > 0
+    assert torch.equal(OpenGLRenderer(16, threshold, backend=backend)(scene, camera).image, expected.image)
+
+
+def lights(count: int) -> Lighting:
+    return Lighting(0.1, tuple((1.0, float(i), 1.0) for i in range(count)), (0.8 / count,) * count)
+
+
+def test_moderngl_renders_as_many_lights_as_its_shader_has():
+    pytest.importorskip("moderngl")
+    assert f"lights[{MAX_LIGHTS}]" in load_shader("renderers.opengl.voxel_raycast", "shade.glsl")
+    scene, camera = grids(chair(16)), Camera.orbit(20.0, 10.0)
+    a, b = (OpenGLRenderer(32, lighting=lights(8), backend=name)(scene, camera) for name in ("pyrender", "moderngl"))
+    assert (a.image - b.image).abs().mean() < 0.01
+    with pytest.raises(InputError, match=r"^moderngl renders at most 8 lights, got 9; set backend to pyrender"):
+        OpenGLRenderer(32, lighting=lights(9), backend="moderngl")
+    OpenGLRenderer(32, lighting=lights(9))
+
+
+def textured(count: int, size: int = 1) -> TriangleMesh:
+    corners = torch.tensor([[[-0.5, -0.5, 0.0], [0.5, -0.5, 0.0], [0.0, 0.5, 0.0]]]).expand(count, 3, 3)
+    texture = torch.ones(1, 3, 1, size).expand(count, 3, 1, size)
+    return TriangleMesh(corners, torch.tensor([[0, 1, 2]]), torch.zeros(3, 2), texture)
+
+
+def test_batches_of_more_textures_than_the_driver_has_layers():
+    pytest.importorskip("moderngl")
+    count = 2049  # one more than llvmpipe's limit, beyond which OpenGL renders black
+    renderer = OpenGLRenderer(4, lighting="unlit", backend="moderngl", geometry=False)
+    image = renderer(textured(count), Camera.orbit(torch.zeros(count), 0.0)).image
+    assert image.sum((1, 2, 3)).min() > 0
+
+
+def test_sizes_beyond_the_driver_are_refused(backend):
+    render = OpenGLRenderer(8, backend=backend)
+    with pytest.raises(InputError, match=r"^the size of a texture must be at most [0-9,]+ for OpenGL on this machine"):
+        render(textured(1, 2**16 + 1), Camera.orbit(0.0, 0.0))
+    with pytest.raises(InputError, match=r"^image_size must be at most [0-9,]+ for OpenGL .*, got 65,537$"):
+        OpenGLRenderer(2**16 + 1, backend=backend, geometry=False)(textured(1), Camera.orbit(0.0, 0.0))
+
+
+def test_the_ray_caster_splits_batches_and_refuses_sizes_beyond_its_textures(monkeypatch):
+    pytest.importorskip("moderngl")
+    scene, camera, renderer = grids(*[chair(16)] * 6), views(6), OpenGLRenderer(32, backend="moderngl")
+    expected = renderer(scene, camera).image
+    with moderngl_backend.context() as context:
+        monkeypatch.setattr(context.raycaster, "max_height", 64)
+        monkeypatch.setattr(context.raycaster, "max_depth", 40)
+    assert torch.equal(renderer(scene, camera).image, expected)
+    with pytest.raises(InputError, match=r"^image_size must be at most 64 for OpenGL on this machine, got 65$"):
+        OpenGLRenderer(65, backend="moderngl")(scene, camera)
+    with pytest.raises(InputError, match=r"^the size of a voxel grid must be at most 38 for OpenGL .*, got 39$"):
+        renderer(grids(torch.ones(39, 39, 39)), camera[:1])
 
 
 def test_invalid_meshes_raise(backend):

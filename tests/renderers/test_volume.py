@@ -218,7 +218,7 @@ def test_rejects_invalid_settings():
         VisualHullRenderer(8, tau=0)
     with pytest.raises(InputError, match="samples must be positive"):
         EmissionAbsorptionRenderer(8, samples=0)
-    with pytest.raises(InputError, match="backend must be auto, torch, numba, triton, got 'cuda'"):
+    with pytest.raises(InputError, match="backend must be one of auto, torch, numba, triton, got 'cuda'"):
         AbsorptionRenderer(8, backend="cuda")
     with pytest.raises(ValueError, match="'triton' requires scenes on cuda, got a scene on cpu"):
         AbsorptionRenderer(8, backend="triton")(grid, camera)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -30,7 +31,7 @@ MODULES, DATA, ALL = "the modules of this project", "the data modules of this pr
 SINGLE_DEVICE = ("auto", "single_device")
 DDP = ("ddp", "ddp_find_unused_parameters_true", "ddp_find_unused_parameters_false")
 SPAWNED = ("ddp_spawn", "ddp_fork", "ddp_notebook")
-PRECISIONS = ("32-true", "32", "16-mixed", "16", "bf16-mixed", "bf16", "None")
+PRECISIONS = ("32-true", "32", "bf16-mixed", "bf16", "None")
 REFUSED_CALLBACKS: dict[type[callbacks.Callback], str] = {
     callbacks.GradientAccumulationScheduler: "each network has its own optimizer step; set a larger data.batch_size",
     callbacks.StochasticWeightAveraging: "generators have an EMA already; set model.ema_half_life_kimg",
@@ -90,8 +91,8 @@ LIMITS = (
         "precision",
         MODULES,
         lambda value: str(value) not in PRECISIONS,
-        "32-true, 16-mixed, bf16-mixed",
-        "renderers and losses need float32; use bf16-mixed or 32-true",
+        "32-true, bf16-mixed",
+        "renderers and losses need float32, and gradients the range of bfloat16; use bf16-mixed or 32-true",
     ),
     Limit(
         "accumulate_grad_batches",
@@ -251,7 +252,10 @@ def _probe(options: Namespace) -> Trainer:
     try:
         trainer = Trainer(**values)
     except (ValueError, TypeError, RuntimeError, ImportError, MisconfigurationException) as error:
-        raise InputError(f"trainer: {_first_sentences(error)}") from error
+        message = _first_sentences(error)
+        option = next((name for name in re.findall(r"`(\w+)", message) if name in values), None)
+        start = f"trainer.{option} cannot be {_name(values[option])}" if option else "trainer"
+        raise InputError(f"{start}: {message}") from error
     started = launch()
     if started.processes > 1 and trainer.world_size != started.processes:
         raise InputError(

@@ -12,12 +12,15 @@ from torch import Tensor
 
 from renderers.cameras import Camera
 from renderers.lighting import Lighting
+from renderers.opengl.egl import check_limit
 from renderers.opengl.glsl import load_shader
 from renderers.opengl.voxel_raycast.marching_cubes_table import packed_cells
 from renderers.opengl.voxel_raycast.ray_culling import BLOCK, RAYS_PER_ROW, RayCuller
 from renderers.opengl.voxel_raycast.readback import UNAMBIGUOUS, read_back
 from renderers.scenes import check_range
 
+MAX_LIGHTS = 8  # as in shade.glsl
+MAX_CELLS = 4096  # that a ray visits, as in raycast.glsl
 MAX_BANDS = 512  # bands of the second pass that are rendered at once
 TEXTURE_UNITS = {"codes": 0, "cells": 1, "views": 2, "rays": 3, "samples": 4}
 
@@ -80,9 +83,10 @@ class VoxelRaycaster:
 
         Raises:
             ValueError: float32 values outside [0, 1]. The caller must have checked values of other dtypes.
+            InputError: the grids or the image are too large.
         """
         count, voxels = len(occupancy), occupancy.shape[-1]
-        capacity = max(1, min(self.max_depth // (voxels + 2), self.max_height // _atlas_width(size)))
+        capacity = self._capacity(voxels, size)
         shaded = np.zeros((2, count, size, size), np.float32)
         surface = np.zeros((4, count if geometry else 0, size, size), np.float32)
         surface[3] = np.inf
@@ -100,6 +104,20 @@ class VoxelRaycaster:
         if not geometry:
             return image, alpha, None, None
         return image, alpha, torch.from_numpy(surface[:3]).transpose(0, 1), torch.from_numpy(surface[3])[:, None]
+
+    def _capacity(self, voxels: int, size: int) -> int:
+        """Return how many grids fit one atlas: at least 1.
+
+        Raises:
+            InputError: the grids or the image are too large.
+        """
+        width = _atlas_width(size)
+        largest = min(self.max_height, math.isqrt(self.max_height * RAYS_PER_ROW)) // BLOCK * BLOCK
+        check_limit("image_size", size, largest)
+        # A ray leaves at most three times as many cells as the grid has along an axis.
+        check_limit("the size of a voxel grid", voxels, min(self.max_depth, MAX_CELLS // 3) - 2)
+        rays = self.max_height * RAYS_PER_ROW // width**2
+        return min(self.max_depth // (voxels + 2), self.max_height // width, rays)
 
     def _render_atlas(
         self,
@@ -272,8 +290,8 @@ def _atlas_width(size: int) -> int:
 
 
 def _light_vectors(lighting: Lighting) -> list[tuple[float, float, float, float]]:
-    """Return the shader's eight lights: unit direction and intensity, 0 for unused ones."""
-    vectors = [(0.0, 0.0, 0.0, 0.0)] * 8
+    """Return the shader's ``MAX_LIGHTS`` lights: unit direction and intensity, 0 for unused ones."""
+    vectors = [(0.0, 0.0, 0.0, 0.0)] * MAX_LIGHTS
     for i, ((x, y, z), intensity) in enumerate(zip(lighting.directions, lighting.intensities, strict=True)):
         length = math.hypot(x, y, z)
         vectors[i] = x / length, y / length, z / length, intensity
