@@ -140,7 +140,7 @@ def _describe(value: Any) -> str:
         return f"{module}{cls.__qualname__}({_describe(settings | members)})"
     if isinstance(value, Tensor | np.ndarray):
         tensor = torch.as_tensor(value).detach().cpu().contiguous()
-        content = hashlib.sha256(tensor.reshape(-1).view(torch.uint8).numpy()).hexdigest()
+        content = hashlib.sha256(tensor.reshape(-1).view(torch.uint8).numpy().data).hexdigest()
         return f"{tensor.dtype}{tuple(tensor.shape)}{content}"
     if isinstance(value, dict):
         return f"{{{', '.join(f'{k!r}: {_describe(v)}' for k, v in value.items())}}}"
