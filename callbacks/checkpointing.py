@@ -49,6 +49,7 @@ class RunCheckpoint(Callback):
         self.folder, self.minutes, self.numbered = folder, minutes, numbered
         self.signals, self.check, self.monitor = signals, check, monitor
         self.saved = False  # whether the last state of training is on disk
+        self.progressed = False  # whether this process made a training step or saved
         self.best: dict[str, Any] = {}
         self._trained = False
         self._evaluating = False
@@ -71,6 +72,7 @@ class RunCheckpoint(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
+        self.progressed = True
         due = time.monotonic() - self._last_save > 60 * self.minutes
         due = bool(max_over_hosts(due))  # saving synchronizes the ranks, so all must agree
         # Do not save between a step and its evaluation: Lightning would resume after the evaluation.
@@ -168,7 +170,7 @@ class RunCheckpoint(Callback):
             for path in sorted(self.folder.glob(NUMBERED))[: -self.numbered] if self.numbered else []:
                 path.unlink()
         trainer.strategy.barrier("RunCheckpoint")  # no rank continues or exits before the file has its final name
-        self.saved = True
+        self.saved = self.progressed = True
         self._last_save = time.monotonic()
 
 

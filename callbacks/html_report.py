@@ -129,10 +129,11 @@ def _evaluations(folder: Path, monitor: Monitor) -> dict[str, Any]:
     last, comparable = lines[-1], comparable_lines(lines)
     keys = [key for key, value in last.items() if isinstance(value, int | float)]
     name, best = monitor.name(last), monitor.best(lines)
+    after = best and monitor.exclusion(comparable[0], best)
     return {
         "note": last["note"],
         "others": len(lines) - len(comparable),
-        "best": best and f"Best {name}: {format_metric(name, best)} at {best['kimg']:g} kimg.",
+        "best": best and f"Best {name}{after}: {format_metric(name, best)} at {best['kimg']:g} kimg.",
         "empty": last.get("occupancy") == 0,
         "keys": keys,
         "rows": [[f"{line[key]:.4g}" if key in line else "" for key in keys] for line in comparable],

@@ -27,7 +27,8 @@ METRICS = "metrics.jsonl"
 KIMG = "kimg (thousand real images seen)"
 DISTANCES = ("sfid", "fid", "kid")
 IMAGE_METRICS = (*DISTANCES, "kid_std", *MANIFOLD_METRICS)  # these depend on the extractor; metrics of shapes do not
-_MEASUREMENT = re.compile(r"extractor .*, [\d,]+ generated against [\d,]+ real images")
+_IMAGES = re.compile(r"extractor .*, [\d,]+ generated against [\d,]+ real images")
+_SHAPES = re.compile(r", [\d,]+ shapes against as many held-out ones")
 
 
 class EvaluationLog(pl.Callback):
@@ -82,7 +83,9 @@ class EvaluationLog(pl.Callback):
         name, best = monitor.name(lines[-1]), monitor.best(lines)
         values = [f"{format_metric(name, line)} at {line['kimg']:g} kimg" for line in (lines[0], lines[-1])]
         if best is not None:
-            values.append(f"best {format_metric(name, best)} at {best['kimg']:g} kimg")
+            values.append(
+                f"best{monitor.exclusion(lines[0], best)} {format_metric(name, best)} at {best['kimg']:g} kimg"
+            )
         print(f"{name.upper()} {', '.join(values)} ({lines[-1]['note']})")
 
 
@@ -155,25 +158,32 @@ def _write_metrics(folder: Path, lines: list[dict[str, Any]]) -> None:
 
 
 def comparable_lines(lines: list[dict[str, Any]], name: str | None = None) -> list[dict[str, Any]]:
-    """Return the lines that were measured like the last one: by the same extractor, on the same numbers of images.
+    """Return the lines that were measured like the last one: by the same extractor, on as many images and shapes.
 
     A run can be resumed with another extractor. The other parts of a note are not compared, because they change while a
     MeshGAN grows.
 
     Args:
         lines: lines of a ``metrics.jsonl``.
-        name: the metric to compare. If it does not depend on the extractor, all lines are comparable.
+        name: the metric to compare. Metrics of shapes do not depend on the extractor and the images, nor those of images on
+            the shapes. If it depends on neither, all lines are comparable.
     """
-    if name is not None and name not in IMAGE_METRICS:
-        return lines
-    return [line for line in lines if _measurement(line) == _measurement(lines[-1])]
+    return [line for line in lines if _measurement(line, name) == _measurement(lines[-1], name)]
 
 
-def _measurement(line: dict[str, Any]) -> str:
-    """Return the part of a line's note that names the extractor and the numbers of images, or the whole note."""
+def _measurement(line: dict[str, Any], name: str | None) -> tuple[str, str]:
+    """Return the parts of a line's note that state the extractor and the images (or the whole note), and the shapes."""
     note = line.get("note", "")
-    match = _MEASUREMENT.match(note)
-    return match[0] if match else note
+    images, shapes = _IMAGES.match(note), _SHAPES.search(note)
+    return (
+        (images[0] if images else note) if name is None or name in IMAGE_METRICS else "",
+        shapes[0] if shapes and (name is None or name in SHAPE_METRICS) else "",
+    )
+
+
+def without_shapes(note: str) -> str:
+    """Return the note of an evaluation without its number of shapes, which does not matter to metrics of images."""
+    return _SHAPES.sub("", note)
 
 
 def plot_curve(path: Path, lines: list[dict[str, Any]], name: str) -> None:

@@ -15,6 +15,7 @@ MAXIMIZED = (
     *("precision", "recall", "density", "image_coverage", "coverage", "largest_piece", "nearest_iou"),
     *("depth_correlation", "silhouette_iou", "val_accuracy"),
 )
+DEFAULTS = ("sfid", "fid", "kid", "val_relative_error", "val_accuracy")  # the first one that an evaluation has
 MODES: dict[str, Mode] = {**dict.fromkeys(MINIMIZED, "min"), **dict.fromkeys(MAXIMIZED, "max")}
 
 
@@ -23,7 +24,8 @@ class Monitor:
     """Which metric ranks evaluations.
 
     Args:
-        metric: a metric of the evaluation; None takes spatial FID (``sfid``), or else FID, or else KID.
+        metric: a metric of the evaluation; None takes spatial FID (``sfid``), or else FID, or else KID, and for the neural
+            renderer and the classifier their error and accuracy (``val_relative_error``, ``val_accuracy``).
         mode: whether the best value is the minimum or the maximum; None takes the metric's own.
 
     Raises:
@@ -44,7 +46,7 @@ class Monitor:
 
     def name(self, evaluation: Mapping[str, Any]) -> str:
         """Return the metric that ranks this evaluation."""
-        return self.metric or next((name for name in ("sfid", "fid") if name in evaluation), "kid")
+        return self.metric or next((name for name in DEFAULTS if name in evaluation), "kid")
 
     def check(self, evaluation: Mapping[str, Any]) -> None:
         """Check that an evaluation has the metric.
@@ -75,6 +77,17 @@ class Monitor:
             if best is None or best["step"] == 0 or self.is_better(name, value, best[name]):
                 best = line
         return best
+
+    def exclusion(self, first: Mapping[str, Any], best: Mapping[str, Any]) -> str:
+        """Return `` after 0 kimg`` if the evaluation before training, which has no checkpoint, is better than the best.
+
+        Args:
+            first: the first evaluation.
+            best: the best one of those that :meth:`best` compares.
+        """
+        name = self.name(best)
+        better = first["step"] == 0 and self.is_better(name, first.get(name, math.nan), best[name])
+        return " after 0 kimg" if better else ""
 
 
 def format_metric(name: str, line: Mapping[str, Any]) -> str:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import pytorch_lightning as pl
 import torch
@@ -15,8 +15,11 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from datamodules.renders.cache import RenderCache
 from datamodules.samplers import BatchPlan, EvaluationSampler, StepBatchSampler
-from utils.errors import check_number
+from utils.errors import InputError, check_number
 from utils.files import cache_root
+from utils.signals import WorkerContext
+
+T = TypeVar("T")
 
 
 class RunDataModule(pl.LightningDataModule):
@@ -50,6 +53,7 @@ class RunDataModule(pl.LightningDataModule):
         check_number("seed", seed, at_least=0)
         self.batch_size, self.total_kimg, self.num_workers, self.seed = batch_size, total_kimg, num_workers, seed
         self.plan = BatchPlan(batch_size, 1000 * total_kimg, [(1000 * kimg, size) for kimg, size in batch_changes])
+        self._cached: dict[tuple[str, int], Any] = {}  # by name and rehearsal
 
     @property
     def steps(self) -> int:
@@ -75,6 +79,13 @@ class RunDataModule(pl.LightningDataModule):
         """Return how many of ``items`` must be prepared in each of ``groups``: in a rehearsal, those of its batches."""
         return min(items, -(-self.rehearsal * max(self.plan.sizes) // groups)) if self.rehearsal else items
 
+    def cached(self, name: str, make: Callable[[], T]) -> T:
+        """Return what ``make`` returned in the first call with this name. A rehearsal, which needs less, has its own."""
+        key = name, self.rehearsal
+        if key not in self._cached:
+            self._cached[key] = make()
+        return cast(T, self._cached[key])
+
     def cache_folder(self, cache_dir: str | None) -> Path:
         """Return the root of the caches. A rehearsal has its own."""
         return cache_root(cache_dir) / "rehearsal" if self.rehearsal else cache_root(cache_dir)
@@ -85,9 +96,17 @@ class RunDataModule(pl.LightningDataModule):
         Args:
             dataset: the training data.
             items: number of items, or None for an infinite dataset.
+
+        Raises:
+            InputError: the module has made all steps already, and is not resumed from a checkpoint.
         """
         rank, world_size = self._rank
         start = getattr(self.trainer.lightning_module, "step", 0) if self.trainer else 0
+        if start >= self.plan.steps and self.trainer and not self.trainer.ckpt_path:
+            raise InputError(
+                f"the module has been trained for {start} steps, and the data's total_kimg is {self.plan.steps} steps, so "
+                "nothing would be trained; increase total_kimg, or make a new module"
+            )
         return self._loader(
             dataset, batch_sampler=StepBatchSampler(items, self.plan, self.seed, start, rank, world_size)
         )
@@ -105,6 +124,14 @@ class RunDataModule(pl.LightningDataModule):
         """Return the image caches that training and evaluation read; empty by default."""
         return []
 
+    def check_data(self) -> None:
+        """Find the data and check what can be checked without rendering or reading the files of shapes.
+
+        Raises:
+            InputError: data that are missing or cannot be used.
+        """
+        self.caches()
+
     def test_dataloader(self) -> DataLoader:
         return self.val_dataloader()
 
@@ -114,12 +141,10 @@ class RunDataModule(pl.LightningDataModule):
         return self.trainer.lightning_module.predict_dataloader()
 
     def _loader(self, dataset: Dataset, **kwargs: Any) -> DataLoader:
-        # Spawn rather than fork: a process that is forked after OpenGL was used hangs.
-        context = "spawn" if self.num_workers else None
         return DataLoader(
             dataset,
             num_workers=self.num_workers,
-            multiprocessing_context=context,
+            multiprocessing_context=WorkerContext() if self.num_workers else None,
             persistent_workers=self.num_workers > 0,
             pin_memory=torch.cuda.is_available(),
             **kwargs,
@@ -175,5 +200,6 @@ def to_float(batch: Any) -> Any:
     if isinstance(batch, dict):
         return {key: to_float(value) for key, value in batch.items()}
     if isinstance(batch, list | tuple):
-        return type(batch)(to_float(value) for value in batch)
+        values = [to_float(value) for value in batch]
+        return type(batch)(*values) if hasattr(batch, "_fields") else type(batch)(values)  # named tuples have fields
     return batch

@@ -155,20 +155,26 @@ class FFHQDataModule(ReferenceDataModule):
         """Number of training images."""
         return len(self.training_indices)
 
-    @cached_property
+    @property
     def reference_indices(self) -> list[int]:
         """Indices of the reference images, spread evenly over the held-out images, or over all if none are held out."""
-        first = len(self.reader) - self.held_out if self.held_out else 0
-        indices = self.indices[self.indices >= first]
-        if not len(indices):
-            raise InputError(f"{self.root}: none of the {self.held_out:,} held-out images can be read; replace them")
-        count = self.needed(min(self._max_references, len(indices)))
+        first, indices = self._reference_candidates
+        count = self.needed(self.reference_images)
         chosen = np.linspace(first, first + len(indices) - 1, count).round().astype(int) - first
         return indices[chosen].tolist()
 
     @property
     def reference_images(self) -> int:  # type: ignore[override]  # known only after the images are found
-        return len(self.reference_indices)
+        return min(self._max_references, len(self._reference_candidates[1]))
+
+    @property
+    def _reference_candidates(self) -> tuple[int, Int[np.ndarray, " n"]]:
+        """The border to the held-out images (0 if none are held out), and the indices that the reference is chosen from."""
+        first = len(self.reader) - self.held_out if self.held_out else 0
+        indices = self.indices[self.indices >= first]
+        if not len(indices):
+            raise InputError(f"{self.root}: none of the {self.held_out:,} held-out images can be read; replace them")
+        return first, indices
 
     @property
     def reference_key(self) -> str:
@@ -186,12 +192,8 @@ class FFHQDataModule(ReferenceDataModule):
             source = open_source(self.root, self.image_size, self.expected)
             raise summarize_errors(source, self.image_size, self.center_crop, self.on_corrupt, error) from error
 
-    @cached_property
-    def _reference(self) -> UInt8[Tensor, "N 3 S S"]:
-        return torch.from_numpy(self._cache.load())
-
     def reference(self) -> UInt8[Tensor, "N 3 S S"]:
-        return self._reference
+        return self.cached("reference", lambda: torch.from_numpy(self._cache.load()))
 
     def sample_images(self, count: int) -> tuple[UInt8[Tensor, "n 3 S S"], UInt8[Tensor, "m 3 S S"]] | None:
         if not self.held_out:
@@ -203,9 +205,12 @@ class FFHQDataModule(ReferenceDataModule):
         dataset = DecodedImages(self.reader, self.training_indices, self.mirror)
         return self.training_loader(dataset, len(dataset))
 
-    @cached_property
+    @property
     def _cache(self) -> RenderCache:
         """The resized reference images, because decoding them for each evaluation would take longer than the evaluation."""
+        return self.cached("cache", self._make_cache)
+
+    def _make_cache(self) -> RenderCache:
         indices = self.reference_indices
         parts = (FFHQ_VERSION, self.reader.source.cache_key(), self.image_size, self.center_crop, indices)
         return RenderCache(

@@ -84,9 +84,10 @@ def seeded_generator(*key: int | str) -> torch.Generator:
 def frozen(*modules: nn.Module) -> Iterator[None]:
     """Freeze modules: no gradients for their parameters, and evaluation mode. Gradients still pass *through* them.
 
-    Evaluation mode stops the power iteration of spectral norm.
+    Evaluation mode stops the power iteration of spectral norm. Afterwards each submodule has its own mode again, such as a
+    pre-trained part that stays in evaluation mode.
     """
-    training = [m.training for m in modules]
+    training = {part: part.training for m in modules for part in m.modules()}
     trainable = [p for m in modules for p in m.parameters() if p.requires_grad]
     for m in modules:
         m.eval()
@@ -95,8 +96,8 @@ def frozen(*modules: nn.Module) -> Iterator[None]:
     try:
         yield
     finally:
-        for m, mode in zip(modules, training, strict=True):
-            m.train(mode)
+        for part, mode in training.items():
+            part.training = mode
         for p in trainable:
             p.requires_grad_(True)
 
@@ -133,7 +134,7 @@ class ClockedModule(pl.LightningModule):
         """Synchronize batch norm over ranks. Lightning calls this before it creates the optimizers.
 
         Raises:
-            InputError: a strategy that shards networks; a precision that requires scaled losses.
+            InputError: a strategy that shards networks; a precision other than 32-true and bf16-mixed.
         """
         if stage != "fit":
             return
@@ -143,10 +144,11 @@ class ClockedModule(pl.LightningModule):
                 f"trainer.strategy must be ddp, or auto on one device, not {type(strategy).__name__}; several optimizers "
                 "update a module in one step, which strategies that shard networks do not support"
             )
-        if self.trainer.precision in ("16-mixed", "16-true"):
+        # Losses of 16-mixed are scaled, but gradients between networks and R1 bypass the scaler and would underflow.
+        if self.trainer.precision not in ("32-true", "bf16-mixed"):
             raise InputError(
-                f"trainer.precision {self.trainer.precision} is not supported: gradients between networks and R1 bypass "
-                "the loss scaler, and would underflow; use bf16-mixed or 32-true"
+                f"trainer.precision {self.trainer.precision} is not supported; use 32-true, or bf16-mixed to compute in "
+                "bfloat16"
             )
         if self.world_size == 1:
             return

@@ -6,7 +6,7 @@ from typing import Any, cast
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from lightning_modules.base import frozen
 from lightning_modules.generative import GenerativeModule
@@ -36,8 +36,7 @@ def gan_step(module: GenerativeModule, real: Float[Tensor, "B C H W"], fake: Flo
     # D: real images against detached fakes, and R1.
     real = module.prepare_r1(real)
     fake = module.augmented(fake, "generated")
-    images = torch.cat([module.augmented(real, "real"), fake.detach()])
-    real_logits, fake_logits = module.discriminator(images).chunk(2)
+    real_logits, fake_logits = logits_of_both(module.discriminator, module.augmented(real, "real"), fake.detach())
     d_loss = discriminator_loss(real_logits, fake_logits)
     module.step_optimizer(d_optimizer, module.add_r1(d_loss, real_logits, real))
     module.adapt_augment(real_logits)
@@ -53,11 +52,33 @@ def gan_step(module: GenerativeModule, real: Float[Tensor, "B C H W"], fake: Flo
     module.log_extra(**discriminator_accuracy(real_logits, fake_logits))
 
 
+def logits_of_both(
+    discriminator: nn.Module, real: Float[Tensor, "B C H W"], fake: Float[Tensor, "B C H W"]
+) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"]]:
+    """Return D's logits of real and of generated images: of one batch, or of two if D compares the images of a batch."""
+    if getattr(discriminator, "stddev_group", 1) > 1:
+        return discriminator(real), discriminator(fake)
+    real_logits, fake_logits = discriminator(torch.cat([real, fake])).chunk(2)
+    return real_logits, fake_logits
+
+
 def check_same_shape(real: Tensor, fake: Tensor) -> None:
     """Raise an :class:`InputError` if real and generated images differ in channels or size."""
     if real.shape != fake.shape:
-        shapes = [" x ".join(map(str, images.shape[1:])) for images in (real, fake)]
         raise InputError(
-            f"real images are {shapes[0]}, generated images are {shapes[1]} (C x H x W); set the model's image size and "
-            "channels to those of the data"
+            f"real images are {_shape(real)}, generated images are {_shape(fake)} (C x H x W); set the model's image size "
+            "and channels to those of the data"
         )
+
+
+def check_proxy_images(images: Tensor, proxy_images: Tensor) -> None:
+    """Raise an :class:`InputError` if the images of a renderer and of its proxy differ in channels or size."""
+    if images.shape != proxy_images.shape:
+        raise InputError(
+            f"the renderer's images are {_shape(images)}, those of neural_renderer are {_shape(proxy_images)} (C x H x W); "
+            "set image_size and out_channels of neural_renderer and its network to those of the renderer"
+        )
+
+
+def _shape(images: Tensor) -> str:
+    return " x ".join(map(str, images.shape[1:]))

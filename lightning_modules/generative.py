@@ -17,6 +17,7 @@ from lightning_modules.base import seeded_generator
 from lightning_modules.image_evaluation import ImageEvaluationModule
 from lightning_modules.losses import gradient_penalty
 from networks import AdaptiveAugment, DiffAugment
+from networks.stylegan_layers import deviation_group
 from renderers import Camera, InputError, Rendering, ViewDistribution
 from utils.distributed import copy_from_rank_zero
 from utils.errors import check_number
@@ -136,8 +137,18 @@ class GenerativeModule(ImageEvaluationModule):
 
     def on_fit_start(self) -> None:
         self._check_extractor(getattr(self.datamodule, "channels", 1))
+        for total in self.datamodule.plan.sizes if hasattr(self.datamodule, "plan") else []:
+            self.check_batch(total)
         if self.augment is not None:
             check_augment(self.augment, self.discriminator, getattr(self, "views", None), self.datamodule)
+
+    def check_batch(self, total: int) -> None:
+        """Check that a step can have ``total`` images over all ranks. The sizes of a run's plan are checked at its start.
+
+        Raises:
+            InputError: it cannot.
+        """
+        deviation_group(total, getattr(self.discriminator, "stddev_group", 1))
 
     @property
     def latent_size(self) -> int:
@@ -158,11 +169,20 @@ class GenerativeModule(ImageEvaluationModule):
 
     @torch.no_grad()
     def update_ema(self, batch: int) -> None:
-        """Move ``generator_ema`` toward the generator after a step of ``batch`` images over all ranks."""
+        """Move ``generator_ema`` toward the generator after a step of ``batch`` images over all ranks.
+
+        Buffers are copied, such as the mean style of StyleGAN, which is an average already, or the vectors of spectral norm.
+        :meth:`measure_batch_norm` sets those of batch norm.
+        """
         half_life = min(1000 * self.ema_half_life_kimg, 0.05 * max(self.images_seen, 1))
         weight = 1 - 0.5 ** (batch / half_life)
         for average, current in zip(self.generator_ema.parameters(), self.generator.parameters(), strict=True):
             average.lerp_(current, weight)
+        for name, part in self.generator_ema.named_modules():
+            if not isinstance(part, nn.modules.batchnorm._BatchNorm):
+                trained = self.generator.get_submodule(name)
+                for kept, buffer in zip(part.buffers(False), trained.buffers(False), strict=True):
+                    kept.copy_(buffer)
 
     @torch.no_grad()
     def measure_batch_norm(self, batches: int = 8, batch: int = 64) -> None:

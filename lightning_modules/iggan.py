@@ -10,7 +10,7 @@ from pytorch_lightning.cli import OptimizerCallable
 from torch import Tensor, nn
 
 from lightning_modules.base import batch_images, check_optimizers, frozen
-from lightning_modules.gan_step import adam_gan, check_same_shape
+from lightning_modules.gan_step import adam_gan, check_proxy_images, check_same_shape, logits_of_both
 from lightning_modules.losses import (
     discriminator_accuracy,
     discriminator_loss,
@@ -24,7 +24,7 @@ from lightning_modules.neural_renderer import load_proxy
 from lightning_modules.voxel_generative import VoxelGenerativeModule, as_grid, check_channels, check_image_sizes
 from renderers import InputError, Renderer, ViewDistribution, VoxelGrid
 from renderers.opengl.overlap import start_render
-from utils.errors import check_number
+from utils.errors import check_choice, check_number
 
 
 def adam_proxy(params: Any) -> torch.optim.Optimizer:
@@ -77,8 +77,8 @@ class IGGANModule(VoxelGenerativeModule):
         generator_optimizer, discriminator_optimizer, proxy_optimizer: default to learning rates of 2e-4, 2e-4 and 2e-5.
         dom_weight: λ, weight of discriminator output matching relative to the squared error *summed* over pixels; 0
             disables it.
-        proxy: whether R is trained (``retrained``) or stays as pre-trained (``fixed``; the only choice for an R without
-            weights).
+        proxy: whether R is trained (``retrained``) or stays as pre-trained, in evaluation mode (``fixed``; the only choice
+            for an R without weights, or whose weights are frozen).
         discriminator_sees: whether D's fakes are rendered by ``renderer`` (``opengl``) or by R (``neural``).
         proxy_checkpoint: checkpoint of :class:`NeuralRendererModule` to initialize R from, or the config that trains one,
             such as ``proxy_tables.yaml``. None starts from random weights.
@@ -91,7 +91,8 @@ class IGGANModule(VoxelGenerativeModule):
 
     Raises:
         InputError: see :func:`check_parts`; options that R does not have weights for; a temperature that is not positive.
-            In training: a batch that ``views_per_shape`` does not divide.
+            In training: a batch that ``views_per_shape`` does not divide; a fixed R of random weights; images of R of
+            another size.
     """
 
     def __init__(
@@ -123,6 +124,10 @@ class IGGANModule(VoxelGenerativeModule):
             raise InputError(f"{name} has no weights to train; set proxy to fixed")
         if proxy_checkpoint and not has_weights:
             raise InputError(f"{name} has no weights to load; set proxy_checkpoint to null")
+        check_choice("proxy", proxy, ["retrained", "fixed"])
+        check_choice("discriminator_sees", discriminator_sees, ["opengl", "neural"])
+        check_choice("proxy_input", proxy_input, ["continuous", "soft_threshold", "thresholded"])
+        check_choice("gradient_at", gradient_at, ["proxy", "renderer"])
         check_number("temperature", temperature, above=0)
         check_number("dom_weight", dom_weight, at_least=0)
         check_number("views_per_shape", views_per_shape, at_least=1)
@@ -140,8 +145,16 @@ class IGGANModule(VoxelGenerativeModule):
 
     def on_fit_start(self) -> None:
         super().on_fit_start()
-        if self.proxy_checkpoint and not self.restored:  # a resumed run does not need the file
-            load_proxy(self.neural_renderer, self.proxy_checkpoint)
+        if not self.restored:  # a resumed run does not need the file
+            if self.proxy_checkpoint:
+                load_proxy(self.neural_renderer, self.proxy_checkpoint)
+            elif self.proxy == "fixed" and any(p.requires_grad for p in self.neural_renderer.parameters()):
+                raise InputError(
+                    "with proxy fixed, neural_renderer would keep its random weights; set proxy_checkpoint, or, if you have "
+                    "loaded weights, call neural_renderer.requires_grad_(False)"
+                )
+        if self.proxy == "fixed":
+            self.neural_renderer.eval()
 
     def training_step(self, batch: Any, batch_idx: int) -> None:
         real = batch_images(batch)
@@ -149,11 +162,7 @@ class IGGANModule(VoxelGenerativeModule):
         retrained = self.proxy == "retrained" and self.step % self.proxy_every == 0
         d_optimizer, g_optimizer, *r_optimizer = cast(list[Any], self.optimizers())
 
-        if n % self.views_per_shape:
-            raise InputError(
-                f"views_per_shape must divide the images of a step; it is {self.views_per_shape}, and a step has {n} images "
-                "per process; change views_per_shape or the data's batch_size"
-            )
+        self.check_batch(total)
         z = self.training_latents(n // self.views_per_shape)
         t = self.rank_slice(torch.rand(total, generator=self.random("thresholds")), n)
         samples = self.rank_samples(n)
@@ -170,12 +179,13 @@ class IGGANModule(VoxelGenerativeModule):
         y_neural = to_float32(self.neural_renderer(as_grid(r_input), views).image)
         y_opengl = opengl().image
         check_same_shape(real, y_opengl)
+        check_proxy_images(y_opengl, y_neural)
 
         # D: real images against renders of the thresholded grids, and R1.
         real = self.prepare_r1(real)
         fake = y_opengl if self.discriminator_sees == "opengl" else y_neural.detach()
-        images = torch.cat([self.augmented(real, "real"), self.augmented(fake, "generated")])
-        real_logits, fake_logits = self.discriminator(images).chunk(2)
+        pair = self.augmented(real, "real"), self.augmented(fake, "generated")
+        real_logits, fake_logits = logits_of_both(self.discriminator, *pair)
         d_loss = discriminator_loss(real_logits, fake_logits)
         self.step_optimizer(d_optimizer, self.add_r1(d_loss, real_logits, real))
         self.adapt_augment(real_logits)
@@ -214,6 +224,15 @@ class IGGANModule(VoxelGenerativeModule):
         self.log_extra(
             **discriminator_accuracy(real_logits, fake_logits), occupancy_train=x_continuous.occupancy.detach().mean()
         )
+
+    def check_batch(self, total: int) -> None:
+        super().check_batch(total)
+        n = total // self.world_size
+        if n % self.views_per_shape:
+            raise InputError(
+                f"views_per_shape must divide the images of a step; it is {self.views_per_shape}, and a step has {n} images "
+                "per process; change views_per_shape or the data's batch_size"
+            )
 
     def _proxy_grid(
         self, continuous: VoxelGrid, discrete: VoxelGrid, t: Float[Tensor, " B"]

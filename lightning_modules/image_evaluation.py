@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from abc import abstractmethod
 from typing import Any
 
@@ -66,7 +67,7 @@ class ImageEvaluationModule(ClockedModule):
         # The tuple keeps the metric out of the module tree, so the extractor's weights are not in checkpoints.
         self._fid = (ImageFID(load_extractor(extractor, extractor_weights), cache_root(cache_dir) / "statistics"),)
         self._warned = False
-        self._evaluation_complete = True  # the last evaluation included all real images
+        self._evaluation_complete = True  # the last evaluation ended and included all real images
         self._reference_key: str | None = None  # of the real images in self.fid; None if they are unknown
         self.evaluation: dict[str, Any] = {}
         self.evaluation_note = ""
@@ -123,7 +124,7 @@ class ImageEvaluationModule(ClockedModule):
         key = getattr(self.datamodule, "reference_key", None)
         # Without a key nothing tells whether the real images are those of the last evaluation.
         self._configure_fid(keep_real=key is not None and key == self._reference_key and self._evaluation_complete)
-        self._reference_key = key
+        self._reference_key, self._evaluation_complete = key, False  # also if an error or a signal interrupts this one
         self.fid.to(self.device).reset()
         # With several ranks their sums are added, so each rank measures its own share of the real images.
         self._reals_known = self.fid.counts()["real"] > 0
@@ -185,12 +186,16 @@ class ImageEvaluationModule(ClockedModule):
         """Return the metrics of images, NaN where an evaluation had too few images for one that the whole data allow.
 
         These are ``fid`` and ``sfid``, unless KID replaces them; ``kid`` and ``kid_std``; ``precision``, ``recall``,
-        ``density`` and ``image_coverage``.
+        ``density`` and ``image_coverage``. A rehearsal and a short sanity check have those of the run's evaluations; if
+        nothing tells how many real images these have, all that are possible.
         """
+        trainer: Any = self.trainer
         kid = self.fid.kid
-        frechet = kid is None or counts["real"] >= self.fid.extractor.num_features
+        short = trainer.fast_dev_run or (trainer.sanity_checking and not self._evaluation_complete)
+        reals = getattr(self.datamodule, "reference_images", math.inf if short else counts["real"])
+        frechet = kid is None or reals >= self.fid.extractor.num_features
         names = (["fid", "sfid"] if frechet else []) + (["kid", "kid_std"] if kid else [])
-        if getattr(self.datamodule, "reference_images", counts["real"]) >= MIN_IMAGES:
+        if reals >= MIN_IMAGES:
             names += MANIFOLD_METRICS
         figures = self.fid.figures(frechet) if min(counts.values()) >= self.fid.min_images else {}
         return {name: figures.get(name, float("nan")) for name in names}

@@ -101,13 +101,22 @@ class MeshGANModule(GenerativeModule):
         self.optimizer_factories = check_optimizers(
             discriminator=discriminator_optimizer, generator=generator_optimizer
         )
-        self._true_renders: Rendering | None = None  # held-out renders that depth is compared with
-        self._renderers: dict[tuple[int, bool], Renderer] = {}
+        # Renders that depth is compared with, and the held-out scenes and the number that they were made for.
+        self._true_renders: tuple[tuple[Any, int], Rendering] | None = None
+        self._renderers: dict[tuple[int, bool | None], Renderer] = {}
 
     @property
     def stage(self) -> GrowthStage:
         """The current stage of growth, a function of the images seen, so a resumed run needs no other state."""
         return self.growth.at(self.images_seen)
+
+    def check_extractor(self, datamodule: Any) -> None:
+        check_rgb(datamodule)
+        super().check_extractor(datamodule)
+
+    def on_fit_start(self) -> None:
+        check_rgb(self.datamodule)
+        super().on_fit_start()
 
     def training_step(self, batch: Any, batch_idx: int) -> None:
         images, stage = batch_images(batch), self.stage
@@ -208,10 +217,8 @@ class MeshGANModule(GenerativeModule):
         expected, given = (3, self.growth.resolution, self.growth.resolution), tuple(images.shape[1:])
         if given != expected:
             shapes = [" x ".join(map(str, shape)) for shape in (given, expected)]
-            raise InputError(
-                f"real images are {shapes[0]}, the last phase of growth is {shapes[1]} (C x H x W); set both to the same "
-                "size"
-            )
+            fix = "use RGB images" if given[1:] == expected[1:] else "set both to the same size"
+            raise InputError(f"real images are {shapes[0]}, the last phase of growth is {shapes[1]} (C x H x W); {fix}")
         return F.avg_pool2d(images, self.growth.resolution // size) if size < self.growth.resolution else images
 
     def render(
@@ -219,26 +226,19 @@ class MeshGANModule(GenerativeModule):
         mesh: TriangleMesh,
         camera: Camera,
         background: Tensor | None = None,
-        normals: bool = True,
+        normals: bool | None = None,
         size: int | None = None,
     ) -> Rendering:
-        """Render meshes with R at the size of the current stage, or at ``size``; without normals if not needed."""
+        """Render meshes with R at the size of the current stage, or at ``size``; ``normals`` overrides R's own setting."""
         size = self.stage.resolution if size is None else size
         if (size, normals) not in self._renderers:
             r = self.renderer
             renderer: Any = r.without_waiting() if isinstance(r, SoftRasterizer) else copy.copy(r)
             renderer.image_size = size
-            if not normals and hasattr(renderer, "normals"):
-                renderer.normals = False
+            if normals is not None and hasattr(renderer, "normals"):
+                renderer.normals = normals
             self._renderers[size, normals] = renderer
         return self._renderers[size, normals](mesh, camera.to(mesh.device), background)
-
-    @torch.no_grad()
-    def update_ema(self, batch: int) -> None:
-        """Update the EMA. The mean style is copied, as published, because it is an average already."""
-        super().update_ema(batch)
-        self.generator_ema.object.style_average.copy_(self.generator.object.style_average)
-        self.generator_ema.background.style_average.copy_(self.generator.background.style_average)
 
     # Images that are shown and evaluated come from the EMA.
 
@@ -275,7 +275,7 @@ class MeshGANModule(GenerativeModule):
             self.evaluation_note += f", generated at {stage.resolution}² and enlarged to {last}²"
         if self._true_renders is not None:
             self.evaluation_note += (
-                f", depth of {len(self._true_renders.image)} against as many true ones from the front"
+                f", depth of {len(self._true_renders[1].image)} against as many true ones from the front"
             )
         if stage.fade < 1:
             self.evaluation_note += f", {stage.resolution}² faded in by {stage.fade:.0%}"
@@ -289,23 +289,33 @@ class MeshGANModule(GenerativeModule):
         """Measure depth, normals and silhouettes from the front at the last resolution, see :func:`measure_depth`.
 
         Only for data with known geometry, such as procedural heads.
+
+        Raises:
+            InputError: a renderer that returns no depth or no normals.
         """
         held_out: Any = getattr(self.datamodule, "held_out", None)
         if not hasattr(held_out, "canonical"):
+            self._true_renders = None
             return {}
-        if self._true_renders is None:
-            count = min(DEPTH_SAMPLES, self.datamodule.reference_images)
-            self._true_renders = held_out.canonical(list(range(count)))
-        z = self.latents(len(self._true_renders.image), "depth")
+        wanted = (held_out, min(DEPTH_SAMPLES, self.datamodule.reference_images))
+        if self._true_renders is None or self._true_renders[0] != wanted:
+            self._true_renders = wanted, held_out.canonical(list(range(wanted[1])))
+        true = self._true_renders[1]
+        z = self.latents(len(true.image), "depth")
         parts = []
         for first in range(0, len(z), PART):
             mesh = self.seeded_scenes(z, "depth", part=slice(first, first + PART)).mesh
             front = Camera.orbit([0.0] * len(mesh), 0.0, self.views.fov)
-            parts.append(self.render(mesh, front, size=self.growth.resolution))
+            parts.append(self.render(mesh, front, normals=True, size=self.growth.resolution))
+            if parts[-1].depth is None or parts[-1].normals is None:
+                raise InputError(
+                    f"evaluations on {type(self.datamodule).__name__} measure depth and normals, which the renderer "
+                    f"{type(self.renderer).__name__} does not return; use SoftRasterizer"
+                )
         rendering = Rendering(
             *(torch.cat(field).cpu() for field in zip(*(vars(r).values() for r in parts), strict=True))
         )
-        return measure_depth(rendering, Rendering(*(x.cpu() for x in vars(self._true_renders).values())))
+        return measure_depth(rendering, Rendering(*(x.cpu() for x in vars(true).values())))
 
     @torch.no_grad()
     def sample_grids(self, rows: int, columns: int, seed: int) -> dict[str, Float[Tensor, "N _ H W"]]:
@@ -360,6 +370,16 @@ def scale_lr(optimizer: Any, factor: float) -> None:
     """Set an optimizer's learning rate to ``factor`` times its initial value."""
     for group in optimizer.param_groups:
         group["lr"] = group.setdefault("initial_lr", group["lr"]) * factor
+
+
+def check_rgb(datamodule: Any) -> None:
+    """Check that the images are RGB. Data modules that do not state ``channels`` pass.
+
+    Raises:
+        InputError: they are grey.
+    """
+    if getattr(datamodule, "channels", 3) != 3:
+        raise InputError("MeshGAN needs RGB images, and these data are grey; use data such as those of heads.yaml")
 
 
 def check_parts(generator: nn.Module, discriminator: nn.Module, renderer: Renderer, growth: Growth) -> None:

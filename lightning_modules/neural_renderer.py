@@ -10,6 +10,7 @@ from pytorch_lightning.cli import OptimizerCallable
 from torch import Tensor
 
 from lightning_modules.base import ClockedModule, batch_images, check_optimizers, seeded_generator
+from lightning_modules.gan_step import check_proxy_images
 from lightning_modules.losses import image_loss, relative_error
 from renderers import InputError, Renderer, ViewDistribution, VoxelGrid
 from renderers.opengl.overlap import start_render
@@ -33,9 +34,13 @@ class NeuralRendererModule(ClockedModule):
         optimizer: optimizer of R's weights.
         decay_learning_rate: whether to decay the learning rate to 0 along a cosine over the run.
         seed: seed of all random numbers of training.
+
+    Raises:
+        InputError: in training or validation: images of the two renderers that differ in channels or size.
     """
 
     decays_over_run = True  # unless decay_learning_rate is False
+    evaluation_note = "held-out shapes"
 
     def __init__(
         self,
@@ -51,6 +56,7 @@ class NeuralRendererModule(ClockedModule):
         check_optimizers(neural_renderer=optimizer)
         self.make_optimizer, self.decay_learning_rate = optimizer, decay_learning_rate
         self.error = float("nan")
+        self.evaluation: dict[str, float] = {}  # metrics of the last validation
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return self.make_optimizer(self.neural_renderer.parameters())
@@ -64,6 +70,7 @@ class NeuralRendererModule(ClockedModule):
         opengl = start_render(self.renderer, grid, views)  # on the host, while a GPU computes R
         rendered = self.neural_renderer(grid, views.to(self.device)).image
         target = opengl().image
+        check_proxy_images(target, rendered)
         loss = image_loss(rendered, target)
         optimizer = self.optimizers()
         if self.decay_learning_rate:
@@ -82,12 +89,14 @@ class NeuralRendererModule(ClockedModule):
         views = self.views.sample(total, seeded_generator("validation views", batch_idx, 0))[part].to(self.device)
         target = self.renderer(grid, views).image
         rendered = self.neural_renderer(grid, views).image
+        check_proxy_images(target, rendered)
         self._sums += torch.stack([(rendered - target).square().sum(), target.square().sum()])
 
     def on_validation_epoch_end(self) -> None:
         error, power = cast(Tensor, self.all_gather(self._sums)).view(-1, 2).sum(0)
         self.error = float(error / power.clamp(min=1e-12))
-        self.log_dict({"val_relative_error": self.error}, prog_bar=True, sync_dist=True)
+        self.evaluation = {"val_relative_error": self.error}
+        self.log_dict(self.evaluation, prog_bar=True, sync_dist=True)
         self.log_clock()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

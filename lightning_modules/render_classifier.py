@@ -39,6 +39,7 @@ class RenderClassifierModule(ClockedModule):
     """
 
     decays_over_run = True
+    evaluation_note = "held-out renders"
 
     def __init__(self, classifier: nn.Module, optimizer: OptimizerCallable = adamw, seed: int = 0) -> None:
         super().__init__(seed)
@@ -47,6 +48,7 @@ class RenderClassifierModule(ClockedModule):
         self.make_optimizer = optimizer
         self.accuracy = float("nan")  # mean over the properties
         self.accuracies: dict[str, float] = {}  # by property
+        self.evaluation: dict[str, float] = {}  # metrics of the last validation
 
     @property
     def classes(self) -> list[str]:
@@ -88,10 +90,10 @@ class RenderClassifierModule(ClockedModule):
         *correct, count = cast(Tensor, self.all_gather(self._counts)).view(-1, len(self._counts)).sum(0)
         self.accuracies = {name: float(n / count) for name, n in zip(self.properties, correct, strict=True)}
         self.accuracy = sum(self.accuracies.values()) / len(self.accuracies)
+        by_property = {f"val_accuracy_{name}": value for name, value in self.accuracies.items() if name}
+        self.evaluation = {"val_accuracy": self.accuracy, **by_property}
         self.log_dict({"val_accuracy": self.accuracy}, prog_bar=True, sync_dist=True)
-        self.log_dict(
-            {f"val_accuracy_{name}": value for name, value in self.accuracies.items() if name}, sync_dist=True
-        )
+        self.log_dict(by_property, sync_dist=True)
         self.log_clock()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -17,6 +17,7 @@ from utils.distributed import gather_over_ranks, this_rank, waiting_for_rank_zer
 from utils.errors import check_number
 
 OCCUPANCY_SAMPLES = 32  # samples that occupancy and pairwise IoU are measured on
+COMPARED_SHAPES = 100  # generated shapes that are compared with held-out ones, unless the note states another number
 COMPARED_TRAINING_SHAPES = 5000  # training shapes that samples are compared with, at most
 
 
@@ -28,12 +29,15 @@ class VoxelGenerativeModule(GenerativeModule):
     Args:
         generator: maps latents ``(B, Z)`` to occupancy and, optionally, colour ``(B, 1 + C, D, D, D)``; has
             ``latent_size``.
-        renderer: renders samples for evaluation; the same renderer as for the real images.
+        renderer: renders samples for evaluation; the same renderer as for the real images. It renders binary grids, so its
+            own threshold has no effect.
         views: viewpoints of the real images.
-        threshold: occupancy above which a voxel counts as occupied in evaluation.
+        threshold: occupancy above which a voxel counts as occupied in evaluation; at least 0 and below 1.
         shape_metrics: number of generated shapes that evaluations compare with as many held-out shapes
             (:func:`metrics.compare_shapes`), if the data module has shapes: ``reference_shapes`` and ``shapes``. 0 disables
-            the comparison. At most 5,000 training shapes are used, evenly spaced over the training set.
+            the comparison. If an evaluation generates fewer, or fewer are held out, both sets are cut to the smaller number.
+            The note of the evaluation states any number but 100. At most 5,000 training shapes are used, evenly spaced over
+            the training set.
         **evaluation: see :class:`GenerativeModule`.
     """
 
@@ -43,15 +47,16 @@ class VoxelGenerativeModule(GenerativeModule):
         renderer: Renderer,
         views: ViewDistribution,
         threshold: float = 0.5,
-        shape_metrics: int = 100,
+        shape_metrics: int = COMPARED_SHAPES,
         **evaluation: Any,
     ) -> None:
         super().__init__(generator, **evaluation)
-        check_number("threshold", threshold, at_least=0, at_most=1)
+        check_number("threshold", threshold, at_least=0, below=1)
         check_number("shape_metrics", shape_metrics, at_least=0)
         self.shape_metrics = shape_metrics
-        # With the data module that it was measured for; None on ranks other than 0.
-        self._shape_reference: tuple[Any, ShapeReference | None] | None = None
+        # With the data module and the numbers of shapes that it was measured for; None on ranks other than 0.
+        self._shape_reference: tuple[tuple[Any, int, int], ShapeReference | None] | None = None
+        self._compared_shapes = 0  # of each set in the last evaluation
         self.renderer, self.views, self.threshold = renderer, views, threshold
 
     @property
@@ -93,28 +98,40 @@ class VoxelGenerativeModule(GenerativeModule):
         figures = {"occupancy": mean_occupancy(first), "pairwise_iou": mean_pairwise_iou(first)}
         return figures | self._compare_shapes(grids[: self.shape_metrics])
 
+    def on_validation_epoch_end(self) -> None:
+        super().on_validation_epoch_end()
+        if self._compared_shapes not in (0, COMPARED_SHAPES):
+            self.evaluation_note += f", {self._compared_shapes:,} shapes against as many held-out ones"
+
     def _compare_shapes(self, grids: Bool[Tensor, "N D D D"]) -> dict[str, float]:
-        """Compare samples with the shapes of the data, on rank 0; nothing if they are not known or this is disabled."""
+        """Compare samples with as many shapes of the data, on rank 0; nothing if they are not known or this is disabled."""
         data = self.datamodule
         held_out, training = getattr(data, "reference_shapes", None), getattr(data, "shapes", None)
+        self._compared_shapes = 0
         if not self.shape_metrics or held_out is None or training is None:
             return {}
-        if self._shape_reference is None or self._shape_reference[0] is not data:
+        rehearsal = bool(getattr(self._trainer, "fast_dev_run", 0))
+        count, limit = (len(grids),) * 2 if rehearsal else (self.shape_metrics, COMPARED_TRAINING_SHAPES)
+        measured_for = (data, count, limit)
+        if self._shape_reference is None or self._shape_reference[0] != measured_for:
             reference = None
             with waiting_for_rank_zero():  # reading thousands of meshes takes long
                 if this_rank() == 0:
-                    rehearsal = bool(getattr(self._trainer, "fast_dev_run", 0))
                     reference = ShapeReference.measure(
                         held_out,
                         training,
-                        len(grids) if rehearsal else self.shape_metrics,
-                        training_limit=len(grids) if rehearsal else COMPARED_TRAINING_SHAPES,
+                        count,
+                        training_limit=limit,
                         cache_dir=None if rehearsal else self.fid.cache_dir,
                     )
-            self._shape_reference = data, reference
-        reference = self._shape_reference[1]
-        figures = compare_shapes(grids, reference)[0] if reference else {}
-        return gather_over_ranks(figures)[0]
+            self._shape_reference = measured_for, reference
+        reference, compared = self._shape_reference[1], 0
+        figures: dict[str, float] = {}
+        if reference:
+            compared = min(len(grids), len(reference.clouds))
+            figures, _ = compare_shapes(grids[:compared], reference.first(compared))
+        figures, self._compared_shapes = gather_over_ranks((figures, compared))[0]
+        return figures
 
     def sample_grids(self, rows: int, columns: int, seed: int) -> dict[str, Float[Tensor, "N _ H W"]]:
         """Return images with one viewpoint per row and a different shape in each (section D of IG-GAN's supplement)."""

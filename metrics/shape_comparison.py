@@ -97,6 +97,10 @@ class ShapeReference:
             save_torch(asdict(reference), file)
         return reference
 
+    def first(self, count: int) -> ShapeReference:
+        """Return the reference with the first ``count`` held-out shapes and all training shapes."""
+        return ShapeReference(self.clouds[:count], self.distances[:count, :count], self.training)
+
 
 def compare_shapes(
     solids: Bool[Tensor, "N D D D"], reference: ShapeReference, per_shape: bool = False, seed: int = 0

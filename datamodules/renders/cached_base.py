@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable
-from functools import cached_property
 
 import numpy as np
 import torch
@@ -65,12 +64,8 @@ class CachedRenderDataModule(ReferenceDataModule):
             self._cache(train=True).prepare()
         self._cache(train=False).prepare()
 
-    @cached_property
-    def _reference(self) -> UInt8[Tensor, "N C H W"]:
-        return torch.from_numpy(self._cache(train=False).load())
-
     def reference(self) -> UInt8[Tensor, "N C H W"]:
-        return self._reference
+        return self.cached("reference", lambda: torch.from_numpy(self._cache(train=False).load()))
 
     def sample_images(self, count: int) -> tuple[UInt8[Tensor, "n C H W"], UInt8[Tensor, "m C H W"]]:
         if self.images == "unlimited":

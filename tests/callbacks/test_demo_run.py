@@ -47,7 +47,9 @@ def test_each_evaluation_has_a_line_in_metrics_jsonl(run):
     for line in lines:
         assert line["fid"] > 0 and 0 < line["reference_occupancy"] < 1
         assert {"occupancy", "pairwise_iou", "seconds"} <= line.keys()
-        assert line["note"] == "extractor renders_small, 16 generated against 16 real images"
+        assert line["note"] == (
+            "extractor renders_small, 16 generated against 16 real images, 8 shapes against as many held-out ones"
+        )
 
 
 def test_sample_grids_start_before_training(run):

@@ -222,7 +222,7 @@ def test_corrupt_zips_raise_only_input_errors(tmp_path_factory, position, change
 
 
 def test_unreadable_sources_raise(tmp_path, monkeypatch):
-    with pytest.raises(InputError, match="no such file or folder"):
+    with pytest.raises(InputError, match=r"no such file or folder: .*nothing; set root to"):
         data(tmp_path / "nothing").prepare_data()
     with pytest.raises(
         InputError,

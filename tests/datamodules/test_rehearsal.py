@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from datamodules import (
@@ -51,6 +52,29 @@ def test_only_the_photographs_of_its_batches_are_read(tmp_path):
     data = FFHQDataModule(tmp_path, 16, batch_size=BATCH, total_kimg=1)
     data.trainer = SimpleNamespace(fast_dev_run=1)
     assert [cache.count for cache in data.caches()] == [BATCH]
+
+
+@pytest.mark.parametrize("name", ["renders", "heads", "photographs"])
+def test_a_data_module_has_all_of_its_images_after_a_rehearsal(tmp_path, name):
+    for i in range(7):
+        Image.fromarray(np.full((16, 16, 3), i, np.uint8)).save(tmp_path / f"{i}.png")
+    settings = {"reference_images": 7, "batch_size": BATCH, "total_kimg": 1}
+    shapes = ProceduralShapes("chair", count=7, voxel_size=16)
+    make = {
+        "renders": lambda: ShapeNetRenderDataModule(shapes, OpenGLRenderer(16), ViewDistribution(), **settings),
+        "heads": lambda: HeadsDataModule(16, images=7, **settings),
+        "photographs": lambda: FFHQDataModule(tmp_path, 16, **settings),
+    }[name]
+    data, unused = make(), make()
+    for rehearsal in (1, 2, 0):
+        data.trainer = SimpleNamespace(fast_dev_run=rehearsal, state=SimpleNamespace(fn="fit"))
+        data.prepare_data()
+        assert len(data.reference()) == (rehearsal * BATCH or 7)
+        # what an evaluation measures is the same
+        assert data.reference_images == 7 and data.kid_subset == unused.kid_subset
+        assert data.reference() is data.reference()  # read once
+    unused.prepare_data()
+    assert torch.equal(data.reference(), unused.reference()) and data.reference_key == unused.reference_key
 
 
 def test_a_small_set_is_prepared_as_a_whole():

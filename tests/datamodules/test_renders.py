@@ -1,4 +1,5 @@
 import json
+from collections import namedtuple
 from pathlib import Path
 
 import numpy as np
@@ -108,6 +109,14 @@ def test_image_counts(options, count):
     batch = module.on_after_batch_transfer(next(iter(loader)), 0)
     assert batch[0].shape == (5, 1, 16, 16) and batch[0].dtype == torch.float32
     assert 0 <= batch[0].min() and 0.3 < batch[0].max() <= 1
+
+
+def test_bytes_of_nested_batches_become_floats():
+    Batch = namedtuple("Batch", "image label")
+    image, label = torch.full((1, 2), 255, dtype=torch.uint8), torch.ones(1)
+    batch = data().on_after_batch_transfer({"parts": [Batch(image, label), (image,)]}, 0)["parts"]
+    assert torch.equal(batch[0].image, torch.ones(1, 2)) and batch[0].label is label
+    assert isinstance(batch[0], Batch) and isinstance(batch[1], tuple) and torch.equal(batch[1][0], torch.ones(1, 2))
 
 
 def test_unlimited_images_are_distinct_and_resumable():

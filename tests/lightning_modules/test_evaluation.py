@@ -4,6 +4,7 @@ import json
 from types import SimpleNamespace
 
 import pytest
+import pytorch_lightning as pl
 import torch
 from masked_photographs import write_photographs
 from matplotlib.axes import Axes
@@ -67,12 +68,9 @@ def test_only_fid_is_reported_by_default(tmp_path):
     assert second.keys() - first.keys() == {"kid", "kid_std"} and first.keys() - second.keys() == {"fid", "sfid"}
 
 
-def test_fid_and_kid_are_reported_with_enough_images(tmp_path, monkeypatch):
-    module, data = iggan(kid_subset=4), renders(steps=1)
-    monkeypatch.setattr(module.fid.extractor, "num_features", 128)
+def test_fid_and_kid_are_reported_with_enough_images(tmp_path):
+    module, data = iggan(kid_subset=4), renders(steps=1, reference_images=128)  # as many as features
     first = validate(tmp_path, iggan(), data)
-    compute = module._compute_distances
-    monkeypatch.setattr(module, "_compute_distances", lambda counts: compute(counts | {"real": 128}))
     both = validate(tmp_path, module, data)
     assert {"fid", "sfid", "kid", "kid_std"} <= both.keys() and both["fid"] == first["fid"]
 
@@ -108,6 +106,18 @@ def test_incomplete_evaluation_does_not_affect_later_ones(tmp_path, subset):
     validate(tmp_path, iggan(kid_subset=subset, cache_dir=str(tmp_path / "again")), data, limit_val_batches=1)
     new = iggan(kid_subset=subset, cache_dir=str(tmp_path / "again"))
     assert validate(tmp_path, new, data) == whole
+
+
+def test_an_interrupted_evaluation_does_not_affect_the_next_one(tmp_path):
+    class Stop(pl.Callback):
+        def on_validation_batch_end(self, *_):
+            raise RuntimeError("stopped")
+
+    data, module = renders(steps=1), iggan(cache_dir=str(tmp_path / "one"))
+    with pytest.raises(RuntimeError, match="stopped"):
+        validate(tmp_path, module, data, callbacks=[Stop()])
+    assert validate(tmp_path, module, data) == validate(tmp_path, iggan(cache_dir=str(tmp_path / "other")), data)
+    assert "8 generated against 8 real images" in module.evaluation_note
 
 
 def test_run_with_kid_writes_its_curve_and_report(tmp_path, folder, capsys):
@@ -155,7 +165,7 @@ IMAGES = "8 generated against 8 real images"
 CHANGED = evaluations(f"extractor a, {IMAGES}", f"extractor b, {IMAGES}", f"extractor b, {IMAGES}")
 
 
-def test_lines_are_comparable_by_extractor_and_numbers_of_images():
+def test_lines_are_comparable_by_extractor_and_numbers_of_images_and_shapes():
     def compared(*notes: str) -> list[int]:
         return [line["step"] for line in comparable_lines(evaluations(*notes))]
 
@@ -167,6 +177,11 @@ def test_lines_are_comparable_by_extractor_and_numbers_of_images():
     assert comparable_lines([]) == []
     assert len(comparable_lines([{"step": 0}, {"step": 1}])) == 2  # without notes
     assert comparable_lines(CHANGED, "mmd") == CHANGED
+    fewer = ", 6 shapes against as many held-out ones"
+    assert compared(f"extractor a, {IMAGES}{fewer}", f"extractor a, {IMAGES}") == [1]
+    lines = evaluations(f"extractor a, {IMAGES}", f"extractor b, {IMAGES}{fewer}", f"extractor a, {IMAGES}{fewer}")
+    steps = {name: [line["step"] for line in comparable_lines(lines, name)] for name in ("fid", "mmd", "occupancy")}
+    assert steps == {"fid": [0, 2], "mmd": [1, 2], "occupancy": [0, 1, 2]}
 
 
 def test_plots_have_values_of_one_extractor_and_name_it(tmp_path, monkeypatch):

@@ -140,7 +140,7 @@ def test_dom_weight_is_lambda(tmp_path, weight):
 
 def test_only_a_retrained_proxy_changes(tmp_path):
     for mode in ("fixed", "retrained"):
-        module = iggan(proxy=mode)
+        module = iggan(proxy=mode, neural_renderer=proxy().requires_grad_(mode == "retrained"))
         before = weights(module.neural_renderer)
         trainer(tmp_path).fit(module, renders(steps=2))
         assert equal(before, weights(module.neural_renderer)) == (mode == "fixed")
@@ -232,7 +232,9 @@ def test_evaluation_is_repeatable(tmp_path):
     again = run.validate(module, data, verbose=False)[0]
     assert first == again
     assert first["fid"] > 0 and 0 <= first["pairwise_iou"] <= 1
-    assert module.evaluation_note == "extractor renders_small, 8 generated against 8 real images"
+    assert module.evaluation_note == (
+        "extractor renders_small, 8 generated against 8 real images, 8 shapes against as many held-out ones"
+    )
     # Another module loads the cached statistics of the real images and gets the same result.
     other = iggan()
     assert trainer(tmp_path, limit_val_batches=1.0).validate(other, data, verbose=False)[0]["fid"] == first["fid"]

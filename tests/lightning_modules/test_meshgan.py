@@ -1,4 +1,5 @@
 import copy
+from dataclasses import replace
 
 import pytest
 import pytorch_lightning as pl
@@ -6,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from small_iggan import StopAt, trainer
 
+from datamodules import HeadsDataModule
 from datamodules.base import RunDataModule
 from datamodules.samplers import BatchPlan, StepBatchSampler
 from lightning_modules import GrowthPhase, MeshGANModule
@@ -13,7 +15,15 @@ from lightning_modules.base import seeded_generator
 from lightning_modules.losses import gradient_penalty
 from lightning_modules.progressive_growing import Growth, GrowthStage
 from networks import MeshGenerator, StyleGANDiscriminator
-from renderers import AbsorptionRenderer, Camera, InputError, OpenGLRenderer, SoftRasterizer, ViewDistribution
+from renderers import (
+    AbsorptionRenderer,
+    Camera,
+    InputError,
+    OpenGLRenderer,
+    Rendering,
+    SoftRasterizer,
+    ViewDistribution,
+)
 from utils.philox import hash_key, keyed_normal
 
 VIEWS = ViewDistribution((-45, 45), (-15, 15), fov=10)
@@ -279,6 +289,47 @@ def test_depth_is_measured_against_known_geometry(tmp_path, monkeypatch, part):
     assert module.evaluation_note.endswith("depth of 8 against as many true ones from the front")
 
 
+def test_depth_is_measured_against_the_heads_of_the_data(tmp_path):
+    """Not those of an earlier data module; photographs have none."""
+    module, data = meshgan(), images(1)
+    module.images_seen = 24
+    run = trainer(tmp_path, limit_val_batches=1.0)
+
+    class Generated:
+        def __init__(self, *key: str) -> None:
+            self.mesh = module.seeded_scenes(module.latents(8, *key), *key).mesh
+
+        def canonical(self, indices):
+            rendering = SoftRasterizer(16)(self.mesh, Camera.orbit([0.0] * 8, 0.0, fov=10))
+            return Rendering(*(part[: len(indices)] for part in vars(rendering).values()))
+
+    nearest = []
+    for key, count in (("other", 8), ("depth", 8), ("depth", 5)):
+        data.held_out, data.reference_images = Generated(key), count
+        nearest.append(run.validate(module, data, verbose=False)[0]["silhouette_iou_nearest"])
+        assert module.evaluation_note.endswith(f", depth of {count} against as many true ones from the front")
+    assert nearest[0] < 0.99 and nearest[1:] == pytest.approx([1, 1], abs=1e-4)
+    del data.held_out
+    assert "depth_correlation" not in run.validate(module, data, verbose=False)[0]
+    assert "depth" not in module.evaluation_note
+
+
+def test_depth_is_measured_whatever_the_renderer_returns_otherwise(tmp_path, monkeypatch):
+    data = HeadsDataModule(16, images=4, reference_images=4, batch_size=4, total_kimg=0.004)
+    module, without = meshgan(), meshgan()
+    without.renderer.normals = False
+    run = trainer(tmp_path, limit_val_batches=1.0)
+    figures = run.validate(module, data, verbose=False)[0]
+    assert run.validate(without, data, verbose=False)[0] == figures and "normal_error" in figures
+    assert "normals" in module.sample_grids(1, 2, 0) and "normals" not in without.sample_grids(1, 2, 0)
+    forward = SoftRasterizer.forward
+    monkeypatch.setattr(SoftRasterizer, "forward", lambda *x: replace(forward(*x), depth=None))
+    with pytest.raises(
+        InputError, match=r"HeadsDataModule measure depth and normals, which .* does not return; use Soft"
+    ):
+        run.validate(meshgan(), data, verbose=False)
+
+
 def test_sample_grids_and_predicted_samples():
     module = meshgan()
     module.images_seen = 24
@@ -318,5 +369,9 @@ def test_parts_that_do_not_fit_are_rejected(tmp_path):
             MeshGANModule(MeshGenerator(16, 8, **TINY), StyleGANDiscriminator(16, **TINY), renderer, VIEWS)
     with pytest.raises(InputError, match="real images are 3 x 32 x 32, the last phase of growth is 3 x 16 x 16"):
         trainer(tmp_path).fit(meshgan(), images(1, size=32))
-    with pytest.raises(InputError, match="real images are 1 x 16 x 16"):
-        trainer(tmp_path).fit(meshgan(), images(1, channels=1))
+    grey = images(1, channels=1)
+    with pytest.raises(InputError, match=r"real images are 1 x 16 x 16, .*; use RGB images"):
+        trainer(tmp_path).fit(meshgan(), grey)
+    grey.channels = 1
+    with pytest.raises(InputError, match="MeshGAN needs RGB images, and these data are grey"):
+        trainer(tmp_path).fit(meshgan(), grey)

@@ -47,6 +47,25 @@ def test_shapes_of_the_data_are_compared_with_the_first_samples(tmp_path, monkey
     assert {name: figures[name] for name in NAMES} == pytest.approx(expected)
 
 
+@pytest.mark.parametrize(("images", "count"), [(6, 6), (10, 8)])  # fewer generated, fewer held out
+def test_both_sets_are_cut_to_the_smaller_number_which_the_note_states(tmp_path, monkeypatch, images, count):
+    module = iggan(cache_dir=str(tmp_path))  # 100 shapes are asked for
+    generator_of_chairs(module, monkeypatch)
+    figures = validate(tmp_path, module, chairs(reference_images=images))
+    assert figures["coverage"] == 1 and figures["mmd"] == 0 and figures["one_nn_accuracy"] == 0
+    assert module.evaluation_note.endswith(f"{images} real images, {count} shapes against as many held-out ones")
+    monkeypatch.setattr("lightning_modules.voxel_generative.COMPARED_SHAPES", count)
+    validate(tmp_path, module, chairs(reference_images=images))
+    assert module.evaluation_note.endswith("real images")  # the usual number is not stated
+
+
+def test_a_rehearsal_does_not_leave_its_shapes(tmp_path):
+    module, data = iggan(cache_dir=str(tmp_path)), chairs()
+    validate(tmp_path, module, data, fast_dev_run=1)
+    assert module.evaluation_note.endswith("4 shapes against as many held-out ones")
+    assert validate(tmp_path, module, data) == validate(tmp_path, iggan(cache_dir=str(tmp_path)), chairs())
+
+
 def test_data_are_read_once_and_another_data_module_again(tmp_path, monkeypatch):
     module, data = iggan(cache_dir=str(tmp_path)), chairs()
     first = validate(tmp_path, module, data)
@@ -80,5 +99,5 @@ def test_option_turns_them_off_and_photographs_have_none(tmp_path):
 
 
 def test_empty_samples_give_nan_and_do_not_stop_a_run(tmp_path):
-    figures = validate(tmp_path, iggan(threshold=1.0), chairs())
+    figures = validate(tmp_path, iggan(threshold=0.9999), chairs())
     assert figures["occupancy"] == 0 and all(figures[name] != figures[name] for name in NAMES & figures.keys())

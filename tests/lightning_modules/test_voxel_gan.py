@@ -147,7 +147,9 @@ def test_evaluation_uses_the_reference_views(tmp_path):
     first = trainer(tmp_path, limit_val_batches=1.0).validate(module, data, verbose=False)[0]
     assert set(sampled) == {data.reference_views}
     assert first["fid"] > 0 and {"occupancy", "pairwise_iou"} <= first.keys()
-    assert module.evaluation_note == "extractor renders_small, 8 generated against 8 real images"
+    assert module.evaluation_note == (
+        "extractor renders_small, 8 generated against 8 real images, 8 shapes against as many held-out ones"
+    )
     sampled.clear()
     trainer(tmp_path).fit(module, data)
     assert set(sampled) == {module.views}

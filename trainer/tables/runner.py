@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from callbacks.metrics_log import read_metrics
+from callbacks.metrics_log import read_metrics, without_shapes
 from metrics.manifolds import FIGURES as MANIFOLD_METRICS
 from metrics.shape_comparison import FIGURES as SHAPE_METRICS
 from trainer.runs.run_directory import RunDirectory
@@ -119,7 +119,7 @@ class CellRun:
         for line in [*last, *reversed(validations)]:
             if measurement.matches(line) and math.isfinite(line.get("fid", math.nan)):
                 others = {name: line[name] for name in METRICS if name in line}
-                return Result(line["fid"], line["note"], line.get("sfid"), others)
+                return Result(line["fid"], without_shapes(line["note"]), line.get("sfid"), others)
         return None
 
     def progress(self) -> str:
