@@ -50,8 +50,8 @@ class ImageFID:
     def __init__(self, extractor: FeatureExtractor, cache_dir: Path | None = None, kid_subset: int = 0) -> None:
         self.extractor = extractor
         self.cache_dir = cache_dir
-        self.metric = _frechet_distance(extractor.num_features)
-        self.spatial = _frechet_distance(extractor.num_spatial_features)
+        self.metric = _FrechetDistance(extractor.num_features)
+        self.spatial = _FrechetDistance(extractor.num_spatial_features)
         self.manifolds = ManifoldMetrics()
         self.kid = KernelDistance(kid_subset) if kid_subset else None
 
@@ -164,10 +164,15 @@ class ImageFID:
         return self.cache_dir / f"{'kid' if self.kid else 'fid'}-{digest}.pt"
 
 
-def _frechet_distance(num_features: int) -> FrechetInceptionDistance:
-    metric = FrechetInceptionDistance(feature=_PrecomputedFeatures(num_features), reset_real_features=False)
-    metric.set_dtype(torch.float64)
-    return metric
+class _FrechetDistance(FrechetInceptionDistance):
+    """torchmetrics' distance between precomputed features in float64, at least 0, which rounding can violate."""
+
+    def __init__(self, num_features: int) -> None:
+        super().__init__(feature=_PrecomputedFeatures(num_features), reset_real_features=False)
+        self.set_dtype(torch.float64)
+
+    def compute(self) -> Tensor:
+        return super().compute().clamp(min=0)
 
 
 class _PrecomputedFeatures(nn.Module):

@@ -180,13 +180,17 @@ def test_train_in_a_script_with_spawned_workers(tmp_path, monkeypatch):
     assert {path.name for path in tmp_path.iterdir()} <= {script, "lightning_logs", "__pycache__"}  # no run directory
 
 
-def test_train_on_your_own_shapes(user_directory, monkeypatch):
+def test_train_on_your_own_shapes(user_directory, monkeypatch, capsys):
     pack, render, fit = follow("data.md", "## Meshes or voxels")
     assert pack == ["python", "pack.py", "meshes"]
     assert trainer_arguments(fit) == ["fit", "--config", "mine.yaml"]
     Path("meshes").mkdir()
     for i in range(12):
         trimesh.creation.box((0.2 + 0.05 * i, 1.0, 0.4)).export(f"meshes/{i:02}.obj")
+    monkeypatch.setattr(sys, "argv", ["pack.py", "nowhere"])
+    with pytest.raises(SystemExit) as refusal:
+        runpy.run_path("pack.py", run_name="__main__")
+    assert refusal.value.code == 2 and "nowhere" in capsys.readouterr().err
     monkeypatch.setattr(sys, "argv", pack[1:])
     runpy.run_path("pack.py", run_name="__main__")
     assert main(trainer_arguments(render)) == 0 and list(Path("look").rglob("*.png"))

@@ -1,5 +1,6 @@
 """Classifiers for the extractor ``renders``: from shapes to a run, and from the run to FID's features."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from datamodules import ShapeNetClassesDataModule
 from datamodules.renders.labelled import LARGEST_CLASSES
 from datamodules.shapes import write_archive, write_binvox
 from metrics import load_extractor
+from metrics.extractors import WEIGHTS
 from renderers import InputError, OpenGLRenderer, ViewDistribution
 from trainer.__main__ import main
 
@@ -125,6 +127,18 @@ def test_missing_run_is_not_exported(tmp_path, capsys):
     assert "last.ckpt cannot be loaded: No such file or directory; pass a finished run of a classifier" in error
     assert main(["export-extractor"]) == 2
     assert not (tmp_path / "out.pt").exists()
+
+
+def test_export_extractor_replaces_weights_of_extractors_only(tmp_path, capsys):
+    (tmp_path / "notes.txt").write_text("mine")
+    shutil.copy(WEIGHTS / "renders_small.pt", tmp_path / "old.pt")
+    for name, message in (
+        ("notes.txt", "exists and is not a file of extractor weights; pass another FILE"),
+        ("old.pt", "last"),
+    ):
+        assert main(["export-extractor", str(tmp_path), str(tmp_path / name)]) == 2
+        assert message in capsys.readouterr().err
+    assert (tmp_path / "notes.txt").read_text() == "mine"
 
 
 def test_merged_shapes():

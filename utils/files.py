@@ -36,15 +36,45 @@ def cache_key(*parts: object) -> str:
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
 
 
+def create_directory(folder: Path) -> None:
+    """Create a directory and those above it.
+
+    Raises:
+        InputError: the file system cannot hold it, as below ``/proc``.
+        OSError: for example if the disk is full.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileNotFoundError as error:
+        raise InputError(f"the directory {folder} cannot be created: {error.strerror}; pass another path") from error
+
+
+def check_replaceable(path: Path, is_output: Callable[[Path], bool], kind: str, option: str) -> None:
+    """Check that an output does not replace a file of another kind.
+
+    Args:
+        path: where to write.
+        is_output: whether a file is an earlier output.
+        kind: the kind of the output, in words.
+        option: the option that names the path.
+
+    Raises:
+        InputError: there is such a file.
+    """
+    if path.is_file() and not is_output(path):
+        raise InputError(f"{path} exists and is not {kind}; pass another {option}")
+
+
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Call ``write`` on a temporary file next to ``path``, then move it to ``path``.
 
     Raises:
+        InputError: the directory cannot be created.
         OSError: for example if the disk is full. It names ``path``; an existing file there is unchanged.
     """
     temporary = None
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        create_directory(path.parent)
         handle, name = tempfile.mkstemp(prefix=f".{path.name}", suffix=TEMPORARY, dir=path.parent)
         os.close(handle)
         temporary = Path(name)

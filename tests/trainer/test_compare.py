@@ -38,6 +38,17 @@ def test_compare_writes_one_page_for_all_runs(run, tmp_path, capsys):
     assert 'src="http' not in page and page.count("<img") == 2  # one plot per measurement
 
 
+def test_compare_replaces_its_own_pages_only(run, refused):
+    for text in ("mine", "<!doctype html>\n<title>unrender: small 001</title>\n"):
+        Path("compare.html").write_text(text)
+        error = refused("compare", str(run))
+        assert error == "compare.html exists and is not a page of compare; pass another --output"
+        assert Path("compare.html").read_text() == text
+    assert "/proc/x cannot be created" in refused("compare", str(run), "--output", "/proc/x/page.html")
+    Path("compare.html").unlink()
+    assert main(["compare", str(run)]) == main(["compare", str(run), str(run)]) == 0
+
+
 def test_compare_plots_all_metrics_of_images(run, tmp_path):
     (tmp_path / "one").mkdir()
     (tmp_path / "one/config.yaml").write_text("seed_everything: 0\n")

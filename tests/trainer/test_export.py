@@ -1,6 +1,7 @@
 """``export`` on a small untrained run, and ``render`` of what it wrote."""
 
 import json
+import shutil
 import struct
 import warnings
 from pathlib import Path
@@ -162,6 +163,47 @@ def test_invalid_export_options_are_rejected(run, refused, tmp_path):
         "export", "--run_dir", str(run), "--turntable", "mp4", "--film_size", "63", "--output", "out"
     )
     assert not Path("out").exists()
+
+
+def test_the_report_keeps_the_checkpoint_of_each_file(run, tmp_path, monkeypatch):
+    """Of calls with other checkpoints or settings, also of one that is stopped."""
+    last = run / "checkpoints" / "last.ckpt"
+    shutil.copy(last, tmp_path / "best.ckpt")
+
+    def export(*options: str) -> list[tuple[str, float, list[str]]]:
+        assert main(["export", "--run_dir", str(run), "--output", "out", *options]) == 0
+        return files()
+
+    def files() -> list[tuple[str, float, list[str]]]:
+        report = json.loads(Path("out/report.json").read_text())
+        reports = [report, *report["earlier"]]
+        names = [[name for shape in report["shapes"] for name in shape["files"]] for report in reports]
+        return [(Path(r["checkpoint"]).name, r["truncation"], files) for r, files in zip(reports, names, strict=True)]
+
+    first = ("last.ckpt", None, ["0000.ply", "0000.stl", "0001.ply", "0001.stl"])
+    assert export("--seeds", "0-1", "--formats", "ply,stl") == [first]
+    best = ("best.ckpt", None, ["0000.ply"])
+    rest = ("last.ckpt", None, ["0000.stl", "0001.ply", "0001.stl"])
+    options = ("--ckpt_path", "best.ckpt", "--formats", "ply")
+    assert export("--seeds", "0", *options) == export("--seeds", "0", *options) == [best, rest]
+    with monkeypatch.context() as patch:
+        write = Sample.write
+        patch.setattr(Sample, "write", lambda self, *x: write(self, *x) if self.number else None.stopped)
+        with pytest.raises(AttributeError):
+            export("--seeds", "1,0", "--formats", "stl", "--truncation", "0.5")
+    stopped = ("last.ckpt", 0.5, ["0001.stl"])
+    assert files() == [stopped, best, ("last.ckpt", None, ["0000.stl", "0001.ply"])]
+    assert export("--seeds", "0-1", "--formats", "ply,stl") == [first]
+
+
+def test_outputs_that_cannot_be_written_are_named(run, refused):
+    argv = ("export", "--run_dir", str(run), "--seeds", "0")
+    error = refused(*argv, "--output", "/proc/x")
+    assert error == "the directory /proc/x cannot be created: No such file or directory; pass another path"
+    Path("report.json").write_text('{"mine": 1}')
+    error = refused(*argv, "--output", ".")
+    assert error == "report.json exists and is not a report of export; pass another --output"
+    assert Path("report.json").read_text() == '{"mine": 1}' and not Path("0000.glb").exists()
 
 
 def test_mesh_statistics_of_closed_and_open_boxes():

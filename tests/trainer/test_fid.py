@@ -126,7 +126,8 @@ def test_gray_16_bit_transparent_and_palette_images_are_converted(workplace):
 
 
 def test_incomparable_directories_are_rejected(folders, refused, workplace):
-    assert refused("fid", "--real", "nowhere", "--fake", "fake") == "no such file or folder: nowhere"
+    message = f"no such file or folder: {workplace}/nowhere; pass a folder of images or a ZIP file"
+    assert refused("fid", "--real", "nowhere", "--fake", "fake") == message
     (workplace / "empty").mkdir()
     assert refused("fid", "--real", "real", "--fake", "empty").startswith("empty has no images, such as png")
     write(workplace / "large", pixels(3, 0, size=32))

@@ -22,6 +22,7 @@ from trainer.inversion.optimization import Candidates, Targets, image_errors, op
 from trainer.inversion.starts import StartBank, nearest_latents
 from trainer.inversion.targets import plain_foreground, read_items
 from trainer.inversion.truth import HeadTruth, VoxelTruth, view_errors
+from utils.errors import InputError
 
 QUICK = ("--steps", "4", "--starts", "2", "--samples", "4")
 
@@ -235,17 +236,47 @@ def test_unusable_images_are_named(run, photos, refused, capsys):
     Image.linear_gradient("L").resize((20, 32)).save(photos / "wide.png")
     argv = ["invert", "--run_dir", str(run), "--images", "photos", "--output", "out", "--film", "none", *QUICK]
     error = refused(*argv)
-    assert "2 of 5 images" in error and "broken.png is corrupt" in error and "wide.png is 20×32, not square" in error
+    assert "2 of 5 images" in error and "broken.png is corrupt" in error and "wide.png is 20×32, not square; " in error
     assert not Path("out").exists()
     assert main([*argv, "--on_corrupt", "skip"]) == 0
     assert "broken.png" not in Path("out/table.csv").read_text() and "more/c.png" in Path("out/table.csv").read_text()
+
+
+def test_the_remedy_for_images_that_are_not_square_is_named_where_it_applies(photos):
+    Image.fromarray(np.pad(np.full((8, 20), 90, np.uint8), 8)).save(photos / "masked.png")
+    with pytest.raises(InputError, match=r"masked\.png is 36×24, not square \(pass --fill 0\.5\); replace them"):
+        read_items(photos, 16, 1)
+    assert len(read_items(photos, 16, 1, fill=0.5)) == 4
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (
+            ("--images", "photos", "--output", "photos"),
+            "--images photos is in photos, where its files could be replaced",
+        ),
+        (("--images", "photos/a.png", "--output", "photos"), "--images photos/a.png is in photos"),
+        (
+            ("--images", "photos", "--masks", "masks", "--output", "masks/../masks"),
+            "--masks masks is in masks/../masks",
+        ),
+        (("--images", "photos", "--output", "."), "report.json exists and is not a report of invert"),
+    ],
+)
+def test_invert_replaces_neither_its_inputs_nor_files_of_another_kind(run, photos, refused, argv, message):
+    Path("report.json").write_text("{}")
+    Path("masks").mkdir()
+    files = {path: path.read_bytes() for path in Path().rglob("*") if path.is_file()}
+    assert message in refused("invert", "--run_dir", str(run), *argv)
+    assert files == {path: path.read_bytes() for path in Path().rglob("*") if path.is_file()}
 
 
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
         ((), "either --images or --held_out"),
-        (("--images", "nowhere"), "no such file or folder: nowhere"),
+        (("--images", "nowhere"), "/nowhere; pass a folder of images or a ZIP file"),
         (("--images", "photos", "--held_out", "2"), "either --images or --held_out"),
         (("--images", "photos", "--masks", "photos/more"), "a.png has no mask"),
         (("--images", "photos", "--views", "views.csv"), "views.csv, line 2"),

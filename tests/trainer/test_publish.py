@@ -3,6 +3,7 @@
 import json
 import pickle
 import shlex
+import shutil
 import sys
 import zipfile
 from collections.abc import Callable
@@ -133,7 +134,7 @@ def test_a_published_mesh_generator_has_the_samples_of_its_run(tmp_path):
     for kind in ("vertices", "texture", "background", "image"):
         assert (before[kind] - after[kind]).abs().mean() < 2e-3, kind
     assert main(["export", "--run_dir", "heads.pt", "--seeds", "0"]) == 0
-    assert Path("runs/pretrained/heads/export/0000.glb").stat().st_size > 1000
+    assert Path("runs/published/heads/export/0000.glb").stat().st_size > 1000
     assert json.loads(RunViewer(load_generator("heads.pt")).about({}))["shape"] == "mesh"
 
 
@@ -204,9 +205,9 @@ def test_commands_read_published_files(file, capsys, command, options, written):
     printed = capsys.readouterr()
     assert "untrained" not in printed.out + printed.err
     if written:
-        assert (Path("runs/pretrained/small") / written).stat().st_size > 0
+        assert (PublishedRun(file).path / written).stat().st_size > 0
     if command == "validate":
-        (line,) = Path("runs/pretrained/small/validate/metrics.jsonl").read_text().splitlines()
+        (line,) = (PublishedRun(file).path / "validate/metrics.jsonl").read_text().splitlines()
         assert json.loads(line)["kimg"] == 3
         assert json.loads(line)["options"]["model.init_args.shape_metrics"] == 2
 
@@ -214,8 +215,37 @@ def test_commands_read_published_files(file, capsys, command, options, written):
 def test_predict_and_export_write_the_same_samples(file):
     assert main(["predict", "--run_dir", str(file), "--model.samples=1", "--trainer.accelerator=cpu"]) == 0
     assert main(["export", "--run_dir", str(file), "--seeds", "0", "--formats", "binvox"]) == 0
-    shapes = Path("runs/pretrained/small")
+    shapes = PublishedRun(file).path
     assert (shapes / "predict/shapes/0000.binvox").read_bytes() == (shapes / "export/0000.binvox").read_bytes()
+
+
+def test_no_two_files_share_an_output_directory(file):
+    copies = [Path(name) for name in ("chairs.pt", "a/chairs.pt", "b/chairs.pt", "a/chairs.v2.pt", "../chairs.pt")]
+    for copy in copies:
+        copy.parent.mkdir(exist_ok=True)
+        shutil.copy(file, copy)
+    folders = [PublishedRun(path).path for path in (*copies, file, *SHIPPED)]
+    assert [str(folder) for folder in folders[:3]] == [
+        f"runs/published/{x}" for x in ("chairs", "a/chairs", "b/chairs")
+    ]
+    assert len({folder.resolve() for folder in folders}) == len(folders)
+    assert all(folder.resolve().is_relative_to(Path("runs").resolve()) for folder in folders)
+    assert PublishedRun(Path("chairs.pt").absolute()).path == PublishedRun(Path("a/../chairs.pt")).path == folders[0]
+    assert [folder.parent for folder in folders[len(copies) + 1 :]] == [Path("runs/pretrained")] * len(SHIPPED)
+
+
+def test_publish_replaces_published_generators_only(run, file, refused):
+    Path("notes.txt").write_text("mine")
+    torch.save({"state_dict": {}}, "last.ckpt")
+    for name in ("notes.txt", "last.ckpt"):
+        before = Path(name).read_bytes()
+        error = refused("publish", "--run_dir", str(run), "--out", name)
+        assert error == f"{name} exists and is not a published generator; pass another --out"
+        assert Path(name).read_bytes() == before
+    content = torch.load(file, weights_only=True)
+    torch.save({**content, "note": {}}, "old.pt")
+    assert main(["publish", "--run_dir", str(run), "--out", "old.pt"]) == 0
+    assert PublishedRun(Path("old.pt")).note == content["note"]
 
 
 def test_what_published_files_lack_is_said(file, run, refused):

@@ -42,7 +42,8 @@ FRACTION = number(0, 1)
 def fit() -> CommandParser:
     parser = _lightning_command(
         "fit",
-        "Train a model, or resume a run. Writes runs/<config>/<number>/; Ctrl-C saves and prints how to resume.",
+        "Train a model, or resume a run. Writes runs/<config>/<number>/; --model FILE and --data FILE add their names:\n"
+        "runs/<config>_<file>/<number>/. Ctrl-C saves and prints how to resume.",
         (
             "fit --config demo.yaml --data.batch_size=8",
             "fit --config couches.yaml --model model/absorption.yaml",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import textwrap
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,6 +21,7 @@ from trainer.cli.config_yaml import load_yaml
 from trainer.cli.trust import check_links
 from trainer.runs.run_directory import RunDirectory
 from utils.errors import InputError, printable
+from utils.files import check_replaceable
 
 COLUMNS = {
     "run": "run",
@@ -141,6 +143,7 @@ def main(argv: list[str]) -> int:
         InputError: A path is not a run directory, or a run's files cannot be read.
     """
     options = arguments.compare().parse_args(argv)
+    check_replaceable(options.output, _is_page, "a page of compare", "--output")
     runs = [_open(path, options.trust) for path in dict.fromkeys(options.runs)]
     rows, differences = [run.row() for run in runs], config_differences(runs)
     warning = _incomparable_warning(runs)
@@ -236,6 +239,11 @@ def _write_page(
         differences=[[key, *map(_format_value, values)] for key, values in differences.items()],
         grids=[(heading, images) for heading, images in last_grids.items() if images],
     )
+
+
+def _is_page(path: Path) -> bool:
+    with path.open("rb") as file:
+        return re.search(rb"<title>unrender: \d+ runs</title>", file.read(1000)) is not None
 
 
 def _plot(metric: str, note: str, runs: list[ComparedRun]) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from trainer.export.samples import generate_samples
 from trainer.export.unused_options import given_options, refuse_unused
 from trainer.export.video import check_video_options, write_video
 from trainer.runs.loading import LoadedRun, load_generator
-from utils.files import write_atomically
+from utils.files import check_replaceable, write_atomically
 from utils.progress import Progress
 
 FRAME = "y up, z toward the viewer, metres; voxels fill the cube [-1/2, 1/2]³"
@@ -37,8 +38,14 @@ def main(argv: list[str]) -> int:
         check_video_options(options.turntable, options.film_size)
     run = load_generator(options.run_dir, options.ckpt_path, trust=options.trust)
     folder = options.output or run.folder.path / "export"
-    report = _report(run, options, _write(run, options, folder))
-    write_atomically(folder / "report.json", lambda path: path.write_text(json.dumps(report, indent=1) + "\n") and None)
+    check_replaceable(folder / "report.json", lambda path: bool(_read_reports(path)), "a report of export", "--output")
+    report = _report(run, options)
+    try:
+        for shape in _write(run, options, folder):
+            report["shapes"].append(shape)
+    finally:  # what is written, also of a command that is stopped
+        if report["shapes"]:
+            _write_report(folder / "report.json", report)
     if options.json:
         print(json.dumps(report))
         return 0
@@ -54,8 +61,8 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def _write(run: LoadedRun, options: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
-    """Write each sample; return one report per sample."""
+def _write(run: LoadedRun, options: argparse.Namespace, folder: Path) -> Iterator[dict[str, Any]]:
+    """Write each sample; yield its report."""
     if options.sample_seed is not None:
         run.module.sample_seed = options.sample_seed
     samples = generate_samples(
@@ -65,7 +72,6 @@ def _write(run: LoadedRun, options: argparse.Namespace, folder: Path) -> list[di
         threshold=options.threshold,
         max_faces=options.decimate,
     )
-    shapes = []
     with Progress(total=len(options.seeds), desc="exporting", unit="shape") as bar:
         for sample in samples:
             stem = folder / f"{sample.number:04d}"
@@ -73,12 +79,11 @@ def _write(run: LoadedRun, options: argparse.Namespace, folder: Path) -> list[di
             if options.turntable:
                 files.append(stem.with_suffix(f".{options.turntable}"))
                 write_video(files[-1], sample.turntable(options.frames, options.film_size, options.elevation))
-            shapes.append({**sample.report(), "files": [file.name for file in files]})
+            yield {**sample.report(), "files": [file.name for file in files]}
             bar.update()
-    return shapes
 
 
-def _report(run: LoadedRun, options: argparse.Namespace, shapes: list[dict[str, Any]]) -> dict[str, Any]:
+def _report(run: LoadedRun, options: argparse.Namespace) -> dict[str, Any]:
     settings = {name: getattr(options, name) for name in ("truncation", "threshold", "decimate")}
     return {
         "run": str(run.folder),
@@ -87,8 +92,32 @@ def _report(run: LoadedRun, options: argparse.Namespace, shapes: list[dict[str, 
         "sample_seed": run.module.sample_seed,
         **{name: getattr(run.module, name, None) if value is None else value for name, value in settings.items()},
         "frame": FRAME,
-        "shapes": shapes,
+        "shapes": [],
     }
+
+
+def _write_report(path: Path, report: dict[str, Any]) -> None:
+    """Write a report. Its ``earlier`` are those of earlier calls, as far as their files remain."""
+    replaced = {name for shape in report["shapes"] for name in shape["files"]}
+    remaining = {file.name for file in path.parent.iterdir()} - replaced
+    report["earlier"] = []
+    for other in _read_reports(path):
+        kept = [{**shape, "files": [name for name in shape["files"] if name in remaining]} for shape in other["shapes"]]
+        if shapes := [shape for shape in kept if shape["files"]]:
+            report["earlier"].append({**other, "shapes": shapes})
+    write_atomically(path, lambda file: file.write_text(json.dumps(report, indent=1) + "\n") and None)
+
+
+def _read_reports(path: Path) -> list[dict[str, Any]]:
+    """Return the report of a file and its earlier ones, newest first; nothing if it has none."""
+    try:
+        report = json.loads(path.read_text(encoding="utf-8"))
+        reports = [report, *report.pop("earlier", [])]
+        if all(isinstance(name, str) for other in reports for shape in other["shapes"] for name in shape["files"]):
+            return reports
+    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
+        pass
+    return []
 
 
 def _format_table(shapes: list[dict[str, Any]]) -> str:

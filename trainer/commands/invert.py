@@ -28,7 +28,7 @@ from trainer.inversion.targets import Item, read_items, stack
 from trainer.inversion.truth import FIGURES, Truth, held_out_truth
 from trainer.runs.loading import ExperimentConfig, LoadedRun, load_generator
 from utils.errors import InputError
-from utils.files import cache_key, write_atomically
+from utils.files import cache_key, check_replaceable, create_directory, write_atomically
 from utils.progress import Progress
 
 VERSION = 2  # increase when a change alters the results of the same inputs
@@ -55,6 +55,8 @@ def main(argv: list[str]) -> int:
     with quiet():
         run = load_generator(options.run_dir, options.ckpt_path, trust=options.trust)
         model = invertible(run.module, options.renderer)
+    folder = options.output or run.folder.path / "inversions"
+    _check_output(folder, options)
     truth: Truth | None = None
     if options.held_out is not None:
         with quiet():
@@ -72,8 +74,7 @@ def main(argv: list[str]) -> int:
             on_corrupt=options.on_corrupt,
         )
     _check_stems(items)
-    folder = options.output or run.folder.path / "inversions"
-    folder.mkdir(parents=True, exist_ok=True)  # before the work, which would be lost
+    create_directory(folder)  # before the work, which would be lost
     records = _invert(run, model, items, options, folder, film)
     rows = [{name: record[name] for name in ("name", "azimuth", "elevation", "error", "empty")} for record in records]
     report = _report(run, options, records)
@@ -87,6 +88,25 @@ def main(argv: list[str]) -> int:
     if not options.json:
         print(f"written to {folder}")
     return 0
+
+
+def _check_output(folder: Path, options: argparse.Namespace) -> None:
+    """Check that the outputs replace neither inputs nor a report of another command."""
+    for name in ("images", "masks"):
+        path = getattr(options, name)
+        if path is not None and (path if path.is_dir() else path.parent).resolve() == folder.resolve():
+            raise InputError(
+                f"--{name} {path} is in {folder}, where its files could be replaced; pass another --output"
+            )
+    check_replaceable(folder / "report.json", _is_report, "a report of invert", "--output")
+
+
+def _is_report(path: Path) -> bool:
+    try:
+        report = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        return False
+    return isinstance(report, dict) and {"images", "starts"} <= report.keys()
 
 
 def _check_stems(items: list[Item]) -> None:

@@ -16,6 +16,7 @@ from trainer.runs import published
 from trainer.runs.loading import LoadedRun, load_generator
 from trainer.runs.published import PublishedRun
 from utils.errors import InputError
+from utils.files import check_replaceable
 
 LOCATION_OPTIONS = ("--run_dir", "--ckpt_path")  # of fit: where it wrote has no effect on the weights
 VERSIONS = ("unrender", "git", "torch")
@@ -30,6 +31,7 @@ def main(argv: list[str]) -> int:
         InputError: Invalid options, or a run that cannot be loaded or published.
     """
     options = arguments.publish().parse_args(argv)
+    check_replaceable(options.out, published.is_published, "a published generator", "--out")
     run = load_generator(options.run_dir, options.ckpt_path, device="cpu", trust=options.trust)
     if isinstance(run.folder, PublishedRun):
         raise InputError(f"{options.run_dir} is published already; copy the file")

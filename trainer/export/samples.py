@@ -24,7 +24,7 @@ from lightning_modules.voxel_generative import VoxelGenerativeModule
 from renderers import Camera, InputError, OpenGLRenderer, Renderer, TriangleMesh, VoxelGrid
 from renderers.meshes.marching_cubes import marching_cubes
 from renderers.opengl.voxel_color import surface_colors
-from utils.files import write_atomically
+from utils.files import create_directory, write_atomically
 from visualization.images import to_pil
 from visualization.mesh_io import mesh_statistics, write_surface
 
@@ -94,7 +94,7 @@ class Sample:
         Raises:
             InputError: ``binvox`` for a mesh.
         """
-        stem.parent.mkdir(parents=True, exist_ok=True)
+        create_directory(stem.parent)
         return [self._write(stem.with_suffix(f".{kind}"), kind) for kind in formats]
 
     def _write(self, path: Path, kind: Format) -> Path:

@@ -182,7 +182,7 @@ def _item(
             raise _UnusableError("has no silhouette, which --fill requires")
         resized = frame(pixels, size, fill)
     elif height != width:
-        raise _UnusableError(f"is {width}×{height}, not square")
+        raise _UnusableError(f"is {width}×{height}, not square" + (" (pass --fill 0.5)" if masked else ""))
     else:
         premultiplied = pixels.astype(np.float32)
         premultiplied[..., :3] *= premultiplied[..., 3:] / 255

@@ -35,7 +35,7 @@ from utils.legacy_names import update_config, update_state_dict
 from utils.torch_io import load_state
 
 FORMAT = "unrender generator 1"
-FOLDER = "pretrained"  # pretrained/NAME is NAME.pt of the package; commands write to runs/pretrained/NAME
+FOLDER = "pretrained"  # pretrained/NAME is NAME.pt of the package
 PACKAGED = Path(__file__).parents[1] / FOLDER
 SECTIONS = ("seed_everything", "model", "data")
 UNPUBLISHED = ("generator", "discriminator")  # only training needs them: samples come from generator_ema
@@ -45,7 +45,7 @@ BUILD_BYTES = 4 * 2**30  # that building the module may take; a config can descr
 
 
 class PublishedRun(RunDirectory):
-    """A published generator, for the commands that read a run. They write to ``runs/pretrained/NAME`` by default.
+    """A published generator, for the commands that read a run. By default they write to :func:`output_directory`.
 
     Args:
         file: The file.
@@ -55,10 +55,10 @@ class PublishedRun(RunDirectory):
     """
 
     def __init__(self, file: Path) -> None:
-        super().__init__(RUNS / FOLDER / file.stem)
+        super().__init__(output_directory(file))
         self.file = file
         content = load_state(file)
-        if not isinstance(content, dict) or content.get("format") != FORMAT:
+        if not _is_published(content):
             raise InputError(f"{file} is not a file of publish; pass a run directory or a file written by publish")
         self._weights: dict[str, Tensor] = update_state_dict(self._part(content, "state_dict"))
         self._clock: dict[str, int] = self._part(content, "clock")
@@ -148,6 +148,29 @@ class PublishedRun(RunDirectory):
 
     def _invalid(self, reason: str) -> InputError:
         return InputError(f"{self.file} is not a valid published generator: {reason}")
+
+
+def output_directory(file: Path) -> Path:
+    """Where commands write by default: ``runs/pretrained/NAME`` for a file of the package, else ``runs/published/PATH``.
+
+    PATH is relative to the current directory, or absolute outside of it, so that no two files share a directory.
+    """
+    path = file.parent.resolve() / file.stem
+    if path.parent == PACKAGED.resolve():
+        return RUNS / FOLDER / path.name
+    return RUNS / "published" / path.relative_to(Path.cwd() if path.is_relative_to(Path.cwd()) else path.anchor)
+
+
+def is_published(file: Path) -> bool:
+    """Whether a file is a published generator, of which only the format is checked."""
+    try:
+        return _is_published(load_state(file))
+    except InputError:
+        return False
+
+
+def _is_published(content: Any) -> bool:
+    return isinstance(content, dict) and content.get("format") == FORMAT
 
 
 def find_file(path: str | Path) -> Path | None:
