@@ -105,6 +105,9 @@ class ChanterelleDataModule(ReferenceDataModule):
         images = self._images.numpy()
         return cache_key(images.shape, hashlib.sha256(images.data).hexdigest())
 
+    def check_data(self) -> None:
+        self.reference()
+
     def prepare_data(self) -> None:
         if self._stage != "predict":
             self.reference()

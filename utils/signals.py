@@ -10,6 +10,8 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from multiprocessing import resource_tracker
+from multiprocessing.context import SpawnContext, SpawnProcess
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -72,3 +74,26 @@ class Signals:
                 message = "\nstopping after this step (press Ctrl-C again to stop at once, without saving)"
                 print(message, file=sys.stderr, flush=True)
             os.kill(os.getpid(), signal.SIGTERM)
+
+
+class WorkerProcess(SpawnProcess):
+    """A data worker that ignores SIGINT and SIGTERM from its start, while it imports modules, to its end.
+
+    Both are usually sent to all processes of a command. Its parent stops the worker, after the step that needs its data.
+    """
+
+    def start(self) -> None:
+        resource_tracker.ensure_running()  # otherwise started below, where it would unblock the signals
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, STATUS)
+        try:
+            super().start()  # the worker inherits the mask
+            process: Any = self
+            process._popen.terminate = process._popen.kill  # SIGTERM would be blocked
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+class WorkerContext(SpawnContext):
+    """The ``multiprocessing_context`` of data loaders. Spawn: a process that is forked after OpenGL was used hangs."""
+
+    Process = WorkerProcess

@@ -55,7 +55,7 @@ def read_masked(
     """
     check_on_corrupt(on_corrupt)
     check_framing(framing)
-    source = open_files(root)
+    source = open_files(root, fix="set root to")
     framed: dict[bytes, np.ndarray] = {}
     refused: dict[str, list[str]] = {}
     cropped: list[str] = []

@@ -259,15 +259,16 @@ def open_source(root: Path, image_size: int, expected: int) -> ImageSource:
         return _ffhq(root / fitting[0], expected)
     if root.name in FFHQ_FOLDERS and root.is_dir():
         return _ffhq(root, expected)
-    return open_files(root, ", and neither thumbnails128x128 nor images1024x1024")
+    return open_files(root, ", and neither thumbnails128x128 nor images1024x1024", fix="set root to")
 
 
-def open_files(root: Path, missing: str = "") -> NamedSource:
+def open_files(root: Path, missing: str = "", fix: str = "pass") -> NamedSource:
     """Open all images below a folder or in a ZIP file; see :mod:`datamodules.images.listing` for which are read.
 
     Args:
         root: the folder or file.
         missing: what else is missing if there are no images, for the message.
+        fix: how to choose another folder or file: the start of an advice that ends with "a folder of images".
 
     Raises:
         InputError: ``root`` does not exist or has no images.
@@ -275,7 +276,7 @@ def open_files(root: Path, missing: str = "") -> NamedSource:
     if root.is_file():
         return ZipSource(root)
     if not root.is_dir():
-        raise InputError(f"no such file or folder: {root}")
+        raise InputError(f"no such file or folder: {root.absolute()}; {fix} a folder of images or a ZIP file")
     listing = list_folder(root)
     if not listing.names:
         raise _no_images(root, listing, missing)

@@ -180,6 +180,7 @@ class ShapeNetRenderDataModule(CachedRenderDataModule):
         self.shapes, self.reference_shapes = shapes, reference_shapes or shapes
         self.renderer, self.views, self.reference_views = renderer, views, reference_views or views
         check_colors(renderer, {"shapes": shapes, "reference_shapes": self.reference_shapes})
+        self.channels = render_channels(shapes, renderer)
         if images != "unlimited" and images is not None:
             check_number("images", images, at_least=1)
         check_number("images_per_model", images_per_model, at_least=1)

@@ -18,6 +18,7 @@ from datamodules.shapes.base import (
     Shape,
     ShapeSource,
     Split,
+    check_file,
     check_split,
     check_voxel_size,
     digest,
@@ -255,8 +256,7 @@ def _read_header(path: Path, key: str, stream: zipfile.ZipExtFile) -> tuple[tupl
 @contextmanager
 def _open_array(path: Path, key: str) -> Iterator[tuple[zipfile.ZipExtFile, zipfile.ZipInfo]]:
     """Open an array's file within the archive. Errors from reading a corrupt file become an :class:`InputError`."""
-    if not path.is_file():
-        raise InputError(f"no such voxel archive: {path}; check path")
+    check_file("voxel archive", path, "set path to an .npz file")
     try:
         with zipfile.ZipFile(path) as archive:
             if f"{key}.npy" not in archive.namelist():

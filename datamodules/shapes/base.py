@@ -109,6 +109,23 @@ def file_stamp(path: Path) -> tuple[int, int]:
     return stat.st_size, stat.st_mtime_ns
 
 
+def check_file(kind: str, path: Path, fix: str) -> None:
+    """Check that a file exists.
+
+    Args:
+        kind: what the file is.
+        path: its path.
+        fix: what to do otherwise.
+
+    Raises:
+        InputError: it does not, or is a directory.
+    """
+    if path.is_dir():
+        raise InputError(f"{path.absolute()} is a directory; {fix}")
+    if not path.is_file():
+        raise InputError(f"no such {kind}: {path.absolute()}; {fix}")
+
+
 def check_split(split: str) -> None:
     """Raise an :class:`InputError` unless ``split`` is train, test or all."""
     if split not in get_args(Split):

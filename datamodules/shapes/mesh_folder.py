@@ -33,7 +33,7 @@ def find_meshes(folder: Path | str) -> list[Path]:
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise InputError(f"no such folder: {folder}")
+        raise InputError(f"no such folder: {folder.absolute()}; set folder to the folder of the mesh files")
     listing = list_folder(folder, SUFFIXES)
     left_out = {reason: names for reason, names in listing.left_out.items() if reason != OTHER_TYPE}
     if left_out:

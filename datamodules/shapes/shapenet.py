@@ -17,6 +17,7 @@ from datamodules.shapes.base import (
     Shape,
     ShapeSource,
     Split,
+    check_file,
     check_fraction,
     check_split,
     check_voxel_size,
@@ -126,8 +127,8 @@ class ShapeNetShapes(ShapeSource):
                 "shapes and for reference_shapes (--data.shapes.kind=obj --data.reference_shapes.kind=obj)"
             )
         self.models = None if models is None else Path(models)
-        if self.models is not None and not self.models.is_file():
-            raise InputError(f"no such list of models: {self.models}; check models")
+        if self.models is not None:
+            check_file("list of models", self.models, "set models to a text file of model ids")
 
     def __len__(self) -> int:
         return len(self._names)
@@ -231,7 +232,7 @@ class ShapeNetShapes(ShapeSource):
 
 def _category_folder(root: Path, category: str) -> Path:
     if not root.is_dir():
-        raise InputError(f"no such folder: {root}; set root to the unpacked ShapeNetCore")
+        raise InputError(f"no such folder: {root.absolute()}; set root to the unpacked ShapeNetCore")
     synset = SYNSETS.get(category.lower(), category)
     if not (synset.isdigit() and len(synset) == 8):
         matches = difflib.get_close_matches(category.lower(), SYNSETS, n=3, cutoff=0.5) or sorted(SYNSETS)

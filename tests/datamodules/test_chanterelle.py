@@ -159,7 +159,8 @@ def refused(root) -> str:
 
 
 def test_folder_without_images_raises(tmp_path):
-    assert refused(tmp_path / "nowhere") == f"no such file or folder: {tmp_path / 'nowhere'}"
+    fix = "set root to a folder of images or a ZIP file"
+    assert refused(tmp_path / "nowhere") == f"no such file or folder: {tmp_path / 'nowhere'}; {fix}"
     (tmp_path / "notes.txt").write_text("no image")
     assert refused(tmp_path / "notes.txt").endswith("and pass the folder")
     assert f"{tmp_path} has no images, such as png, jpg or webp (1 file left out: 1 of other types (.txt))" in refused(
@@ -209,7 +210,7 @@ def test_command_line_prints_one_sentence(tmp_path, monkeypatch, capfd):
     small = ["--trainer.fast_dev_run=2", "--trainer.accelerator=cpu", "--data.batch_size=2"]
     arguments = ["--config=chanterelle_32.yaml", "--model=model/dcgan_32.yaml", *small]
     assert main(["fit", *arguments, "--data.root=nowhere"]) == 2
-    assert "error: no such file or folder: nowhere" in capfd.readouterr().err
+    assert f"error: no such file or folder: {tmp_path}/nowhere; set root to" in capfd.readouterr().err
     assert main(["fit", *arguments, "--data.root=."]) == 2
     assert "error: 1 of 2 images in . are unusable: 1 unreadable (b.png); remove" in capfd.readouterr().err
 

@@ -1,7 +1,10 @@
+import pytest
 import torch
 
 from callbacks.shape_export import write_sample
+from datamodules import ShapeNetRenderDataModule
 from datamodules.shapes import ProceduralShapes
+from renderers import OpenGLRenderer, ViewDistribution
 from renderers.mesh_files import read_mesh
 
 
@@ -33,3 +36,9 @@ def test_exported_vertices_have_the_color_of_their_voxel(tmp_path):
     palette = shape.color[0].flatten(1).T.unique(dim=0)
     nearest = (colors[:, None] - palette).abs().amax(-1).amin(1)
     assert nearest.max() < 0.01 and len(colors.mul(50).round().unique(dim=0)) >= 2
+
+
+@pytest.mark.parametrize(("colored", "channels"), [(True, 3), (False, 1)])
+def test_data_state_their_channels(colored, channels):
+    shapes, renderer = ProceduralShapes("chair", 1, 16, colored=colored), OpenGLRenderer(16, colored=colored)
+    assert ShapeNetRenderDataModule(shapes, renderer, ViewDistribution()).channels == channels

@@ -117,6 +117,17 @@ def test_invalid_arguments_raise_at_construction(archive, arguments, message):
         VoxelArchive(**{"path": archive, **arguments})
 
 
+def test_wrong_paths_are_named_in_full(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for path, message in (
+        ("own.npz", f"no such voxel archive: {tmp_path}/own.npz; set path to an .npz file"),
+        (".", f"{tmp_path} is a directory; set path to an .npz file"),
+    ):
+        with pytest.raises(InputError) as error:
+            VoxelArchive(path, "chair")
+        assert str(error.value) == message
+
+
 def test_class_without_grids_in_the_split_raises(archive):
     with pytest.raises(InputError, match="no sofa in split 'test'"):
         len(VoxelArchive(archive, "sofa", "test"))

@@ -200,6 +200,18 @@ def test_invalid_arguments_raise_at_construction(v2, arguments, message):
         ShapeNetShapes(**{"root": v2, **arguments})
 
 
+def test_wrong_paths_are_named_in_full(v2, monkeypatch):
+    monkeypatch.chdir(v2)
+    for arguments, message in (
+        ({"root": "net"}, f"no such folder: {v2}/net; set root to the unpacked ShapeNetCore"),
+        ({"models": "ids"}, f"no such list of models: {v2}/ids; set models to a text file of model ids"),
+        ({"models": CHAIR}, f"{v2}/{CHAIR} is a directory; set models to a text file of model ids"),
+    ):
+        with pytest.raises(InputError) as error:
+            ShapeNetShapes(**{"root": v2, "category": "chair", **arguments})
+        assert str(error.value) == message
+
+
 def test_empty_categories_and_splits_raise(tmp_path):
     (tmp_path / CHAIR).mkdir()
     with pytest.raises(InputError, match="has no models"):

@@ -18,6 +18,14 @@ FIT = ["fit", "--config", "toy.yaml"]
     ("argv", "message"),
     [
         ([], "fit needs --config NAME"),
+        (["--trust", "--model.latent_size", "3"], "fit needs --config NAME"),
+        (["--confg", "toy.yaml"], "no such option --confg; did you mean --config?"),
+        (["--trust", "toy.yaml"], "toy.yaml is not an option; did you mean --config toy.yaml?"),
+        (["--model.latent_size", "3", "model"], "model is not an option; did you mean --run_dir model?"),
+        (
+            ["--config", "toy.yaml", "--run_dir=toy.yaml/x"],
+            "cannot be created: Not a directory; pass another --run_dir",
+        ),
         (["--config"], "--config needs the name"),
         (["--config", "toi.yaml"], "no such config 'toi.yaml'; did you mean toy.yaml"),
         (["--config", "model/gam.yaml"], "did you mean model/gan.yaml"),
@@ -35,6 +43,20 @@ FIT = ["fit", "--config", "toy.yaml"]
             "renderer.init_args.amount must be given",
         ),
         (["--config", "toy.yaml", "--model=toy.ToyData"], "--model must be LightningModule or null, not toy.ToyData"),
+        (["--config", "toy.yaml", "--model=model"], "--model names a YAML file, such as model/iggan.yaml, not model"),
+        (
+            ["--config", "toy.yaml", "--data", "data"],
+            "--data names a YAML file, such as data/ffhq.yaml; pass the folder by --data.root=data",
+        ),
+        (["--config", "toy.yaml", "--trainer=short"], "--trainer names a YAML file, such as trainer/default.yaml, not"),
+        (
+            ["--config", "heads.yaml", "--model", "model/absorption_32.yaml"],
+            "HeadsDataModule has no renderer: this method needs data that render shapes, such as those of demo.yaml",
+        ),
+        (
+            ["--config", "demo.yaml", "--model", "model/meshgan_32.yaml"],
+            "MeshGAN needs RGB images, and these data are grey",
+        ),
         (["--config", "toy.yaml", "--data.views=3"], "--data.init_args.views must be list[float] or null, not 3"),
         (
             ["--config", "toy.yaml", "--data.order=up"],
@@ -72,7 +94,12 @@ def test_invalid_options_are_named(refused, argv, message):
             "mistake.yaml: model.init_args.latent_sise: toy.ToyGAN has no argument",
         ),
         ("model: {init_args: {seed: one}}", "mistake.yaml: model.init_args.seed must be int, not one"),
-        ("model: {init_args: {seed: '${data.size}'}}", "mistake.yaml: model.init_args.seed refers to ${data.size}"),
+        (
+            "model: {init_args: {seed: '${data.size}'}}",
+            "mistake.yaml: model.init_args.seed refers to ${data.size}, which is not in the config; "
+            "did you mean data.init_args.size?",
+        ),
+        ("model: {init_args: {seed: '${data.init_args.sise}'}}", "did you mean data.init_args.size?"),
         (
             "model: {class_path: toy.ToyGAM}",
             "mistake.yaml: model: no such class toy.ToyGAM; did you mean toy.ToyGAN",
@@ -139,6 +166,24 @@ def test_a_refused_training_leaves_no_directory(monkeypatch, capsys):
         patch.setattr("toy.ToyData.prepare_data", refuse, raising=False)
         assert main(["fit", "--run_dir", "runs/toy/001", "--trust"]) == 2
     assert RunDirectory("runs/toy/001").last_checkpoint.is_file()
+
+
+def test_a_directory_with_other_files_is_refused(refused, workplace):
+    (workplace / "mine").mkdir()
+    (workplace / "mine/.DS_Store").write_text("")
+    shape = workplace / "mine/chair.obj"
+    shape.write_text("v 0 0 0")
+    for fresh in ([], ["--fresh"]):
+        message = refused(*FIT, "--run_dir", "mine", *fresh)
+        assert message == "mine is not empty and holds no run; pass a new directory for --run_dir"
+    assert len(list(Path("mine").iterdir())) == 2
+    assert main([*FIT, "--run_dir", "mine", "--trainer.fast_dev_run=1"]) == 0  # it writes nothing there
+    shape.unlink()
+    assert main([*FIT, "--run_dir", "mine"]) == 0
+    for path in (RunDirectory("mine").config, *RunDirectory("mine").checkpoints.iterdir()):
+        path.unlink()
+    RunDirectory("mine").end("failed")  # before it wrote a config
+    assert main([*FIT, "--run_dir", "mine"]) == 0
 
 
 def test_traceback_on_request(monkeypatch):

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from PIL import Image
 
 from datamodules.shapes import write_archive
 from trainer.__main__ import main
@@ -130,6 +131,27 @@ def test_fit_asks_for_the_proxy_of_its_source(tmp_path, monkeypatch, capsys):
     assert "did not leave a finished run" in capsys.readouterr().err
     (option, _) = commands[0][5:]
     assert json.loads(option.removeprefix("--data.shapes="))["init_args"]["category"] == "table"
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (
+            ("chanterelle_32.yaml",),
+            "no such file or folder: {}/chanterelle; set root to a folder of images or a ZIP file",
+        ),
+        (("chanterelle_32.yaml", "--data.root=photos"), "1 of 1 images in photos are unusable: 1 without transparency"),
+        (("chairs.yaml",), "no such folder: {}/ShapeNetCore.v2; set root to the unpacked ShapeNetCore"),
+        (("chairs_modelnet.yaml", "--data.shapes.path=own.npz"), "own.npz has no chair in split 'test'"),
+    ],
+)
+def test_data_are_checked_before_the_proxy_is_trained(workplace, refused, monkeypatch, argv, message):
+    (workplace / "photos").mkdir()
+    Image.new("RGB", (8, 8)).save(workplace / "photos" / "a.jpg")
+    voxels, labels = np.ones((1, 32, 32, 32), bool), np.array([1])
+    write_archive("own.npz", {"train": voxels, "test": voxels}, {"train": labels, "test": labels}, ["chair", "sofa"])
+    monkeypatch.setattr("trainer.runs.proxy_pretraining._train", lambda *_: pytest.fail("the proxy was trained"))
+    assert message.format(workplace) in refused("fit", "--config", *argv)
 
 
 def test_table_names_the_proxies_to_train_first(tmp_path, capsys):

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import kill_and_resume
@@ -21,6 +22,7 @@ from callbacks.nan_guard import TerminateOnNaN
 from trainer.__main__ import main
 from trainer.runs import run_lock
 from trainer.runs.run_directory import RunDirectory
+from utils.errors import InputError
 
 
 def steps_of(path: Path = LAST) -> int:
@@ -71,6 +73,25 @@ def test_monitor_may_change_on_resume_and_must_be_evaluated(monkeypatch, refused
     assert "monitor mmd is not a metric of this run's evaluations; unset monitor" in refused(*FIT, "--monitor=mmd")
     assert RunDirectory(RUN).settings["monitor"] == "mmd"
     assert main([*FIT, "--monitor=null"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("part", "error"), [("ToyData.prepare_data", InputError("")), ("ToyGAN.training_step", ZeroDivisionError())]
+)
+def test_a_resume_that_fails_before_its_first_step_changes_nothing(monkeypatch, part, error):
+    def fail(*_: object) -> None:
+        raise error
+
+    stop_at(monkeypatch, 3, "--trainer.val_check_interval=1")
+    before = {path: path.read_bytes() for path in RUN.rglob("*") if path.is_file()}
+    with monkeypatch.context() as patch:
+        patch.setattr(f"toy.{part}", fail, raising=False)
+        again = [*FIT, "--checkpoint_minutes=5", "--ckpt_path=run/checkpoints/previous.ckpt"]
+        with nullcontext() if isinstance(error, InputError) else pytest.raises(type(error)):
+            assert main(again) == 2
+    assert {path: path.read_bytes() for path in RUN.rglob("*") if path.is_file()} == before
+    assert main(again) == 0
+    assert RunDirectory(RUN).settings["checkpoint_minutes"] == 5 and RunDirectory(RUN).status == "finished"
 
 
 def test_fresh_moves_the_run_aside(monkeypatch, capsys):

@@ -13,6 +13,7 @@ from toy_runs import LAST, stop_at
 
 from callbacks.checkpointing import RunCheckpoint
 from callbacks.loggers.csv import drop_rows_after
+from trainer.cli.error_messages import disk_error
 from trainer.runs.checkpoints import AtomicCheckpointIO
 from trainer.runs.run_directory import RunDirectory
 from utils.errors import InputError
@@ -54,6 +55,7 @@ def test_a_failed_write_keeps_the_old_file(tmp_path):
     code = """
 import resource, sys, torch
 from pathlib import Path
+from trainer.cli.error_messages import disk_error
 from trainer.runs.checkpoints import AtomicCheckpointIO
 from trainer.cli.error_messages import disk_error
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
@@ -71,6 +73,12 @@ assert [p.name for p in path.parent.iterdir()] == [path.name]
     done = subprocess.run([sys.executable, "-c", code, str(path)], cwd=root, capture_output=True, text=True)
     problem = f"{path} could not be written: the file is larger than the system allows"
     assert done.stdout == f"{problem}; free space and run the command again\n", done.stderr
+
+
+def test_a_protected_disk_is_not_to_be_emptied():
+    for number in (errno.EROFS, errno.EACCES):
+        problem, fix = disk_error(OSError(number, "", "last.ckpt")) or ("", "")
+        assert "last.ckpt" in problem and "pass another directory (--run_dir" in fix and "free space" not in fix
 
 
 def test_metrics_csv_is_cut_back(tmp_path):

@@ -7,6 +7,7 @@ import inspect
 import re
 import traceback
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jsonargparse
@@ -28,6 +29,7 @@ MESSAGE_PARTS = re.compile(
     | unrecognized\ arguments:\ (?P<unrecognized>\S+)
     | Subcommand\ '\w+'\ does\ not\ accept\ option\ '(?P<unknown_key>[^']+)'
     | arguments\ are\ required:\ (?P<required>[^\n]+)
+    | Unable\ to\ load\ config\ '(?P<not_a_config>[^']+)'
     | Key\ "(?P<required_key>[^"]+)"\ is\ required
     | Option\ '(?P<unknown_argument>[^']+)'\ is\ not\ accepted
     | No\ module\ named\ '(?P<module>[^']+)'
@@ -42,7 +44,9 @@ DISK_ERRORS = {
     errno.EFBIG: "the file is larger than the system allows",
     errno.EROFS: "the disk is read-only",
 }
+SECTION_FILES = {"model": "model/iggan.yaml", "data": "data/ffhq.yaml", "trainer": "trainer/default.yaml"}
 CLASS_KEYS = ("class_path", "init_args", "dict_kwargs")
+OTHER_DIRECTORY = "pass another directory (--run_dir, --output, UNRENDER_CACHE)"
 NOT_ALLOWED = (errno.EACCES, errno.EPERM)
 WRONG_KIND = {
     errno.EEXIST: "a file of this name exists",
@@ -133,6 +137,8 @@ def _parse_error(message: str, composed: Composed, given: Iterable[str], options
         return InputError(f"no such option {word}{hint}")
     if part := parts.get("unknown_key"):
         return _unknown_key(part.match["unknown_key"], prefix, options)
+    if (part := parts.get("not_a_config")) and part.key in SECTION_FILES:
+        return _not_a_file(part.key, part.match["not_a_config"], prefix(part.key))
     if part := parts.get("required") or parts.get("required_key"):
         missing = _without_command(part.match[part.match.lastgroup or 0])
         key = f"{part.key}.{missing}" if part.key else missing
@@ -152,8 +158,11 @@ def _parse_error(message: str, composed: Composed, given: Iterable[str], options
         return InputError(f"{prefix(part.key)}{part.key}: {part.match['wrong_class']} is not a {part.match['base']}")
     if last:
         detail = message[last.match.end() :]
+        value = _given_value(detail)
+        if last.key in SECTION_FILES and last.key in given and (Path(value).exists() or "." not in value):
+            return _not_a_file(last.key, value, "--")
         if expected := _expected_type(detail):
-            return InputError(f"{prefix(last.key)}{last.key} must be {expected}, not {_given_value(detail)}")
+            return InputError(f"{prefix(last.key)}{last.key} must be {expected}, not {value}")
     return InputError(" ".join(message.split()))
 
 
@@ -254,6 +263,14 @@ def _expected_type(detail: str) -> str:
     return re.sub(r", (?=[^\[\]]*(?:\[[^\]]*\][^\[\]]*)*$)", " or ", expected)  # commas outside of brackets
 
 
+def _not_a_file(section: str, value: str, prefix: str) -> InputError:
+    """The message for a value like ``--data photos``, which is neither a config nor a class."""
+    fix = (
+        f"; pass the folder by --data.root={value}" if section == "data" and Path(value).exists() else f", not {value}"
+    )
+    return InputError(f"{prefix}{section} names a YAML file, such as {SECTION_FILES[section]}{fix}")
+
+
 def _given_value(detail: str) -> str:
     match = re.search(r"(?:Got|Given) value: (.*?)(?:\. Got value|\n|$)", detail)
     value = match[1] if match else "the given value"
@@ -271,16 +288,33 @@ def _interpolation_error(error: OmegaConfBaseException, composed: Composed, opti
     check_keys(composed, {option.partition(".")[0] for option in options})
     if (match := re.search(r"Interpolation key '\.*([^']*)' not found", str(error))) and error.full_key:
         key = _without_command(error.full_key)
-        similar = difflib.get_close_matches(match[1].rpartition(".")[2], _all_keys(composed.values) - {match[1]}, n=1)
-        fix = f"; did you mean {similar[0]}?" if similar else ""
+        fix = _unset_argument(match[1], composed)
+        if not fix and (similar := difflib.get_close_matches(match[1], _all_keys(composed.values) - {key}, n=1)):
+            fix = f"; did you mean {similar[0]}?"
         return InputError(f"{_origin(composed, key)}{key} refers to ${{{match[1]}}}, which is not in the config{fix}")
     return InputError(f"an interpolation cannot be resolved: {str(error).splitlines()[0]}")
 
 
-def _all_keys(values: Any) -> set[str]:
+def _unset_argument(reference: str, composed: Composed) -> str:
+    """The end of a message about a missing ``${data.init_args.renderer}``; empty if the name may be misspelled."""
+    section, _, argument = reference.partition(".init_args.")
+    argument = argument.partition(".")[0]
+    part = composed.values.get(section)
+    class_path = str(part.get("class_path", "")) if isinstance(part, dict) else ""
+    arguments = _arguments(class_path)
+    if not arguments or difflib.get_close_matches(argument, arguments, n=1):
+        return ""
+    renders = section == "data" and argument in ("renderer", "views", "shapes")
+    cure = ": this method needs data that render shapes, such as those of demo.yaml" if renders else ""
+    return f"; {class_path.rpartition('.')[2]} has no {argument}{cure}"
+
+
+def _all_keys(values: Any, prefix: str = "") -> set[str]:
+    """All keys of nested mappings, dotted."""
     if not isinstance(values, dict):
         return set()
-    return {str(key) for key in values}.union(*map(_all_keys, values.values()))
+    keys = {f"{prefix}{key}": value for key, value in values.items()}
+    return set(keys).union(*(_all_keys(value, f"{key}.") for key, value in keys.items()))
 
 
 def checkpoint_error(message: str, checkpoint: str) -> InputError:
@@ -314,10 +348,13 @@ def disk_error(error: BaseException) -> tuple[str, str] | None:
         seen.add(id(cause))
         if isinstance(cause, OSError) and cause.errno in DISK_ERRORS:
             problem = f"{cause.filename or 'a file'} could not be written: {DISK_ERRORS[cause.errno]}"
-            return problem, "free space and run the command again"
+            fix = OTHER_DIRECTORY if cause.errno == errno.EROFS else "free space and run the command again"
+            return problem, fix
         if isinstance(cause, OSError) and cause.errno in NOT_ALLOWED and cause.filename:
-            fix = "change its permissions, or pass another directory (--run_dir, --output, UNRENDER_CACHE)"
-            return f"{cause.filename} cannot be opened: permission denied", fix
+            return (
+                f"{cause.filename} cannot be opened: permission denied",
+                f"change its permissions, or {OTHER_DIRECTORY}",
+            )
         if isinstance(cause, OSError) and cause.errno in WRONG_KIND and cause.filename:
             return f"{cause.filename} cannot be opened: {WRONG_KIND[cause.errno]}", "pass another path"
         cause = cause.__cause__ or cause.__context__

@@ -40,6 +40,7 @@ from callbacks.loggers.guarded import GuardedLogger
 from callbacks.metrics_log import ValidationRecord
 from callbacks.monitor import Mode, Monitor
 from callbacks.nan_guard import DivergedError, TerminateOnNaN
+from datamodules.base import RunDataModule
 from lightning_modules.generative import GenerativeModule
 from trainer.__main__ import options_of
 from trainer.cli import error_messages, trainer_options
@@ -154,6 +155,8 @@ class UnrenderCLI(LightningCLI):
         self.published = given if isinstance(given, PublishedRun) else None
         held = given if given and given.holds_run() else None
         trained = held if not (fit and (self.fresh or rehearsal)) else None
+        if fit and given and not (held or rehearsal):
+            given.check_empty()
         if not fit and trained and self.ckpt_path is None:
             self.ckpt_path = "last"
         if fit and given is None and self.ckpt_path in ("last", "best"):
@@ -176,6 +179,7 @@ class UnrenderCLI(LightningCLI):
             needed=not (rehearsal or session.checkpoint or self.published),
             single_process=self.alone,
             restricted=session.restricted,
+            check_data=partial(self._check_data, config),
         )
         self.saved_config = self._config_yaml()
 
@@ -209,6 +213,12 @@ class UnrenderCLI(LightningCLI):
         )
         for note in self.session.notes:
             print_rank0(note)
+
+    def _check_data(self, config: jsonargparse.Namespace) -> None:
+        """Build the data module from the config, once more than :meth:`instantiate_classes` does, and check its data."""
+        built = self._parser(self.session.command).instantiate(jsonargparse.Namespace(data=config.data))
+        if isinstance(built.data, RunDataModule):
+            built.data.check_data()
 
     def _config_yaml(self) -> str:
         """The content of the run's ``config.yaml``."""

@@ -8,13 +8,24 @@ from typing import Any
 
 from callbacks.checkpointing import RunCheckpoint
 from callbacks.loggers.guarded import GuardedLogger
-from trainer.cli.config_composition import PROJECT_CONFIGS, SECTIONS, Composed, compose, find_config, names_yaml
+from trainer.cli.config_composition import (
+    KEYS,
+    PROJECT_CONFIGS,
+    SECTIONS,
+    Composed,
+    compose,
+    find_config,
+    names_yaml,
+    suggestion,
+)
 from trainer.cli.trust import check_class_paths, check_links, is_run_config, restricted_imports
 from trainer.runs.published import PublishedRun, find_file, named_run
 from trainer.runs.run_directory import RunDirectory
 from utils.errors import InputError
 from utils.legacy_names import update_options
 from utils.signals import Signals
+
+FLAGS = ("--fresh", "--trust", "--print_config")  # options without a value
 
 
 @dataclass
@@ -114,6 +125,7 @@ class Session:
             path.write_text(self.composed.text(), encoding="utf-8")
             config = ["--config", str(path)]
         if not config and not self.help_requested and not {"model", "model.class_path"}.intersection(self.given):
+            _check_words(self.rest)
             run_dir = last_value(self.argv, "run_dir")
             if run_dir and self.command != "fit":
                 raise InputError(f"--run_dir {run_dir} is not a run directory: it has no config.yaml")
@@ -147,6 +159,28 @@ def split_configs(argv: list[str]) -> tuple[list[str], dict[str, str], list[str]
         else:
             rest.append(word)
     return names, parts, rest
+
+
+def _check_words(words: list[str]) -> None:
+    """Check the words of a command line without a config, which are not parsed.
+
+    Raises:
+        InputError: A word that is not an option, such as a config without ``--config``.
+    """
+    known = {f"--{key}" for key in (*KEYS, "config")}
+    takes_value = False  # whether the next word may be the value of an option
+    for word in words:
+        option, equals, _ = word.partition("=")
+        section = option.partition(".")[0]
+        if takes_value and not word.startswith("--"):
+            takes_value = False
+        elif not word.startswith("-"):
+            meant = "run_dir" if Path(word).is_dir() else "config"
+            raise InputError(f"{word} is not an option; did you mean --{meant} {word}?")
+        elif section not in (*known, *FLAGS):
+            raise InputError(f"no such option {option}{suggestion(section, known, 'the options are')}")
+        else:
+            takes_value = not equals and section not in FLAGS
 
 
 def _section_options(words: list[str]) -> list[str]:

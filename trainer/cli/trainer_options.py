@@ -253,7 +253,7 @@ def _probe(options: Namespace) -> Trainer:
         trainer = Trainer(**values)
     except (ValueError, TypeError, RuntimeError, ImportError, MisconfigurationException) as error:
         message = _first_sentences(error)
-        option = next((name for name in re.findall(r"`(\w+)", message) if name in values), None)
+        option = next((name for name in re.findall(r"[`(](\w+)", message) if name in values), None)
         start = f"trainer.{option} cannot be {_name(values[option])}" if option else "trainer"
         raise InputError(f"{start}: {message}") from error
     started = launch()

@@ -70,7 +70,9 @@ def _write(figures: dict[str, Callable[[], Figure]], options: argparse.Namespace
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise InputError(f"the directory {folder} cannot be created: {error.strerror}") from error
+            raise InputError(
+                f"the directory {folder} cannot be created: {error.strerror}; pass another --output"
+            ) from error
         print(write_figure(figure, options.size, folder), flush=True)
         _add_caption(folder / "captions.md", figure)
         written += 1

@@ -8,6 +8,7 @@ import os
 import shlex
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -122,7 +123,13 @@ def proxy_shapes(run: RunDirectory) -> dict[str, Any] | None:
 
 
 def provide_proxy(
-    config: Namespace, composed: Composed, *, needed: bool, single_process: bool, restricted: bool = False
+    config: Namespace,
+    composed: Composed,
+    *,
+    needed: bool,
+    single_process: bool,
+    restricted: bool = False,
+    check_data: Callable[[], None] = lambda: None,
 ) -> None:
     """Replace a proxy's config by the checkpoint of its newest finished run; train it first if there is none.
 
@@ -132,6 +139,7 @@ def provide_proxy(
         needed: Whether the proxy's weights are used; if not, the key is set to None.
         single_process: Whether this is the only process. Several processes cannot all train the proxy.
         restricted: Whether the config is that of a run that is not trusted. The proxy's config could name any class.
+        check_data: Checks the data of the run itself, before the proxy is trained.
 
     Raises:
         InputError: The proxy's training failed, it is missing and there are several processes, or the run is not trusted.
@@ -157,6 +165,7 @@ def provide_proxy(
             raise InputError(
                 f"the proxy of {name} is not trained yet; train it first: {shlex.join(['python', *command])}"
             )
+        check_data()
         if interrupted := _interrupted_run(path, data, command):
             print(f"resuming the training of the proxy first: {interrupted.path}", flush=True)
             command += ["--run_dir", str(interrupted.path)]

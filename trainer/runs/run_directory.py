@@ -27,6 +27,7 @@ from utils.files import TEMPORARY, write_atomically
 
 ROOT = Path(__file__).parents[2]
 WANDB_SETTINGS = ("project", "entity", "name", "group")  # stored in run.json, beside the id
+RECORDS = ("config.yaml", "command.txt", "version.json", "run.json", METRICS_CSV, METRICS)
 PACKAGES = ("torch", "pytorch-lightning", "torchmetrics", "numpy", "jsonargparse", "omegaconf")
 
 
@@ -36,7 +37,7 @@ class RunDirectory:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self._created: list[Path] = []  # removed by release() if the run never starts
-        self._previous_metadata: dict[str, Any] = {}  # restored by release()
+        self._previous: dict[Path, bytes | None] = {}  # the records before acquire(), restored by release()
 
     def __str__(self) -> str:
         return str(self.path)
@@ -142,7 +143,9 @@ class RunDirectory:
         except FileExistsError:
             return False
         except OSError as error:
-            raise InputError(f"run directory {self.path} cannot be created: {error.strerror}") from error
+            raise InputError(
+                f"run directory {self.path} cannot be created: {error.strerror}; pass another --run_dir"
+            ) from error
         self._created = [self.metadata_file, *missing]
         return True
 
@@ -152,18 +155,27 @@ class RunDirectory:
         Raises:
             InputError: Another process is training it.
         """
-        self._previous_metadata = metadata = self.metadata
+        metadata = self.metadata
         active = metadata.get("status") in ("starting", "running")
         if active and is_alive(metadata, self.metadata_file, wait=True):
             process = f"process {metadata['pid']} on {metadata.get('host', 'this machine').partition(' ')[0]}"
             raise InputError(f"{self.path} is being trained by {process}; stop it first or choose another --run_dir")
+        self._previous = self._records()
         self._write_metadata(metadata | {"status": "starting"} | process_identity())
 
     def release(self) -> None:
-        """Undo :meth:`create` or :meth:`acquire` and :meth:`start`. Directories that hold other files are kept."""
-        if self._previous_metadata:
-            self._write_metadata(self._previous_metadata)
-            self._previous_metadata = {}
+        """Undo :meth:`create`, or :meth:`acquire` and :meth:`truncate_logs`, and :meth:`start`.
+
+        Directories that hold other files are kept.
+        """
+        if self._previous:
+            now = self._records()
+            for path, content in self._previous.items():
+                if content is None:
+                    path.unlink(missing_ok=True)
+                elif content != now[path]:
+                    _write_bytes(path, content)
+            self._previous = {}
             return
         for path in self._created:
             try:
@@ -178,7 +190,25 @@ class RunDirectory:
     def has_no_results(self) -> bool:
         """Whether this process created the run and nothing but the files of :meth:`start` is in it."""
         created = set(self._created)
-        return bool(created) and created.issuperset(self.path.iterdir())
+        return bool(created) and created.issuperset(self._visible())
+
+    def check_empty(self) -> None:
+        """Check that a new run would not be mixed into other files. Hidden ones, such as ``.DS_Store``, do not count.
+
+        Raises:
+            InputError: The directory holds files, but no run.
+        """
+        found = self.path.is_dir() and self._visible()
+        if found and not self.holds_run():  # checked last: another rank may just have created the run
+            raise InputError(f"{self.path} is not empty and holds no run; pass a new directory for --run_dir")
+
+    def _visible(self) -> list[Path]:
+        return [path for path in self.path.iterdir() if not path.name.startswith(".")]
+
+    def _records(self) -> dict[Path, bytes | None]:
+        """The content of the run's text files; None for those that do not exist."""
+        paths = [self.path / name for name in RECORDS]
+        return {path: path.read_bytes() if path.is_file() else None for path in paths}
 
     def move_aside(self) -> Path:
         """Rename the directory to ``<name>.before-<n>`` and return the new path.
@@ -298,6 +328,10 @@ def _read_json(path: Path) -> dict[str, Any]:
 def write_text(path: Path, text: str) -> None:
     """Write a text file atomically."""
     write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+def _write_bytes(path: Path, content: bytes) -> None:
+    write_atomically(path, lambda temporary: temporary.write_bytes(content))
 
 
 def _is_metadata(key: str, value: Any) -> bool:

@@ -114,7 +114,9 @@ def close(session: Session, status: str) -> None:
     if session.run is None:
         return
     try:
-        if not session.started or (session.input_error and session.run.has_no_results()):
+        progressed = session.checkpointing and session.checkpointing.progressed
+        undone = session.resumed and status == "failed" and not progressed  # a finished run remains finished
+        if not session.started or undone or (session.input_error and session.run.has_no_results()):
             session.run.release()
             return
         session.run.end(status)

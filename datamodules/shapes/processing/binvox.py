@@ -49,7 +49,7 @@ def read_binvox(path: str | Path) -> Binvox:
     path = Path(path)
     try:
         if not path.is_file():  # reading a pipe would block
-            raise InputError(f"no such file: {path}; check the path")
+            raise InputError(f"no such file: {path.absolute()}; check the path")
         with path.open("rb") as file:
             head = file.read(_HEADER_LIMIT)
             dim, translate, scale, start = _parse_header(path, head)
