@@ -160,8 +160,3 @@ def test_a_module_that_has_made_all_steps_is_not_trained_in_silence(tmp_path):
     trainer(tmp_path).fit(iggan(), renders(steps=2), ckpt_path=tmp_path / "last.ckpt", weights_only=True)  # complete
     trainer(tmp_path).fit(module, renders(steps=3))
     assert module.step == 3
-
-
-def test_other_precisions_are_refused(tmp_path):
-    with pytest.raises(InputError, match="precision 64-true is not supported; use 32-true, or bf16-mixed"):
-        trainer(tmp_path, precision="64-true").fit(iggan(), renders(steps=1))

@@ -54,10 +54,11 @@ def setup_with(strategy: object, precision: str, ranks: int = 1) -> pl.Lightning
     return module
 
 
-@pytest.mark.parametrize("precision", ["16-mixed", "16-true"])
-def test_half_precision_that_needs_scaled_losses_is_refused(precision):
+@pytest.mark.parametrize("precision", ["16-mixed", "16-true", "bf16-true", "64-true"])
+def test_other_precisions_are_refused(precision):
     with pytest.raises(
-        InputError, match=rf"^trainer\.precision {precision} is not supported: .*; use bf16-mixed or 32-true$"
+        InputError,
+        match=rf"^trainer\.precision {precision} is not supported; use 32-true, or bf16-mixed to compute in bfloat16$",
     ):
         setup_with(SingleDeviceStrategy("cpu"), precision)
 
