@@ -65,16 +65,6 @@ def test_ema_has_the_buffers_of_the_generator(tmp_path):
     assert torch.allclose(module.generator_ema(z), module.generator.eval()(z), atol=1e-6)
 
 
-def test_ema_measures_its_own_batch_norm(tmp_path):
-    module = ImageGANModule(DCGANGenerator(16, latent_size=8, width=16), DCGANDiscriminator(16, width=8))
-    trainer(tmp_path).fit(module, images())
-    average, current = (
-        [m.running_mean for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
-        for network in (module.generator_ema, module.generator)
-    )
-    assert average and not any(torch.equal(a, b) for a, b in zip(average, current, strict=True))
-
-
 def test_a_part_in_evaluation_mode_stays_in_it(tmp_path):
     discriminator = PretrainedFeatures()
     before = {name: value.clone() for name, value in discriminator.features.state_dict().items()}
