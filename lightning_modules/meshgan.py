@@ -13,10 +13,10 @@ from pytorch_lightning.cli import OptimizerCallable
 from torch import Tensor, nn
 
 from lightning_modules.base import batch_images, check_optimizers, frozen, seeded_generator
+from lightning_modules.depth_evaluation import FrontReferences, measure_front
 from lightning_modules.generative import GenerativeModule, normal_maps, row_views
 from lightning_modules.losses import discriminator_accuracy, discriminator_loss, generator_loss
 from lightning_modules.progressive_growing import Growth, GrowthPhase, GrowthStage
-from metrics.depth import measure_depth
 from networks import GeneratedScene, MeshGenerator, StyleGANDiscriminator, sample_offsets
 from networks.stylegan_layers import StyledLayer, fade_images
 from renderers import Camera, InputError, Renderer, Rendering, SoftRasterizer, TriangleMesh, ViewDistribution
@@ -25,7 +25,6 @@ from utils.philox import hash_key, keyed_normal
 
 TURNTABLE_AZIMUTHS = (-90.0, -45.0, 0.0, 45.0, 90.0)  # degrees, the viewpoints of Figure 4
 
-DEPTH_SAMPLES = 256  # samples that depth is measured on
 PART = 16  # scenes generated at once outside of training: each takes about 125 MB at 128²
 
 
@@ -101,8 +100,7 @@ class MeshGANModule(GenerativeModule):
         self.optimizer_factories = check_optimizers(
             discriminator=discriminator_optimizer, generator=generator_optimizer
         )
-        # Renders that depth is compared with, and the held-out scenes and the number that they were made for.
-        self._true_renders: tuple[tuple[Any, int], Rendering] | None = None
+        self._front_references = FrontReferences()
         self._renderers: dict[tuple[int, bool | None], Renderer] = {}
 
     @property
@@ -273,10 +271,8 @@ class MeshGANModule(GenerativeModule):
         stage, last = self.stage, self.growth.resolution
         if stage.resolution < last:
             self.evaluation_note += f", generated at {stage.resolution}² and enlarged to {last}²"
-        if self._true_renders is not None:
-            self.evaluation_note += (
-                f", depth of {len(self._true_renders[1].image)} against as many true ones from the front"
-            )
+        if count := self._front_references.count:
+            self.evaluation_note += f", depth of {count} against as many true ones from the front"
         if stage.fade < 1:
             self.evaluation_note += f", {stage.resolution}² faded in by {stage.fade:.0%}"
 
@@ -286,36 +282,20 @@ class MeshGANModule(GenerativeModule):
 
     @torch.no_grad()
     def extra_metrics(self) -> dict[str, float]:
-        """Measure depth, normals and silhouettes from the front at the last resolution, see :func:`measure_depth`.
+        """Measure depth, normals and silhouettes from the front at the last resolution, see :func:`measure_front`.
 
         Only for data with known geometry, such as procedural heads.
-
-        Raises:
-            InputError: a renderer that returns no depth or no normals.
         """
-        held_out: Any = getattr(self.datamodule, "held_out", None)
-        if not hasattr(held_out, "canonical"):
-            self._true_renders = None
+        references = self._front_references.of(self.datamodule)
+        if references is None:
             return {}
-        wanted = (held_out, min(DEPTH_SAMPLES, self.datamodule.reference_images))
-        if self._true_renders is None or self._true_renders[0] != wanted:
-            self._true_renders = wanted, held_out.canonical(list(range(wanted[1])))
-        true = self._true_renders[1]
-        z = self.latents(len(true.image), "depth")
+        z = self.latents(self._front_references.count, "depth")
         parts = []
         for first in range(0, len(z), PART):
             mesh = self.seeded_scenes(z, "depth", part=slice(first, first + PART)).mesh
             front = Camera.orbit([0.0] * len(mesh), 0.0, self.views.fov)
             parts.append(self.render(mesh, front, normals=True, size=self.growth.resolution))
-            if parts[-1].depth is None or parts[-1].normals is None:
-                raise InputError(
-                    f"evaluations on {type(self.datamodule).__name__} measure depth and normals, which the renderer "
-                    f"{type(self.renderer).__name__} does not return; use SoftRasterizer"
-                )
-        rendering = Rendering(
-            *(torch.cat(field).cpu() for field in zip(*(vars(r).values() for r in parts), strict=True))
-        )
-        return measure_depth(rendering, Rendering(*(x.cpu() for x in vars(true).values())))
+        return measure_front(parts, references, self.renderer, self.datamodule)
 
     @torch.no_grad()
     def sample_grids(self, rows: int, columns: int, seed: int) -> dict[str, Float[Tensor, "N _ H W"]]:
