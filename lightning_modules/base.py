@@ -102,6 +102,15 @@ def frozen(*modules: nn.Module) -> Iterator[None]:
             p.requires_grad_(True)
 
 
+def forward_precision(device: torch.device) -> torch.autocast:
+    """Return a context for a backward pass within a training step: its operations have the precision of the forward pass.
+
+    Lightning runs steps under autocast, which would round the gradients of what the forward pass computes in float32, such
+    as renderers.
+    """
+    return torch.autocast(device.type, enabled=False)
+
+
 class ClockedModule(pl.LightningModule):
     """Base class of all modules. Counts its own training steps (batches) and images seen.
 
@@ -271,11 +280,12 @@ class ClockedModule(pl.LightningModule):
         """
         optimizer.zero_grad(set_to_none=True)
         if self.world_size == 1:
-            self.manual_backward(loss, *args, **options)
+            with forward_precision(self.device):
+                self.manual_backward(loss, *args, **options)
         else:
             strategy = self.trainer.strategy
             assert isinstance(strategy, DDPStrategy)  # checked by setup
-            with strategy.block_backward_sync():
+            with strategy.block_backward_sync(), forward_precision(self.device):
                 self.manual_backward(loss, *args, **options)
             average_gradients(p for group in optimizer.param_groups for p in group["params"])
         optimizer.step()

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from pytorch_lightning.cli import OptimizerCallable
 from torch import Tensor, nn
 
-from lightning_modules.base import batch_images, check_optimizers, frozen
+from lightning_modules.base import batch_images, check_optimizers, forward_precision, frozen
 from lightning_modules.gan_step import adam_gan, check_proxy_images, check_same_shape, logits_of_both
 from lightning_modules.losses import (
     discriminator_accuracy,
@@ -188,19 +188,20 @@ class IGGANModule(VoxelGenerativeModule):
         real_logits, fake_logits = logits_of_both(self.discriminator, *pair)
         d_loss = discriminator_loss(real_logits, fake_logits)
         self.step_optimizer(d_optimizer, self.add_r1(d_loss, real_logits, real))
-        self.adapt_augment(real_logits)
 
         # G: through R.
         with frozen(self.discriminator):
             if self.gradient_at == "proxy":
                 proxy_logits = self.discriminator(self.augmented(y_neural, "generated"))
                 g_loss = generator_loss(proxy_logits)
-                (gradient,) = torch.autograd.grad(g_loss, r_input, retain_graph=retrained)
+                with forward_precision(self.device):
+                    (gradient,) = torch.autograd.grad(g_loss, r_input, retain_graph=retrained)
             else:
                 image = y_opengl.detach().requires_grad_()
                 g_loss = generator_loss(self.discriminator(self.augmented(image, "generated")))
-                (image_gradient,) = torch.autograd.grad(g_loss, image)
-                (gradient,) = torch.autograd.grad(y_neural, r_input, image_gradient, retain_graph=retrained)
+                with forward_precision(self.device):
+                    (image_gradient,) = torch.autograd.grad(g_loss, image)
+                    (gradient,) = torch.autograd.grad(y_neural, r_input, image_gradient, retain_graph=retrained)
         self.step_optimizer(g_optimizer, proxy_grid, gradient)
         losses = {"d": d_loss, "g": g_loss}
 
@@ -214,9 +215,11 @@ class IGGANModule(VoxelGenerativeModule):
                     if self.gradient_at == "renderer":
                         proxy_logits = self.discriminator(self.augmented(y_neural, "generated"))
                 r_loss = r_loss + self.dom_weight * output_matching_loss(proxy_logits, opengl_logits)
-            self.step_optimizer(r_optimizer[0], r_loss, inputs=list(self.neural_renderer.parameters()))
+            weights = [p for p in self.neural_renderer.parameters() if p.requires_grad]
+            self.step_optimizer(r_optimizer[0], r_loss, inputs=weights)
             losses["r"] = r_loss
         self.log_extra(proxy_error=relative_error(y_neural.detach(), y_opengl))
+        self.adapt_augment(real_logits)  # after the last use of T, which D, G and R share
 
         self.advance_step(n)
         self.update_ema(total)

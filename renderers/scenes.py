@@ -5,7 +5,7 @@ World frame: right-handed, x right, y up, z toward the viewer at azimuth 0. Obje
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -105,7 +105,7 @@ class VoxelGrid:
         if isinstance(threshold, Tensor):
             threshold = threshold.view(-1, 1, 1, 1, 1)
         solid = (self.occupancy.detach() > threshold).to(self.occupancy.dtype)
-        return replace(self, occupancy=solid)
+        return VoxelGrid(solid, None if self.color is None else self.color.detach())
 
 
 @dataclass(frozen=True)

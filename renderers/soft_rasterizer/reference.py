@@ -76,6 +76,11 @@ class Fragments:
     face: Int[Tensor, " N"]
     edge: Int[Tensor, " N"]
 
+    @classmethod
+    def none(cls, device: torch.device) -> Fragments:
+        """Return the fragments of a batch without meshes."""
+        return cls(*(torch.zeros(0, dtype=torch.long, device=device) for _ in range(3)))
+
 
 def project(
     vertices: Float[Tensor, "B V 3"], matrix: Float[Tensor, "B 3 3"], distance: float, settings: RasterSettings

@@ -116,7 +116,11 @@ class SoftRasterizer(Renderer):
             screen = backend.project(
                 scene.vertices, *screen_transform(scene.vertices, camera, self.image_size), settings
             )
-            fragments = backend.find_fragments(screen.detach(), faces, settings)
+            fragments = (
+                backend.find_fragments(screen.detach(), faces, settings)
+                if len(screen)
+                else Fragments.none(screen.device)
+            )
             weights, barycentric, alpha, depth = backend.evaluate_fragments(screen, faces, fragments, settings)
             normals = self._camera_normals(scene, faces, camera, backend)
             image = self._shade(scene, camera, faces, fragments, weights, barycentric, normals, backend)
@@ -229,10 +233,17 @@ class SoftRasterizer(Renderer):
         return self._check_faces(mesh.faces, vertices.shape[1])
 
     def _check_faces(self, faces: Tensor, count: int) -> Int[Tensor, "F 3"]:
-        """Check and convert faces, with a cache of one entry: a training run renders the same topology at every step."""
-        key = (0 if faces.is_inference() else faces._version, count)
-        if self._checked_faces is not None and self._checked_faces[0] is faces and self._checked_faces[1] == key:
-            return self._checked_faces[2]
+        """Check and convert faces.
+
+        On a GPU, where the check waits for the device, the last result is kept: a training run renders the same topology at
+        every step. Inference tensors do not count their changes in place.
+        """
+        cached = faces.device.type != "cpu" and not faces.is_inference()
+        key = (faces._version, count) if cached else None
+        if cached and self._checked_faces is not None:
+            known, known_key, converted = self._checked_faces
+            if known is faces and known_key == key:
+                return converted
         if faces.dtype in (torch.bool, torch.uint8) or faces.is_complex():
             raise TypeError(f"faces must be integers, got {faces.dtype}")
         if faces.numel():
@@ -243,7 +254,8 @@ class SoftRasterizer(Renderer):
                 )
         with torch.inference_mode(False):  # autograd cannot save a cached inference tensor in a later training step
             converted = faces.to(torch.int32).contiguous()
-        self._checked_faces = (faces, key, converted)
+        if cached:
+            self._checked_faces = (faces, key, converted)
         return converted
 
 

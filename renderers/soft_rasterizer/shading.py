@@ -53,7 +53,7 @@ def splat(values: Float[Tensor, "N C"], fragments: Fragments, batch: int, size: 
     """Sum ``values`` over each pixel's fragments. The values of padding must be 0."""
     pixel = fragments.pixel.clamp(min=0)
     image = values.new_zeros(batch * size * size, values.shape[-1]).index_add(0, pixel, values)
-    return image.view(batch, size, size, -1).permute(0, 3, 1, 2)
+    return image.view(batch, size, size, values.shape[-1]).permute(0, 3, 1, 2)
 
 
 def splat_attributes(

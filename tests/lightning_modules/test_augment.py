@@ -129,6 +129,27 @@ def test_discriminator_sees_transformed_images(tmp_path, name):
     same_weights(module.generator, before)
 
 
+@pytest.mark.parametrize(
+    ("name", "gradient_at"),
+    [("iggan", "proxy"), ("iggan", "renderer"), ("voxel", None), ("image", None), ("mesh", None)],
+)
+def test_all_images_of_a_step_have_the_same_probability(tmp_path, name, gradient_at):
+    """ADA adapts it after the last use of T: D, G and R see the same T of a generated sample."""
+    module, data = modules()[name]
+    module.augment, module.gradient_at = ada(), gradient_at
+    module.augment.adapt = lambda logits, step: module.augment.probability.add_(0.1)
+    transform, seen = module.augment.forward, []
+
+    def recorded(images: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
+        seen.append((module.step, float(module.augment.probability)))
+        return transform(images, uniform)
+
+    module.augment.forward = recorded
+    trainer(tmp_path, limit_train_batches=3).fit(module, data)
+    assert len({step for step, _ in seen}) == len(set(seen)) == 3
+    assert len({probability for _, probability in seen}) == 3
+
+
 @pytest.mark.parametrize("stop", [3, 4])
 def test_resumed_run_equals_uninterrupted_run(tmp_path, stop):
     """Also in the middle of an interval of ADA, whose state is in the checkpoint."""

@@ -123,6 +123,24 @@ def test_the_proxy_is_updated_in_every_nth_step(tmp_path):
     assert changes == [[True, False], [True, True], [True, False]]
 
 
+def test_a_partly_frozen_proxy_is_retrained_in_its_other_weights(tmp_path):
+    module = with_render_net()
+    first, *others = module.neural_renderer.parameters()
+    first.requires_grad_(False)
+    before = copy.deepcopy([first, *others])
+    trainer(tmp_path).fit(module, renders(steps=1))
+    changed = [not torch.equal(p, q) for p, q in zip([first, *others], before, strict=True)]
+    assert changed == [False] + [True] * len(others)
+
+
+def test_a_black_box_with_colour_may_be_differentiable(tmp_path):
+    """The solids that it renders have no gradient."""
+    grid = VoxelGrid(torch.rand(1, 1, 4, 4, 4, requires_grad=True), torch.rand(1, 3, 4, 4, 4, requires_grad=True))
+    solid = grid.binarize()
+    assert torch.equal(solid.color, grid.color)
+    assert not solid.occupancy.requires_grad and not solid.color.requires_grad
+
+
 def test_soft_threshold_approaches_the_solid():
     module = lit(proxy_input="soft_threshold", temperature=1e-3)
     x = VoxelGrid(module.generator(torch.randn(3, 8)))

@@ -47,6 +47,33 @@ def test_bf16_trains_with_losses_in_float32(name, tmp_path):
     assert all(math.isfinite(value) for step in mixed for value in step.values())
 
 
+@pytest.mark.parametrize("name", ["iggan", "iggan at the renderer", "voxel", "image", "mesh", "proxy", "classifier"])
+def test_backward_passes_run_outside_of_autocast(name, tmp_path, monkeypatch):
+    """Within it, the gradients of what the forward pass computes in float32, such as renderers, would be rounded."""
+    module, data = modules()[name.partition(" ")[0]]
+    if name == "iggan at the renderer":
+        module.gradient_at = "renderer"
+    autocast = []
+
+    def recorded(function):
+        def call(*args, **options):
+            if not options.get("create_graph"):  # of R1, whose graph belongs to the forward pass
+                autocast.append(torch.is_autocast_enabled("cpu"))
+            return function(*args, **options)
+
+        return call
+
+    for owner, attribute in ((torch.autograd, "grad"), (torch.autograd, "backward")):
+        monkeypatch.setattr(owner, attribute, recorded(getattr(owner, attribute)))
+    inside = []
+    module.training_step = lambda *args, step=module.training_step: (
+        inside.append(torch.is_autocast_enabled("cpu")),
+        step(*args),
+    )[1]
+    trainer(tmp_path, limit_train_batches=1, precision="bf16-mixed").fit(module, data)
+    assert inside == [True] and autocast and not any(autocast)
+
+
 def setup_with(strategy: object, precision: str, ranks: int = 1) -> pl.LightningModule:
     module = modules()["image"][0]
     module._trainer = SimpleNamespace(strategy=strategy, precision=precision, world_size=ranks)

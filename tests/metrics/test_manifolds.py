@@ -49,6 +49,14 @@ def test_matches_the_definitions_of_the_papers(k, k_density, monkeypatch):
     assert 0 < min(values.values()) and max(values[name] for name in FIGURES if name != "density") < 1
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_copies_of_repeated_images_are_inside_balls_of_radius_0(seed):
+    points = torch.rand(40, 64, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) * 10
+    real, fake = points.repeat_interleave(8, 0), points[torch.arange(257) % 40]
+    values = manifold_metrics(real, fake)
+    assert values == {"precision": 1.0, "recall": 1.0, "density": pytest.approx(8 / 5), "image_coverage": 1.0}
+
+
 def test_equal_and_disjoint_sets():
     x = features(200, 0)
     same = measure(ManifoldMetrics(), x, x.flip(0))

@@ -243,6 +243,35 @@ def test_faces_are_checked_again_when_they_change():
         renderer(mesh, Camera.orbit(0, 0))
 
 
+@pytest.mark.parametrize("share", ["inference mode", "NumPy"])
+def test_faces_may_change_where_torch_does_not_notice(share):
+    def alpha(renderer: SoftRasterizer, faces: torch.Tensor) -> torch.Tensor:
+        return renderer(replace(square_mesh(), faces=faces), Camera.orbit(0, 0)).alpha
+
+    renderer, first = SoftRasterizer(8), square_mesh().faces[:1]
+    with torch.inference_mode(share == "inference mode"):
+        faces = torch.from_numpy(first.numpy().copy()) if share == "NumPy" else first.clone()
+        before = alpha(renderer, faces)
+        if share == "NumPy":
+            faces.numpy()[:] = square_mesh().faces[1:].numpy()
+        else:
+            faces.copy_(square_mesh().faces[1:])
+        after = alpha(renderer, faces)
+        assert torch.equal(after, alpha(SoftRasterizer(8), faces)) and not torch.equal(after, before)
+
+
+@pytest.mark.parametrize("backend", ["torch", "numba"])
+def test_an_empty_batch_has_empty_images(backend):
+    mesh = square_mesh()
+    vertices = mesh.vertices[:0].clone().requires_grad_()
+    rendering = SoftRasterizer(8, backend=backend)(
+        TriangleMesh(vertices, mesh.faces), Camera(torch.zeros(0), torch.zeros(0))
+    )
+    assert rendering.image.shape == (0, 1, 8, 8) and rendering.depth.shape == (0, 1, 8, 8)
+    rendering.image.sum().backward()
+    assert vertices.grad.shape == vertices.shape
+
+
 def test_training_works_after_rendering_in_inference_mode():
     renderer, mesh = SoftRasterizer(8), square_mesh()
     with torch.inference_mode():
