@@ -1,5 +1,6 @@
 """The exception for invalid user input, and checks of numbers and choices that raise it."""
 
+import errno
 import math
 from collections.abc import Sequence
 
@@ -19,6 +20,25 @@ class InputError(ValueError):
 def printable(text: str) -> str:
     """Replace control characters, which could change what a terminal shows, by spaces."""
     return "".join(c if c.isprintable() else " " for c in text)
+
+
+def is_temporary(error: BaseException | None) -> bool:
+    """Whether an error comes from the machine, not from the content of a file, so that the file may be readable later.
+
+    This is an ``OSError`` of the operating system, such as missing permissions, or a ``MemoryError``. An ``OSError``
+    that Pillow raises for a corrupt file has no ``errno``, and a seek to an offset from a corrupt file is ``EINVAL``.
+    """
+    while error is not None:
+        system = isinstance(error, OSError) and error.errno not in (None, errno.EINVAL)
+        if system or isinstance(error, MemoryError):
+            return True
+        error = error.__cause__
+    return False
+
+
+def system_reason(error: BaseException) -> str:
+    """Return the reason of a temporary error in words, such as "Permission denied"."""
+    return getattr(error, "strerror", None) or "out of memory"
 
 
 def check_number(

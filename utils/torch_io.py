@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from utils.errors import InputError
+from utils.errors import InputError, is_temporary, system_reason
 
 
 def load_state(path: str | Path) -> Any:
@@ -29,7 +29,7 @@ def load_state(path: str | Path) -> Any:
     except Exception as error:  # the unpickler raises arbitrary exceptions on a corrupt file
         if isinstance(error, pickle.UnpicklingError) and re.search(r"Unsupported (global|class)", str(error)):
             raise InputError(f"{path} contains more than data and is not loaded, since it could run code") from error
-        reason = getattr(error, "strerror", None) or "the file is corrupt or not a PyTorch file"
+        reason = system_reason(error) if is_temporary(error) else "the file is corrupt or not a PyTorch file"
         raise InputError(f"{path} cannot be loaded: {reason}") from error
 
 

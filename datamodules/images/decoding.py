@@ -202,19 +202,6 @@ def decoders() -> tuple[str, list[str], list[str]]:
     return PIL.__version__, _formats(), [name for name in CODECS if name in known and features.check(name)]
 
 
-def is_temporary(error: BaseException | None) -> bool:
-    """Whether an error comes from the machine, not from the content of a file, so that the file may be readable later.
-
-    This is an ``OSError`` of the operating system, such as missing permissions, or a ``MemoryError``. An ``OSError``
-    that Pillow raises for a corrupt file has no ``errno``.
-    """
-    while error is not None:
-        if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno is not None):
-            return True
-        error = error.__cause__
-    return False
-
-
 @cache
 def _log_first_frame() -> None:
     rank_zero_only(log.warning)("some images are animated or have several pages; only the first frame of each is read")

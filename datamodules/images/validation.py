@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int
 
-from datamodules.images.decoding import OnCorrupt, abbreviate, decoders, is_temporary
+from datamodules.images.decoding import OnCorrupt, abbreviate, decoders
 from datamodules.images.listing import log_images
 from datamodules.images.reader import ImageReader
 from datamodules.images.sources import CorruptImageError, ImageError, ImageSource
-from utils.errors import InputError
+from utils.errors import InputError, is_temporary
 from utils.files import cache_key, cache_root, write_atomically
 from utils.progress import Progress
 

@@ -101,7 +101,9 @@ class VoxelArchive(ShapeSource):
 
     def __getitem__(self, index: int) -> Shape:
         name, row = self._entries[self._check_index(index)]
-        grid = np.unpackbits(row).reshape(self.size, self.size, self.size).astype(bool)  # file order [x, y, z]
+        grid = (
+            np.unpackbits(row, count=self.size**3).reshape(self.size, self.size, self.size).astype(bool)
+        )  # file order [x, y, z]
         # z up: our (x, y, z) is the file's (x, z, -y).
         solid = grid.transpose(1, 2, 0)[::-1] if self.up == "z" else grid.transpose(2, 1, 0)
         # Seen from above (x right, z down), a turn maps z to x: axis 0 to axis 2.
@@ -214,7 +216,18 @@ def _read_metadata(path: Path) -> tuple[int, list[str]]:
             raise _not_an_archive(path, f"'voxels_{split}' has dtype {kind} and shape {rows}, not rows of {size}³ bits")
         if labels != rows[:1] or label_kind.kind not in "iu":
             raise _not_an_archive(path, f"'labels_{split}' does not have one integer for each of {rows[0]} grids")
-    return size, [str(name) for name in _read(path, "class_names")]
+    names = [str(name) for name in _read(path, "class_names")]
+    if repeated := sorted({name for name in names if names.count(name) > 1}):
+        raise _not_an_archive(path, f"'class_names' repeats {', '.join(repeated)}")
+    for split in ("train", "test"):
+        numbers = _read(path, f"labels_{split}")
+        if len(numbers) and not (numbers.min() >= 0 and numbers.max() < len(names)):
+            raise _not_an_archive(
+                path,
+                f"'labels_{split}' has values from {numbers.min()} to {numbers.max()}, but they are indices into the "
+                f"{len(names)} 'class_names', from 0 to {len(names) - 1}",
+            )
+    return size, names
 
 
 def _declared(path: Path, key: str) -> tuple[tuple[int, ...], np.dtype]:

@@ -7,8 +7,7 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from datamodules.images.decoding import is_temporary
-from utils.errors import InputError
+from utils.errors import InputError, is_temporary
 from utils.files import cache_root, write_atomically
 from utils.progress import Progress
 

@@ -151,6 +151,9 @@ def arrays(archive: Path) -> dict[str, np.ndarray]:
         ({"labels_train": np.zeros(3, np.uint8)}, "labels_train"),
         ({"labels_train": np.zeros(4, np.float32)}, "labels_train"),
         ({"class_names": np.array([1, 2])}, "class_names"),
+        ({"class_names": np.array(["chair", "sofa", "chair"])}, "'class_names' repeats chair"),
+        ({"labels_train": np.array([1, 1, 2, 2])}, "values from 1 to 2, but they are indices into .* from 0 to 1"),
+        ({"labels_train": np.array([-1, 0, 0, 1])}, "'labels_train' has values from -1 to 1"),
         ({"class_names": np.array(["a", None], object)}, "class_names"),
     ],
 )
@@ -199,6 +202,16 @@ def test_corrupt_files_raise_only_input_errors(archive, tmp_path_factory, cut, n
         assert all(source[i].voxels.size == source.voxel_size for i in range(len(source)))
     except InputError as error:
         assert "\n" not in str(error)
+
+
+@pytest.mark.parametrize("size", [3, 5, 8])
+def test_grids_of_any_size_are_read_as_they_were_written(tmp_path, size):
+    """Rows of bits are padded to whole bytes."""
+    grids = np.random.default_rng(0).random((2, size, size, size)) < 0.5
+    labels = np.array([0, 1])
+    write_archive(tmp_path / "a.npz", {"train": grids, "test": grids}, {"train": labels, "test": labels}, NAMES)
+    shape = VoxelArchive(tmp_path / "a.npz", NAMES[1], up="y")[0]
+    assert np.array_equal(shape.voxels.occupancy[0, 0].numpy() > 0.5, grids[1].transpose(2, 1, 0))
 
 
 @pytest.mark.parametrize("labels", [np.array([0, 2]), np.array([0])])

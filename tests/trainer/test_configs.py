@@ -91,6 +91,29 @@ def test_errors_name_file_and_line(workplace, text, message):
         compose(["mistake.yaml"])
 
 
+def test_a_mapping_may_override_what_it_merges(workplace):
+    (workplace / "merged.yaml").write_text(
+        "a: &a {x: 1, y: 2}\nb: &b {<<: *a, y: 3}\nc: {y: 4, <<: *b}\nd: {<<: [*b, *a]}\n"
+    )
+    assert compose(["merged.yaml"]).values == {
+        "a": {"x": 1, "y": 2},
+        "b": {"x": 1, "y": 3},
+        "c": {"x": 1, "y": 4},
+        "d": {"x": 1, "y": 3},
+    }
+
+
+def test_only_decimal_hexadecimal_and_binary_integers_are_numbers(workplace):
+    """A category of ShapeNet begins with 0, which YAML 1.1 reads in octal."""
+    (workplace / "numbers.yaml").write_text(
+        "{a: 03001627, b: 010, c: '1:30', d: 1:30, e: 0, f: -12, g: 0x1F, h: 0b101, i: +3, j: 1_000}"
+    )
+    composed = compose(["numbers.yaml"])
+    texts = {"a": "03001627", "b": "010", "c": "1:30", "d": "1:30"}
+    assert composed.values == texts | {"e": 0, "f": -12, "g": 31, "h": 5, "i": 3, "j": 1000}
+    assert yaml.safe_load(composed.text()) == composed.values  # also by other readers
+
+
 def test_composed_text_parses_to_the_same_values(workplace):
     (workplace / "numbers.yaml").write_text("{a: 1e-5, b: 2.5E+3, c: .inf, d: '1e-5', e: 007, f: 2024-01-01, g: 1_000}")
     composed = compose(["numbers.yaml"])

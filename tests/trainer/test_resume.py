@@ -1,6 +1,7 @@
 """Runs that are killed, have corrupt files, hit a full disk or diverge to NaN, and how they resume."""
 
 import csv
+import errno
 import json
 import os
 import signal
@@ -123,6 +124,22 @@ def test_a_corrupt_last_checkpoint_is_skipped(monkeypatch, capsys, refused):
     for path in LAST.parent.iterdir():
         path.write_bytes(whole[:100])
     assert "all checkpoints are corrupt: " in refused("validate", "--run_dir", "run", "--trust")
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [(OSError(errno.EIO, "Input/output error"), "Input/output error"), (MemoryError(), "out of memory")],
+)
+def test_a_checkpoint_that_cannot_be_read_now_is_not_skipped(monkeypatch, refused, error, reason):
+    """A disk that answers later, or more memory: the previous checkpoint would lose steps, --fresh the run."""
+    stop_at(monkeypatch, 2, "--trainer.val_check_interval=1")
+
+    def fail(*args, **options):
+        raise error
+
+    monkeypatch.setattr("trainer.runs.checkpoints.torch.load", fail)
+    message = refused("validate", "--run_dir", "run", "--trust")
+    assert message.endswith(f"last.ckpt cannot be read: {reason}; try again when it can")
 
 
 def test_a_run_without_a_checkpoint_starts_from_the_beginning(monkeypatch, capsys):

@@ -75,36 +75,46 @@ def dump_yaml(values: dict[str, Any]) -> str:
 
 
 class _Loader(yaml.SafeLoader):
-    """Reads ``2e-4`` as a number (YAML 1.1 needs ``2.0e-4``), dates as text, and rejects duplicate keys."""
+    """Reads numbers as YAML 1.2 does, dates as text, and rejects duplicate keys.
+
+    YAML 1.1 needs ``2.0e-4`` for ``2e-4``, and reads ``03001627``, a category of ShapeNet, in octal and ``1:30`` as 90.
+    """
 
 
 _FLOAT = r"""^(?:[-+]?[0-9][0-9_]*\.[0-9_]*(?:[eE][-+]?[0-9]+)?|[-+]?[0-9][0-9_]*[eE][-+]?[0-9]+
 |[-+]?\.[0-9][0-9_]*(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$"""
 _Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag.rsplit(":", 1)[-1] not in ("float", "timestamp")]
+    first: [(tag, pattern) for tag, pattern in resolvers if tag.rsplit(":", 1)[-1] not in ("float", "int", "timestamp")]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
+_INT = r"^[-+]?(?:0|[1-9][0-9_]*|0b[01_]+|0x[0-9a-fA-F_]+)$"
+_Loader.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(_INT), list("-+0123456789"))
 _Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(_FLOAT, re.VERBOSE), list("-+0123456789."))
 
 
 class _Dumper(yaml.SafeDumper):
-    """Quotes text that the loader would read as a number."""
+    """Quotes text that the loader, or another one of YAML 1.1, would read as a number."""
 
 
-_Dumper.yaml_implicit_resolvers = _Loader.yaml_implicit_resolvers
+_Dumper.yaml_implicit_resolvers = {
+    first: resolvers + yaml.SafeLoader.yaml_implicit_resolvers.get(first, [])
+    for first, resolvers in _Loader.yaml_implicit_resolvers.items()
+}
 
 
 def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[str, Any]:
-    loader.flatten_mapping(node)
-    mapping: dict[str, Any] = {}
-    for key_node, value_node in node.value:
+    own: set[Any] = set()
+    for key_node, _ in node.value:
+        if key_node.tag == "tag:yaml.org,2002:merge":
+            continue
         key = loader.construct_object(key_node)
         if not isinstance(key, str):
             raise ConstructorError(None, None, f"the key {key!r} is not a string", key_node.start_mark)
-        if key in mapping:
+        if key in own:
             raise ConstructorError(None, None, f"duplicate key {key!r}", key_node.start_mark)
-        mapping[key] = loader.construct_object(value_node, deep=True)
-    return mapping
+        own.add(key)
+    loader.flatten_mapping(node)  # puts merged keys first, so that the mapping's own win
+    return {loader.construct_object(key): loader.construct_object(value, deep=True) for key, value in node.value}
 
 
 _Loader.add_constructor("tag:yaml.org,2002:map", _mapping)

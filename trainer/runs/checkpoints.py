@@ -13,7 +13,7 @@ from lightning_fabric.plugins import TorchCheckpointIO
 from callbacks.checkpointing import BEST, LAST, NUMBERED, PREVIOUS
 from trainer.runs.published import FORMAT
 from trainer.runs.run_directory import RunDirectory, newest_run
-from utils.errors import InputError
+from utils.errors import InputError, is_temporary, system_reason
 from utils.files import save_torch
 from utils.torch_io import check_stored
 
@@ -104,7 +104,8 @@ def check(path: Path) -> CheckpointPosition:
 
     Raises:
         CorruptCheckpointError: The file is incomplete or of another format.
-        InputError: The file does not exist, is not a training checkpoint, or holds more than data.
+        InputError: The file does not exist, cannot be read at present, is not a training checkpoint, or holds more than
+            data.
     """
     if not path.exists():
         raise InputError(f"checkpoint {path} does not exist")
@@ -118,6 +119,8 @@ def check(path: Path) -> CheckpointPosition:
     except InputError:
         raise
     except Exception as error:  # a corrupt file makes the unpickler raise anything
+        if is_temporary(error):  # another checkpoint would resume from an older state
+            raise InputError(f"{path} cannot be read: {system_reason(error)}; try again when it can") from error
         if isinstance(error, pickle.UnpicklingError) and re.search(r"Unsupported (global|class)", str(error)):
             raise InputError(f"{path} holds more than data and is not loaded, because it could run code") from error
         raise CorruptCheckpointError(f"{path} is not a readable checkpoint: corrupt or of another format") from error
