@@ -8,7 +8,10 @@ import pytest
 import trimesh
 from PIL import Image
 
+from datamodules.shapes import write_binvox
 from trainer.__main__ import main
+
+BOX = trimesh.creation.box((0.2, 0.2, 0.2))
 
 
 def test_unreadable_scenes_are_rejected_in_one_sentence(refused, tmp_path):
@@ -24,6 +27,55 @@ def test_unreadable_scenes_are_rejected_in_one_sentence(refused, tmp_path):
     assert "neither a mesh of export nor a single array" in refused("render", "flat.npz")
 
 
+@pytest.mark.parametrize(
+    ("mesh", "options", "message"),
+    [
+        (trimesh.creation.icosphere(2, 0.9), "--renderer=absorption", "x.stl extends to 0.9 along an axis, and voxels"),
+        (trimesh.creation.icosphere(2, 0.9), "--renderer=visual_hull", "fill the cube to 0.5; pass --fit if it is a"),
+        (BOX.copy().apply_translation((1.2, 0, 0)), "", "x.stl starts 1.1 from the origin, and cameras show only 1"),
+        (BOX.copy().apply_translation((0.8, 0.8, 0)), "--renderer=absorption", "x.stl extends to 0.9 along an axis"),
+        (BOX.copy().apply_scale(0.005), "--renderer=soft", "side of x.stl is 0.001, and cameras show 2; pass --fit"),
+        (BOX.copy().apply_scale(0.005), "--renderer=absorption", "side of x.stl is 0.001"),
+    ],
+)
+def test_meshes_that_would_be_cut_or_invisible_are_rejected(refused, tmp_path, mesh, options, message):
+    mesh.export("x.stl")
+    argv = ["render", "x.stl", "--image_size=16", *options.split()]
+    assert message in refused(*argv)
+    assert not Path("renders").exists()
+    assert main([*argv, "--fit"]) == 0
+    assert np.asarray(Image.open("renders/x.png")).any()
+
+
+@pytest.mark.parametrize("renderer", ["opengl", "soft", "absorption"])
+def test_meshes_that_fill_the_cube_of_the_voxels_are_rendered(tmp_path, renderer):
+    BOX.copy().apply_scale(5.001).export("x.ply")  # not exactly, as after rounding
+    assert main(["render", "x.ply", "--image_size=16", f"--renderer={renderer}"]) == 0
+    assert np.asarray(Image.open("renders/x.png")).any()
+
+
+@pytest.mark.parametrize(
+    ("file", "renderer", "message"),
+    [
+        *(("empty.binvox", renderer, "pass another shape") for renderer in ("opengl", "soft", "absorption")),
+        *(("faint.npz", renderer, "largest is 0.4; decrease --threshold") for renderer in ("opengl", "soft")),
+    ],
+)
+def test_voxels_that_would_be_invisible_are_rejected(refused, tmp_path, file, renderer, message):
+    write_binvox("empty.binvox", np.zeros((4, 4, 4), bool))
+    np.savez("faint.npz", **FAINT)
+    sentence = refused("render", file, "--renderer", renderer, "--image_size=16")
+    assert f"{file} would be invisible: no voxel exceeds" in sentence and message in sentence
+    assert not Path("renders").exists()
+
+
+@pytest.mark.parametrize("options", ["--renderer=absorption", "--renderer=soft --threshold=0.3", "--threshold=0.3"])
+def test_faint_voxels_are_rendered_where_they_are_visible(tmp_path, options):
+    np.savez("faint.npz", **FAINT)
+    assert main(["render", "faint.npz", "--image_size=16", *options.split()]) == 0
+    assert np.asarray(Image.open("renders/faint.png")).any()
+
+
 CUBE = {"occupancy": np.pad(np.ones((2, 2, 2)), 1)}
 MESH = {
     "vertices": np.eye(3),
@@ -31,6 +83,7 @@ MESH = {
     "uvs": np.eye(3)[:, :2],
     "texture": np.full((3, 4, 4), 0.5),
 }
+FAINT = {"occupancy": CUBE["occupancy"] * 0.4}
 
 REAL = "voxels must be real numbers (D, D, D)"
 
@@ -45,6 +98,9 @@ REAL = "voxels must be real numbers (D, D, D)"
         ({"a": np.full((1, 1, 1), "text")}, REAL),
         ({"a": np.zeros((2, 2, 2), complex)}, REAL),
         ({"a": np.zeros((0, 0, 0))}, REAL),
+        ({"occupancy": np.ones((1, 1, 4, 4, 4)), "a": np.ones((4, 4, 4))}, REAL),
+        ({"occupancy": np.ones((4, 4, 2)), "a": np.ones((4, 4, 4))}, REAL),
+        ({"a": np.ones((4, 4, 4)), "b": np.ones((4, 4, 4))}, "nor a single array of voxels"),
         ({"a": np.full((2, 2, 2), 1e300)}, "must be in [0, 1]"),
         (MESH | {"faces": np.array([[0, 1, 3]])}, "faces must be integers (F, 3) that index 3 vertices"),
         (MESH | {"faces": np.array([[0, 1, -1]])}, "faces must be"),

@@ -27,6 +27,7 @@ from renderers import (
     VisualHullRenderer,
     VoxelGrid,
 )
+from renderers.scenes import TOLERANCE
 from trainer.cli import arguments
 from trainer.cli.argument_types import split_data_options
 from trainer.cli.config_composition import names_yaml
@@ -78,6 +79,7 @@ def main(argv: list[str]) -> int:
                 trust=options.trust,
             )
             for stem, scene in scenes:
+                scene = _convert(f"{name}: {stem}" if names_yaml(name) else name, scene, renderer, options)
                 unique = _unique_stem(options, stem, len(camera), taken)
                 images += _write(options, unique, render(renderer, scene, camera, options, bar))
     print(f"{images} images of {shapes} shapes in {options.output}")
@@ -100,12 +102,33 @@ def _check_effects(given: set[str], options: argparse.Namespace, overrides: list
     refuse_unused({*given, *names}, effects | dict.fromkeys(names, (config, "configs")))
 
 
-def render(renderer: Renderer, scene: Scene, camera: Camera, options: argparse.Namespace, bar: Progress) -> Rendering:
-    """Render one scene from every camera, after converting it to a type that the renderer accepts."""
+def _convert(name: str, scene: Scene, renderer: Renderer, options: argparse.Namespace) -> Scene:
+    """Return a scene as a type that the renderer accepts.
+
+    Raises:
+        InputError: The renderer would cut it, or show nothing.
+    """
     if isinstance(scene, TriangleMesh) and TriangleMesh not in renderer.accepts:
+        if (extent := float(scene.vertices.abs().max())) > 0.5 + TOLERANCE:
+            raise InputError(
+                f"{name} extends to {extent:.3g} along an axis, and voxels fill the cube to 0.5; pass --fit if it is a "
+                "mesh file, or --renderer opengl or soft"
+            )
         scene = as_voxels(scene, options.voxel_size)
-    if isinstance(scene, VoxelGrid) and VoxelGrid not in renderer.accepts:
-        scene = as_mesh(scene, options.threshold)
+    if isinstance(scene, VoxelGrid):
+        threshold = 0 if options.renderer in VOLUME_RENDERERS else options.threshold
+        if (largest := float(scene.occupancy.max())) <= threshold:
+            fix = "pass another shape" if largest <= 0 else "decrease --threshold"
+            raise InputError(
+                f"{name} would be invisible: no voxel exceeds {threshold:g}, and the largest is {largest:.3g}; {fix}"
+            )
+        if VoxelGrid not in renderer.accepts:
+            scene = as_mesh(scene, options.threshold)
+    return scene
+
+
+def render(renderer: Renderer, scene: Scene, camera: Camera, options: argparse.Namespace, bar: Progress) -> Rendering:
+    """Render one scene, of a type that the renderer accepts, from every camera."""
     device = _device(options)
     scene = scene.to(device)
     views = []

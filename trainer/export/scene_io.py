@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import zipfile
-import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,6 +28,7 @@ Scene = VoxelGrid | TriangleMesh
 MESH_ARRAYS = ("vertices", "faces", "uvs", "texture")  # of a mesh in an NPZ of export
 FLOAT_MAX = np.finfo(np.float32).max
 MAX_RADIUS = 1.5  # cameras show the unit ball, and generated meshes may extend slightly beyond it
+MIN_EXTENT = 0.02  # of the longest side of a mesh; a pixel of a 64² image is 0.03 wide
 
 
 def load_scenes(
@@ -51,7 +51,8 @@ def load_scenes(
         trust: Load any class that the config of a run names.
 
     Raises:
-        InputError: A file cannot be read, or a mesh extends far beyond the unit ball, which cameras show.
+        InputError: A file cannot be read, or a mesh is outside the unit ball, which cameras show, extends far beyond it,
+            or is too small to be seen.
     """
     if names_yaml(name):
         yield from _config_scenes(name, numbers or [0], overrides or [], trust)
@@ -94,7 +95,7 @@ def _suffix(path: Path) -> str:
 
 
 def as_voxels(scene: Scene, size: int) -> VoxelGrid:
-    """Convert a mesh to solid voxels without colors; return voxels unchanged."""
+    """Convert a mesh in the cube [-1/2, 1/2]³ to solid voxels without colors; return voxels unchanged."""
     if isinstance(scene, VoxelGrid):
         return scene
     mesh = trimesh.Trimesh(scene.vertices[0].numpy(), scene.faces.numpy(), process=False)
@@ -154,6 +155,13 @@ def _place(path: Path, vertices: np.ndarray, faces: np.ndarray, up: str, fit: bo
         raise InputError(
             f"{path} extends to {radius:.3g} from the origin, and cameras show only 1; pass --fit to scale it"
         )
+    low, high = vertices.min(0), vertices.max(0)
+    if (nearest := float(np.linalg.norm(np.clip(0, low, high)))) > 1:
+        raise InputError(
+            f"{path} starts {nearest:.3g} from the origin, and cameras show only 1; pass --fit to center it"
+        )
+    if (extent := float((high - low).max())) < MIN_EXTENT:
+        raise InputError(f"the longest side of {path} is {extent:.3g}, and cameras show 2; pass --fit to scale it")
     return vertices
 
 
@@ -163,11 +171,12 @@ def _arrays(path: Path, up: str, fit: bool) -> Scene:
         arrays = {name: np.asarray(values) for name, values in file.items()}
     if arrays.keys() >= set(MESH_ARRAYS):
         return _exported_mesh(path, arrays, up, fit)
-    cubes = {name: a for name, a in arrays.items() if a.ndim == 3 and len(set(a.shape)) == 1}
-    name = "occupancy" if "occupancy" in cubes else next(iter(cubes)) if len(cubes) == 1 else None
-    if name is None:
+    if "occupancy" in arrays:
+        return _grid(path, arrays["occupancy"], arrays.get("color"))
+    cubes = [a for a in arrays.values() if a.ndim == 3 and len(set(a.shape)) == 1]
+    if len(cubes) != 1:
         raise InputError(f"{path} contains neither a mesh of export nor a single array of voxels (D, D, D)")
-    return _grid(path, cubes[name], arrays.get("color") if name == "occupancy" else None)
+    return _grid(path, cubes[0])
 
 
 @contextmanager
@@ -182,7 +191,7 @@ def _open_npz(path: Path) -> Iterator[Mapping[str, np.ndarray]]:
             raise zipfile.BadZipFile
         with np.load(path, allow_pickle=False) as file:
             yield file
-    except (OSError, ValueError, RuntimeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except Exception as error:  # zipfile, zlib and numpy may raise anything on a corrupt file, also MemoryError
         raise InputError(f"{path} is not a readable npz; export it again") from error
 
 
@@ -215,7 +224,7 @@ def _is_real(values: np.ndarray, shape: tuple[int | None, ...]) -> bool:
 
 
 def _grid(path: Path, occupancy: np.ndarray, color: np.ndarray | None = None) -> VoxelGrid:
-    if not _is_real(occupancy, (None, None, None)):
+    if not _is_real(occupancy, (None, None, None)) or len(set(occupancy.shape)) != 1:
         raise InputError(f"{path}: voxels must be real numbers (D, D, D) with D of at least 1; export it again")
     if color is not None and not (_is_real(color, (None, *occupancy.shape)) and len(color) in (1, 3)):
         size = len(occupancy)
