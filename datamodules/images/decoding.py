@@ -15,6 +15,7 @@ import numpy as np
 import PIL
 from PIL import Image, features
 from PIL.PngImagePlugin import PngImageFile
+from PIL.TiffImagePlugin import PHOTOMETRIC_INTERPRETATION, TiffImageFile
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from utils.errors import InputError
@@ -108,6 +109,8 @@ def open_image(file: bytes | Path) -> Image.Image:
         if image.mode not in MODES:
             image.close()
             raise UnsupportedModeError(image.mode)
+        if isinstance(image, PngImageFile) and "transparency" in image.info:
+            _scale_transparency(image)
         return image
 
 
@@ -149,9 +152,35 @@ def has_transparency(image: Image.Image) -> bool:
     return image.mode in ("LA", "RGBA", "PA") or "transparency" in image.info
 
 
+def _scale_transparency(image: PngImageFile) -> None:
+    """Bring the transparent value of a PNG (tRNS) to 8 bits like the pixels; Pillow keeps it as it is in the file.
+
+    Raises:
+        UnsupportedModeError: 16-bit RGB, of whose pixels Pillow drops the lower bytes, so that several colours may match.
+    """
+    depth = _png_bit_depth(image)
+    if image.mode == "RGB" and depth == 16:
+        image.close()
+        raise UnsupportedModeError("16-bit RGB with a transparent colour")
+    if image.mode == "L" and depth < 8:
+        image.info["transparency"] = image.info["transparency"] % 2**depth * (255 // (2**depth - 1))
+
+
+def _png_bit_depth(image: PngImageFile) -> int:
+    file = image.fp
+    assert file is not None
+    position = file.tell()
+    file.seek(24)  # in IHDR, which is the first chunk
+    (depth,) = file.read(1)
+    file.seek(position)
+    return depth
+
+
 def _to_8_bit(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I;16"):
         values = np.asarray(image)
+        if isinstance(image, TiffImageFile) and image.tag_v2.get(PHOTOMETRIC_INTERPRETATION) == 0:
+            values = 65535 - values  # white is zero, which Pillow respects only up to 8 bits
         grey = Image.fromarray((values / 257).round().astype(np.uint8))
         if (key := image.info.get("transparency")) is not None:
             grey.putalpha(Image.fromarray(np.where(values == key, 0, 255).astype(np.uint8)))

@@ -11,7 +11,7 @@ from PIL import Image
 
 from datamodules.images import decoding
 from datamodules.images.alpha_masked import read_masked
-from datamodules.images.decoding import decode, open_image
+from datamodules.images.decoding import UnsupportedModeError, decode, open_image
 from datamodules.images.image_set import open_images
 from utils.errors import InputError
 
@@ -122,6 +122,48 @@ def test_modes(tmp_path):
         with open_image(content) as image:
             read = decode(image)
         assert (read.mode, np.asarray(read).reshape(4, -1).tolist()) == (mode, expected), name
+
+
+def png(depth: int, kind: int, row: bytes, transparent: bytes) -> bytes:
+    """A PNG of 2 × 1 pixels with a tRNS chunk. Pillow writes no grey of 2 or 4 bits, and no RGB of 16."""
+    chunks = {
+        b"IHDR": struct.pack(">IIBBBBB", 2, 1, depth, kind, 0, 0, 0),
+        b"tRNS": transparent,
+        b"IDAT": zlib.compress(b"\0" + row),
+        b"IEND": b"",
+    }
+    parts = [struct.pack(">I", len(c)) + k + c + struct.pack(">I", zlib.crc32(k + c)) for k, c in chunks.items()]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+@pytest.mark.parametrize("transparent", [0, 1])
+@pytest.mark.parametrize("depth", [1, 2, 4, 8, 16])
+def test_one_grey_of_a_png_is_transparent_at_every_bit_depth(depth, transparent):
+    top = 2**depth - 1
+    row = (top << max(8 - 2 * depth, 0)).to_bytes(max(2 * depth // 8, 1))  # 0 and the largest value, from the left
+    with open_image(png(depth, 0, row, struct.pack(">H", top * transparent))) as image:
+        read = np.asarray(decode(image).convert("LA"))
+    assert read.tolist() == [[[0, 255 * transparent], [255, 255 * (1 - transparent)]]]
+
+
+def test_transparent_colours_of_a_png():
+    row, key = bytes([1, 2, 3, 4, 5, 6]), struct.pack(">3H", 1, 2, 3)
+    with open_image(png(8, 2, row, key)) as image:
+        assert np.asarray(decode(image)).tolist() == [[[1, 2, 3, 0], [4, 5, 6, 255]]]
+    with pytest.raises(
+        UnsupportedModeError, match="has mode 16-bit RGB with a transparent colour; convert it to 8-bit"
+    ):
+        open_image(png(16, 2, struct.pack(">6H", *[0x1234] * 6), struct.pack(">3H", *[0x1234] * 3)))
+
+
+@pytest.mark.parametrize("compression", ["raw", "tiff_lzw"])
+@pytest.mark.parametrize(("photometric", "expected"), [(0, [255, 204, 0]), (1, [0, 51, 255])])
+def test_white_of_16_bit_tiff_files_may_be_zero(photometric, expected, compression):
+    """Pillow ignores this in 16 bits when it reads and writes; a Pillow that respects it fails here."""
+    values = Image.fromarray(np.array([[0, 51 * 257, 65535]], np.uint16))
+    content = encoded(values, "TIFF", compression=compression, tiffinfo={262: photometric})
+    with open_image(content) as image:
+        assert np.asarray(decode(image)).tolist() == [expected]
 
 
 def test_inexact_modes_are_refused_by_all(tmp_path):
