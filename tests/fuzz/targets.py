@@ -30,6 +30,7 @@ from networks import RenderClassifier, RenderNet
 from renderers import NeuralRenderer
 from renderers.mesh_files import read_mesh
 from trainer.cli.config_composition import compose
+from trainer.export.scene_io import input_kind, load_scenes
 from trainer.runs.checkpoints import check
 from trainer.runs.run_directory import RunDirectory
 from trainer.tables.spec import load_scale, load_table
@@ -106,6 +107,17 @@ def archive(folder: Path) -> Path:
         folder / "a.npz", dict.fromkeys(("train", "test"), voxels), dict.fromkeys(("train", "test"), labels), ["a", "b"]
     )
     return folder / "a.npz"
+
+
+def read_scene(path: Path) -> None:
+    input_kind(str(path))
+    list(load_scenes(str(path)))
+
+
+def exported(folder: Path, **arrays: np.ndarray) -> Path:
+    """An NPZ of ``export``."""
+    np.savez(folder / "x.npz", **arrays)
+    return folder / "x.npz"
 
 
 def masked(folder: Path) -> Path:
@@ -223,6 +235,18 @@ TARGETS: dict[str, Target] = {
         f"{suffix} file": Target(lambda f, suffix=suffix: mesh_file(f, suffix), read_mesh, share=0.5)
         for suffix in ("glb", "obj", "off", "ply", "stl")
     },
+    "npz of voxels": Target(
+        lambda f: exported(f, occupancy=solid().astype(np.float32), color=np.full((3, 8, 8, 8), 0.5, np.float32)),
+        read_scene,
+        share=0.5,
+    ),
+    "npz of a mesh": Target(
+        lambda f: exported(
+            f, vertices=np.eye(3), faces=np.arange(3)[None], uvs=np.eye(3)[:, :2], texture=np.full((3, 4, 4), 0.5)
+        ),
+        read_scene,
+        share=0.5,
+    ),
     "archive": Target(archive, lambda path: list(VoxelArchive(path, "a", "all"))),
     "PNG": Target(images, lambda path: read_photographs(path.parent)),
     "JPEG": Target(lambda f: images(f, "jpg"), lambda path: read_photographs(path.parent)),

@@ -1,6 +1,8 @@
 """``render``: its inputs, its options and the images that it writes."""
 
+import struct
 import warnings
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -132,6 +134,14 @@ def test_npz_meshes_are_placed_like_mesh_files(refused, tmp_path):
     with Path("array.npz").open("wb") as file:
         np.save(file, CUBE["occupancy"])
     assert "array.npz is not a readable npz" in refused("render", "array.npz")
+
+
+@pytest.mark.parametrize("header", ["'shape': (8, 8", "'shape': (100000, 100000, 100000)}\n", "'shape': (8, 8, 8)}\n"])
+def test_corrupt_arrays_of_npz_files_are_rejected(refused, tmp_path, header):
+    text = "{'descr': '<f4', 'fortran_order': False, " + header
+    with zipfile.ZipFile("cut.npz", "w") as file:
+        file.writestr("occupancy.npy", np.lib.format.magic(1, 0) + struct.pack("<H", len(text)) + text.encode())
+    assert "cut.npz is not a readable npz; export it again" in refused("render", "cut.npz", "--image_size", "16")
 
 
 @pytest.mark.parametrize(
