@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, UInt8
 from torch import Tensor
 
-from datamodules.images.alpha_masked import LUMA, area_weights, frame
+from datamodules.images.alpha_masked import LUMA, MIN_ALPHA, area_weights, frame
 from datamodules.images.decoding import (
     SUFFIXES,
     OnCorrupt,
@@ -108,15 +108,13 @@ def read_items(
             elif opaque and (silhouette := plain_foreground(pixels[..., :3])) is not None:
                 pixels[..., 3] = 255 * silhouette
             masked = not opaque or silhouette is not None
-            if masked and not pixels[..., 3].any():
-                raise _UnusableError("has an empty silhouette")
+            if masked and (peak := pixels[..., 3].max()) < MIN_ALPHA:
+                raise _UnusableError(f"has an empty silhouette: it is at most {peak}, and must be 255 on the object")
             items.append(_item(name, pixels, masked, size, channels, fill, known.get(name)))
         except (_UnusableError, UndecodableError) as error:
             refused[name] = str(error)
         except CorruptImageError:
             refused[name] = "cannot be read"
-        except InputError as error:  # frame(): a silhouette that is almost fully transparent
-            refused[name] = f"is {error}"
     if refused and on_corrupt == "raise":
         listed = abbreviate([f"{name} {reason}" for name, reason in refused.items()])
         raise InputError(
@@ -148,6 +146,8 @@ def _read_mask(source: NamedSource, name: str, size: tuple[int, ...]) -> UInt8[n
     found = [i for i, other in enumerate(source.names) if PurePosixPath(other).with_suffix("") == stem]
     if not found:
         raise _UnusableError(f"has no mask in {source.root}")
+    if len(found) > 1:
+        raise _UnusableError(f"has several masks ({abbreviate([source.names[i] for i in found])})")
     with open_image(source.read(found[0])) as image:
         decoded = decode(image)
     mask = np.asarray(decoded.convert("RGBA").getchannel("A"))
