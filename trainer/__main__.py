@@ -5,7 +5,9 @@ the command runs, since importing torch takes seconds; its options and help are 
 """
 
 import difflib
+import errno
 import importlib
+import io
 import os
 import sys
 import time
@@ -87,6 +89,8 @@ def main(argv: list[str] | None = None) -> int:
     0: success. 1: a bug, with its traceback. 2: invalid input, with a one-sentence error. 3: NaN in training. 130 and 143:
     stopped by SIGINT or SIGTERM. 141: stopped because nobody reads the output any more. See docs/resume.md.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):  # names of files may not be UTF-8; stderr escapes them by default
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         status = _run(argv)
         sys.stdout.flush()
@@ -139,6 +143,8 @@ def _user_message(error: Exception) -> str | None:
 
         if disk := disk_error(error):
             return "; ".join(disk)
+        if error.errno == errno.ENAMETOOLONG:  # also raised where a path is only looked up
+            return f"no such file or directory: {str(error.filename)[:60]}… (its name is too long); pass another path"
     return None
 
 

@@ -4,6 +4,7 @@ import copy
 import csv
 import json
 import math
+import os
 from pathlib import Path
 
 import numpy as np
@@ -216,6 +217,42 @@ def test_masks_are_white_or_opaque_where_the_object_is(photos, workplace, mode):
         (image if mode == "alpha" else image.convert(mode)).save(workplace / "masks" / f"{name}.png")
     items = read_items(photos, 16, 1, masks=workplace / "masks")
     assert all(item.alpha is not None and item.alpha.sum() == 144 for item in items)
+
+
+@pytest.mark.parametrize("kind", ["mask", "alpha"])
+@pytest.mark.parametrize("value", [0, 1, 25])  # 1: masks of segmentation often are 0 and 1
+@pytest.mark.parametrize("fill", [None, 0.5])
+def test_silhouettes_that_are_almost_empty_are_refused(photos, workplace, kind, value, fill):
+    square = np.zeros((32, 32), np.uint8)
+    square[4:28, 4:28] = value
+    mask = Image.fromarray(square)
+    image = Image.new("RGB", (32, 32), (90, 90, 90))
+    if kind == "alpha":
+        image.putalpha(mask)
+    image.save("image.png")
+    Path("masks").mkdir()
+    mask.save("masks/image.png")
+    with pytest.raises(
+        InputError, match=rf"image\.png has an empty silhouette: it is at most {value}, and must be 255"
+    ):
+        read_items(Path("image.png"), 16, 1, masks=Path("masks") if kind == "mask" else None, fill=fill)
+
+
+def test_several_masks_of_an_image_are_refused(photos):
+    Path("masks").mkdir()
+    for suffix in ("png", "bmp"):
+        Image.new("L", (32, 32), 255).save(f"masks/a.{suffix}")
+    with pytest.raises(InputError, match=r"a\.png has several masks \(a\.bmp, a\.png\); replace them"):
+        read_items(photos / "a.png", 16, 1, masks=Path("masks"))
+
+
+def test_names_that_are_not_utf8_are_escaped(run, photos, workplace, capsys):
+    (photos / "a.png").rename(photos / os.fsdecode(b"caf\xe9.png"))
+    argv = ["invert", "--run_dir", str(run), "--images", "photos", "--output", "out", "--film", "none", *QUICK]
+    assert main(argv) == 0
+    assert r"caf\udce9.png" in capsys.readouterr().out
+    with Path("out/table.csv").open(encoding="utf-8") as file:
+        assert [row["name"] for row in csv.DictReader(file)] == ["b.png", r"caf\udce9.png", "more/c.png"]
 
 
 def test_silhouettes_of_files(photos):

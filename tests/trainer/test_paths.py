@@ -52,6 +52,26 @@ def test_without_a_home_the_cache_must_be_named(monkeypatch):
     assert cache_root("here") == Path("here")
 
 
+LONG = "x" * 300
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["render", f"{LONG}.obj"],
+        ["render", f"{LONG}.yaml"],
+        ["compare", LONG],
+        ["fid", "--real", LONG, "--fake", LONG],
+        ["export", "--run_dir", LONG],
+        ["invert", "--run_dir", LONG, "--images", LONG],
+        ["fit", "--config", f"{LONG}.yaml"],
+        ["fit", "--config", "toy.yaml", "--run_dir", LONG],
+    ],
+)
+def test_names_that_are_too_long_are_refused(refused, command):
+    assert refused(*command).startswith("no such file or directory: xxxx")
+
+
 @pytest.mark.parametrize("command", [FIT, ["compare", "run"]])
 def test_a_protected_file_is_named(monkeypatch, refused, command):
     assert main([*FIT, "--run_dir", "run"]) == 0

@@ -224,13 +224,14 @@ def _report(run: LoadedRun, options: argparse.Namespace, records: list[dict[str,
 
 
 def _write_table(folder: Path, rows: list[dict[str, Any]], report: dict[str, Any]) -> None:
-    """Write ``table.csv`` with a row for each image, and ``report.json``."""
+    """Write ``table.csv`` with a row for each image, and ``report.json``. File names that are not UTF-8 are escaped."""
     text = io.StringIO()
     writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     for name, content in (("table.csv", text.getvalue()), ("report.json", json.dumps(report, indent=1) + "\n")):
-        write_atomically(folder / name, lambda file, content=content: file.write_text(content, encoding="utf-8"))  # type: ignore[misc]
+        data = content.encode("utf-8", "backslashreplace")
+        write_atomically(folder / name, lambda file, data=data: file.write_bytes(data))  # type: ignore[misc]
 
 
 def _format(report: dict[str, Any], truth: Truth | None) -> str:
