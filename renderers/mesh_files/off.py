@@ -18,7 +18,8 @@ def read_off(text: str) -> list[Part]:
     The counts may follow the header without a space, as in ModelNet.
 
     Raises:
-        MeshError: a line is missing or has the wrong numbers, or the variant is not supported.
+        MeshError: a line is missing or has the wrong numbers, there are more faces than the header announces, or the variant
+            is not supported.
     """
     body = "\n".join(line.split("#", 1)[0] for line in text.splitlines()).lstrip()
     header = _HEADER.match(body)
@@ -34,6 +35,8 @@ def read_off(text: str) -> list[Part]:
     if len(counts) < 2 or (counts < 0).any() or len(lines) < 1 + counts.sum():
         raise MeshError("is truncated, or has the wrong numbers of vertices and faces in its header")
     vertex_lines, face_lines = lines[1 : 1 + counts[0]], lines[1 + counts[0] : 1 + counts.sum()]
+    if any(_may_be_face(line) for line in lines[1 + counts.sum() :]):
+        raise MeshError(f"has more faces than the {counts[1]:,} that its header announces; correct its header")
     fixed = 3 + 3 * bool(with_normals)
     if any(len(line) < fixed for line in vertex_lines):
         raise MeshError("has a vertex with fewer coordinates than its header announces")
@@ -57,6 +60,15 @@ def read_off(text: str) -> list[Part]:
     if colors and any(len(c) == 1 for c in colors):
         raise MeshError("has faces whose colours are numbers of a colour map, which is not supported")
     return [Part(vertices, faces, colors=vertex_colors)]
+
+
+def _may_be_face(words: list[str]) -> bool:
+    """Whether a line may be a face with extent. Text, and edges (two indices, or 2 and two indices), are not."""
+    try:
+        numbers = [float(word) for word in words[:3]]
+    except ValueError:
+        return False
+    return len(numbers) == 3 and numbers[0] > 2
 
 
 def _numbers(words: list[str]) -> np.ndarray:

@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float, Integer, UInt8
 
 POINTS_AND_LINES = "points and lines are left out"  # a note
+PADDING = b" \t\r\n\0"  # bytes that may follow the data of a file
 
 
 class MeshError(ValueError):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from renderers.mesh_files.images import decode_texture, find_file
-from renderers.mesh_files.parts import MeshError, Notes, Part, Texture, check_indices, expand_faces
+from renderers.mesh_files.parts import PADDING, MeshError, Notes, Part, Texture, check_indices, expand_faces
 from renderers.mesh_files.polygons import split_strips, triangulate
 
 _TYPES = {
@@ -48,7 +49,8 @@ def read_ply(content: bytes, folder: Path, notes: Notes) -> list[Part]:
     (``texcoord``), in the image that ``comment TextureFile`` names.
 
     Raises:
-        MeshError: the file is truncated, its header is invalid, or it has only points.
+        MeshError: the file is truncated, has data that its header does not declare, its header is invalid, or it has only
+            points.
     """
     elements, form, textures, start = _header(content)
     data = _read_ascii(content[start:], elements) if form == "ascii" else _read_binary(content, start, elements, form)
@@ -147,6 +149,8 @@ def _header(content: bytes) -> tuple[list[_Element], str, list[str], int]:
         raise MeshError(f"has an unknown format {form!r} in its header")
     if any(element.count < 0 for element in elements):
         raise MeshError("has a negative number of elements in its header")
+    if repeated := [name for name, n in Counter(element.name for element in elements).items() if n > 1]:
+        raise MeshError(f"declares the element {repeated[0]!r} twice in its header; export it again")
     return elements, form, textures, end.end()
 
 
@@ -162,7 +166,13 @@ def _read_binary(content: bytes, start: int, elements: list[_Element], form: str
         rows = np.frombuffer(content, record, element.count, offset)
         data[element.name] = {name: rows[f"{i}"] for i, (name, _, _) in enumerate(element.properties)}
         offset += rows.nbytes
+    _check_end(content[offset:])
     return data
+
+
+def _check_end(rest: bytes) -> None:
+    if rest.strip(PADDING):
+        raise MeshError("has data after the elements that its header declares; export it again")
 
 
 def _binary_lists(content: bytes, offset: int, element: _Element, order: str) -> tuple[Columns, int]:
@@ -243,6 +253,7 @@ def _read_ascii(body: bytes, elements: list[_Element]) -> dict[str, Columns]:
                 f"is truncated, or has words where numbers belong, in its elements {element.name!r}"
             ) from error
         data[element.name] = _columns(element, values)
+    _check_end(b"".join(words[position:]))
     return data
 
 

@@ -326,6 +326,55 @@ def test_unreadable_files_are_refused_in_one_sentence(tmp_path, name, content, w
     assert word in refusal(write(tmp_path / name, content))
 
 
+TRIANGLE = "ply\nformat {} 1.0\nelement vertex 3\nproperty float x\nproperty float y\nproperty float z\n"
+TRIANGLE += "element face {}\nproperty list uchar uchar vertex_indices\nend_header\n"
+ASCII = "0 0 0\n1 0 0\n0 1 0\n3 0 1 2\n"
+BINARY = np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0]], "<f4").tobytes() + bytes([3, 0, 1, 2])
+STL = trimesh.exchange.stl.export_stl(box())
+FACETS = trimesh.exchange.stl.export_stl_ascii(box())
+OFF = "OFF\n4 1 {}\n0 0 0\n1 0 0\n0 1 0\n1 1 0\n3 0 1 2\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "word"),
+    [
+        ("x.stl", STL[:80] + b"\x03\0\0\0" + STL[84:], "after the 3 triangles"),
+        ("x.stl", STL[:80] + bytes(4) + STL[84:], "after the 0 triangles"),
+        ("x.stl", STL * 2, "after the 12 triangles"),
+        ("x.stl", "".join(FACETS.partition("endfacet\n")[:2]), "no endsolid"),
+        ("x.stl", FACETS + FACETS.replace("endsolid", ""), "no endsolid"),
+        ("x.off", OFF.format(0) + "3 1 3 2\n", "more faces than the 1"),
+        ("x.off", OFF.format(5) + "3 1 3 2\n", "more faces than the 1"),
+        ("x.off", OFF.format(0) * 2, "more faces than the 1"),
+        ("x.ply", TRIANGLE.format("ascii", 1) + ASCII + "3 0 2 1\n", "data after the elements"),
+        ("x.ply", TRIANGLE.format("ascii", 0) + ASCII, "data after the elements"),
+        ("x.ply", TRIANGLE.format("binary_little_endian", 1).encode() + BINARY + BINARY[-4:], "data after the elements"),
+        ("x.ply", TRIANGLE.format("ascii", 1).replace("end_header", "element face 1\nend_header") + ASCII,
+                  "the element 'face' twice"),
+    ],
+)  # fmt: skip
+def test_data_beyond_what_a_file_declares_is_refused(tmp_path, name, content, word):
+    assert word in refusal(write(tmp_path / name, content))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "faces"),
+    [
+        ("x.stl", STL + bytes(200), 12),
+        ("x.stl", STL + b"made by", 12),
+        ("x.stl", FACETS.replace("endsolid", "END SOLID ") + "\n\n", 12),
+        ("x.stl", FACETS + FACETS.replace("0.4", "0.6"), 24),
+        ("x.off", OFF.format(2) + "2 0 1\n0 3\n# end\n", 1),
+        ("x.off", OFF.format(0) + "made by a test\n", 1),
+        ("x.off", OFF.format(0).replace("OFF\n", "OFF") + "\n\0\0", 1),
+        ("x.ply", TRIANGLE.format("ascii", 1) + ASCII + "\n \0", 1),
+        ("x.ply", TRIANGLE.format("binary_little_endian", 1).encode() + BINARY + b"\n", 1),
+    ],
+)
+def test_padding_comments_and_edges_after_the_data_are_ignored(tmp_path, name, content, faces):
+    assert len(read_mesh(write(tmp_path / name, content)).faces) == faces
+
+
 def test_index_out_of_range_in_glb_is_refused(tmp_path):
     file = Gltf()
     faces = box().faces.copy()
