@@ -375,6 +375,39 @@ def test_padding_comments_and_edges_after_the_data_are_ignored(tmp_path, name, c
     assert len(read_mesh(write(tmp_path / name, content)).faces) == faces
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "word"),
+    [
+        ("x.off", OFF.format(0).replace("3 0 1 2", "3 0.7 1.7 2.7"), "has 0.7 where an integer"),
+        ("x.off", OFF.format(0).replace("3 0 1 2", "3.5 0 1 2"), "has 3.5 where an integer"),
+        ("x.off", OFF.format(0).replace("4 1", "4.5 1"), "has 4.5 where an integer"),
+        ("x.ply", TRIANGLE.format("ascii", 1).replace("float x", "uchar x") + "300" + ASCII[1:],
+                  "has 300 where an integer (uint8)"),
+        ("x.ply", TRIANGLE.format("ascii", 1).replace("float x", "uint x") + "-1" + ASCII[1:],
+                  "has -1 where an integer (uint32)"),
+        ("x.ply", TRIANGLE.format("ascii", 1) + ASCII.replace("3 0 1 2", "3 0.7 1 2"), "has 0.7 where an integer (uint8)"),
+        ("x.ply", TRIANGLE.format("ascii", 1).replace("uchar uchar", "uchar float")
+                  + ASCII.replace("3 0 1 2", "3 0.7 1 2"), "has 0.7 where an integer (int64)"),
+        ("x.ply", TRIANGLE.format("ascii", 1) + ASCII.replace("3 0 1 2", "3.5 0 1 2"), "a list of 3.5 values"),
+        ("x.ply", TRIANGLE.format("ascii", 1).replace("list uchar", "list float") + ASCII, "property list float uchar"),
+        ("x.ply", TRIANGLE.format("binary_little_endian", 1).replace("list uchar", "list float").encode()
+                  + BINARY[:-4] + np.array(np.nan, "<f4").tobytes(), "property list float uchar"),
+        ("x.ply", TRIANGLE.format("ascii", 1).replace("float x", "list uchar float x") + ASCII, "list uchar float x"),
+        ("x.ply", TRIANGLE.format("ascii", 1).replace("float z", "float z\nproperty list uchar float s") + ASCII,
+                  "list uchar float s"),
+    ],
+)  # fmt: skip
+def test_numbers_of_the_wrong_type_are_refused(tmp_path, name, content, word):
+    assert word in refusal(write(tmp_path / name, content))
+
+
+def test_integers_may_be_written_as_floats(tmp_path):
+    off = OFF.format(0).replace("3 0 1 2", "3.0 0.0 1e0 2.0")
+    ply = TRIANGLE.format("ascii", 1).replace("uchar uchar", "uchar float") + ASCII.replace("3 0 1 2", "3.0 0.0 1.0 2")
+    for name, content in (("x.off", off), ("x.ply", ply)):
+        assert len(read_mesh(write(tmp_path / name, content)).faces) == 1
+
+
 def test_index_out_of_range_in_glb_is_refused(tmp_path):
     file = Gltf()
     faces = box().faces.copy()
