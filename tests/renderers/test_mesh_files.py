@@ -408,6 +408,14 @@ def test_integers_may_be_written_as_floats(tmp_path):
         assert len(read_mesh(write(tmp_path / name, content)).faces) == 1
 
 
+@pytest.mark.parametrize(
+    ("suffix", "red"), [("1 0 0", True), ("1 0 0 0.5", True), ("255 0 0 255", True), ("0 0 0 1", False)]
+)
+def test_colours_of_obj_vertices_may_have_alpha(tmp_path, suffix, red):
+    mesh = read_mesh(write(tmp_path / "x.obj", SQUARE.replace("\n", f" {suffix}\n") + "f 1 2 3 4\n"))
+    assert mesh.colors is not None and (mesh.colors == [float(red), 0, 0]).all()
+
+
 def test_index_out_of_range_in_glb_is_refused(tmp_path):
     file = Gltf()
     faces = box().faces.copy()
