@@ -1,6 +1,7 @@
 """Mesh files that other programs write, and what the reader does with each."""
 
 import io
+import json
 from pathlib import Path
 
 import numpy as np
@@ -414,6 +415,41 @@ def test_integers_may_be_written_as_floats(tmp_path):
 def test_colours_of_obj_vertices_may_have_alpha(tmp_path, suffix, red):
     mesh = read_mesh(write(tmp_path / "x.obj", SQUARE.replace("\n", f" {suffix}\n") + "f 1 2 3 4\n"))
     assert mesh.colors is not None and (mesh.colors == [float(red), 0, 0]).all()
+
+
+HUGE = 10**400  # JSON has integers of any size
+
+
+def test_huge_integers_in_gltf_are_refused(tmp_path):
+    def path(node: dict, material: dict | None = None, transform: dict | None = None) -> Path:
+        file = Gltf()
+        attributes = {"TEXCOORD_0": file.accessor(np.zeros((3, 2), np.float32))}
+        info = {"index": file.texture(png(CHECKERS)), "extensions": {"KHR_texture_transform": transform or {}}}
+        surface = file.material(baseColorTexture=info, **(material or {}))
+        target = {"POSITION": file.accessor(np.eye(3, dtype=np.float32))}
+        mesh = file.mesh(np.eye(3), None, attributes=attributes, targets=[target], material=surface)
+        file.node(mesh=mesh, **node)
+        return file.save(tmp_path / "x.glb")
+
+    assert len(read_mesh(path({"weights": [1]}, {"baseColorFactor": [1, 1, 1, 1]}, {"rotation": 1})).faces) == 1
+    nodes = [{"scale": [HUGE] * 3}, {"rotation": [HUGE] * 4}, {"translation": [HUGE] * 3}, {"weights": [HUGE]}]
+    cases: list[tuple] = [(node,) for node in [*nodes, {"matrix": [HUGE] * 16}]]
+    cases += [({}, {"baseColorFactor": [HUGE] * 4})]
+    cases += [
+        ({}, {}, {name: value}) for name, value in (("rotation", HUGE), ("scale", [HUGE, 1]), ("offset", [HUGE, 1]))
+    ]
+    for case in cases:
+        assert "is not valid glTF" in refusal(path(*case)), case
+
+
+@pytest.mark.parametrize("value", [None, 3, [1], [{}]])
+def test_required_extensions_that_are_not_names_are_refused(tmp_path, value):
+    file = Gltf()
+    file.node(mesh=file.mesh(box().vertices, box().faces))
+    file.save(path := tmp_path / "x.gltf")
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps({**content, "extensionsRequired": value}))
+    assert "is not valid glTF" in refusal(path)
 
 
 def test_index_out_of_range_in_glb_is_refused(tmp_path):
