@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from renderers.mesh_files.images import decode_texture, find_file
+from renderers.mesh_files.images import decode_texture, find_file, read_file
 from renderers.mesh_files.parts import (
     PADDING,
     MeshError,
@@ -115,7 +115,7 @@ def _texture(names: list[str], folder: Path, notes: Notes) -> Texture | None:
     if path is None:
         notes.add(f"the texture {names[0]} was not found, so its surfaces have no texture")
         return None
-    pixels = decode_texture(path.name, path, notes)
+    pixels = decode_texture(path.name, read_file(path), notes)
     return None if pixels is None else Texture(pixels)
 
 

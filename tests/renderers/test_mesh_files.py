@@ -1,7 +1,9 @@
 """Mesh files that other programs write, and what the reader does with each."""
 
+import errno
 import io
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,7 @@ import trimesh
 from gltf_files import Gltf
 from PIL import Image
 
+from datamodules.images.decoding import is_temporary
 from datamodules.shapes import ShapeNetShapes, find_meshes, voxelize_files
 from renderers import Camera, Lighting, OpenGLRenderer, SoftRasterizer, TriangleMesh
 from renderers.mesh_files import read_mesh
@@ -450,6 +453,79 @@ def test_required_extensions_that_are_not_names_are_refused(tmp_path, value):
     content = json.loads(path.read_text())
     path.write_text(json.dumps({**content, "extensionsRequired": value}))
     assert "is not valid glTF" in refusal(path)
+
+
+def linking(folder: Path, kind: str, name: str) -> Path:
+    """A mesh file that refers to the file ``name``."""
+    faces = SQUARE + UV.format(1) + "usemtl m\nf 1/1 2/2 3/3 4/4\n"
+    if kind == "buffer":
+        file = Gltf()
+        file.node(mesh=file.mesh(box().vertices, box().faces))
+        path = file.save(folder / "x.gltf", external=True)
+        if name == "linked":
+            (folder / "the data.bin").rename(folder / name)
+        return write(path, path.read_text().replace("the%20data.bin", name))
+    if kind == "texture of PLY":
+        header = TRIANGLE.format("ascii", 1).replace("element vertex", f"comment TextureFile {name}\nelement vertex")
+        return write(folder / "x.ply", header + ASCII)
+    write(folder / "m.mtl", f"newmtl m\nmap_Kd {name}\n")
+    return write(folder / "x.obj", f"mtllib {name if kind == 'material' else 'm.mtl'}\n" + faces)
+
+
+LINKED = ("buffer", "material", "texture", "texture of PLY")
+
+
+@pytest.mark.parametrize("code", [errno.EIO, errno.EACCES])
+@pytest.mark.parametrize("kind", [*LINKED, None])
+def test_files_that_the_system_cannot_read_are_named(tmp_path, monkeypatch, kind, code):
+    write(tmp_path / "linked", png(CHECKERS))
+    path = linking(tmp_path, kind or "texture", "linked")
+    name, read = "linked" if kind else path.name, Path.read_bytes
+
+    def fail(file: Path) -> bytes:
+        if file.name == name:
+            raise OSError(code, os.strerror(code))
+        return read(file)
+
+    monkeypatch.setattr(Path, "read_bytes", fail)
+    with pytest.raises(InputError) as caught:
+        read_mesh(path)
+    assert str(path) in str(caught.value) and str(tmp_path / name) in str(caught.value)
+    assert os.strerror(code) in str(caught.value) and is_temporary(caught.value)
+    if kind is None:
+        box().export(tmp_path / "good.stl")
+        assert voxelize_files([path, tmp_path / "good.stl"], 8, on_corrupt="skip")[1] == [tmp_path / "good.stl"]
+
+
+@pytest.mark.parametrize("kind", LINKED)
+@pytest.mark.parametrize("name", ["n" * 300, "n/" * 3000 + "n"])
+def test_names_that_are_too_long_are_those_of_missing_files(tmp_path, caplog, kind, name):
+    path = linking(tmp_path, kind, name)
+    if kind == "buffer":
+        assert "nnn, which does not exist" in refusal(path).replace("/", "")
+    else:
+        assert read_mesh(path).texture is None and "was not found" in caplog.text
+
+
+def test_textures_in_folders_of_other_users_are_found_beside_the_mesh(tmp_path, monkeypatch):
+    write(tmp_path / "linked", png(CHECKERS))
+    exists = Path.exists
+
+    def deny(path: Path) -> bool:
+        if "private" in path.parts:
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return exists(path)
+
+    monkeypatch.setattr(Path, "exists", deny)
+    assert read_mesh(linking(tmp_path, "texture", "/home/private/linked")).texture is not None
+
+
+def test_a_line_of_many_material_files_may_be_longer_than_a_name(tmp_path):
+    names = [f"{i:0100}.mtl" for i in range(4)]
+    for i, name in enumerate(names):
+        write(tmp_path / name, f"newmtl m{i}\nKd {i % 2} 0 0\n")
+    mesh = read_mesh(write(tmp_path / "x.obj", f"mtllib {' '.join(names)}\n{SQUARE}usemtl m3\nf 1 2 3 4\n"))
+    assert mesh.colors is not None and (mesh.colors == [1, 0, 0]).all()
 
 
 def test_index_out_of_range_in_glb_is_refused(tmp_path):
