@@ -85,12 +85,13 @@ class ShapeNetShapes(ShapeSource):
         split: train, test or all.
         test_fraction: fraction of the models in the test split.
         refit: centre every model with its longest side at 0.9 of the cube.
-        models: a text file of the model ids to use, one per line; None for all.
+        models: a text file (UTF-8) of the model ids to use, one per line; None for all.
         on_corrupt: whether a model that cannot be read is an error (raise), or is left out with a warning (skip). ``skip``
             reads all models once; the result is cached.
 
     Raises:
-        InputError: a folder or the list does not exist, an argument is invalid, or the category has no usable models.
+        InputError: a folder or the list does not exist, an argument is invalid, or the category or the list has no usable
+            models.
     """
 
     def __init__(
@@ -171,8 +172,9 @@ class ShapeNetShapes(ShapeSource):
             )
         names = [name for name in usable if in_split(name, self.split, self.test_fraction)]
         if not names:
+            listed = "" if self.models is None else f" listed in {self.models}"
             raise InputError(
-                f"{self.folder} has no {self.category} model in split {self.split!r} with a "
+                f"{self.folder} has no {self.category} model{listed} in split {self.split!r} with a "
                 f"{self._file('MODEL').name}; unpack the category again, or choose another kind or split"
             )
         return names if self.on_corrupt == "raise" else self._readable(names)
@@ -194,9 +196,14 @@ class ShapeNetShapes(ShapeSource):
 
     def _select(self, present: list[str], models: Path) -> list[str]:
         try:
-            listed = {line.strip() for line in models.read_text().splitlines() if line.strip()}
+            text = models.read_text(encoding="utf-8-sig")  # Windows programs begin UTF-8 with a byte order mark
         except UnicodeDecodeError as error:
-            raise InputError(f"{models} is not a text file; write one model id per line") from error
+            raise InputError(f"{models} is not UTF-8 text; write one model id per line") from error
+        except OSError as error:
+            raise InputError(f"{models} cannot be read ({error.strerror}); check its permissions") from error
+        listed = {line.strip() for line in text.splitlines() if line.strip()}
+        if not listed.intersection(present):
+            raise InputError(f"{models} lists none of the models in {self.folder}; write one model id per line")
         missing = listed - set(present)
         if missing:
             log.warning("%d of %d models in %s are not in %s", len(missing), len(listed), models, self.folder)

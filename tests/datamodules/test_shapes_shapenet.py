@@ -164,6 +164,51 @@ def test_list_restricts_the_models(v2, tmp_path, caplog):
     assert "1 of 3" in caplog.text
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+def test_list_may_begin_with_a_byte_order_mark(v2, tmp_path, caplog, encoding):
+    chosen = tmp_path / "models.txt"
+    chosen.write_bytes("model00\r\nmodel02\r\n".encode(encoding))
+    source = ShapeNetShapes(v2, "chair", 16, split="all", models=chosen)
+    assert [source.name(i) for i in range(len(source))] == ["model00", "model02"]
+    assert not caplog.text
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "lists none of the models in .*03001627; write one model id per line"),
+        (b"\n \n", "lists none of the models"),
+        (b"unknown\n", "lists none of the models"),
+        ("model00".encode("utf-16"), "is not UTF-8 text; write one model id per line"),
+    ],
+)
+def test_unusable_lists_are_named(v2, tmp_path, content, message):
+    chosen = tmp_path / "models.txt"
+    chosen.write_bytes(content)
+    with pytest.raises(InputError, match=f"models.txt {message}"):
+        len(ShapeNetShapes(v2, "chair", 16, split="all", models=chosen))
+
+
+def test_list_without_a_model_of_the_split_is_named(v2, tmp_path):
+    chosen = tmp_path / "models.txt"
+    chosen.write_text("model00\n")
+    with pytest.raises(InputError, match=r"has no chair model listed in .*models\.txt in split 'test'"):
+        len(ShapeNetShapes(v2, "chair", 16, split="test", test_fraction=0.0, models=chosen))
+
+
+def test_unreadable_list_is_named(v2, tmp_path, monkeypatch):
+    chosen = tmp_path / "models.txt"
+    chosen.write_text("model00\n")
+    source = ShapeNetShapes(v2, "chair", 16, split="all", models=chosen)
+
+    def fail(path: Path, **options: object) -> str:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "read_text", fail)
+    with pytest.raises(InputError, match=r"models\.txt cannot be read \(Permission denied\)"):
+        len(source)
+
+
 def test_pickling_and_cache_keys(v2):
     source = ShapeNetShapes(v2, "chair", 16, split="all")
     twin = pickle.loads(pickle.dumps(source))
