@@ -122,6 +122,22 @@ def test_unnormalized_binvox_is_refitted(tmp_path, v2):
     np.testing.assert_array_equal(shape.voxels.occupancy[0, 0].numpy() > 0, expected)
 
 
+@pytest.mark.parametrize("kind", ["solid", "obj"])
+@pytest.mark.parametrize(("scale", "kept"), [(0.01, False), (0.45, False), (0.6, True), (1.0, True)])
+def test_models_far_below_the_normalized_size_are_refitted(tmp_path, v2, kind, scale, kept):
+    """The diagonal of the chair is 1.07."""
+    models = tmp_path / CHAIR / "small" / "models"
+    models.mkdir(parents=True)
+    mesh = to_file_frame(2)
+    corner = tuple(scale * x for x in (-0.6, -0.45, -0.5))
+    write_binvox(models / "model_normalized.solid.binvox", voxelize_at(mesh, 128), corner, scale)
+    mesh.apply_scale(scale)
+    mesh.export(models / "model_normalized.obj", digits=12)
+    solid = solid_of(ShapeNetShapes(tmp_path, "chair", 64, kind, split="all"))
+    span = int(np.ptp(np.nonzero(solid)[1])) + 1  # the height is 0.8
+    assert span == pytest.approx((0.8 * scale if kept else 0.9) * 64, abs=2)
+
+
 @pytest.mark.parametrize("category", ["chair", "Chair", CHAIR])
 def test_categories_by_name_and_by_synset(v2, category):
     source = ShapeNetShapes(v2, category, 16, split="all")
