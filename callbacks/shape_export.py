@@ -180,7 +180,7 @@ def write_mesh(
         name = f"{stem.name}_material"
         mesh = textured(SimpleMaterial(image=image, name=name, diffuse=[255] * 4))
         text, files = export_obj(mesh, return_texture=True, mtl_name=f"{stem.name}.mtl")
-        stem.with_suffix(".obj").write_text(text)
+        stem.with_suffix(".obj").write_text(text, encoding="utf-8")
         for name, content in files.items():
             stem.with_name(name).write_bytes(content)
 

@@ -47,7 +47,7 @@ def readable_indices(reader: ImageReader, cache_dir: str | None) -> Int[np.ndarr
         unreadable = [index for index, _ in failed]
         if not any(is_temporary(error) for _, error in failed):
             content = json.dumps(unreadable)
-            write_atomically(path, lambda file: file.write_text(content))
+            write_atomically(path, lambda file: file.write_text(content, encoding="utf-8"))
     log_images(source.root, len(reader), source.left_out, [source.name(i) for i in unreadable])
     return np.setdiff1d(np.arange(len(reader)), np.array(unreadable, int))
 

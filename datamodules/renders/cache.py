@@ -117,14 +117,15 @@ class RenderCache:
             return
         try:
             files = {
-                self._path(i).name: json.loads(self._checksum_file(i).read_text())["sha256"] for i in range(self.files)
+                self._path(i).name: json.loads(self._checksum_file(i).read_text(encoding="utf-8"))["sha256"]
+                for i in range(self.files)
             }
         except (OSError, ValueError, KeyError, TypeError):
             return
         manifest = self.folder / "manifest.json"
         text = json.dumps({"pictures": self.count, "shape": self.shape, "sha256": files}, indent=1) + "\n"
-        if not manifest.is_file() or manifest.read_text() != text:
-            write_atomically(manifest, lambda path: path.write_text(text))
+        if not manifest.is_file() or manifest.read_text(encoding="utf-8") != text:
+            write_atomically(manifest, lambda path: path.write_text(text, encoding="utf-8"))
 
     def _check_disk(self, images: int) -> None:
         try:
@@ -157,13 +158,13 @@ class RenderCache:
         np.save(content, images)
         write_atomically(self._path(shard), lambda path: path.write_bytes(content.getbuffer()))
         checksum = json.dumps({"sha256": hashlib.sha256(images.tobytes()).hexdigest()})
-        write_atomically(self._checksum_file(shard), lambda path: path.write_text(checksum))
+        write_atomically(self._checksum_file(shard), lambda path: path.write_text(checksum, encoding="utf-8"))
 
     def _read(self, shard: int) -> np.ndarray | None:
         """Return a shard's images, or None if the shard is missing or corrupt."""
         path = self._path(shard)
         try:
-            expected = json.loads(self._checksum_file(shard).read_text())["sha256"]
+            expected = json.loads(self._checksum_file(shard).read_text(encoding="utf-8"))["sha256"]
             # Memory-mapped, so that a header with an excessive shape allocates nothing.
             data = np.load(path, mmap_mode="r", allow_pickle=False)
         except (OSError, ValueError, KeyError, TypeError, EOFError, RecursionError, SyntaxError, OverflowError):

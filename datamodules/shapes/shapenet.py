@@ -10,7 +10,7 @@ from typing import Literal
 
 import numpy as np
 import trimesh
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 
 from datamodules.images.decoding import OnCorrupt, check_on_corrupt
 from datamodules.shapes.base import (
@@ -33,7 +33,7 @@ from datamodules.shapes.unusable import find_unusable_cached, log_skipped
 from renderers.mesh_files import read_mesh
 from utils.errors import InputError
 
-VERSION = {"solid": 1, "surface": 1, "obj": 2}  # by kind; increase when the same files give other shapes
+VERSION = {"solid": 2, "surface": 2, "obj": 3}  # by kind; increase when the same files give other shapes
 SYNSETS = {
     "airplane": "02691156",
     "bathtub": "02808440",
@@ -57,6 +57,7 @@ _FILES = {
 }
 _V1_FILE = "model.obj"
 _TOLERANCE = 0.02  # how far a model may exceed the cube and still count as normalized
+_MIN_DIAGONAL = 0.5  # of a normalized model's box; it is 1 unless parts are not read, such as stray points
 
 log = logging.getLogger(__name__)
 
@@ -70,9 +71,9 @@ class ShapeNetShapes(ShapeSource):
 
     ShapeNet normalizes a model to a bounding box of diagonal 1 around the origin. That size is kept, by the OBJ's vertices
     or the binvox header's ``translate`` and ``scale``: a chair takes about 0.7 of the cube, and relative sizes within a
-    category are preserved. Models that are not normalized in this way (they would leave the cube), and all models if
-    ``refit`` is set, are centred with their longest side at 0.9. The 128³ binvox grids are max-pooled, so that thin legs
-    survive.
+    category are preserved. Models that are not normalized in this way (they would leave the cube, or the diagonal is less
+    than 0.5), and all models if ``refit`` is set, are centred with their longest side at 0.9. The 128³ binvox grids are
+    max-pooled, so that thin legs survive.
 
     The split depends on a hash of the model's id, so it is the same on every machine and in every category that lists the
     model.
@@ -85,12 +86,13 @@ class ShapeNetShapes(ShapeSource):
         split: train, test or all.
         test_fraction: fraction of the models in the test split.
         refit: centre every model with its longest side at 0.9 of the cube.
-        models: a text file of the model ids to use, one per line; None for all.
+        models: a text file (UTF-8) of the model ids to use, one per line; None for all.
         on_corrupt: whether a model that cannot be read is an error (raise), or is left out with a warning (skip). ``skip``
             reads all models once; the result is cached.
 
     Raises:
-        InputError: a folder or the list does not exist, an argument is invalid, or the category has no usable models.
+        InputError: a folder or the list does not exist, an argument is invalid, or the category or the list has no usable
+            models.
     """
 
     def __init__(
@@ -171,8 +173,9 @@ class ShapeNetShapes(ShapeSource):
             )
         names = [name for name in usable if in_split(name, self.split, self.test_fraction)]
         if not names:
+            listed = "" if self.models is None else f" listed in {self.models}"
             raise InputError(
-                f"{self.folder} has no {self.category} model in split {self.split!r} with a "
+                f"{self.folder} has no {self.category} model{listed} in split {self.split!r} with a "
                 f"{self._file('MODEL').name}; unpack the category again, or choose another kind or split"
             )
         return names if self.on_corrupt == "raise" else self._readable(names)
@@ -194,9 +197,14 @@ class ShapeNetShapes(ShapeSource):
 
     def _select(self, present: list[str], models: Path) -> list[str]:
         try:
-            listed = {line.strip() for line in models.read_text().splitlines() if line.strip()}
+            text = models.read_text(encoding="utf-8-sig")  # Windows programs begin UTF-8 with a byte order mark
         except UnicodeDecodeError as error:
-            raise InputError(f"{models} is not a text file; write one model id per line") from error
+            raise InputError(f"{models} is not UTF-8 text; write one model id per line") from error
+        except OSError as error:
+            raise InputError(f"{models} cannot be read ({error.strerror}); check its permissions") from error
+        listed = {line.strip() for line in text.splitlines() if line.strip()}
+        if not listed.intersection(present):
+            raise InputError(f"{models} lists none of the models in {self.folder}; write one model id per line")
         missing = listed - set(present)
         if missing:
             log.warning("%d of %d models in %s are not in %s", len(missing), len(listed), models, self.folder)
@@ -214,9 +222,8 @@ class ShapeNetShapes(ShapeSource):
         x, y, z = file.translate
         low = (-x - file.scale, y, -z - file.scale)
         voxel = file.scale / voxels.shape[0]
-        first, last = occupied_box(voxels)
-        reach = max(max(abs(a + voxel * i), abs(a + voxel * j)) for a, i, j in zip(low, first, last, strict=True))
-        if self.refit or reach > 0.5 + _TOLERANCE:
+        box = np.array(low) + voxel * np.array(occupied_box(voxels))
+        if self.refit or not _is_normalized(box):
             return fit_to_cube(voxels, self.voxel_size)
         return resample(voxels, self.voxel_size, low, file.scale)
 
@@ -225,9 +232,14 @@ class ShapeNetShapes(ShapeSource):
         x, y, z = file.vertices.T
         vertices = np.stack([-z, y, x] if self.version == 1 else [-x, y, -z], axis=1)
         mesh = trimesh.Trimesh(vertices, file.faces, process=False)
-        if self.refit or np.abs(mesh.bounds).max() > 0.5 + _TOLERANCE:
+        if self.refit or not _is_normalized(mesh.bounds):
             mesh = normalize(mesh)
         return voxelize(mesh, self.voxel_size)
+
+
+def _is_normalized(box: Float[np.ndarray, "2 3"]) -> bool:
+    """Whether a bounding box may be that of a model that ShapeNet has normalized."""
+    return bool(np.abs(box).max() <= 0.5 + _TOLERANCE and np.linalg.norm(box[1] - box[0]) >= _MIN_DIAGONAL)
 
 
 def _category_folder(root: Path, category: str) -> Path:

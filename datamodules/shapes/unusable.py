@@ -50,7 +50,7 @@ def find_unusable_cached(key: str, count: int, check: Callable[[int], object]) -
         found[index] = error.message
         temporary |= is_temporary(error)
     if not temporary:
-        write_atomically(path, lambda file: file.write_text(json.dumps(list(found.items()))))
+        write_atomically(path, lambda file: file.write_text(json.dumps(list(found.items())), encoding="utf-8"))
     return found
 
 

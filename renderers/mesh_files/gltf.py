@@ -36,12 +36,14 @@ def read_gltf(content: bytes, folder: Path, notes: Notes) -> list[Part]:
         MeshError: the file is corrupt, or requires an extension that is not supported.
     """
     file = GltfFile(content, folder)
-    unknown = sorted(set(file.tree.get("extensionsRequired", [])) - SUPPORTED)
-    if unknown:
-        raise MeshError(f"requires the glTF extension {', '.join(unknown)}, which is not supported; export without it")
     try:
+        unknown = sorted(set(file.tree.get("extensionsRequired", [])) - SUPPORTED)
+        if unknown:
+            raise MeshError(
+                f"requires the glTF extension {', '.join(unknown)}, which is not supported; export without it"
+            )
         return _SceneReader(file, notes).parts()
-    except (KeyError, TypeError, AttributeError, IndexError, ValueError, RecursionError) as error:
+    except (KeyError, TypeError, AttributeError, IndexError, ValueError, OverflowError, RecursionError) as error:
         if isinstance(error, MeshError):
             raise
         fault = f"lacks {error}" if isinstance(error, KeyError) else "has a value of the wrong type or size"

@@ -12,6 +12,7 @@ from urllib.parse import unquote
 
 import numpy as np
 
+from renderers.mesh_files.images import descend, read_file
 from renderers.mesh_files.parts import MeshError
 
 _COMPONENTS = {5120: "<i1", 5121: "<u1", 5122: "<i2", 5123: "<u2", 5125: "<u4", 5126: "<f4"}
@@ -73,10 +74,10 @@ class GltfFile:
                 return base64.b64decode(uri.partition(",")[2], validate=True)
             except (binascii.Error, ValueError) as error:
                 raise MeshError("has a data URI that is not base64") from error
-        path = self.folder / unquote(uri)
-        if not path.is_file():
+        path = descend(self.folder, [unquote(uri)])
+        if path is None:
             raise MeshError(f"refers to {unquote(uri)}, which does not exist")
-        return path.read_bytes()
+        return read_file(path)
 
     def view(self, index: int) -> bytes:
         """Return the bytes of a buffer view."""

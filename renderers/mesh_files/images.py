@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import warnings
 from functools import cache
@@ -15,12 +16,12 @@ from renderers.mesh_files.parts import Notes
 
 # Pillow's readers of other formats, such as EPS, may start programs, whatever the name of the file is.
 FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "AVIF", "GIF", "BMP", "TIFF", "JPEG2000", "PPM", "TGA", "DDS", "PCX")
+# The name is too long for any file, or an absolute path leads into another user's folder.
+_MISSING = (errno.ENAMETOOLONG, errno.EACCES)
 OPAQUE = "transparency is not supported, so its surfaces are opaque"
 
 
-def decode_texture(
-    name: str, content: bytes | Path, notes: Notes, cutoff: float = 1.0
-) -> UInt8[np.ndarray, "H W 3"] | None:
+def decode_texture(name: str, content: bytes, notes: Notes, cutoff: float = 1.0) -> UInt8[np.ndarray, "H W 3"] | None:
     """Return the RGB pixels of an image, or None if it cannot be decoded.
 
     Args:
@@ -32,7 +33,7 @@ def decode_texture(
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(content if isinstance(content, Path) else io.BytesIO(content), formats=_formats()) as image:
+            with Image.open(io.BytesIO(content), formats=_formats()) as image:
                 if image.mode.startswith("I;16"):  # Pillow's conversion would clip the values at 255
                     grey = (np.asarray(image).astype(np.float64) / 257).round().astype(np.uint8)
                     return np.repeat(grey[..., None], 3, -1)
@@ -55,25 +56,39 @@ def _formats() -> list[str]:
     return [name for name in FORMATS if name in Image.OPEN]
 
 
+def read_file(path: Path) -> bytes:
+    """Return the content of a file. An :class:`OSError` names the file, also one that is raised after opening it."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        error.filename = str(path)
+        raise
+
+
 def find_file(folder: Path, name: str) -> Path | None:
     """Find a file that another one names: separated by slashes or backslashes, in any case, or moved to ``folder``."""
     words = [word for word in name.strip().strip('"').replace("\\", "/").split("/") if word]
     if not words:
         return None
     start = Path("/") if name.strip().startswith("/") else folder
-    return _descend(start, words) or _descend(folder, words[-1:])
+    return descend(start, words) or descend(folder, words[-1:])
 
 
-def _descend(folder: Path, words: list[str]) -> Path | None:
-    """Follow names from a folder; a name that does not exist stands for the only one that differs in case."""
+def descend(folder: Path, words: list[str]) -> Path | None:
+    """Follow names from a folder to a file; a name that does not exist stands for the only one that differs in case."""
     path = folder
-    for word in words:
-        following = path / word
-        if not following.exists() and path.is_dir():
-            same = [entry for entry in path.iterdir() if entry.name.lower() == word.lower()]
-            following = same[0] if len(same) == 1 else following
-        path = following
-    return path if path.is_file() else None
+    try:
+        for word in words:
+            following = path / word
+            if not following.exists() and path.is_dir():
+                same = [entry for entry in path.iterdir() if entry.name.lower() == word.lower()]
+                following = same[0] if len(same) == 1 else following
+            path = following
+        return path if path.is_file() else None
+    except OSError as error:
+        if error.errno in _MISSING:
+            return None
+        raise
 
 
 def to_srgb(linear: Float[np.ndarray, ...]) -> Float[np.ndarray, ...]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from renderers.mesh_files.images import OPAQUE, decode_texture, find_file
+from renderers.mesh_files.images import OPAQUE, decode_texture, find_file, read_file
 from renderers.mesh_files.parts import Notes, Texture
 
 _ARGUMENTS = {  # of the options of map_Kd; those that are listed with None take up to three numbers
@@ -57,7 +57,7 @@ class MaterialLibrary:
 
     def _read(self, path: Path) -> None:
         material = None
-        text = path.read_bytes().decode("utf-8-sig", errors="replace").replace("\\\n", " ").replace("\\\r\n", " ")
+        text = read_file(path).decode("utf-8-sig", errors="replace").replace("\\\n", " ").replace("\\\r\n", " ")
         for line in text.splitlines():
             keyword, rest = [*line.strip().split(None, 1), "", ""][:2]
             keyword = keyword.lower()
@@ -102,7 +102,7 @@ class MaterialLibrary:
             self.notes.add(f"the texture {name} was not found, so its surfaces have no texture")
             return
         if (path, clamp) not in self._textures:
-            pixels = decode_texture(path.name, path, self.notes)
+            pixels = decode_texture(path.name, read_file(path), self.notes)
             mode = "clamp" if clamp else "repeat"
             self._textures[path, clamp] = None if pixels is None else Texture(pixels, (mode, mode))
         material.texture = self._textures[path, clamp]

@@ -108,7 +108,10 @@ def _check_indices(indices: np.ndarray, count: int, what: str) -> None:
 def _positions(
     vertices: list[list[str]], notes: Notes
 ) -> tuple[Float[np.ndarray, "V 3"], Float[np.ndarray, "V 3"] | None]:
-    """Return positions and sRGB colours, which some programs append to positions; colours above 1 are of [0, 255]."""
+    """Return positions and sRGB colours, which some programs append to positions; colours above 1 are of [0, 255].
+
+    Four numbers are XYZ and a weight, which only curves use; six are XYZ RGB, and seven are XYZ RGBA.
+    """
     widths = {len(words) for words in vertices}
     if widths and min(widths) < 3:
         raise MeshError("has a vertex with fewer than three coordinates")
@@ -117,7 +120,7 @@ def _positions(
         if widths and max(widths) >= 6:
             notes.add("only some vertices have colours, so they are white")
         return positions, None
-    colors = _floats([words[3:6] if len(words) == 6 else words[-3:] for words in vertices], "colours").reshape(-1, 3)
+    colors = _floats([words[3:6] for words in vertices], "colours").reshape(-1, 3)
     return positions, (colors / (255 if colors.max() > 1 else 1)).clip(0, 1)
 
 

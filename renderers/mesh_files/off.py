@@ -6,7 +6,7 @@ import re
 
 import numpy as np
 
-from renderers.mesh_files.parts import MeshError, Part, check_indices, expand_faces
+from renderers.mesh_files.parts import MeshError, Part, check_indices, expand_faces, to_integers
 from renderers.mesh_files.polygons import triangulate
 
 _HEADER = re.compile(r"(ST)?(C)?(N)?(4)?(n)?OFF(?![A-Za-z])\s*(BINARY)?")
@@ -18,7 +18,8 @@ def read_off(text: str) -> list[Part]:
     The counts may follow the header without a space, as in ModelNet.
 
     Raises:
-        MeshError: a line is missing or has the wrong numbers, or the variant is not supported.
+        MeshError: a line is missing or has the wrong numbers, there are more faces than the header announces, or the variant
+            is not supported.
     """
     body = "\n".join(line.split("#", 1)[0] for line in text.splitlines()).lstrip()
     header = _HEADER.match(body)
@@ -30,10 +31,12 @@ def read_off(text: str) -> list[Part]:
     elif not body[:1].isdigit():
         raise MeshError("is not an OFF file")
     lines = [line.split() for line in body.splitlines() if line.strip()]
-    counts = _numbers(lines[0])[:2].astype(int) if lines else np.zeros(0, int)
+    counts = _integers(lines[0])[:2] if lines else np.zeros(0, int)
     if len(counts) < 2 or (counts < 0).any() or len(lines) < 1 + counts.sum():
         raise MeshError("is truncated, or has the wrong numbers of vertices and faces in its header")
     vertex_lines, face_lines = lines[1 : 1 + counts[0]], lines[1 + counts[0] : 1 + counts.sum()]
+    if any(_may_be_face(line) for line in lines[1 + counts.sum() :]):
+        raise MeshError(f"has more faces than the {counts[1]:,} that its header announces; correct its header")
     fixed = 3 + 3 * bool(with_normals)
     if any(len(line) < fixed for line in vertex_lines):
         raise MeshError("has a vertex with fewer coordinates than its header announces")
@@ -43,11 +46,11 @@ def read_off(text: str) -> list[Part]:
         uv = 2 * bool(textured)
         parts = [line[fixed : len(line) - uv if uv else None] for line in vertex_lines]
         vertex_colors = _colors(parts)
-    sizes = _numbers([line[0] for line in face_lines]).astype(np.int64)
+    sizes = _integers([line[0] for line in face_lines])
     if any(size < 1 or len(line) < 1 + size for line, size in zip(face_lines, sizes, strict=True)):
         raise MeshError("has a face with fewer corners than it announces")
     pairs = list(zip(face_lines, sizes.tolist(), strict=True))
-    corners = _numbers([word for line, size in pairs for word in line[1 : 1 + size]]).astype(np.int64)
+    corners = _integers([word for line, size in pairs for word in line[1 : 1 + size]])
     colors = [line[1 + size :] for line, size in pairs]
     check_indices(corners, len(vertices))
     triangles, owner = triangulate(vertices, corners, sizes)
@@ -59,6 +62,15 @@ def read_off(text: str) -> list[Part]:
     return [Part(vertices, faces, colors=vertex_colors)]
 
 
+def _may_be_face(words: list[str]) -> bool:
+    """Whether a line may be a face with extent. Text, and edges (two indices, or 2 and two indices), are not."""
+    try:
+        numbers = [float(word) for word in words[:3]]
+    except ValueError:
+        return False
+    return len(numbers) == 3 and numbers[0] > 2
+
+
 def _numbers(words: list[str]) -> np.ndarray:
     try:
         values = np.array(words, np.float64)
@@ -67,6 +79,10 @@ def _numbers(words: list[str]) -> np.ndarray:
     if not (np.abs(values) < 2**62).all():  # also false for NaN; a face's numbers become integers
         raise MeshError(f"has numbers that are not finite or too large: {' '.join(words)[:40]!r}")
     return values
+
+
+def _integers(words: list[str]) -> np.ndarray:
+    return to_integers(_numbers(words), "i8")
 
 
 def _colors(words: list[list[str]]) -> np.ndarray:

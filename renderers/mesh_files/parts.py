@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float, Integer, UInt8
 
 POINTS_AND_LINES = "points and lines are left out"  # a note
+PADDING = b" \t\r\n\0"  # bytes that may follow the data of a file
 
 
 class MeshError(ValueError):
@@ -62,6 +63,17 @@ def expand_faces(
     """Return a part whose faces have a colour each and so share no vertices."""
     count = 3 * len(faces)
     return Part(vertices[faces].reshape(-1, 3), np.arange(count).reshape(-1, 3), colors=np.repeat(face_colors, 3, 0))
+
+
+def to_integers(values: np.ndarray, kind: str) -> Integer[np.ndarray, ...]:
+    """Return numbers as integers of a type. Raise a :class:`MeshError` unless all floats are integers in its range."""
+    if values.dtype.kind in "iu":
+        return values.astype(kind)
+    limits = np.iinfo(kind)
+    whole = (values >= limits.min) & (values < limits.max + 1) & (values == np.floor(values))
+    if not whole.all():
+        raise MeshError(f"has {values[~whole][0]:g} where an integer ({np.dtype(kind)}) belongs")
+    return values.astype(kind)
 
 
 def check_indices(faces: Integer[np.ndarray, ...], count: int) -> None:

@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from renderers.mesh_files.images import decode_texture, find_file
-from renderers.mesh_files.parts import MeshError, Notes, Part, Texture, check_indices, expand_faces
+from renderers.mesh_files.images import decode_texture, find_file, read_file
+from renderers.mesh_files.parts import (
+    PADDING,
+    MeshError,
+    Notes,
+    Part,
+    Texture,
+    check_indices,
+    expand_faces,
+    to_integers,
+)
 from renderers.mesh_files.polygons import split_strips, triangulate
 
 _TYPES = {
@@ -19,6 +29,7 @@ _TYPES = {
 }  # fmt: skip
 _ORDERS = {"binary_little_endian": "<", "binary_big_endian": ">"}
 _UV_NAMES = (("s", "t"), ("u", "v"), ("texture_u", "texture_v"))
+_NO_LISTS = {"x", "y", "z"}.union(*_UV_NAMES)  # of a vertex
 _COLOR_NAMES = (("red", "green", "blue"), ("r", "g", "b"), ("diffuse_red", "diffuse_green", "diffuse_blue"))
 
 
@@ -48,7 +59,8 @@ def read_ply(content: bytes, folder: Path, notes: Notes) -> list[Part]:
     (``texcoord``), in the image that ``comment TextureFile`` names.
 
     Raises:
-        MeshError: the file is truncated, its header is invalid, or it has only points.
+        MeshError: the file is truncated, has data that its header does not declare, its header is invalid, or it has only
+            points.
     """
     elements, form, textures, start = _header(content)
     data = _read_ascii(content[start:], elements) if form == "ascii" else _read_binary(content, start, elements, form)
@@ -68,12 +80,12 @@ def read_ply(content: bytes, folder: Path, notes: Notes) -> list[Part]:
     texture = _texture(textures, folder, notes)
     parts = []
     if strips is not None:
-        for strip in np.split(strips.values, np.cumsum(strips.sizes)[:-1]):
+        for strip in np.split(to_integers(strips.values, "i8"), np.cumsum(strips.sizes)[:-1]):
             faces = split_strips(strip, -1)
             check_indices(faces, len(vertices))
             parts.append(Part(vertices, faces, _flip(uvs), colors, texture))
     if polygons is not None:
-        indices = polygons.values.astype(np.int64)
+        indices = to_integers(polygons.values, "i8")
         check_indices(indices, len(vertices))
         corners, owner = triangulate(vertices, indices, polygons.sizes)
         corner_uvs = face.get("texcoord")
@@ -103,7 +115,7 @@ def _texture(names: list[str], folder: Path, notes: Notes) -> Texture | None:
     if path is None:
         notes.add(f"the texture {names[0]} was not found, so its surfaces have no texture")
         return None
-    pixels = decode_texture(path.name, path, notes)
+    pixels = decode_texture(path.name, read_file(path), notes)
     return None if pixels is None else Texture(pixels)
 
 
@@ -134,6 +146,8 @@ def _header(content: bytes) -> tuple[list[_Element], str, list[str], int]:
                 case ["element", name, count]:
                     elements.append(_Element(name, int(count)))
                 case ["property", "list", length, kind, name]:
+                    if _TYPES[length][0] == "f" or (elements[-1].name == "vertex" and name in _NO_LISTS):
+                        raise ValueError(line)
                     elements[-1].properties.append((name, _TYPES[kind], _TYPES[length]))
                 case ["property", kind, name]:
                     elements[-1].properties.append((name, _TYPES[kind], None))
@@ -147,6 +161,8 @@ def _header(content: bytes) -> tuple[list[_Element], str, list[str], int]:
         raise MeshError(f"has an unknown format {form!r} in its header")
     if any(element.count < 0 for element in elements):
         raise MeshError("has a negative number of elements in its header")
+    if repeated := [name for name, n in Counter(element.name for element in elements).items() if n > 1]:
+        raise MeshError(f"declares the element {repeated[0]!r} twice in its header; export it again")
     return elements, form, textures, end.end()
 
 
@@ -162,7 +178,13 @@ def _read_binary(content: bytes, start: int, elements: list[_Element], form: str
         rows = np.frombuffer(content, record, element.count, offset)
         data[element.name] = {name: rows[f"{i}"] for i, (name, _, _) in enumerate(element.properties)}
         offset += rows.nbytes
+    _check_end(content[offset:])
     return data
+
+
+def _check_end(rest: bytes) -> None:
+    if rest.strip(PADDING):
+        raise MeshError("has data after the elements that its header declares; export it again")
 
 
 def _binary_lists(content: bytes, offset: int, element: _Element, order: str) -> tuple[Columns, int]:
@@ -228,21 +250,25 @@ def _read_ascii(body: bytes, elements: list[_Element]) -> dict[str, Columns]:
         values: list[list[np.ndarray]] = [[] for _ in element.properties]
         try:
             for _ in range(element.count):
-                for column, (_, kind, length) in zip(values, element.properties, strict=True):
+                for column, (_, _, length) in zip(values, element.properties, strict=True):
                     count = 1
                     if length is not None:
-                        count, position = int(float(words[position])), position + 1
+                        size, position = float(words[position]), position + 1
+                        count = int(size)
+                        if count != size:
+                            raise MeshError(f"has a list of {size:g} values in its elements {element.name!r}")
                     if count < 0 or position + count > len(words):
                         raise MeshError(f"is truncated within its elements {element.name!r}")
-                    whole = kind[0] in "iu"
-                    numbers = [float(word) for word in words[position : position + count]]
-                    column.append(np.array(numbers).astype(np.int64 if whole else np.float64))
+                    column.append(np.array([float(word) for word in words[position : position + count]]))
                     position += count
+        except MeshError:
+            raise
         except (ValueError, IndexError, OverflowError) as error:
             raise MeshError(
                 f"is truncated, or has words where numbers belong, in its elements {element.name!r}"
             ) from error
         data[element.name] = _columns(element, values)
+    _check_end(b"".join(words[position:]))
     return data
 
 
@@ -250,6 +276,8 @@ def _columns(element: _Element, values: list[list[np.ndarray]]) -> Columns:
     result: Columns = {}
     for (name, kind, length), column in zip(element.properties, values, strict=True):
         joined = np.concatenate(column) if column else np.zeros(0, kind)
+        if kind[0] in "iu":
+            joined = to_integers(joined, kind)  # text gives floats of any value
         sizes = np.array([len(row) for row in column], np.int64)
         result[name] = joined.astype(kind) if length is None else _Lists(joined, sizes)
     return result

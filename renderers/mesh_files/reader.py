@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Float, Int, UInt8
 
 from renderers.mesh_files.gltf import read_gltf
+from renderers.mesh_files.images import read_file
 from renderers.mesh_files.obj import read_obj
 from renderers.mesh_files.off import read_off
 from renderers.mesh_files.parts import POINTS_AND_LINES, MeshError, Notes, Part, check_indices
@@ -64,12 +65,14 @@ def read_mesh(path: Path | str, materials: bool = True) -> MeshFile:
     kind = path.suffix.lower()
     if kind not in SUFFIXES:
         raise InputError(f"{path} has an unsupported format; pass {', '.join(SUFFIXES)}")
-    if not path.is_file():
-        raise InputError(f"no such file: {path}")
-    if (size := path.stat().st_size) > MAX_BYTES:
-        raise InputError(f"{path} is {size / 2**20:,.0f} MiB, larger than the limit of {MAX_BYTES / 2**20:,.0f} MiB")
     notes = Notes()
     try:
+        if not path.is_file():
+            raise InputError(f"no such file: {path}")
+        if (size := path.stat().st_size) > MAX_BYTES:
+            raise InputError(
+                f"{path} is {size / 2**20:,.0f} MiB, larger than the limit of {MAX_BYTES / 2**20:,.0f} MiB"
+            )
         parts = _parse(path, kind, notes, materials)
         parts = [_checked(part) for part in parts if len(part.faces)]
         if not parts:
@@ -77,6 +80,12 @@ def read_mesh(path: Path | str, materials: bool = True) -> MeshFile:
         mesh = _join(parts, materials)
     except MeshError as error:
         raise InputError(f"{path} {error}") from error
+    except OSError as error:
+        file = Path(error.filename or path)
+        unreadable = path if file == path else f"{path} refers to {file}, which"
+        raise InputError(
+            f"{unreadable} cannot be read ({error.strerror}); check its permissions and its disk"
+        ) from error
     except MemoryError as error:
         raise InputError(f"{path} needs more memory than there is; simplify it") from error
     if materials:
@@ -86,7 +95,7 @@ def read_mesh(path: Path | str, materials: bool = True) -> MeshFile:
 
 
 def _parse(path: Path, kind: str, notes: Notes, materials: bool) -> list[Part]:
-    content = path.read_bytes()
+    content = read_file(path)
     if not content.strip():
         raise MeshError("is empty")
     if kind == ".obj":

@@ -6,11 +6,12 @@ import re
 
 import numpy as np
 
-from renderers.mesh_files.parts import MeshError, Notes, Part
+from renderers.mesh_files.parts import PADDING, MeshError, Notes, Part
 
 _RECORD = np.dtype([("normal", "<f4", 3), ("corners", "<f4", (3, 3)), ("attribute", "<u2")])
 _VERTEX = re.compile(rb"^\s*vertex\s+(\S+)\s+(\S+)\s+(\S+)\s*$", re.MULTILINE | re.IGNORECASE)
 _LOOP = re.compile(rb"^\s*outer\s+loop\b", re.MULTILINE | re.IGNORECASE)
+_SOLID = re.compile(rb"^\s*(solid|facet|end\s*solid)\b", re.MULTILINE | re.IGNORECASE)
 
 
 def read_stl(content: bytes, notes: Notes) -> list[Part]:
@@ -23,7 +24,7 @@ def read_stl(content: bytes, notes: Notes) -> list[Part]:
         notes: receives that there are colours.
 
     Raises:
-        MeshError: the file is truncated, or has facets that are not triangles.
+        MeshError: the file is truncated, has more facets than its header announces, or has facets that are not triangles.
     """
     records = _binary(content)
     if records is None:
@@ -45,6 +46,9 @@ def _binary(content: bytes) -> np.ndarray | None:
         if is_text:
             return None
         raise MeshError(f"is truncated: its header announces {count:,} triangles")
+    rest = content[size:]
+    if len(rest) >= _RECORD.itemsize and rest.strip(PADDING):
+        raise MeshError(f"has data after the {count:,} triangles that its header announces; export it again")
     return np.frombuffer(content, _RECORD, count, 84)
 
 
@@ -55,6 +59,8 @@ def _ascii(content: bytes) -> np.ndarray:
     found = _VERTEX.findall(content)
     if len(found) != 3 * len(_LOOP.findall(content)):
         raise MeshError("has facets that are not triangles, or is truncated")
+    if found and not b"".join(_SOLID.findall(content)[-1:]).lower().startswith(b"end"):
+        raise MeshError("is truncated: its last solid has no endsolid; export it again")
     try:
         return np.array(found, dtype=np.bytes_).astype(np.float64).reshape(-1, 3, 3)
     except ValueError as error:

@@ -122,6 +122,22 @@ def test_unnormalized_binvox_is_refitted(tmp_path, v2):
     np.testing.assert_array_equal(shape.voxels.occupancy[0, 0].numpy() > 0, expected)
 
 
+@pytest.mark.parametrize("kind", ["solid", "obj"])
+@pytest.mark.parametrize(("scale", "kept"), [(0.01, False), (0.45, False), (0.6, True), (1.0, True)])
+def test_models_far_below_the_normalized_size_are_refitted(tmp_path, v2, kind, scale, kept):
+    """The diagonal of the chair is 1.07."""
+    models = tmp_path / CHAIR / "small" / "models"
+    models.mkdir(parents=True)
+    mesh = to_file_frame(2)
+    corner = tuple(scale * x for x in (-0.6, -0.45, -0.5))
+    write_binvox(models / "model_normalized.solid.binvox", voxelize_at(mesh, 128), corner, scale)
+    mesh.apply_scale(scale)
+    mesh.export(models / "model_normalized.obj", digits=12)
+    solid = solid_of(ShapeNetShapes(tmp_path, "chair", 64, kind, split="all"))
+    span = int(np.ptp(np.nonzero(solid)[1])) + 1  # the height is 0.8
+    assert span == pytest.approx((0.8 * scale if kept else 0.9) * 64, abs=2)
+
+
 @pytest.mark.parametrize("category", ["chair", "Chair", CHAIR])
 def test_categories_by_name_and_by_synset(v2, category):
     source = ShapeNetShapes(v2, category, 16, split="all")
@@ -162,6 +178,51 @@ def test_list_restricts_the_models(v2, tmp_path, caplog):
     source = ShapeNetShapes(v2, "chair", 16, split="all", models=chosen)
     assert [source.name(i) for i in range(len(source))] == ["model00", "model02"]
     assert "1 of 3" in caplog.text
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+def test_list_may_begin_with_a_byte_order_mark(v2, tmp_path, caplog, encoding):
+    chosen = tmp_path / "models.txt"
+    chosen.write_bytes("model00\r\nmodel02\r\n".encode(encoding))
+    source = ShapeNetShapes(v2, "chair", 16, split="all", models=chosen)
+    assert [source.name(i) for i in range(len(source))] == ["model00", "model02"]
+    assert not caplog.text
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "lists none of the models in .*03001627; write one model id per line"),
+        (b"\n \n", "lists none of the models"),
+        (b"unknown\n", "lists none of the models"),
+        ("model00".encode("utf-16"), "is not UTF-8 text; write one model id per line"),
+    ],
+)
+def test_unusable_lists_are_named(v2, tmp_path, content, message):
+    chosen = tmp_path / "models.txt"
+    chosen.write_bytes(content)
+    with pytest.raises(InputError, match=f"models.txt {message}"):
+        len(ShapeNetShapes(v2, "chair", 16, split="all", models=chosen))
+
+
+def test_list_without_a_model_of_the_split_is_named(v2, tmp_path):
+    chosen = tmp_path / "models.txt"
+    chosen.write_text("model00\n")
+    with pytest.raises(InputError, match=r"has no chair model listed in .*models\.txt in split 'test'"):
+        len(ShapeNetShapes(v2, "chair", 16, split="test", test_fraction=0.0, models=chosen))
+
+
+def test_unreadable_list_is_named(v2, tmp_path, monkeypatch):
+    chosen = tmp_path / "models.txt"
+    chosen.write_text("model00\n")
+    source = ShapeNetShapes(v2, "chair", 16, split="all", models=chosen)
+
+    def fail(path: Path, **options: object) -> str:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "read_text", fail)
+    with pytest.raises(InputError, match=r"models\.txt cannot be read \(Permission denied\)"):
+        len(source)
 
 
 def test_pickling_and_cache_keys(v2):

@@ -105,7 +105,7 @@ def _write_report(path: Path, report: dict[str, Any]) -> None:
         kept = [{**shape, "files": [name for name in shape["files"] if name in remaining]} for shape in other["shapes"]]
         if shapes := [shape for shape in kept if shape["files"]]:
             report["earlier"].append({**other, "shapes": shapes})
-    write_atomically(path, lambda file: file.write_text(json.dumps(report, indent=1) + "\n") and None)
+    write_atomically(path, lambda file: file.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8") and None)
 
 
 def _read_reports(path: Path) -> list[dict[str, Any]]:
