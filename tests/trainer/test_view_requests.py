@@ -10,6 +10,7 @@ from contextlib import ExitStack
 import pytest
 
 from trainer.viewer.server import MAX_CONNECTIONS, ViewServer
+from utils.errors import InputError
 
 GOOD = b"GET /about.json HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
 MALFORMED = [  # request lines, all answered with 400
@@ -91,6 +92,23 @@ def test_the_host_must_be_given_once_and_be_this_machine(server, capfd):
     ):
         assert with_headers(host) == 403, host
     assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("host", ["127.0.0.2", "localhost"])
+def test_the_printed_address_is_allowed(host):
+    """A machine's own name is often 127.0.1.1."""
+    with ViewServer(host, 0) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        name = server.url.removeprefix("http://").removesuffix("/")
+        assert status(server, f"GET / HTTP/1.1\r\nHost: {name}\r\nConnection: close\r\n\r\n".encode()) == 200
+        assert status(server, b"GET / HTTP/1.1\r\nHost: 127.0.0.3\r\nConnection: close\r\n\r\n") == 403
+        server.shutdown()
+
+
+@pytest.mark.parametrize("host", ["a" * 64, "a..b", "."])
+def test_a_host_that_dns_cannot_hold_is_refused(host):
+    with pytest.raises(InputError, match="is not a valid address; omit it"):
+        ViewServer(host, 0)
 
 
 def mutated(chance: random.Random) -> bytes:

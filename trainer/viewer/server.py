@@ -73,11 +73,11 @@ class ViewServer(ThreadingHTTPServer):
         try:
             self.address_family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
             super().__init__((str(address[0]), int(address[1])), HTTPHandler)
-        except OSError as error:
+        except (OSError, UnicodeError) as error:  # UnicodeError: a name that DNS cannot hold
             raise InputError(_listen_error(host, port, error)) from error
-        # Against DNS rebinding: on a loopback address, only the usual host names are allowed.
+        # Against DNS rebinding: on a loopback address, only the usual host names and the address itself are allowed.
         loopback = ipaddress.ip_address(str(self.server_address[0])).is_loopback
-        self.allowed_names = LOOPBACK_NAMES if loopback else None
+        self.allowed_names = {*LOOPBACK_NAMES, self.host_name} if loopback else None
 
     def server_bind(self) -> None:
         """Bind without the base class's DNS lookup of the host name."""
@@ -86,9 +86,14 @@ class ViewServer(ThreadingHTTPServer):
         self.server_address = self.socket.getsockname()
 
     @property
+    def host_name(self) -> str:
+        """The address as a part of URLs."""
+        host = str(self.server_address[0])
+        return f"[{host}]" if ":" in host else host
+
+    @property
     def url(self) -> str:
-        host, port = str(self.server_address[0]), self.server_address[1]
-        return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
+        return f"http://{self.host_name}:{self.server_address[1]}/"
 
     def call(self, handler: RequestHandler, parameters: dict[str, str]) -> bytes:
         """Call ``handler`` in the thread of :meth:`work`.
@@ -244,7 +249,9 @@ class HTTPHandler(BaseHTTPRequestHandler):
         """Log nothing; only errors are printed."""
 
 
-def _listen_error(host: str, port: int, error: OSError) -> str:
+def _listen_error(host: str, port: int, error: OSError | UnicodeError) -> str:
+    if isinstance(error, UnicodeError):
+        return f"--host {host[:60]} is not a valid address; omit it for 127.0.0.1"
     if isinstance(error, socket.gaierror):
         return f"--host {host} is not a valid address: {error.strerror}; omit it for 127.0.0.1"
     if error.errno == errno.EADDRINUSE:
