@@ -23,9 +23,9 @@ def cache_root(cache_dir: str | Path | None = None) -> Path:
     Raises:
         InputError: the user has no home directory.
     """
-    if chosen := cache_dir or os.environ.get("UNRENDER_CACHE"):
-        return Path(chosen).expanduser()
     try:
+        if chosen := cache_dir or os.environ.get("UNRENDER_CACHE"):
+            return Path(chosen).expanduser()
         return Path.home() / ".cache" / "unrender"
     except RuntimeError as error:  # a user without an entry in passwd
         raise InputError("there is no home directory for caches; set HOME or UNRENDER_CACHE") from error

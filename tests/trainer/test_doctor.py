@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -73,6 +74,34 @@ def test_unwritable_directories_fail(monkeypatch):
 
     monkeypatch.setattr(doctor.tempfile, "TemporaryFile", refuse)
     assert [finding.state for finding in doctor.disk()] == ["fail", "fail"]
+
+
+def test_a_cache_below_a_private_directory_is_checked(monkeypatch, tmp_path):
+    exists = Path.exists
+
+    def refuse(path: Path) -> bool:
+        if tmp_path in path.parents:
+            raise PermissionError(13, "Permission denied", str(path))
+        return exists(path)
+
+    monkeypatch.setattr(Path, "exists", refuse)
+    monkeypatch.setenv("UNRENDER_CACHE", str(tmp_path / "private" / "cache"))
+    assert [finding.state for finding in doctor.disk()] == ["ok", "ok"]  # the part that can be seen
+    assert next(x for x in doctor.extractors() if x.name == "imagenet").state == "note"
+
+
+def test_without_a_home_the_cache_fails_and_nothing_else(monkeypatch):
+    def unknown(*_):
+        raise RuntimeError("Could not determine home directory.")
+
+    for name in ("UNRENDER_CACHE", "NETRC", "WANDB_MODE", "WANDB_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(Path, "home", unknown)
+    monkeypatch.setattr(Path, "expanduser", unknown)
+    cache, runs = doctor.disk()
+    assert (cache.state, cache.fix, runs.state) == ("fail", "set HOME or UNRENDER_CACHE", "ok")
+    assert {x.state for x in doctor.extractors()} == {"ok"}
+    assert next(doctor.wandb()).state == "note"
 
 
 @pytest.mark.parametrize(("state", "status"), [("note", 0), ("fail", 1)])

@@ -50,6 +50,8 @@ def test_without_a_home_the_cache_must_be_named(monkeypatch):
     with pytest.raises(InputError, match="set HOME or UNRENDER_CACHE"):
         cache_root()
     assert cache_root("here") == Path("here")
+    with pytest.raises(InputError, match="set HOME or UNRENDER_CACHE"):
+        cache_root("~nobody-has-this-name/cache")
 
 
 LONG = "x" * 300

@@ -246,8 +246,10 @@ def extractors() -> Iterator[Finding]:
             yield Finding("FID", "ok", f"{name} is included in the project")
         else:
             yield Finding("FID", "fail", f"the weights of {name} are missing", f"make {target}, or check out again")
-    file = _cache() / "extractors" / IMAGENET
-    if file.is_file():
+    if (cache := _cache()) is None:  # reported with the disk
+        return
+    file = cache / "extractors" / IMAGENET
+    if _exists(file):
         yield Finding("imagenet", "ok", f"weights in {file}")
     else:
         fix = f"they are downloaded on first use; without a network put {IMAGENET} into {file.parent}"
@@ -260,9 +262,12 @@ def disk() -> Iterator[Finding]:
         ("cache", _cache(), "set UNRENDER_CACHE to a directory on a larger disk"),
         ("runs", Path("runs").absolute(), "start in a directory with more space, or pass another --run_dir"),
     ):
-        existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
-        free = shutil.disk_usage(existing).free / GIB
+        if folder is None:
+            yield Finding(name, "fail", "there is no home directory for caches", "set HOME or UNRENDER_CACHE")
+            continue
+        existing = next(filter(_exists, (folder, *folder.parents)))
         try:
+            free = shutil.disk_usage(existing).free / GIB
             with tempfile.TemporaryFile(dir=existing):
                 pass
         except OSError as error:
@@ -333,19 +338,31 @@ def _version(package: str) -> str:
         return "unknown version"
 
 
-def _cache() -> Path:
-    """Equal to ``utils.files.cache_root``, which cannot be imported if torch is missing."""
-    return Path(os.environ.get("UNRENDER_CACHE") or Path.home() / ".cache" / "unrender").expanduser()
+def _cache() -> Path | None:
+    """Equal to ``utils.files.cache_root``, which cannot be imported if torch is missing; None if there is no home."""
+    try:
+        return Path(os.environ.get("UNRENDER_CACHE") or Path.home() / ".cache" / "unrender").expanduser()
+    except RuntimeError:
+        return None
+
+
+def _exists(path: Path) -> bool:
+    """Whether a path exists; False without the permission to look."""
+    try:
+        return path.exists()
+    except PermissionError:
+        return False
 
 
 def _in_netrc(url: str) -> bool:
     """Return whether ``wandb login`` has added its host to ~/.netrc. The key itself is not read."""
     host = re.sub(r"^https?://", "", url).split("/")[0]
-    names = [Path(os.environ["NETRC"])] if "NETRC" in os.environ else [Path.home() / n for n in (".netrc", "_netrc")]
-    for file in names:
+    names = [os.environ["NETRC"]] if "NETRC" in os.environ else ["~/.netrc", "~/_netrc"]
+    for name in names:
         try:
-            if re.search(rf"^\s*machine\s+{re.escape(host)}\b", file.read_text(encoding="utf-8"), re.MULTILINE):
+            text = Path(name).expanduser().read_text(encoding="utf-8")
+            if re.search(rf"^\s*machine\s+{re.escape(host)}\b", text, re.MULTILINE):
                 return True
-        except (OSError, UnicodeDecodeError):
+        except (OSError, UnicodeDecodeError, RuntimeError):  # RuntimeError: no home directory
             continue
     return False
