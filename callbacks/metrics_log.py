@@ -125,7 +125,7 @@ def _same_measurement(first: dict[str, Any], second: dict[str, Any]) -> bool:
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """Read the lines of a run's ``metrics.jsonl``; an empty list if the file does not exist.
+    """Read the lines of a run's ``metrics.jsonl`` without metrics that are null; an empty list if it does not exist.
 
     Raises:
         InputError: naming the invalid line.
@@ -141,7 +141,8 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
 def _read_line(path: Path, number: int, text: str) -> dict[str, Any]:
     try:
         line = json.loads(text)
-        values = [value for key, value in line.items() if key not in ("note", "options") and value is not None]
+        line = {key: value for key, value in line.items() if value is not None}
+        values = [value for key, value in line.items() if key not in ("note", "options")]
         if all(type(value) in (int, float) for value in (*values, line["step"], line["kimg"])):
             for value in values:
                 float(value)  # an integer may be too large for the plots

@@ -7,6 +7,8 @@ import pytest
 import small_iggan
 import yaml
 
+from callbacks.html_report import write_report
+from callbacks.monitor import DEFAULT
 from metrics.manifolds import FIGURES
 from trainer.__main__ import main
 from trainer.commands.compare import ComparedRun
@@ -71,6 +73,18 @@ def test_compare_plots_values_of_one_extractor_per_run(tmp_path):
     assert run.curve("fid") == ([1], [5.0])
     assert run.curve("kid") == ([], [])
     assert run.curve("mmd") == ([0, 1], [3.0, 2.0])  # no extractor
+
+
+def test_evaluations_without_a_value_are_no_results(tmp_path):
+    (tmp_path / "config.yaml").write_text("seed_everything: 0\n")
+    lines = [{"step": i, "kimg": i, "fid": fid, "note": "x"} for i, fid in enumerate((9.0, 4.0, None, 5.0))]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert main(["compare", str(tmp_path)]) == 0
+    run = ComparedRun(RunDirectory(tmp_path), "run")
+    assert (run.row()["best"], run.row()["best_kimg"]) == (4.0, 1)
+    assert run.curve("fid") == ([0, 1, 3], [9.0, 4.0, 5.0])
+    page = write_report(tmp_path, DEFAULT).read_text()
+    assert "Best fid: 4.0 at 1 kimg" in page.replace("<wbr>", "")
 
 
 def test_compare_prints_the_settings_of_a_sweep(tmp_path, capsys):

@@ -132,7 +132,7 @@ class ComparedRun:
 
     def curve(self, metric: str) -> tuple[list[float], list[float]]:
         """Return kimg and values of one metric, as far as they were measured as :attr:`measurement` says."""
-        lines = [line for line in comparable_lines(self.evaluations, metric) if line.get(metric) is not None]
+        lines = [line for line in comparable_lines(self.evaluations, metric) if metric in line]
         return [line["kimg"] for line in lines], [line[metric] for line in lines]
 
 

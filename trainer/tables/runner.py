@@ -113,9 +113,9 @@ class CellRun:
         """Return the result at the end of a finished run, from its last evaluation or a later ``validate``."""
         if self.status != "finished":
             return None
-        last = _metrics(self.path)[-1:]
+        last = read_metrics(self.path)[-1:]
         step = last[0].get("step", 0) if last else 0
-        validations = [line for line in _metrics(self.path / "validate") if line.get("step", 0) >= step]
+        validations = [line for line in read_metrics(self.path / "validate") if line.get("step", 0) >= step]
         for line in [*last, *reversed(validations)]:
             if measurement.matches(line) and math.isfinite(line.get("fid", math.nan)):
                 others = {name: line[name] for name in METRICS if name in line}
@@ -133,7 +133,7 @@ class CellRun:
     @property
     def kimg(self) -> float:
         """Thousand images seen according to the logs."""
-        values = [line.get("kimg", 0) for line in _metrics(self.path)]
+        values = [line.get("kimg", 0) for line in read_metrics(self.path)]
         try:
             with (self.path / "metrics.csv").open(encoding="utf-8", newline="") as file:
                 values += [float(row["kimg"]) for row in csv.DictReader(file) if row.get("kimg")]
@@ -235,11 +235,6 @@ def _try_lock(run: CellRun) -> Iterator[bool]:
             yield False
         else:
             yield True
-
-
-def _metrics(folder: Path) -> list[dict[str, Any]]:
-    """Read the evaluations of a run, without the metrics that are null."""
-    return [{key: value for key, value in line.items() if value is not None} for line in read_metrics(folder)]
 
 
 def find_run(runs: Iterable[Path], words: Iterable[str]) -> Path | None:
