@@ -141,6 +141,12 @@ def test_overfitting_is_a_further_table():
     assert second[-1][2:] == ["2.000 ± 0.000", "1.000 ± 0.000", "0.600 ± 0.141"]
     text = Path("runs/tables/table3_small/table3.csv").read_text()
     assert [row["d_gap"] for row in csv.DictReader(text.splitlines())] == ["", "", "0.5", "0.7"]
+    write_run("fixed-tables", 60.0, **gap)
+    write_run(
+        "fixed-tables-seed1", 64.0, **gap | {"sfid": float("inf"), "d_train": float("inf"), "d_gap": float("nan")}
+    )
+    assert main([*TABLE3, "--gather", "--only=fixed-tables", "--seeds=0,1"]) == 0
+    assert read_table("runs/tables/table3_small/table3.md", 2)[-1][2:] == ["–", "1.000 ± 0.000", "–"]
 
 
 def test_validation_with_another_extractor_is_gathered(capsys):

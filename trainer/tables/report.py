@@ -274,10 +274,10 @@ def _entry(runs: list[CellRun], results: dict[str, Result | None], measurement: 
 
 
 def _mean(values: list[float], digits: int = 1) -> str:
-    """Format the mean and, of several values, the standard deviation; a dash if a value is NaN."""
-    mean = statistics.fmean(values)
-    if math.isnan(mean):
+    """Format the mean and, of several values, the standard deviation; a dash if a value is not finite."""
+    if not all(map(math.isfinite, values)):
         return "–"
+    mean = statistics.fmean(values)
     if len(values) < 2:
         return f"{mean:.{digits}f}"
     return f"{mean:.{digits}f} ± {statistics.stdev(values):.{digits}f}"
