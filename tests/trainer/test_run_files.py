@@ -105,6 +105,19 @@ class FakeTrainer(Trainer):
         AtomicCheckpointIO().save_checkpoint({"step": self.module.step}, path)
 
 
+def test_command_lines_may_contain_line_breaks(tmp_path):
+    run, resumed = RunDirectory(tmp_path), ["fit", "--run_dir", "a b"]
+    first = ["fit", '--trainer.callbacks+={\n  "class_path": "it\'s"\n}', "--a=\n\n", "--b=\u2028"]
+    assert run.commands() == []
+    for words in (first, resumed):
+        run.start("toy", words, "")
+    assert run.commands() == [["python", "-m", "trainer", *words] for words in (first, resumed)]
+    for content in (b"python 'fit", b"\xff"):
+        (tmp_path / "command.txt").write_bytes(content)
+        with pytest.raises(InputError, match=r"command.txt is not a list of command lines"):
+            run.commands()
+
+
 def test_the_best_and_the_newest_checkpoints_are_kept(tmp_path):
     folder, module = tmp_path / "checkpoints", LightningModule()
     module.step, module.evaluation_note, module.evaluation = 0, "one", {}

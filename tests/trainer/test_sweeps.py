@@ -126,6 +126,12 @@ def rows(text: str) -> list[list[str]]:
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line[:2] == "| "]
 
 
+def test_runs_with_line_breaks_in_options_are_recognized(workplace):
+    words = ["fit", "--config", "a.yaml", "--model={\n}", "--run_dir", "runs/sweep/1"]
+    write_run(Path("runs/sweep/1"), words, 1.0)
+    assert find_run(Path("runs/sweep").iterdir(), words[1:-2]) == Path("runs/sweep/1")
+
+
 def test_table_recognizes_runs_by_their_options(recorded, capsys):
     sweep = load_sweep_config(str(SWEEPS / "r1_gamma.yaml"))
     for number, values in enumerate(grid(sweep)[:-1]):  # one is missing

@@ -47,8 +47,6 @@ def origin(run: LoadedRun) -> dict[str, Any]:
     last evaluation up to there.
     """
     folder, module = run.folder, run.module
-    commands = folder.path / "command.txt"
-    lines = commands.read_text(encoding="utf-8").splitlines() if commands.is_file() else []
     evaluations = [line for line in read_metrics(folder.path) if line["step"] <= module.step]
     return {
         "experiment": folder.metadata.get("experiment", folder.path.resolve().parent.name),
@@ -56,15 +54,15 @@ def origin(run: LoadedRun) -> dict[str, Any]:
         "kimg": module.kimg,
         "step": module.step,
         "seed": folder.settings.get("seed_everything"),
-        "commands": [_without_locations(line) for line in lines],
+        "commands": [_without_locations(words) for words in folder.commands()],
         "versions": {name: folder.versions[name] for name in VERSIONS if name in folder.versions},
         "metrics": {key: value for line in evaluations[-1:] for key, value in line.items() if key != "seconds"},
     }
 
 
-def _without_locations(line: str) -> str:
-    """A command line without the directories of the machine that it ran on."""
-    words = iter(shlex.split(line))
+def _without_locations(command: list[str]) -> str:
+    """The words of a command as one line without the directories of the machine that it ran on."""
+    words = iter(command)
     kept = []
     for word in words:
         option, equals, _ = word.partition("=")

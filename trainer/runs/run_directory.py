@@ -108,6 +108,27 @@ class RunDirectory:
         """Compose ``config.yaml`` with the configs and parts that are merged over it."""
         return compose([self.config, *names], parts)
 
+    def commands(self) -> list[list[str]]:
+        """The words of the command lines that started and resumed the run; a quoted word may contain line breaks.
+
+        Raises:
+            InputError: ``command.txt`` has anything else.
+        """
+        path, commands, command = self.path / "command.txt", [], ""
+        try:
+            for line in path.read_text(encoding="utf-8").removesuffix("\n").split("\n") if path.is_file() else []:
+                command += line
+                try:
+                    commands.append(shlex.split(command))
+                    command = ""
+                except ValueError:  # a quote that a later line closes
+                    command += "\n"
+            if command:
+                shlex.split(command)
+        except ValueError as error:  # also of text that is not UTF-8
+            raise InputError(f"{path} is not a list of command lines ({error}); correct it") from error
+        return commands
+
     def holds_run(self) -> bool:
         """Whether a training was started here."""
         return self.metadata_file.exists()

@@ -257,14 +257,8 @@ def find_run(runs: Iterable[Path], words: Iterable[str]) -> Path | None:
 
 def _started_with(run: Path) -> set[str] | None:
     """Return the training options of the command that started a run; None if there is no such command."""
-    command = run / "command.txt"
-    if not command.is_file():
-        return None
-    try:
-        first = shlex.split(command.read_text(encoding="utf-8").partition("\n")[0])
-    except (UnicodeDecodeError, ValueError) as error:
-        raise InputError(f"{command} is not a command line ({error}); remove the run") from error
-    return _training_options(first[len(TRAINER) + 1 :])
+    commands = RunDirectory(run).commands()
+    return _training_options(commands[0][len(TRAINER) + 1 :]) if commands else None
 
 
 def _training_options(words: Iterable[str]) -> set[str]:
