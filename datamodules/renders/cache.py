@@ -124,7 +124,7 @@ class RenderCache:
             return
         manifest = self.folder / "manifest.json"
         text = json.dumps({"pictures": self.count, "shape": self.shape, "sha256": files}, indent=1) + "\n"
-        if not manifest.is_file() or manifest.read_text(encoding="utf-8") != text:
+        if not manifest.is_file() or manifest.read_bytes() != text.encode():
             write_atomically(manifest, lambda path: path.write_text(text, encoding="utf-8"))
 
     def _check_disk(self, images: int) -> None:

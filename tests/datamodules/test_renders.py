@@ -173,6 +173,9 @@ def test_parts_of_a_cache_are_rendered_separately_and_listed_in_a_manifest(tmp_p
     assert make(tmp_path, renderers[2], count).missing() == 256
     assert make(tmp_path, renderers[2], count).prepare((1, 2)) == 0
     assert make(tmp_path, renderers[2], count).prepare() == 256
+    manifest.write_bytes(b"\xff")  # damaged
+    assert make(tmp_path, renderers[2], count).prepare() == 0
+    assert manifest.read_text() == (tmp_path / "whole" / "manifest.json").read_text()
 
 
 @pytest.mark.parametrize(("limit", "generated"), [(2**20, 3), (2 * 17**3 // 8 + 1, 4)])
