@@ -36,11 +36,13 @@ def test_shards_create_the_cache_that_fit_uses(workplace, capsys, monkeypatch):
     monkeypatch.setattr(RenderCache, "_write", None)  # nothing is left to render
     assert main(["prepare", "--config", "small.yaml"]) == 0
     assert "0 rendered, all 12 are complete" in capsys.readouterr().out
+    assert main(["prepare", "--config", "small.yaml", "--data.num_workers", "2", "--seed_everything=3"]) == 0
     assert len(list((workplace / "cache" / "renders").glob("*/manifest.json"))) == 2
 
 
 def test_data_without_cached_renders_are_refused(workplace, refused):
     (workplace / "small.yaml").write_text(CONFIG)
     assert "is not I/N" in refused("prepare", "--config", "small.yaml", "--shard", "4/3")
+    assert "--data.images needs a value" in refused("prepare", "--config", "small.yaml", "--data.images")
     assert "ToyData has no cached renders to prepare" in refused("prepare", "--config", "toy.yaml")
     assert "--config" in refused("prepare")

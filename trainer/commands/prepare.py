@@ -1,10 +1,11 @@
 """``prepare``: render the cached images of a config's data before training, optionally sharded over machines."""
 
 from trainer.cli import arguments
+from trainer.cli.argument_types import split_data_options
 from trainer.runs.loading import ExperimentConfig
 from utils.errors import InputError
 
-OVERRIDES = ("--data.", "--seed_everything=")
+SEED = "--seed_everything="
 
 
 def main(argv: list[str]) -> int:
@@ -13,8 +14,9 @@ def main(argv: list[str]) -> int:
     Raises:
         InputError: Invalid options or config, or data that cannot be read.
     """
-    overrides = [word for word in argv if word.startswith(OVERRIDES)]
-    options = arguments.prepare().parse_args([word for word in argv if word not in overrides])
+    overrides, argv = split_data_options(argv)
+    overrides += [word for word in argv if word.startswith(SEED)]
+    options = arguments.prepare().parse_args([word for word in argv if not word.startswith(SEED)])
     parts = {name: part for name in ("data", "model") if (part := getattr(options, name))}
     data = ExperimentConfig(options.config, overrides, parts, trust=options.trust or None).load_data()
     caches = data.caches() if hasattr(data, "caches") else []
