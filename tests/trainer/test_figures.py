@@ -73,10 +73,20 @@ def test_figures_of_a_run(run, tmp_path, capsys):
     assert "Samples 0, 5 as picked" in captions and "Not truncated" in captions and "all layers" in captions
 
 
-def test_figures_of_data_alone(run, tmp_path):
+def test_figures_of_data_alone(run, refused, tmp_path):
     config = [f"--data.cache_dir={tmp_path}", "--config", str(run / "config.yaml"), "--output", str(tmp_path / "f")]
-    assert main(["figures", *config, "--only=data", "--data.image_size", "32", "--rows=1", "--columns=2"]) == 0
+    few = ["--only=data", "--data.image_size", "32", "--rows=1", "--columns=2"]
+    assert main(["figures", *config, *few]) == 0
     assert files(tmp_path / "f").keys() == {"data.png", "captions.md"}
+
+    captions = tmp_path / "f/captions.md"
+    written = captions.read_text()
+    captions.write_text(f"# Mine\n\n- `z.png`: last\nb\na\n{written}")
+    assert main(["figures", *config, *few]) == 0
+    assert captions.read_text() == f"# Mine\n\nb\na\n{written}- `z.png`: last\n"  # other lines keep their order
+    captions.write_bytes(b"\xff")
+    assert "captions.md is not a text in UTF-8" in refused("figures", *config, *few)
+    assert captions.read_bytes() == b"\xff"
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """``figures``: render the papers' figures of a trained model and of its data."""
 
 import argparse
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -27,6 +28,7 @@ from visualization.paper_figures import (
 )
 
 MAX_IMAGES = 4096  # per figure
+_CAPTION = re.compile(r"- `\w+\.png`: ")
 
 
 def main(argv: list[str]) -> int:
@@ -80,11 +82,15 @@ def _write(figures: dict[str, Callable[[], Figure]], options: argparse.Namespace
 
 
 def _add_caption(path: Path, figure: Figure) -> None:
-    """Add or replace the figure's line; the lines are sorted by name."""
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    """Add or replace the figure's line; those of figures are sorted by name, after the other lines of the file."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not a text in UTF-8; move it, or pass another --output") from error
     start = f"- `{figure.name}.png`: "
-    others = [line for line in lines if not line.startswith(start)]
-    write_text(path, "\n".join(sorted([*others, start + figure.caption])) + "\n")
+    others = [line for line in lines if not _CAPTION.match(line)]
+    captions = [line for line in lines if _CAPTION.match(line) and not line.startswith(start)]
+    write_text(path, "\n".join([*others, *sorted([*captions, start + figure.caption])]) + "\n")
 
 
 def _select(options: argparse.Namespace, given: set[str], config: ExperimentConfig) -> dict[str, Callable[[], Figure]]:
