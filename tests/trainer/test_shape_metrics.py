@@ -1,12 +1,14 @@
 """The ``shapes`` command on a small run."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 
 from datamodules.shapes import ProceduralShapes
 from metrics import compare_clouds, surface_clouds
+from renderers import VoxelGrid
 from trainer.__main__ import main
 from trainer.commands.shape_metrics import measure
 from trainer.runs.loading import load_generator
@@ -74,3 +76,24 @@ def test_invalid_runs_and_counts_are_rejected(run, tmp_path, capsys):
     assert main(["shapes", "--run_dir", run, "--count", "9999"]) == 2
     error = capsys.readouterr().err
     assert "is more than the" in error and "held-out shapes" in error and "Traceback" not in error
+
+
+class PartlyEmpty(ProceduralShapes):
+    """Chairs, every other one empty."""
+
+    def cache_key(self):
+        return f"partly empty {super().cache_key()}"
+
+    def __getitem__(self, index):
+        shape = super().__getitem__(index)
+        return shape if index % 2 else replace(shape, voxels=VoxelGrid(torch.zeros_like(shape.voxels.occupancy)))
+
+
+@pytest.mark.slow
+def test_sets_are_of_one_size_if_held_out_shapes_are_empty(run, monkeypatch):
+    held_out, training = (kind("chair", count=6, voxel_size=32) for kind in (PartlyEmpty, ProceduralShapes))
+    solids = torch.stack([training[i].voxels.occupancy[0, 0] > 0.5 for i in range(6)])
+    monkeypatch.setattr("trainer.commands.shape_metrics._generate", lambda module, count: solids[:count])
+    report = measure(load_generator(run, device="cpu"), held_out, training, 6, 64)
+    assert report["generated"] == 3 and sum(report["rotations"].values()) == 3
+    assert report["training"]["nearest_iou"] == 1  # of the held-out shapes that are not empty

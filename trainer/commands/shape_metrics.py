@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import islice
 from typing import Any
 
 import torch
@@ -58,7 +59,7 @@ def measure(run: LoadedRun, held_out: ShapeSource, training: ShapeSource, count:
         run: A run of a voxel generator.
         held_out: Shapes that were not trained on.
         training: The training set.
-        count: Shapes of each kind.
+        count: Shapes of each kind; fewer if there are fewer held-out shapes that are not empty.
         points: Points sampled on each surface.
 
     Raises:
@@ -66,13 +67,15 @@ def measure(run: LoadedRun, held_out: ShapeSource, training: ShapeSource, count:
     """
     assert isinstance(run.module, VoxelGenerativeModule)
     reference = ShapeReference.measure(held_out, training, count, points, cache_dir=run.module.fid.cache_dir)
+    count = len(reference.clouds)
     generated = _generate(run.module, count)
     if generated.shape[-1] != reference.training.size:
         raise InputError(
             f"the run generates {generated.shape[-1]}³ voxels and the data contain {reference.training.size}³"
         )
     baseline = spread(reference.training, count)
-    truth = torch.stack([held_out[i].voxels.occupancy[0, 0] > 0.5 for i in range(count)])
+    solids = (held_out[i].voxels.occupancy[0, 0] > 0.5 for i in range(len(held_out)))
+    truth = torch.stack(list(islice(filter(Tensor.any, solids), count)))
     # Where the paper's setting trains on all models, training shapes are among the held-out ones.
     rotated, _ = compare_shapes(baseline, reference, per_shape=True, seed=1)
     rotated["nearest_iou"] = float(nearest_training_iou(truth, reference.training)[0].mean())
