@@ -13,14 +13,13 @@ import trimesh
 from gltf_files import Gltf
 from PIL import Image
 
-from datamodules.images.decoding import is_temporary
 from datamodules.shapes import ShapeNetShapes, find_meshes, voxelize_files
 from renderers import Camera, Lighting, OpenGLRenderer, SoftRasterizer, TriangleMesh
 from renderers.mesh_files import read_mesh
 from renderers.mesh_files.images import decode_texture
 from renderers.mesh_files.parts import Notes
 from trainer.export.scene_io import load_scenes
-from utils.errors import InputError
+from utils.errors import InputError, is_temporary
 
 BOXES = {
     "seat": ((0, 0.4, 0), (0.5, 0.5, 0.5)),
