@@ -44,6 +44,7 @@ def test_metrics_of_run_and_training_shapes_are_printed(run, capsys):
     assert main(["shapes", "--run_dir", run, "--count", "4", "--points", "64"]) == 0
     text = capsys.readouterr().out
     assert "4 generated shapes (" in text and "each shape by the multiple of 90°" in text
+    assert report["training_shapes"] == 4 and "training: 4 training shapes against the same held-out shapes" in text
 
 
 @pytest.mark.slow

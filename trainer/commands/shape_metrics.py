@@ -53,7 +53,7 @@ def _sources(data: LightningDataModule, count: int) -> tuple[ShapeSource, ShapeS
 
 
 def measure(run: LoadedRun, held_out: ShapeSource, training: ShapeSource, count: int, points: int) -> dict[str, Any]:
-    """Compare ``count`` generated shapes and as many training shapes with as many held-out shapes.
+    """Compare ``count`` generated shapes, and as many training shapes if there are, with as many held-out shapes.
 
     Args:
         run: A run of a voxel generator.
@@ -83,6 +83,7 @@ def measure(run: LoadedRun, held_out: ShapeSource, training: ShapeSource, count:
     report: dict[str, Any] = {
         "generated": count,
         "empty": int((~generated.flatten(1).any(1)).sum()),
+        "training_shapes": len(baseline),
         "points": points,
         "checkpoint": str(run.checkpoint),
         "training": rotated | compare_clouds(clouds, reference.clouds, reference.distances),
@@ -110,8 +111,8 @@ def _format(report: dict[str, Any]) -> str:
         lines.append(f"{name:17} " + " ".join(values))
     lines.append(
         f"run: {report['generated']} generated shapes ({report['empty']} empty ones excluded) against as many held-out "
-        f"shapes, {report['points']} points per surface; training: as many training shapes against the same held-out "
-        "shapes, and the IoU of the held-out shapes with the nearest training shape"
+        f"shapes, {report['points']} points per surface; training: {report['training_shapes']} training shapes against the "
+        "same held-out shapes, and the IoU of the held-out shapes with the nearest training shape"
     )
     if "run" in report:
         counts = ", ".join(f"{count} by {degrees}°" for degrees, count in report["rotations"].items())
