@@ -101,9 +101,8 @@ class VoxelArchive(ShapeSource):
 
     def __getitem__(self, index: int) -> Shape:
         name, row = self._entries[self._check_index(index)]
-        grid = (
-            np.unpackbits(row, count=self.size**3).reshape(self.size, self.size, self.size).astype(bool)
-        )  # file order [x, y, z]
+        bits = np.unpackbits(row, count=self.size**3)  # without the padding to whole bytes
+        grid = bits.reshape(self.size, self.size, self.size).astype(bool)  # file order [x, y, z]
         # z up: our (x, y, z) is the file's (x, z, -y).
         solid = grid.transpose(1, 2, 0)[::-1] if self.up == "z" else grid.transpose(2, 1, 0)
         # Seen from above (x right, z down), a turn maps z to x: axis 0 to axis 2.

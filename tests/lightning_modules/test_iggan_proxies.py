@@ -133,8 +133,8 @@ def test_a_partly_frozen_proxy_is_retrained_in_its_other_weights(tmp_path):
     assert changed == [False] + [True] * len(others)
 
 
-def test_a_black_box_with_colour_may_be_differentiable(tmp_path):
-    """The solids that it renders have no gradient."""
+def test_solids_have_no_gradient():
+    """A differentiable renderer as black box would otherwise backpropagate to G's colours twice."""
     grid = VoxelGrid(torch.rand(1, 1, 4, 4, 4, requires_grad=True), torch.rand(1, 3, 4, 4, 4, requires_grad=True))
     solid = grid.binarize()
     assert torch.equal(solid.color, grid.color)
