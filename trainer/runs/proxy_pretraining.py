@@ -195,8 +195,7 @@ def _interrupted_run(config: Path, data: ProxyData, command: list[str]) -> RunDi
     run = trained_proxy(config, data, finished=False)
     if run is None or run.status != "interrupted":
         return None
-    first = (run.path / "command.txt").read_text(encoding="utf-8", errors="replace").partition("\n")[0]
-    return run if first == shlex.join(["python", *command]) else None
+    return run if run.commands()[:1] == [["python", *command]] else None
 
 
 def _train(command: list[str], config: Path) -> None:
