@@ -68,7 +68,8 @@ def test_empty_shapes_are_counted_and_excluded(run, monkeypatch):
     chairs = ProceduralShapes("chair", count=4, voxel_size=32, seed=3)
     loaded = load_generator(run, device="cpu")
     monkeypatch.setattr("trainer.commands.shape_metrics._generate", lambda module, n: torch.zeros(n, 32, 32, 32).bool())
-    report = measure(loaded, chairs, chairs, 4, 64)
+    report = measure(loaded, chairs, chairs, points=64)  # 100 shapes, or all if there are fewer
+    assert report["generated"] == 4
     assert report["empty"] == 4 and "run" not in report
 
 

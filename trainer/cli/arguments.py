@@ -150,7 +150,7 @@ def shapes() -> CommandParser:
         ("shapes --run_dir runs/demo/001", "shapes --run_dir runs/demo/001 --count 50 --json"),
     )
     parser.add_run_options()
-    parser.add("--count N", "shapes of each kind", COUNT, 100)
+    parser.add("--count N", "shapes of each kind (default: 100, or all held-out shapes if they are fewer)", COUNT)
     parser.add("--points N", "points per surface", COUNT, 1024)
     parser.add_flag("--json", "print the metrics as JSON")
     return parser

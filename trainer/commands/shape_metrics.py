@@ -22,6 +22,7 @@ from trainer.runs.loading import ExperimentConfig, LoadedRun, load_generator
 from utils.errors import InputError
 
 BATCH = 16
+DEFAULT_COUNT = 100
 
 
 def main(argv: list[str]) -> int:
@@ -37,35 +38,40 @@ def main(argv: list[str]) -> int:
         if not isinstance(run.module, VoxelGenerativeModule):
             raise InputError(f"{run.folder} is a run of {type(run.module).__name__}, which does not generate voxels")
         data = ExperimentConfig(run.folder, overrides, trust=options.trust).load_data()
-        report = measure(run, *_sources(data, options.count), options.count, options.points)
+        report = measure(run, *_sources(data), options.count, options.points)
     print(json.dumps(report) if options.json else _format(report))
     return 0
 
 
-def _sources(data: LightningDataModule, count: int) -> tuple[ShapeSource, ShapeSource]:
+def _sources(data: LightningDataModule) -> tuple[ShapeSource, ShapeSource]:
     """Return the held-out and the training shapes."""
     held_out, training = getattr(data, "reference_shapes", None), getattr(data, "shapes", None)
     if held_out is None or training is None:
         raise InputError(f"{type(data).__name__} has images but no shapes to compare with")
-    if count > len(held_out):
-        raise InputError(f"--count {count} is more than the {len(held_out)} held-out shapes; reduce it")
     return held_out, training
 
 
-def measure(run: LoadedRun, held_out: ShapeSource, training: ShapeSource, count: int, points: int) -> dict[str, Any]:
+def measure(
+    run: LoadedRun, held_out: ShapeSource, training: ShapeSource, count: int | None = None, points: int = 1024
+) -> dict[str, Any]:
     """Compare ``count`` generated shapes, and as many training shapes if there are, with as many held-out shapes.
 
     Args:
         run: A run of a voxel generator.
         held_out: Shapes that were not trained on.
         training: The training set.
-        count: Shapes of each kind; fewer if there are fewer held-out shapes that are not empty.
+        count: Shapes of each kind; fewer if some of the held-out shapes are empty. None for 100, or all held-out shapes
+            if they are fewer.
         points: Points sampled on each surface.
 
     Raises:
-        InputError: The run's voxel resolution differs from the data's.
+        InputError: There are fewer held-out shapes, or the run's voxel resolution differs from the data's.
     """
     assert isinstance(run.module, VoxelGenerativeModule)
+    if count is None:
+        count = min(DEFAULT_COUNT, len(held_out))
+    if count > len(held_out):
+        raise InputError(f"--count {count} is more than the {len(held_out)} held-out shapes; reduce it")
     reference = ShapeReference.measure(held_out, training, count, points, cache_dir=run.module.fid.cache_dir)
     count = len(reference.clouds)
     generated = _generate(run.module, count)
