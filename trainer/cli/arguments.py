@@ -104,7 +104,7 @@ def _lightning_command(command: str, description: str, examples: tuple[str, ...]
         "  --model.ARGUMENT=VALUE, --data.ARGUMENT=VALUE, --trainer.ARGUMENT=VALUE",
         "  --trainer.max_time=00:08:00:00     at most eight hours (days:hours:minutes:seconds)",
         "  --trainer.devices=2 --trainer.accelerator=gpu|cpu --trainer.precision=bf16-mixed",
-        "  --trainer.fast_dev_run=1           one step of each kind, without writing files",
+        "  --trainer.fast_dev_run=1           one step of each kind, without a run directory",
     )
     usage = f"python -m trainer {command} --config NAME [--config MORE] [--model.ARGUMENT=VALUE] [options]"
     parser = CommandParser(command, description, examples, notes, usage=usage)
@@ -373,7 +373,7 @@ def prepare() -> CommandParser:
 def render() -> CommandParser:
     parser = CommandParser(
         "render",
-        "Render meshes, voxels or the shapes of a config as PNG, with any renderer.\n\n"
+        "Render meshes, voxels or the shapes of a config as PNG.\n\n"
         "Inputs are meshes (glb, gltf, obj, ply, stl, off), binvox, npz (an export, or an array of voxels [z, y, x]), or a\n"
         "config whose data have shapes (--data.ARGUMENT=VALUE changes it). Inputs that the renderer does not accept are\n"
         "converted: voxels to a surface mesh, meshes to voxels.",
