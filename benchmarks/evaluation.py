@@ -23,7 +23,7 @@ from torch import Tensor
 from datamodules import ShapeNetRenderDataModule
 from lightning_modules.voxel_generative import VoxelGenerativeModule
 from metrics import ShapeReference, chamfer_matrix, compare_shapes, surface_clouds
-from metrics.shape_comparison import POINTS, spread
+from metrics.shape_comparison import POINTS, evenly_spaced
 from trainer.cli.log_filters import quiet
 from trainer.runs.loading import ExperimentConfig
 
@@ -57,7 +57,7 @@ def _measure(config: ExperimentConfig) -> list[dict[str, Any]]:
         rows.append({"part": "reading the data's shapes, once per data set", "seconds": _cpu_seconds(measure)})
         rows.append({"part": "loading them from the cache, once per run", "seconds": _cpu_seconds(measure)})
         reference = measure()
-    solids = spread(reference.training, count)
+    solids = evenly_spaced(reference.training, count)
     rows.append(
         {
             "part": f"comparing {count} training shapes",

@@ -38,7 +38,7 @@ from metrics import (
     surface_clouds,
     to_bytes,
 )
-from metrics.manifolds import FIGURES as MANIFOLD_METRICS
+from metrics.manifolds import MANIFOLD_METRICS
 from renderers import Camera, InputError, OpenGLRenderer, ViewDistribution, VoxelGrid
 from utils.progress import Progress
 
@@ -81,7 +81,7 @@ class Judge:
         solids = corruption.solids(self.intact, self.seed)
         self.fid.reset()
         self._add(self._render(corruption, solids, self.seed), real=False)
-        figures = self.fid.figures()
+        figures = self.fid.compute_all()
         return figures | self._shape_metrics(solids[:SHAPES]) if shapes and not corruption.image_only else figures
 
     def _generate(self, category: Category, split: Split) -> Bool[Tensor, "N D D D"]:

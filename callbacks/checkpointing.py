@@ -111,8 +111,8 @@ class RunCheckpoint(Callback):
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Make a resumed run repeat an evaluation that a signal interrupted, from its first batch.
 
-        Lightning decides from the counters of the evaluation loop where a run resumes. One more batch started than
-        completed in total means inside the evaluation; no batch in the current one means from its beginning.
+        Lightning resumes by the counters of the evaluation loop: inside the evaluation if more batches were started than
+        completed in total, and at its first batch if the current counters are 0.
         """
         checkpoint["epoch_steps"] = epoch_steps(trainer)
         if self._evaluating:

@@ -39,6 +39,17 @@ MEANINGS = {
     "one_nn_accuracy": "tells samples from held-out shapes by the nearest neighbour: 0.5 is best, 1 is worst",
     "largest_piece": "is the share of a sample's voxels in its largest connected part: 1 is one solid",
     "nearest_iou": "is the IoU of samples with the nearest training shape",
+    "depth_correlation": "is the correlation of the samples' depth with the mean head's: higher is better",
+    "depth_correlation_nearest": "is that with each sample's nearest head",
+    "depth_scale": "is the factor from the samples' relief to the mean head's: 1 is correct, negative is inverted",
+    "normal_error": "is the mean angle to the mean head's normals, in degrees: lower is better",
+    "normal_error_flat": "is that of a flat surface",
+    "hollow_rate": "is the fraction of samples with inverted depth: lower is better",
+    "silhouette_iou": "is the IoU of the silhouettes with the mean head's: higher is better",
+    "silhouette_iou_nearest": "is that with each sample's nearest head",
+    "d_train": "is the discriminator's mean logit of training images",
+    "d_held_out": "is that of held-out images",
+    "d_gap": "is their difference in standard deviations: large if the discriminator memorizes training images",
 }
 TEMPLATE = """\
 {% extends "page" %}

@@ -16,8 +16,8 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from callbacks.evaluations import is_fit_evaluation, kimg_and_step
 from callbacks.loggers.guarded import guarded_loggers
 from callbacks.monitor import format_metric, monitor_of
-from metrics.manifolds import FIGURES as MANIFOLD_METRICS
-from metrics.shape_comparison import FIGURES as SHAPE_METRICS
+from metrics.manifolds import MANIFOLD_METRICS
+from metrics.shape_comparison import SHAPE_METRICS
 from renderers import InputError
 from utils.errors import printable
 from utils.files import write_atomically

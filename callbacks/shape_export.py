@@ -131,14 +131,13 @@ def write_shape(
 
     Each vertex has the ``color`` of its solid voxel; binvox has no colours.
     """
-    for kind in formats:
-        path = stem.with_suffix(f".{kind}")
-        if kind == "binvox":
-            write_binvox(path, solid)
-        else:
-            vertices, faces, normals = marching_cubes(solid)
-            colors = None if color is None else surface_colors(solid, color, vertices)
-            write_surface(path, vertices, faces, normals, colors)
+    if "binvox" in formats:
+        write_binvox(stem.with_suffix(".binvox"), solid)
+    if meshes := [kind for kind in formats if kind != "binvox"]:
+        vertices, faces, normals = marching_cubes(solid)
+        colors = None if color is None else surface_colors(solid, color, vertices)
+        for kind in meshes:
+            write_surface(stem.with_suffix(f".{kind}"), vertices, faces, normals, colors)
 
 
 def write_mesh(

@@ -44,13 +44,13 @@ def check_images(images: Any) -> None:
     Raises:
         InputError: they are not float32 numbers in [0, 1].
     """
-    cure = "a data module must return float32 numbers in [0, 1], such as images.float() / 255 of bytes"
+    fix = "a data module must return float32 numbers in [0, 1], such as images.float() / 255 of bytes"
     if not isinstance(images, Tensor) or images.dtype != torch.float32:
         kind = str(images.dtype).removeprefix("torch.") if isinstance(images, Tensor) else type(images).__name__
-        raise InputError(f"the images of the data are {kind}; {cure}")
+        raise InputError(f"the images of the data are {kind}; {fix}")
     low, high = (float(x) for x in images.detach().aminmax())
     if not (low >= -1e-3 and high <= 1 + 1e-3):  # NaN is neither
-        raise InputError(f"the images of the data have values from {low:g} to {high:g}; {cure}")
+        raise InputError(f"the images of the data have values from {low:g} to {high:g}; {fix}")
 
 
 def check_optimizers(**factories: OptimizerCallable) -> dict[str, OptimizerCallable]:

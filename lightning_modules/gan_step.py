@@ -1,4 +1,4 @@
-"""The training step of the baselines: one update of the discriminator, then one of the generator."""
+"""The training step of all methods but IG-GAN: one update of the discriminator, then one of the generator."""
 
 from __future__ import annotations
 
@@ -19,13 +19,16 @@ def adam_gan(params: Any) -> torch.optim.Optimizer:
     return torch.optim.Adam(params, lr=2e-4, betas=(0.5, 0.999))
 
 
-def gan_step(module: GenerativeModule, real: Float[Tensor, "B C H W"], fake: Float[Tensor, "B c h w"]) -> None:
+def gan_step(
+    module: GenerativeModule, real: Float[Tensor, "B C H W"], fake: Float[Tensor, "B c h w"], **options: Any
+) -> None:
     """Update D on real and fake images, then G through the fake images; update the EMA and log.
 
     Args:
         module: a module with a ``discriminator`` and two optimizers, of D and G.
         real: real images in [0, 1].
         fake: images of the generator in [0, 1], with their graph.
+        options: further arguments of D, such as ``fade``.
 
     Raises:
         InputError: the images differ in shape.
@@ -36,14 +39,15 @@ def gan_step(module: GenerativeModule, real: Float[Tensor, "B C H W"], fake: Flo
     # D: real images against detached fakes, and R1.
     real = module.prepare_r1(real)
     fake = module.augmented(fake, "generated")
-    real_logits, fake_logits = logits_of_both(module.discriminator, module.augmented(real, "real"), fake.detach())
+    pair = (module.augmented(real, "real"), fake.detach())
+    real_logits, fake_logits = logits_of_both(module.discriminator, *pair, **options)
     d_loss = discriminator_loss(real_logits, fake_logits)
     module.step_optimizer(d_optimizer, module.add_r1(d_loss, real_logits, real))
     module.adapt_augment(real_logits)
 
     # G: through the updated D.
     with frozen(module.discriminator):
-        g_loss = generator_loss(module.discriminator(fake))
+        g_loss = generator_loss(module.discriminator(fake, **options))
     module.step_optimizer(g_optimizer, g_loss)
 
     module.advance_step(len(real))
@@ -53,12 +57,12 @@ def gan_step(module: GenerativeModule, real: Float[Tensor, "B C H W"], fake: Flo
 
 
 def logits_of_both(
-    discriminator: nn.Module, real: Float[Tensor, "B C H W"], fake: Float[Tensor, "B C H W"]
+    discriminator: nn.Module, real: Float[Tensor, "B C H W"], fake: Float[Tensor, "B C H W"], **options: Any
 ) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"]]:
     """Return D's logits of real and of generated images: of one batch, or of two if D compares the images of a batch."""
     if getattr(discriminator, "stddev_group", 1) > 1:
-        return discriminator(real), discriminator(fake)
-    real_logits, fake_logits = discriminator(torch.cat([real, fake])).chunk(2)
+        return discriminator(real, **options), discriminator(fake, **options)
+    real_logits, fake_logits = discriminator(torch.cat([real, fake]), **options).chunk(2)
     return real_logits, fake_logits
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from typing import Any
 
 import torch
@@ -16,8 +16,7 @@ from lightning_modules.base import ClockedModule, batch_images, check_images
 from lightning_modules.losses import logit_gap
 from metrics import ImageFID, load_extractor
 from metrics.kid import check_subset
-from metrics.manifolds import FIGURES as MANIFOLD_METRICS
-from metrics.manifolds import MIN_IMAGES
+from metrics.manifolds import MANIFOLD_METRICS, MIN_IMAGES
 from renderers import InputError
 from utils.distributed import each_rank_alone
 from utils.errors import check_number
@@ -27,7 +26,7 @@ from utils.transfer import to_device
 log = logging.getLogger(__name__)
 
 
-class ImageEvaluationModule(ClockedModule):
+class ImageEvaluationModule(ClockedModule, ABC):
     """A module that evaluates its generated images: as many as there are reference images.
 
     Args:
@@ -197,7 +196,7 @@ class ImageEvaluationModule(ClockedModule):
         names = (["fid", "sfid"] if frechet else []) + (["kid", "kid_std"] if kid else [])
         if reals >= MIN_IMAGES:
             names += MANIFOLD_METRICS
-        figures = self.fid.figures(frechet) if min(counts.values()) >= self.fid.min_images else {}
+        figures = self.fid.compute_all(frechet) if min(counts.values()) >= self.fid.min_images else {}
         return {name: figures.get(name, float("nan")) for name in names}
 
     def discriminate(self, images: Float[Tensor, "B C H W"]) -> Float[Tensor, " B"]:

@@ -26,6 +26,9 @@ class ImageGANModule(GenerativeModule):
         discriminator: D, maps images to logits.
         generator_optimizer, discriminator_optimizer: default to a learning rate of 2e-4.
         **evaluation: see :class:`GenerativeModule`.
+
+    Raises:
+        InputError: generator and discriminator have different image sizes or channels.
     """
 
     def __init__(

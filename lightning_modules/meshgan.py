@@ -12,10 +12,10 @@ from jaxtyping import Float
 from pytorch_lightning.cli import OptimizerCallable
 from torch import Tensor, nn
 
-from lightning_modules.base import batch_images, check_optimizers, frozen, seeded_generator
+from lightning_modules.base import batch_images, check_optimizers, seeded_generator
 from lightning_modules.depth_evaluation import FrontReferences, measure_front
+from lightning_modules.gan_step import gan_step
 from lightning_modules.generative import GenerativeModule, normal_maps, row_views
-from lightning_modules.losses import discriminator_accuracy, discriminator_loss, generator_loss
 from lightning_modules.progressive_growing import Growth, GrowthPhase, GrowthStage
 from networks import GeneratedScene, MeshGenerator, StyleGANDiscriminator, sample_offsets
 from networks.stylegan_layers import StyledLayer, fade_images
@@ -25,7 +25,7 @@ from utils.philox import hash_key, keyed_normal
 
 TURNTABLE_AZIMUTHS = (-90.0, -45.0, 0.0, 45.0, 90.0)  # degrees, the viewpoints of Figure 4
 
-PART = 16  # scenes generated at once outside of training: each takes about 125 MB at 128²
+MAX_SCENES = 16  # scenes generated at once outside of training: each takes about 125 MB at 128²
 
 
 def adam_stylegan(params: Any) -> torch.optim.Optimizer:
@@ -118,39 +118,20 @@ class MeshGANModule(GenerativeModule):
 
     def training_step(self, batch: Any, batch_idx: int) -> None:
         images, stage = batch_images(batch), self.stage
-        n = len(images)
-        d_optimizer, g_optimizer = optimizers = cast(list[Any], self.optimizers())
+        optimizers = cast(list[Any], self.optimizers())
         for optimizer in optimizers:
             scale_lr(optimizer, stage.lr_factor)
 
         real = fade_images(self.downsample(images, stage.resolution), stage.fade)
-        scene, views = self.sample_scene(n)
+        scene, views = self.sample_scene(len(images))
         self.average_mean_styles()
         rendering = self.render(scene.mesh, views, scene.background, normals=False)
-        fake = fade_images(rendering.image, stage.fade)
+        gan_step(self, real, fade_images(rendering.image, stage.fade), fade=stage.fade)
 
-        # D: real images against fakes, and R1. Real and fake images are separate batches, because the minibatch
-        # deviation compares the samples of a batch.
-        real = self.prepare_r1(real)
-        fake = self.augmented(fake, "generated")
-        pair = (self.augmented(real, "real"), fake.detach())
-        real_logits, fake_logits = (self.discriminator(x, stage.fade) for x in pair)
-        d_loss = discriminator_loss(real_logits, fake_logits)
-        self.step_optimizer(d_optimizer, self.add_r1(d_loss, real_logits, real))
-        self.adapt_augment(real_logits)
-
-        # G: through D and R to G_o and G_b.
-        with frozen(self.discriminator):
-            g_loss = generator_loss(self.discriminator(fake, stage.fade))
-        self.step_optimizer(g_optimizer, g_loss)
-
-        self.advance_step(n)
-        self.update_ema(n * self.world_size)
         if self.stage.segment != stage.segment:
             for optimizer in optimizers:
                 optimizer.optimizer.state.clear()
-        self.log_step(d=d_loss, g=g_loss)
-        self.log_extra(**discriminator_accuracy(real_logits, fake_logits), coverage=rendering.alpha.detach().mean())
+        self.log_extra(coverage=rendering.alpha.detach().mean())
         self.log_dict({"resolution": float(stage.resolution), "fade": stage.fade, "lr_factor": stage.lr_factor})
 
     def sample_scene(self, n: int) -> tuple[GeneratedScene, Camera]:
@@ -291,8 +272,8 @@ class MeshGANModule(GenerativeModule):
             return {}
         z = self.latents(self._front_references.count, "depth")
         parts = []
-        for first in range(0, len(z), PART):
-            mesh = self.seeded_scenes(z, "depth", part=slice(first, first + PART)).mesh
+        for first in range(0, len(z), MAX_SCENES):
+            mesh = self.seeded_scenes(z, "depth", part=slice(first, first + MAX_SCENES)).mesh
             front = Camera.orbit([0.0] * len(mesh), 0.0, self.views.fov)
             parts.append(self.render(mesh, front, normals=True, size=self.growth.resolution))
         return measure_front(parts, references, self.renderer, self.datamodule)

@@ -103,6 +103,12 @@ class NeuralRendererModule(ClockedModule):
         super().on_save_checkpoint(checkpoint)
         checkpoint["relative_error"] = self.error
 
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_load_checkpoint(checkpoint)
+        self.error = checkpoint.get(
+            "relative_error", float("nan")
+        )  # a resumed run saves checkpoints before its next evaluation
+
 
 def load_proxy(neural_renderer: Renderer, path: str | Path) -> float:
     """Load R's weights from a checkpoint of :class:`NeuralRendererModule`; return its relative error on held-out shapes.

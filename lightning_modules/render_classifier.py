@@ -36,6 +36,9 @@ class RenderClassifierModule(ClockedModule):
             ``sizes``, its other arguments.
         optimizer: optimizer of the weights.
         seed: seed of all random numbers of training.
+
+    Raises:
+        InputError: an argument of the optimizer or the seed is invalid.
     """
 
     decays_over_run = True
@@ -105,6 +108,12 @@ class RenderClassifierModule(ClockedModule):
             "accuracy": self.accuracy,
             "accuracies": self.accuracies,
         }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_load_checkpoint(checkpoint)
+        extractor = checkpoint.get("extractor", {})  # a resumed run saves checkpoints before its next evaluation
+        self.accuracy = extractor.get("accuracy", float("nan"))
+        self.accuracies = extractor.get("accuracies", {})
 
 
 def predictions(logits: Sequence[Float[Tensor, "B _"]]) -> Int[Tensor, "B P"]:

@@ -32,6 +32,9 @@ class VoxelGANModule(VoxelGenerativeModule):
         views: viewpoints of the real images.
         generator_optimizer, discriminator_optimizer: default to a learning rate of 2e-4.
         **evaluation: see :class:`VoxelGenerativeModule`.
+
+    Raises:
+        InputError: the parts do not fit together, see :func:`check_parts`.
     """
 
     def __init__(

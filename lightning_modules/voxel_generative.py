@@ -39,6 +39,9 @@ class VoxelGenerativeModule(GenerativeModule):
             The note of the evaluation states any number but 100. At most 5,000 training shapes are used, evenly spaced over
             the training set.
         **evaluation: see :class:`GenerativeModule`.
+
+    Raises:
+        InputError: ``threshold`` or ``shape_metrics`` is out of range.
     """
 
     def __init__(

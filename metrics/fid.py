@@ -86,11 +86,12 @@ class ImageFID:
             raise ValueError(f"FID requires at least two images of each kind, got {counts}")
         return float(self.metric.compute())
 
-    def figures(self, frechet: bool = True) -> dict[str, float]:
+    def compute_all(self, frechet: bool = True) -> dict[str, float]:
         """Return all metrics over the images of all ranks. Every rank must call it.
 
         These are ``fid`` and ``sfid`` unless ``frechet`` is False; with KID ``kid`` and ``kid_std`` over its subsets; and
-        with at least :data:`~metrics.manifolds.MIN_IMAGES` images of each kind those of :data:`~metrics.manifolds.FIGURES`.
+        with at least :data:`~metrics.manifolds.MIN_IMAGES` images of each kind
+        :data:`~metrics.manifolds.MANIFOLD_METRICS`.
 
         Raises:
             ValueError: if there are fewer than two images of either kind.
@@ -161,7 +162,7 @@ class ImageFID:
         digest = hashlib.sha256(
             f"{CACHE_VERSION} {key} {self.extractor.name} {self.extractor.checksum}".encode()
         ).hexdigest()[:24]
-        return self.cache_dir / f"{'kid' if self.kid else 'fid'}-{digest}.pt"
+        return self.cache_dir / f"fid-{digest}.pt"
 
 
 class _FrechetDistance(FrechetInceptionDistance):

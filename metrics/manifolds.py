@@ -11,7 +11,7 @@ from torch import Tensor
 
 from metrics.feature_sets import FeatureSets
 
-FIGURES = ("precision", "recall", "density", "image_coverage")
+MANIFOLD_METRICS = ("precision", "recall", "density", "image_coverage")
 MIN_IMAGES = 100  # of each kind; with fewer, neighbours are so far away that the estimate is mostly noise
 CHUNK = 1000  # rows of distances computed at once
 
@@ -19,7 +19,7 @@ CHUNK = 1000  # rows of distances computed at once
 def manifold_metrics(
     real: Float[Tensor, "n d"], fake: Float[Tensor, "m d"], k: int = 3, k_density: int = 5
 ) -> dict[str, float]:
-    """Return how two sets of features overlap, by the names of :data:`FIGURES`.
+    """Return how two sets of features overlap, by the names of :data:`MANIFOLD_METRICS`.
 
     The ball of a feature has the distance to the k-th nearest other feature of its set as radius, and contains its
     boundary.
@@ -51,7 +51,7 @@ def manifold_metrics(
         balls / (k_density * len(fake)),
         float(covered.double().mean()),
     )
-    return dict(zip(FIGURES, values, strict=True))
+    return dict(zip(MANIFOLD_METRICS, values, strict=True))
 
 
 def _radii(points: Float[Tensor, "n d"], *ks: int) -> list[Float[Tensor, " n"]]:

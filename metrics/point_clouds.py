@@ -57,7 +57,7 @@ def surface_clouds(solids: Bool[Tensor, "N D D D"], points: int = 2048, seed: in
     return torch.from_numpy(np.stack(clouds)).to(solids.device)
 
 
-def turn_clouds(clouds: Float[Tensor, "*N P 3"], degrees: float) -> Float[Tensor, "*N P 3"]:
+def rotate_clouds(clouds: Float[Tensor, "*N P 3"], degrees: float) -> Float[Tensor, "*N P 3"]:
     """Rotate points (x, y, z) about the vertical axis y, from z toward x.
 
     90 degrees correspond to ``rot90(1, (1, 3))`` of grids ``[n, z, y, x]``.

@@ -17,8 +17,8 @@ from metrics.point_clouds import (
     chamfer_matrix,
     compare_clouds,
     minimum_matching_distance,
+    rotate_clouds,
     surface_clouds,
-    turn_clouds,
 )
 from metrics.shapes import PackedGrids, largest_piece, nearest_training_iou
 from renderers import InputError
@@ -30,7 +30,7 @@ POINTS = 1024  # points per surface, unless stated otherwise
 # Shapes and points per shape that determine the orientation. With 32 and 128, the front and the back of chairs, whose MMD
 # differs by 10 %, were confused.
 ALIGNMENT_SHAPES, ALIGNMENT_POINTS = 100, 256
-FIGURES = ("coverage", "mmd", "one_nn_accuracy", "largest_piece", "nearest_iou")
+SHAPE_METRICS = ("coverage", "mmd", "one_nn_accuracy", "largest_piece", "nearest_iou")
 CACHE_VERSION = 1  # increase when a change alters the clouds of the same shapes
 
 
@@ -83,7 +83,7 @@ class ShapeReference:
         Raises:
             InputError: all held-out shapes are empty, or a file of the shapes is unusable.
         """
-        numbers = spread(range(len(training)), training_limit or len(training))
+        numbers = evenly_spaced(range(len(training)), training_limit or len(training))
         key = cache_key(CACHE_VERSION, held_out.cache_key(), training.cache_key(), count, points, len(numbers))
         file = cache_dir / f"shapes-{key}.pt" if cache_dir else None
         if file and (cached := _load(file)):
@@ -111,7 +111,7 @@ def compare_shapes(
     vertical axis by multiples of 90 degrees. Empty shapes are excluded.
 
     Args:
-        solids: generated shapes.
+        solids: generated shapes, indexed ``[n, z, y, x]`` as in :class:`renderers.VoxelGrid`.
         reference: held-out and training shapes.
         per_shape: rotate each shape by its own multiple (:func:`nearest_quarter_turns`) instead of all by the same one
             (:func:`find_quarter_turn`).
@@ -124,7 +124,7 @@ def compare_shapes(
         out if the training shapes have another resolution. The second value is the rotation of each shape that is not
         empty, in quarter turns.
     """
-    names = FIGURES if solids.shape[-1] == reference.training.size else FIGURES[:-1]
+    names = SHAPE_METRICS if solids.shape[-1] == reference.training.size else SHAPE_METRICS[:-1]
     solids = solids[solids.flatten(1).any(1)].cpu()
     if not len(solids):
         return dict.fromkeys(names, float("nan")), torch.zeros(0, dtype=torch.long)
@@ -133,7 +133,7 @@ def compare_shapes(
         quarters = nearest_quarter_turns(clouds, reference.clouds)
     else:
         quarters = torch.full((len(solids),), find_quarter_turn(clouds, reference.clouds))
-    turned = torch.stack([turn_clouds(cloud, 90 * k) for cloud, k in zip(clouds, quarters.tolist(), strict=True)])
+    turned = torch.stack([rotate_clouds(cloud, 90 * k) for cloud, k in zip(clouds, quarters.tolist(), strict=True)])
     figures = compare_clouds(turned, reference.clouds, reference.distances)
     figures["largest_piece"] = float(largest_piece(solids).mean())
     if "nearest_iou" in names:
@@ -147,10 +147,10 @@ def find_quarter_turn(clouds: Float[Tensor, "G P 3"], reference: Float[Tensor, "
 
     It is measured on :data:`ALIGNMENT_SHAPES` of the clouds and :data:`ALIGNMENT_POINTS` of their points.
     """
-    part, sparse = spread(clouds, ALIGNMENT_SHAPES)[:, :ALIGNMENT_POINTS], reference[:, :ALIGNMENT_POINTS]
+    part, sparse = evenly_spaced(clouds, ALIGNMENT_SHAPES)[:, :ALIGNMENT_POINTS], reference[:, :ALIGNMENT_POINTS]
 
     def distance(quarter: int) -> float:
-        return minimum_matching_distance(chamfer_matrix(turn_clouds(part, 90 * quarter), sparse))
+        return minimum_matching_distance(chamfer_matrix(rotate_clouds(part, 90 * quarter), sparse))
 
     return min(range(4), key=distance)
 
@@ -162,10 +162,10 @@ def nearest_quarter_turns(clouds: Float[Tensor, "G P 3"], reference: Float[Tenso
     the same images. It is measured on :data:`ALIGNMENT_POINTS` of the points.
     """
     part, sparse = clouds[:, :ALIGNMENT_POINTS], reference[:, :ALIGNMENT_POINTS]
-    return torch.stack([chamfer_matrix(turn_clouds(part, 90 * k), sparse).amin(1) for k in range(4)]).argmin(0)
+    return torch.stack([chamfer_matrix(rotate_clouds(part, 90 * k), sparse).amin(1) for k in range(4)]).argmin(0)
 
 
-def spread(items: Any, count: int) -> Any:
+def evenly_spaced(items: Any, count: int) -> Any:
     """Select at most ``count`` items of a tensor, range or :class:`PackedGrids`, evenly spaced over all of them."""
     indices = torch.linspace(0, len(items) - 1, min(count, len(items))).round().long()
     return [items[i] for i in indices.tolist()] if isinstance(items, range) else items[indices]

@@ -18,11 +18,11 @@ Chain = list[Conv | tuple[Conv, Conv]]  # a pair is two convolutions of the same
 class ConvNorm(nn.Module):
     """Convolution, batch norm, ReLU."""
 
-    def __init__(self, before: int, conv: Conv, stride: int = 1, padding: int | tuple[int, int] = 0) -> None:
+    def __init__(self, in_channels: int, conv: Conv, stride: int = 1, padding: int | tuple[int, int] = 0) -> None:
         super().__init__()
-        after, kernel = conv
-        self.conv = nn.Conv2d(before, after, kernel, stride, padding, bias=False)
-        self.bn = nn.BatchNorm2d(after, eps=1e-3)
+        out_channels, kernel = conv
+        self.conv = nn.Conv2d(in_channels, out_channels, kernel, stride, padding, bias=False)
+        self.bn = nn.BatchNorm2d(out_channels, eps=1e-3)
 
     def forward(self, x: Tensor) -> Tensor:
         return F.relu(self.bn(self.conv(x)))
@@ -36,21 +36,21 @@ class Mixed(nn.Module):
     pair.
 
     Args:
-        before: input channels.
+        in_channels: input channels.
         branches: chains by name, in the order of the output's channels.
-        pool: ``mean`` (without padding) or ``max`` over 3², then a 1² convolution. With ``after=0`` the maximum has stride 2
-            and there is no convolution, and the whole block halves the image.
-        after: channels of the convolution after the pooling.
+        pool: ``mean`` (without padding) or ``max`` over 3², then a 1² convolution. With ``pool_channels=0`` the maximum has
+            stride 2 and there is no convolution, and the whole block halves the image.
+        pool_channels: channels of the convolution after the pooling.
     """
 
-    def __init__(self, before: int, branches: dict[str, Chain], pool: str, after: int) -> None:
+    def __init__(self, in_channels: int, branches: dict[str, Chain], pool: str, pool_channels: int) -> None:
         super().__init__()
-        self.pool, self.halves = pool, after == 0
+        self.pool, self.halves = pool, pool_channels == 0
         self.chains: list[list[list[str]]] = []
-        self.channels = after or before
+        self.channels = pool_channels or in_channels
         for name, chain in branches.items():
             names: list[list[str]] = []
-            channels = before
+            channels = in_channels
             for i, link in enumerate(chain):
                 pair = [link] if isinstance(link[0], int) else list(link)
                 label = f"{name}_{i + 1}" if len(chain) > 1 else name
@@ -63,8 +63,8 @@ class Mixed(nn.Module):
                 channels = sum(conv[0] for conv in pair)
             self.chains.append(names)
             self.channels += channels
-        if after:
-            self.branch_pool = ConvNorm(before, (after, 1))
+        if pool_channels:
+            self.branch_pool = ConvNorm(in_channels, (pool_channels, 1))
 
     def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B D h w"]:
         outputs = []
@@ -80,14 +80,14 @@ class Mixed(nn.Module):
         return torch.cat([*outputs, self.branch_pool(pooled)], 1)
 
 
-def _block_35(before: int, after: int) -> Mixed:
+def _block_35(in_channels: int, pool_channels: int) -> Mixed:
     """Build a block of the 35² stage."""
     branches: dict[str, Chain] = {
         "branch1x1": [(64, 1)],
         "branch5x5": [(48, 1), (64, 5)],
         "branch3x3dbl": [(64, 1), (96, 3), (96, 3)],
     }
-    return Mixed(before, branches, "mean", after)
+    return Mixed(in_channels, branches, "mean", pool_channels)
 
 
 def _block_17(inside: int) -> Mixed:
@@ -102,7 +102,7 @@ def _block_17(inside: int) -> Mixed:
     return Mixed(768, branches, "mean", 192)
 
 
-def _block_8(before: int, pool: str) -> Mixed:
+def _block_8(in_channels: int, pool: str) -> Mixed:
     """Build a block of the 8² stage."""
     pair: tuple[Conv, Conv] = ((384, (1, 3)), (384, (3, 1)))
     branches: dict[str, Chain] = {
@@ -110,7 +110,7 @@ def _block_8(before: int, pool: str) -> Mixed:
         "branch3x3": [(384, 1), pair],
         "branch3x3dbl": [(448, 1), (384, 3), pair],
     }
-    return Mixed(before, branches, pool, 192)
+    return Mixed(in_channels, branches, pool, 192)
 
 
 class InceptionV3(nn.Module):

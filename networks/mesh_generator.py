@@ -247,20 +247,20 @@ def pyramid(images: Float[Tensor, "B K C N N"], stretch: float = 1.0) -> Float[T
     ``stretch`` multiplies every sigma.
     """
     levels, size = images.shape[1], images.shape[-1]
-    blurs = torch.stack([gaussian(size, 2**k * stretch, images.device) for k in range(levels)]).to(images.dtype)
+    blurs = torch.stack([blur_matrix(size, 2**k * stretch, images.device) for k in range(levels)]).to(images.dtype)
     weights = 0.5 ** torch.arange(levels, device=images.device).to(images.dtype)
     along = (blurs * weights.sqrt()[:, None, None])[:, None]
     return (along @ images @ along.mT).sum(1)
 
 
-def gaussian(size: int, sigma: float, device: torch.device | str = "cpu") -> Float[Tensor, "N N"]:
+def blur_matrix(size: int, sigma: float, device: torch.device | str = "cpu") -> Float[Tensor, "N N"]:
     """Return the Gaussian blur of N pixels as a float64 matrix, so that ``G @ image @ G.T`` blurs both dimensions.
 
     The kernel has a radius of ``ceil(3 sigma)`` pixels and sums to 1. Beyond the border the signal is mirrored, including
     the outer pixel, repeatedly if the kernel is wider than the image.
     """
-    reach = math.ceil(3 * sigma)
-    steps = torch.arange(-reach, reach + 1, device=device)
+    radius = math.ceil(3 * sigma)
+    steps = torch.arange(-radius, radius + 1, device=device)
     kernel = torch.exp(-0.5 * (steps.double() / sigma) ** 2)
     kernel /= kernel.sum()
     index = (torch.arange(size, device=device)[:, None] + steps).remainder(2 * size)

@@ -107,7 +107,7 @@ class StyleGANGenerator(nn.Module):
     order, or are passed themselves.
 
     In training mode each call moves ``style_average``, the mean of w used for truncation, by 1 - 0.995 toward the batch's
-    mean. It is a buffer: an EMA of the weights should copy it, or call :meth:`measure_average`.
+    mean. It is a buffer: an EMA of the weights should copy it.
 
     Args:
         resolution: of the fully grown network, a power of two of at least 4.
@@ -257,12 +257,6 @@ class StyleGANGenerator(nn.Module):
     def noise_sizes(resolution: int) -> list[int]:
         """Return the size of each layer's noise: 4, 4, 8, 8, ..., R, R."""
         return [size for level in range(power_of_two("resolution", resolution, 4) - 1) for size in [4 << level] * 2]
-
-    @torch.no_grad()
-    def measure_average(self, generator: torch.Generator, samples: int = 10_000) -> None:
-        """Set ``style_average`` to the mean of w over ``samples`` latents, which depends only on the weights."""
-        z = torch.randn(samples, self.latent_size, generator=generator, device=generator.device)
-        self.style_average.copy_(self.mapping(z.to(self.style_average)).mean(0))
 
     def _noise(
         self, noise: Noise, w: Float[Tensor, "B L W_"], resolution: int, generator: torch.Generator | None

@@ -139,8 +139,10 @@ def fade_images(images: Float[Tensor, "B C H W"], fade: float) -> Float[Tensor, 
 
 
 def pixel_norm(x: Float[Tensor, "B C *S"]) -> Float[Tensor, "B C *S"]:
-    """Normalize the vectors along dimension 1 to mean square 1 (ProGAN, 1710.10196, section 4.2)."""
-    return x * (x.square().mean(1, keepdim=True) + 1e-8).rsqrt()
+    """Normalize the vectors along dimension 1 to mean square 1 (ProGAN, 1710.10196, section 4.2); keeps the dtype of x."""
+    precise = torch.promote_types(x.dtype, torch.float32)
+    # Not x.square(): autocast on a GPU computes powers in float32, which keeps a copy of x for the backward pass.
+    return x * ((x * x).mean(1, keepdim=True, dtype=precise) + 1e-8).rsqrt().to(x.dtype)
 
 
 def minibatch_stddev(x: Float[Tensor, "B C H W"], group: int = 4) -> Float[Tensor, "B D H W"]:
@@ -187,7 +189,7 @@ class AdaIN(nn.Module):
         scale, shift = self.style(w)[..., None, None].chunk(2, 1)
         precise = torch.promote_types(x.dtype, torch.float32)
         x = x - x.mean((2, 3), keepdim=True, dtype=precise).to(x.dtype)
-        deviation = (x.square().mean((2, 3), keepdim=True, dtype=precise) + 1e-8).sqrt()
+        deviation = ((x * x).mean((2, 3), keepdim=True, dtype=precise) + 1e-8).sqrt()  # not x.square(), see pixel_norm
         return torch.addcmul(shift.to(x.dtype), x, ((1 + scale) / deviation).to(x.dtype))
 
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from renderers.cameras import Camera
 from renderers.scenes import TriangleMesh, VoxelGrid
-from utils.errors import InputError
+from utils.errors import check_number
 
 Scene = VoxelGrid | TriangleMesh
 
@@ -61,6 +61,9 @@ class Renderer(nn.Module, ABC):
         differentiable: whether gradients flow from the image to the scene.
         accepts: types of scenes.
         full_precision: whether autocast is disabled in :meth:`render`. bfloat16 is too coarse for coordinates.
+
+    Raises:
+        InputError: ``image_size`` is less than 1.
     """
 
     differentiable: ClassVar[bool]
@@ -69,8 +72,7 @@ class Renderer(nn.Module, ABC):
 
     def __init__(self, image_size: int) -> None:
         super().__init__()
-        if image_size < 1:
-            raise InputError(f"image_size must be positive, got {image_size}")
+        check_number("image_size", image_size, at_least=1)
         self.image_size = image_size
 
     def forward(self, scene: Scene, camera: Camera, background: Tensor | None = None) -> Rendering:

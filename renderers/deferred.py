@@ -56,5 +56,4 @@ class DeferredNeuralRenderer(Renderer):
     def g_buffer(self, scene: VoxelGrid, camera: Camera) -> tuple[Float[Tensor, "B 7 H W"], Float[Tensor, "B 1 H W"]]:
         """Return the network's input, and the depth."""
         alpha, gradient, depth = self.geometry.surface(scene, camera)
-        depth = torch.where(alpha > 0, depth / alpha.clamp(min=1e-12), torch.inf)
         return torch.cat([alpha, gradient, soft_normals(gradient)], 1), depth

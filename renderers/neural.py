@@ -23,6 +23,10 @@ class NeuralRenderer(Renderer):
             [0, 1]; see :class:`networks.RenderNet`.
         image_size: height and width of the network's image in pixels.
         lattice_size: S, the size of the resampled grid; None for twice the voxel grid's size (64³ in 128³).
+
+    Raises:
+        InputError: ``image_size`` or ``lattice_size`` is less than 1.
+        ValueError: when rendering, if the network's image has another size than ``image_size``.
     """
 
     differentiable: ClassVar[bool] = True

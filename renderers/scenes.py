@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 TOLERANCE = 1e-3  # by which occupancy and colour may be outside [0, 1]
@@ -169,8 +169,3 @@ class TriangleMesh:
     def is_valid(self) -> Bool[Tensor, ""]:
         """Return whether the vertices are finite, on their device."""
         return self.vertices.detach().isfinite().all()
-
-    def face_vertices(self) -> Float[Tensor, "B F 3 3"]:
-        """Return the corner positions of each face, in the world frame."""
-        faces: Int[Tensor, "F 3"] = self.faces.long()
-        return self.vertices[:, faces]

@@ -1,6 +1,7 @@
 """Mesh files: one reader for OBJ, OFF, PLY, STL, glTF and GLB, for every command and dataset.
 
-It reads triangles and their colours as other programs show them, and refuses by name what it cannot read correctly.
+Triangles and colours are read as other programs display them. A file that cannot be read correctly raises an error that
+names the feature.
 """
 
 from renderers.mesh_files.reader import SUFFIXES, MeshFile, read_mesh

@@ -49,7 +49,7 @@ class Part:
 
 @dataclass
 class Notes:
-    """What a reader leaves out of a file, in words, each once."""
+    """Messages about what a reader leaves out of a file, without duplicates."""
 
     lines: dict[str, None] = field(default_factory=dict)
 

@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 
 import numpy as np
 import torch
+from jaxtyping import Bool
 from torch import Tensor
 
 from renderers.base import Renderer, Rendering, Scene, composite
@@ -133,7 +134,7 @@ class OpenGLRenderer(Renderer):
             if isinstance(scene, VoxelGrid):
                 solids = (scene.occupancy[:, 0] > self.threshold).cpu().numpy()
                 surfaces = [Surface(*SURFACES[self.surface](solid)) for solid in solids]
-                surfaces = self._with_colors(surfaces, scene)
+                surfaces = self._with_colors(surfaces, solids, scene)
             else:
                 surfaces = _mesh_surfaces(scene)
             if self.backend == "moderngl":
@@ -165,18 +166,20 @@ class OpenGLRenderer(Renderer):
             raise ValueError(f"OpenGL renders colours of 1 or 3 channels, got {scene.color.shape[1]}")
         return scene.color.detach().float().clamp(0, 1)
 
-    def _with_colors(self, surfaces: list[Surface], scene: VoxelGrid) -> list[Surface]:
+    def _with_colors(
+        self, surfaces: list[Surface], solids: Bool[np.ndarray, "B D D D"], scene: VoxelGrid
+    ) -> list[Surface]:
         color = self._color(scene)
         if color is None:
             return surfaces
-        color, solid = color.cpu(), (scene.occupancy[:, 0] > self.threshold).cpu().numpy()
+        color = color.cpu()
         painted = []
         for i, surface in enumerate(surfaces):
             points = surface.vertices
             if self.surface == "cubes":  # the centre of the voxel of each square
                 centers = points.reshape(-1, 4, 3).mean(1) - surface.normals[::4] / (2 * scene.size)
                 points = centers.repeat(4, 0)
-            painted.append(replace(surface, colors=surface_colors(solid[i], color[i], points)))
+            painted.append(replace(surface, colors=surface_colors(solids[i], color[i], points)))
         return painted
 
 

@@ -24,12 +24,12 @@ def voxel_colors(
     Args:
         solid: which voxels are solid.
         color: of every voxel; C is any number.
-        points: in the world frame. Points that are not finite get 0.
+        points: finite, in the world frame.
     """
     occupancy = solid.to(color.dtype)
     weighted = torch.cat([occupancy * color, occupancy], 1)
     wide = F.avg_pool3d(weighted, min(4, color.shape[-1]), ceil_mode=True)
-    grid = 2 * torch.nan_to_num(points, 0.0, 2.0, 2.0).to(color.dtype)[:, None, None]
+    grid = 2 * points.to(color.dtype)[:, None, None]
     near, far = (F.grid_sample(x, grid, align_corners=False)[:, :, 0, 0] for x in (weighted, wide))
     sums = torch.where(near[:, -1:] < FAINT, far, near)
     return sums[:, :-1] / sums[:, -1:].clamp(min=1e-6)

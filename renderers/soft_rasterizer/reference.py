@@ -154,7 +154,7 @@ def select_visible(
     face: Int[Tensor, " M"],
     edge: Int[Tensor, " M"],
     z: Float[Tensor, " M"],
-    share: Float[Tensor, " M"],
+    normalized_distance: Float[Tensor, " M"],
 ) -> Fragments:
     """Sort fragments, and keep those that cover more than all nearer ones of their pixel.
 
@@ -163,22 +163,22 @@ def select_visible(
         face: see :class:`Fragments`.
         edge: see :class:`Fragments`.
         z: depth to sort by, infinite for crisp fragments.
-        share: distance to the pixel's centre divided by the margin.
+        normalized_distance: distance to the pixel's centre divided by the margin.
     """
     order = torch.arange(len(pixel), device=pixel.device)
-    for key in (face, share, z, pixel):  # by pixel, then depth, distance and face
+    for key in (face, normalized_distance, z, pixel):  # by pixel, then depth, distance and face
         order = order[torch.argsort(key[order], stable=True)]
-    pixel, face, edge, share = pixel[order], face[order], edge[order], share[order]
-    kept = covers_more(pixel, share)
+    pixel, face, edge, normalized_distance = pixel[order], face[order], edge[order], normalized_distance[order]
+    kept = covers_more(pixel, normalized_distance)
     return Fragments(pixel[kept], face[kept], edge[kept])
 
 
-def covers_more(pixel: Int[Tensor, " M"], share: Float[Tensor, " M"]) -> Bool[Tensor, " M"]:
+def covers_more(pixel: Int[Tensor, " M"], normalized_distance: Float[Tensor, " M"]) -> Bool[Tensor, " M"]:
     """Return which fragments cover more than all earlier ones of their pixel, in the order of :func:`select_visible`.
 
     Adding 2 per pixel turns one running maximum into one for each pixel.
     """
-    level = 2 * pixel.double() + 1 - share.double()
+    level = 2 * pixel.double() + 1 - normalized_distance.double()
     before = torch.cat([level.new_full((1,), -1.0), level.cummax(0).values])[: len(level)]
     return level > before
 

@@ -111,26 +111,20 @@ class SoftRasterizer(Renderer):
         settings = RasterSettings(
             self.image_size, self.margin, self.depth_slope, self.cull_backfaces, camera.fov is not None, self._exact
         )
-        # Half precision does not hold screen coordinates.
-        with torch.autocast(scene.device.type, enabled=False):
-            screen = backend.project(
-                scene.vertices, *screen_transform(scene.vertices, camera, self.image_size), settings
-            )
-            fragments = (
-                backend.find_fragments(screen.detach(), faces, settings)
-                if len(screen)
-                else Fragments.none(screen.device)
-            )
-            weights, barycentric, alpha, depth = backend.evaluate_fragments(screen, faces, fragments, settings)
-            normals = self._camera_normals(scene, faces, camera, backend)
-            image = self._shade(scene, camera, faces, fragments, weights, barycentric, normals, backend)
-            if normals is not None and self.normals:
-                normals = backend.splat_attributes(fragments, weights, barycentric, faces, normals, self.image_size)
-                normals = normalize_channels(normals)
-                if self.two_sided:
-                    normals = camera.face_viewer(normals)
-            image = composite(image, alpha, background)
-            return Rendering(image, alpha, depth, normals if self.normals else None)
+        screen = backend.project(scene.vertices, *screen_transform(scene.vertices, camera, self.image_size), settings)
+        fragments = (
+            backend.find_fragments(screen.detach(), faces, settings) if len(screen) else Fragments.none(screen.device)
+        )
+        weights, barycentric, alpha, depth = backend.evaluate_fragments(screen, faces, fragments, settings)
+        normals = self._camera_normals(scene, faces, camera, backend)
+        image = self._shade(scene, camera, faces, fragments, weights, barycentric, normals, backend)
+        if normals is not None and self.normals:
+            normals = backend.splat_attributes(fragments, weights, barycentric, faces, normals, self.image_size)
+            normals = normalize_channels(normals)
+            if self.two_sided:
+                normals = camera.face_viewer(normals)
+        image = composite(image, alpha, background)
+        return Rendering(image, alpha, depth, normals if self.normals else None)
 
     def _shade(
         self,
@@ -212,7 +206,7 @@ class SoftRasterizer(Renderer):
             if tensor is not None and tensor.dtype != vertices.dtype:
                 raise TypeError(f"{name} must have the vertices' dtype {vertices.dtype}, got {tensor.dtype}")
         devices = {name: tensor.device for name, tensor in others.items() if tensor is not None}
-        for name, device in {**devices, "faces": mesh.faces.device, "the camera": camera.device}.items():
+        for name, device in {**devices, "faces": mesh.faces.device}.items():
             if device != vertices.device:
                 raise ValueError(f"{name} must be on the vertices' device {vertices.device}, got {device}")
         if mesh.texture is not None and mesh.uvs is None:

@@ -136,17 +136,17 @@ def _select_visible(
     face: Int[Tensor, " M"],
     edge: Int[Tensor, " M"],
     z: Float[Tensor, " M"],
-    share: Float[Tensor, " M"],
+    normalized_distance: Float[Tensor, " M"],
 ) -> Fragments:
     """Compute :func:`renderers.soft_rasterizer.reference.select_visible` for the valid entries, with padding.
 
     The bits of positive floats order like the floats, so two sorts by integers suffice.
     """
-    order = torch.argsort((_bits(share) << 32) | face, stable=True)
+    order = torch.argsort((_bits(normalized_distance) << 32) | face, stable=True)
     nearness = torch.where(valid, (pixel << 32) | _bits(z), torch.iinfo(torch.int64).max)
     order = order[torch.argsort(nearness[order], stable=True)]  # by pixel, depth, distance and face; then invalid ones
-    valid, pixel, face, edge, share = (x[order] for x in (valid, pixel, face, edge, share))
-    return _compact(valid & covers_more(pixel, share), pixel, face, edge)
+    valid, pixel, face, edge, normalized_distance = (x[order] for x in (valid, pixel, face, edge, normalized_distance))
+    return _compact(valid & covers_more(pixel, normalized_distance), pixel, face, edge)
 
 
 def _bits(x: Float[Tensor, " M"]) -> Int[Tensor, " M"]:

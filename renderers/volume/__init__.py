@@ -1,5 +1,1 @@
-"""Volume renderers of voxels: visual hull, absorption, emission-absorption."""
-
-from renderers.volume.renderer import AbsorptionRenderer, EmissionAbsorptionRenderer, VisualHullRenderer
-
-__all__ = ["AbsorptionRenderer", "EmissionAbsorptionRenderer", "VisualHullRenderer"]
+"""Volume renderers of voxels: visual hull, absorption, lit absorption, emission-absorption."""

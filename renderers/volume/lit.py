@@ -11,7 +11,8 @@ from renderers.base import Rendering, Scene, composite, normalize_channels
 from renderers.cameras import Camera
 from renderers.lighting import Lighting
 from renderers.scenes import VoxelGrid
-from renderers.volume.renderer import BACKENDS, VolumeRenderer, check_opacity
+from renderers.volume.renderer import BACKENDS, VolumeRenderer
+from utils.errors import check_number
 
 
 class LitAbsorptionRenderer(VolumeRenderer):
@@ -53,21 +54,20 @@ class LitAbsorptionRenderer(VolumeRenderer):
         backend: str = "auto",
         reference_size: int | None = None,
     ) -> None:
-        super().__init__(image_size, check_opacity(opacity), reference_size, samples, backend)
+        check_number("opacity", opacity, above=0, at_most=1)
+        super().__init__(image_size, opacity, reference_size, samples, backend)
         self.lighting = lighting or Lighting()
 
     def render(self, scene: Scene, camera: Camera, background: Tensor | None) -> Rendering:
         assert isinstance(scene, VoxelGrid)
         alpha, gradient, depth = self.surface(scene, camera)
-        with torch.autocast(scene.device.type, enabled=False):
-            image = self.albedo(scene, camera, alpha) * self.lighting.shade(soft_normals(gradient))
-        depth = torch.where(alpha > 0, depth / alpha.clamp(min=1e-12), torch.inf)
+        image = self.albedo(scene, camera, alpha) * self.lighting.shade(soft_normals(gradient))
         return Rendering(composite(image, alpha, background), alpha, depth, normalize_channels(gradient))
 
     def surface(
         self, scene: VoxelGrid, camera: Camera
     ) -> tuple[Float[Tensor, "B 1 H W"], Float[Tensor, "B 3 H W"], Float[Tensor, "B 1 H W"]]:
-        """Return what shading depends on: alpha, ``-sum_i w_i g_i`` in the camera frame, and ``sum_i w_i d_i``."""
+        """Return alpha, ``-sum_i w_i g_i`` in the camera frame, and depth: ``sum_i w_i d_i / alpha``, inf if alpha is 0."""
         occupancy = scene.occupancy
         if occupancy.dtype not in (torch.float32, torch.float64):
             occupancy = occupancy.float()
@@ -76,7 +76,7 @@ class LitAbsorptionRenderer(VolumeRenderer):
         with torch.autocast(scene.device.type, enabled=False):  # half precision does not hold the coordinates
             alpha, sums = choose_backend(self.backend, BACKENDS, occupancy).march_surface(occupancy, rotation, settings)
             gradient = -torch.einsum("bij,bjhw->bihw", rotation, sums[:, :3])
-        return alpha, gradient, sums[:, 3:]
+        return alpha, gradient, torch.where(alpha > 0, sums[:, 3:] / alpha.clamp(min=1e-12), torch.inf)
 
     def albedo(self, scene: VoxelGrid, camera: Camera, alpha: Float[Tensor, "B 1 H W"]) -> Float[Tensor, "B C H W"]:
         """Return ``sum_i w_i c_i``, the expected colour times alpha, with the weights of :meth:`surface`; white is alpha."""

@@ -52,10 +52,9 @@ class VolumeRenderer(Renderer):
         self, image_size: int, density: float, reference_size: int | None, samples: int | None, backend: str
     ) -> None:
         super().__init__(image_size)
-        if reference_size is not None and reference_size < 1:
-            raise InputError(f"reference_size must be positive, got {reference_size}")
-        if samples is not None and samples < 1:
-            raise InputError(f"samples must be positive, got {samples}")
+        for name, value in (("reference_size", reference_size), ("samples", samples)):
+            if value is not None:
+                check_number(name, value, at_least=1)
         check_choice("backend", backend, ("auto", *BACKENDS))
         self.density, self.reference_size = float(density), reference_size
         self.samples, self.backend = samples, backend
@@ -82,9 +81,8 @@ class VolumeRenderer(Renderer):
         if color is not None:
             color = color.to(occupancy.dtype)
         rotation = camera.rotation.to(occupancy)
-        with torch.autocast(scene.device.type, enabled=False):  # half precision does not hold the coordinates
-            backend = choose_backend(self.backend, BACKENDS, occupancy)
-            alpha, image = backend.march(occupancy, color, rotation, self.march_settings(camera, scene.size))
+        backend = choose_backend(self.backend, BACKENDS, occupancy)
+        alpha, image = backend.march(occupancy, color, rotation, self.march_settings(camera, scene.size))
         return Rendering(composite(image, alpha, background), alpha)
 
 
@@ -95,6 +93,9 @@ class AbsorptionRenderer(VolumeRenderer):
         image_size, samples, reference_size, backend: see :class:`VolumeRenderer`.
         opacity: scales v, in (0, 1]. At 1, as in the paper, one full voxel is opaque. PlatonicGAN's released code uses
             20 / D: 0.3125 for its 64³ grid (``reference_size`` 64), where one full voxel gives alpha 0.31, four give 0.78.
+
+    Raises:
+        InputError: see :class:`VolumeRenderer`; an opacity outside (0, 1].
     """
 
     law = "absorption"
@@ -107,7 +108,8 @@ class AbsorptionRenderer(VolumeRenderer):
         backend: str = "auto",
         reference_size: int | None = None,
     ) -> None:
-        super().__init__(image_size, check_opacity(opacity), reference_size, samples, backend)
+        check_number("opacity", opacity, above=0, at_most=1)
+        super().__init__(image_size, opacity, reference_size, samples, backend)
 
 
 class EmissionAbsorptionRenderer(AbsorptionRenderer):
@@ -126,6 +128,9 @@ class EmissionAbsorptionRenderer(AbsorptionRenderer):
         opacity: see :class:`AbsorptionRenderer`. PlatonicGAN's released code takes 1024 samples through its grid, each
             of opacity 100 / 1024. Here this is ``opacity=100 / 1024, samples=2048``, because the samples span twice the
             depth.
+
+    Raises:
+        InputError: see :class:`AbsorptionRenderer`.
     """
 
     colored = True
@@ -137,6 +142,9 @@ class VisualHullRenderer(VolumeRenderer):
     Args:
         image_size, samples, reference_size, backend: see :class:`VolumeRenderer`.
         tau: density, positive. PrGAN's released code uses 0.5 and divides its generator's output by 0.5, which is 1.
+
+    Raises:
+        InputError: see :class:`VolumeRenderer`; ``tau`` is not positive.
     """
 
     law = "visual_hull"
@@ -151,14 +159,3 @@ class VisualHullRenderer(VolumeRenderer):
     ) -> None:
         check_number("tau", tau, above=0)
         super().__init__(image_size, tau, reference_size, samples, backend)
-
-
-def check_opacity(opacity: float) -> float:
-    """Return ``opacity``.
-
-    Raises:
-        InputError: if it is not in (0, 1].
-    """
-    if not 0 < opacity <= 1:
-        raise InputError(f"opacity must be in (0, 1], got {opacity}")
-    return opacity

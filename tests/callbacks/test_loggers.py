@@ -18,7 +18,7 @@ from wandb_records import history, read_records, summary, values
 from callbacks.loggers.guarded import GuardedLogger
 from callbacks.loggers.wandb import define_metrics, group_of
 from callbacks.metrics_log import read_metrics
-from metrics.manifolds import FIGURES
+from metrics.manifolds import MANIFOLD_METRICS
 from trainer.__main__ import main
 
 WANDB = ["--config=logger/wandb.yaml", "--trainer.logger.init_args.offline=true"]
@@ -190,7 +190,7 @@ def test_summaries_are_the_best_values():
     summaries = {}
     define_metrics(SimpleNamespace(define_metric=lambda name, **more: summaries.update({name: more.get("summary")})))
     assert {name: summaries[name] for name in ("kid", "mmd")} == {"kid": "min", "mmd": "min"}
-    assert {summaries[name] for name in FIGURES} == {"max"}
+    assert {summaries[name] for name in MANIFOLD_METRICS} == {"max"}
 
 
 def test_run_groups():

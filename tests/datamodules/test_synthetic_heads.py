@@ -52,7 +52,7 @@ def test_meshes_are_in_the_unit_ball_and_face_outward():
     assert mesh.vertices.norm(dim=-1).max() <= 0.99 + 1e-5
     assert mesh.vertices[..., 1].amax(1).min() > 0.8 and mesh.vertices[..., 1].amin(1).max() < -0.8  # fills the frame
     assert 0 <= mesh.uvs.min() and mesh.uvs.max() <= 1
-    a, b, c = mesh.face_vertices().unbind(2)
+    a, b, c = mesh.vertices[:, mesh.faces.long()].unbind(2)
     volume = (torch.linalg.cross(a, b) * c).sum((1, 2)) / 6  # positive if faces are counter-clockwise from outside
     assert (volume > 0.3).all()
 

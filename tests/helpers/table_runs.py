@@ -6,7 +6,7 @@ from pathlib import Path
 
 import yaml
 
-from metrics.shape_comparison import FIGURES as SHAPE_METRICS
+from metrics.shape_comparison import SHAPE_METRICS
 from trainer.runs.run_lock import process_identity
 from trainer.tables.runner import IMAGE_METRICS, OVERFITTING
 

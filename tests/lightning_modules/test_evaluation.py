@@ -18,7 +18,7 @@ from callbacks.monitor import DEFAULT
 from datamodules import ChanterelleDataModule
 from lightning_modules import VoxelGANModule
 from metrics.kid import KernelDistance
-from metrics.manifolds import FIGURES
+from metrics.manifolds import MANIFOLD_METRICS
 from networks import DCGANDiscriminator, VoxelGenerator
 from renderers import EmissionAbsorptionRenderer, InputError, OpenGLRenderer
 
@@ -62,7 +62,7 @@ def test_few_images_are_compared_by_kid_only_and_repeatably(tmp_path, folder):
 def test_only_fid_is_reported_by_default(tmp_path):
     plain, with_kid = iggan(), iggan(kid_subset=4)
     first = validate(tmp_path, plain, renders(steps=1))
-    assert {"fid", "sfid"} <= first.keys() and not {"kid", *FIGURES} & first.keys()
+    assert {"fid", "sfid"} <= first.keys() and not {"kid", *MANIFOLD_METRICS} & first.keys()
     assert validate(tmp_path, iggan(kid_subset=0), renders(steps=1)) == first
     second = validate(tmp_path, with_kid, renders(steps=1))  # 8 images, 128 features
     assert second.keys() - first.keys() == {"kid", "kid_std"} and first.keys() - second.keys() == {"fid", "sfid"}
@@ -138,7 +138,7 @@ def test_a_hundred_images_give_precision_recall_density_and_coverage(tmp_path):
     run = trainer(tmp_path, callbacks=[EvaluationLog(), Report()], val_check_interval=1, **FULL_EVALUATION)
     run.fit(iggan(), renders(steps=1, reference_images=100))
     (line,) = read_metrics(tmp_path)
-    assert line.keys() >= set(FIGURES) and all(line[name] >= 0 for name in FIGURES)
+    assert line.keys() >= set(MANIFOLD_METRICS) and all(line[name] >= 0 for name in MANIFOLD_METRICS)
     assert run.callback_metrics["density"] == pytest.approx(line["density"])  # what loggers receive
     assert (tmp_path / "image_metrics.png").stat().st_size > 1000
     page = (tmp_path / "report.html").read_text()

@@ -273,7 +273,7 @@ def test_depth_is_measured_against_known_geometry(tmp_path, monkeypatch, part):
 
     At 128² all of the samples at once would not fit into the memory of a GPU.
     """
-    monkeypatch.setattr("lightning_modules.meshgan.PART", part)
+    monkeypatch.setattr("lightning_modules.meshgan.MAX_SCENES", part)
     module, data = meshgan(), images(1)
     module.images_seen = 24
     truth = module.seeded_scenes(module.latents(8, "depth"), "depth").mesh

@@ -5,6 +5,7 @@ import pytorch_lightning as pl
 import torch
 from small_iggan import VIEWS, iggan, proxy_module, trainer
 from torch.utils.data import DataLoader, TensorDataset
+from two_ranks import modules
 
 from lightning_modules import ImageGANModule, MeshGANModule, VoxelGANModule
 from networks import (
@@ -123,3 +124,20 @@ def test_learning_rate_decays_over_all_epochs(tmp_path):
     grids = (torch.rand(8, 1, 8, 8, 8) > 0.5).float()
     trainer(tmp_path, max_epochs=2, callbacks=[Recorder()]).fit(proxy_module(), DataLoader(grids, batch_size=4))
     assert rates == pytest.approx([1e-3, 0.8535e-3, 0.5e-3, 0.1464e-3], rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [("proxy", {"error": 0.2}), ("classifier", {"accuracy": 0.9, "accuracies": {"": 0.9}})],
+)
+def test_a_resumed_run_keeps_the_metrics_of_its_last_evaluation(name, values):
+    """Its checkpoints contain them, also before its next evaluation; the last one may have none after it."""
+    first, resumed = modules()[name][0], modules()[name][0]
+    vars(first).update(values)
+    checkpoint = {"state_dict": first.state_dict()}
+    first.on_save_checkpoint(checkpoint)
+    resumed.on_load_checkpoint(checkpoint)
+    assert vars(resumed).items() >= values.items()
+    again = {"state_dict": checkpoint["state_dict"]}
+    resumed.on_save_checkpoint(again)
+    assert again == checkpoint

@@ -4,7 +4,7 @@ import scipy.linalg
 import torch
 
 from metrics import ImageFID, fid_between, load_extractor, to_bytes
-from metrics.manifolds import FIGURES
+from metrics.manifolds import MANIFOLD_METRICS
 from renderers import InputError
 
 
@@ -41,7 +41,7 @@ def test_spatial_fid_is_the_same_distance_between_spatial_features(extractor):
     (pooled, spatial), (_, other) = (extractor(x, spatial=True) for x in (a, b))
     assert spatial.shape == (400, extractor.num_spatial_features) == (400, 256)
     assert torch.equal(pooled[:5], extractor(a[:5]))
-    assert fid.figures()["sfid"] == pytest.approx(numpy_fid(spatial.numpy(), other.numpy()), rel=1e-6)
+    assert fid.compute_all()["sfid"] == pytest.approx(numpy_fid(spatial.numpy(), other.numpy()), rel=1e-6)
 
 
 @pytest.mark.parametrize("size", [32, 64, 100, 128])
@@ -59,7 +59,7 @@ def test_identical_sets_have_distance_0_which_rounding_never_makes_negative(extr
     fid, a = ImageFID(extractor), images(300, seed)
     fid.update(a, real=True)
     fid.update(a.flip(0), real=False)
-    assert 0 <= fid.compute() < 1e-4 and 0 <= fid.figures()["sfid"] < 1e-4
+    assert 0 <= fid.compute() < 1e-4 and 0 <= fid.compute_all()["sfid"] < 1e-4
 
 
 def test_fid_does_not_depend_on_the_batch_size(extractor):
@@ -88,7 +88,9 @@ def test_real_statistics_are_cached_by_key(extractor, tmp_path):
     assert second.load_real("chairs")
     for fid in (first, second):
         fid.update(images(100, 1), real=False)
-    assert first.figures() == second.figures() and {"fid", "sfid", *FIGURES} == first.figures().keys()
+    assert (
+        first.compute_all() == second.compute_all() and {"fid", "sfid", *MANIFOLD_METRICS} == first.compute_all().keys()
+    )
     assert first.counts() == {"real": 100, "fake": 100}
     next(tmp_path.iterdir()).write_bytes(b"corrupt")
     assert not ImageFID(extractor, tmp_path).load_real("chairs")

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from metrics import ManifoldMetrics
-from metrics.manifolds import FIGURES, MIN_IMAGES, manifold_metrics
+from metrics.manifolds import MANIFOLD_METRICS, MIN_IMAGES, manifold_metrics
 
 
 def features(n: int, seed: int, scale: float = 1.0, shift: float = 0.0, d: int = 6) -> torch.Tensor:
@@ -44,9 +44,9 @@ def test_matches_the_definitions_of_the_papers(k, k_density, monkeypatch):
     monkeypatch.setattr("metrics.manifolds.CHUNK", 7)
     real, fake = features(30, 0), features(20, 1, 1.2, 0.3)
     values = manifold_metrics(real, fake, k, k_density)
-    assert tuple(values) == FIGURES
+    assert tuple(values) == MANIFOLD_METRICS
     assert values == pytest.approx(brute_force(real.numpy(), fake.numpy(), k, k_density))
-    assert 0 < min(values.values()) and max(values[name] for name in FIGURES if name != "density") < 1
+    assert 0 < min(values.values()) and max(values[name] for name in MANIFOLD_METRICS if name != "density") < 1
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -105,7 +105,7 @@ def test_too_few_images_give_nothing():
     real = features(MIN_IMAGES, 0)
     assert measure(ManifoldMetrics(), real, features(MIN_IMAGES - 1, 1)) == {}
     assert ManifoldMetrics().compute() == {}
-    assert tuple(measure(ManifoldMetrics(), real, real)) == FIGURES
+    assert tuple(measure(ManifoldMetrics(), real, real)) == MANIFOLD_METRICS
 
 
 def test_reset_keeps_the_real_images():

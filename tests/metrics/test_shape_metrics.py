@@ -18,7 +18,7 @@ from metrics import (
     nearest_training_iou,
     surface_clouds,
 )
-from metrics.point_clouds import chamfer_reference, sample_surface, turn_clouds
+from metrics.point_clouds import chamfer_reference, rotate_clouds, sample_surface
 from metrics.shape_comparison import find_quarter_turn
 from renderers import InputError
 
@@ -171,7 +171,7 @@ def test_compared_shapes_are_aligned_and_empty_ones_excluded():
     assert quarters.tolist() == [3] * 7  # the inverse of the rotation
     assert figures["nearest_iou"] == 1 and figures["largest_piece"] == 1 and figures["coverage"] == 1
     clouds = surface_clouds(solids_of(chairs)[[0, 2, 3]].rot90(1, (1, 3)), 256)
-    expected = compare_clouds(turn_clouds(clouds, 270), reference.clouds)
+    expected = compare_clouds(rotate_clouds(clouds, 270), reference.clouds)
     few, _ = compare_shapes(solids_of(chairs)[:4].rot90(1, (1, 3)), reference)
     assert {name: few[name] for name in expected} == pytest.approx(expected)
     none, quarters = compare_shapes(torch.zeros(3, 16, 16, 16) > 0, reference)
@@ -200,10 +200,10 @@ def test_grids_of_another_resolution_have_no_iou_with_training_shapes():
 def test_rotating_clouds_and_grids_agree():
     solids = solids_of(ProceduralShapes("chair", count=8, voxel_size=32))
     clouds = surface_clouds(solids, 512)
-    assert [find_quarter_turn(turn_clouds(clouds, 90 * k), clouds) for k in range(4)] == [0, 3, 2, 1]
+    assert [find_quarter_turn(rotate_clouds(clouds, 90 * k), clouds) for k in range(4)] == [0, 3, 2, 1]
     turned = surface_clouds(solids.rot90(1, (1, 3)), 512)
     assert (
-        chamfer_matrix(turned, turn_clouds(clouds, 90)).diagonal().max()
+        chamfer_matrix(turned, rotate_clouds(clouds, 90)).diagonal().max()
         < 1.2 * chamfer_matrix(surface_clouds(solids, 512, seed=1), clouds).diagonal().max()
     )
 

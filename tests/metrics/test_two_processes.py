@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from metrics.manifolds import FIGURES
+from metrics.manifolds import MANIFOLD_METRICS
 
 ROOT = Path(__file__).parents[2]
 CODE = """
@@ -24,7 +24,7 @@ noise = torch.rand(2, 150, 1, 32, 32, generator=torch.Generator().manual_seed(0)
 fid = ImageFID(load_extractor("renders_small"), kid_subset=50)
 fid.update(to_bytes(noise[0, rank::ranks]), real=True)
 fid.update(to_bytes(noise[1, rank::ranks] * 0.7), real=False)
-print(json.dumps(fid.figures()))
+print(json.dumps(fid.compute_all()))
 """
 
 
@@ -45,7 +45,7 @@ def test_two_processes_give_the_metrics_of_one(tmp_path):
     ]
     alone, *shared = [json.loads(process.communicate(timeout=120)[0]) for process in started]
     for figures in shared:
-        assert figures.keys() == {"fid", "sfid", "kid", "kid_std", *FIGURES}
+        assert figures.keys() == {"fid", "sfid", "kid", "kid_std", *MANIFOLD_METRICS}
         # With fewer images than spatial features, square roots of eigenvalues that are 0 but for rounding add up.
         assert figures.pop("sfid") == pytest.approx(alone["sfid"], rel=1e-6)
         assert figures == pytest.approx({name: alone[name] for name in figures}, rel=1e-9)

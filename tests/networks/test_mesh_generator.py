@@ -6,7 +6,7 @@ import torch
 from scipy import ndimage
 
 from networks import MeshGenerator, sample_offsets
-from networks.mesh_generator import crop, gaussian, limit_size, pyramid, unlimit_size
+from networks.mesh_generator import blur_matrix, crop, limit_size, pyramid, unlimit_size
 from networks.stylegan_layers import downsample, upsample
 from renderers import Camera, InputError, SoftRasterizer, TriangleMesh, grid_mesh
 
@@ -74,8 +74,8 @@ def test_pyramid_matches_eq_13(size):
 
 def test_blur_preserves_the_mean():
     for sigma in (0.5, 1.0, 3.0, 16.0):
-        assert torch.allclose(gaussian(8, sigma).sum(0), torch.ones(8).double())
-        assert torch.allclose(gaussian(8, sigma).sum(1), torch.ones(8).double())
+        assert torch.allclose(blur_matrix(8, sigma).sum(0), torch.ones(8).double())
+        assert torch.allclose(blur_matrix(8, sigma).sum(1), torch.ones(8).double())
 
 
 def test_shapes_do_not_jump_when_a_resolution_starts_to_fade_in():

@@ -212,11 +212,11 @@ def test_rejects_invalid_grids(occupancy, error, message):
 
 def test_rejects_invalid_settings():
     grid, camera = VoxelGrid(one_voxel()), Camera.orbit(0.0, 0.0)
-    with pytest.raises(InputError, match=r"opacity must be in \(0, 1\], got 1.5"):
+    with pytest.raises(InputError, match=r"opacity must be above 0 and at most 1, not 1\.5"):
         AbsorptionRenderer(8, opacity=1.5)
     with pytest.raises(InputError, match="tau must be above 0, not 0"):
         VisualHullRenderer(8, tau=0)
-    with pytest.raises(InputError, match="samples must be positive"):
+    with pytest.raises(InputError, match="samples must be at least 1, not 0"):
         EmissionAbsorptionRenderer(8, samples=0)
     with pytest.raises(InputError, match="backend must be one of auto, torch, numba, triton, got 'cuda'"):
         AbsorptionRenderer(8, backend="cuda")
@@ -252,5 +252,5 @@ def test_rejects_an_opacity_above_one():
         InputError, match=r"opacity 0.3125 at 64³ voxels is 2.5 at 8³, more than 1; set opacity to at most"
     ):
         renderer(VoxelGrid(torch.ones(1, 1, 8, 8, 8)), Camera.orbit(0.0, 0.0))
-    with pytest.raises(InputError, match="reference_size must be positive, got 0"):
+    with pytest.raises(InputError, match="reference_size must be at least 1, not 0"):
         VisualHullRenderer(8, reference_size=0)

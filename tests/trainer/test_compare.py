@@ -9,7 +9,7 @@ import yaml
 
 from callbacks.html_report import write_report
 from callbacks.monitor import DEFAULT
-from metrics.manifolds import FIGURES
+from metrics.manifolds import MANIFOLD_METRICS
 from trainer.__main__ import main
 from trainer.commands.compare import ComparedRun
 from trainer.runs.run_directory import RunDirectory
@@ -54,7 +54,9 @@ def test_compare_replaces_its_own_pages_only(run, refused):
 def test_compare_plots_all_metrics_of_images(run, tmp_path):
     (tmp_path / "one").mkdir()
     (tmp_path / "one/config.yaml").write_text("seed_everything: 0\n")
-    line = {"kimg": 1, "step": 10, "note": "extractor x"} | dict.fromkeys(("sfid", "fid", "kid", *FIGURES), 0.5)
+    line = {"kimg": 1, "step": 10, "note": "extractor x"} | dict.fromkeys(
+        ("sfid", "fid", "kid", *MANIFOLD_METRICS), 0.5
+    )
     (tmp_path / "one/metrics.jsonl").write_text(json.dumps(line) + "\n")
     assert main(["compare", str(tmp_path / "one")]) == 0
     page = Path("compare.html").read_text()

@@ -38,7 +38,7 @@ def main(argv: list[str]) -> int:
                     extractor.check_color(f"the images in {images.folder}")
                 fid.update(batch.to(device), real=kind == "real")
                 bar.update(len(batch))
-    figures, counts = fid.figures(), fid.counts()
+    figures, counts = fid.compute_all(), fid.counts()
     if options.json:
         more = {"extractor": extractor.label, "checksum": extractor.checksum, **counts}
         print(json.dumps({**figures, **more, "kid_subset": subset, "note": fid.describe(**counts)}))

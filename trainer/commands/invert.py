@@ -25,7 +25,7 @@ from trainer.inversion.optimization import optimize
 from trainer.inversion.results import FILM_SIZE, read_record, write_result
 from trainer.inversion.starts import StartBank, nearest_latents
 from trainer.inversion.targets import Item, read_items, stack
-from trainer.inversion.truth import FIGURES, Truth, held_out_truth
+from trainer.inversion.truth import INVERSION_METRICS, Truth, held_out_truth
 from trainer.runs.loading import ExperimentConfig, LoadedRun, load_generator
 from utils.errors import InputError
 from utils.files import cache_key, check_replaceable, create_directory, write_atomically
@@ -241,9 +241,9 @@ def _format(report: dict[str, Any], truth: Truth | None) -> str:
     if len(report["images"]) > len(shown):
         lines.append(f"and {len(report['images']) - len(shown):,} more in table.csv")
     if truth is not None:
-        lines += ["", f"{'mean':24} " + " ".join(f"{name:>14}" for name in FIGURES) + f" {'median view':>14}"]
+        lines += ["", f"{'mean':24} " + " ".join(f"{name:>14}" for name in INVERSION_METRICS) + f" {'median view':>14}"]
         for name, figures in report["truth"]["figures"].items():
-            cells = [f"{figures[figure]['mean']:14.4f}" for figure in FIGURES]
+            cells = [f"{figures[figure]['mean']:14.4f}" for figure in INVERSION_METRICS]
             lines.append(f"{name:24} " + " ".join(cells) + f" {figures['view_error']['median']:14.4f}")
         turned = report["truth"]["turned_degrees"]
         note = f"; inverted shapes and viewpoints rotated by {turned}° as a set" if turned else ""

@@ -14,7 +14,7 @@ from torch import Tensor
 from datamodules.shapes import ShapeSource
 from lightning_modules.voxel_generative import VoxelGenerativeModule
 from metrics import ShapeReference, compare_clouds, compare_shapes, nearest_training_iou, surface_clouds
-from metrics.shape_comparison import FIGURES, spread
+from metrics.shape_comparison import SHAPE_METRICS, evenly_spaced
 from trainer.cli import arguments
 from trainer.cli.argument_types import split_data_options
 from trainer.cli.log_filters import quiet
@@ -79,7 +79,7 @@ def measure(
         raise InputError(
             f"the run generates {generated.shape[-1]}³ voxels and the data contain {reference.training.size}³"
         )
-    baseline = spread(reference.training, count)
+    baseline = evenly_spaced(reference.training, count)
     solids = (held_out[i].voxels.occupancy[0, 0] > 0.5 for i in range(len(held_out)))
     truth = torch.stack(list(islice(filter(Tensor.any, solids), count)))
     # Where the paper's setting trains on all models, training shapes are among the held-out ones.
@@ -112,7 +112,7 @@ def _generate(module: VoxelGenerativeModule, count: int) -> Bool[Tensor, "N D D 
 def _format(report: dict[str, Any]) -> str:
     columns = [report.get(name) for name in ("run", "training", "run_rotated", "training_rotated")]
     lines = [f"{'':38} each shape rotated", f"{'':17} {'run':>10} {'training':>10} {'run':>10} {'training':>10}"]
-    for name in FIGURES:
+    for name in SHAPE_METRICS:
         values = [f"{column[name]:10.4f}" if column else f"{'none':>10}" for column in columns]
         lines.append(f"{name:17} " + " ".join(values))
     lines.append(

@@ -23,7 +23,7 @@ from datamodules.shapes.procedural.heads import head_meshes
 from datamodules.synthetic_heads import HeadsDataModule
 from lightning_modules.voxel_generative import COMPARED_TRAINING_SHAPES, VoxelGenerativeModule
 from metrics import ShapeReference, chamfer_matrix, surface_clouds
-from metrics.point_clouds import turn_clouds
+from metrics.point_clouds import rotate_clouds
 from metrics.shape_comparison import find_quarter_turn
 from renderers import Camera, SoftRasterizer, TriangleMesh
 from renderers.grid_sampling import resample
@@ -36,7 +36,7 @@ POINTS = 1024  # on each surface, for Chamfer distances
 NEAREST_IMAGES = 4000  # training images that the nearest one is searched in, at most
 MEAN_HEADS = 256
 VISIBLE_SIZE = 96  # pixels per side of the depth maps whose points are compared
-FIGURES = ("iou", "chamfer", "camera_iou", "camera_chamfer", "view_error")
+INVERSION_METRICS = ("iou", "chamfer", "camera_iou", "camera_chamfer", "view_error")
 YARDSTICKS = ("nearest training image", "mean shape")
 
 
@@ -57,7 +57,7 @@ class Truth(ABC):
 
     @abstractmethod
     def measure(self, shapes: Any, camera: Camera) -> dict[str, Float[Tensor, " N"]]:
-        """Return the :data:`FIGURES` of inverted shapes and viewpoints, one number per image; NaN for empty shapes."""
+        """Return :data:`INVERSION_METRICS` of inverted shapes and viewpoints, one number per image; NaN for empty shapes."""
 
     @abstractmethod
     def yardsticks(self) -> dict[str, dict[str, Float[Tensor, " N"]]]:
@@ -97,7 +97,7 @@ class VoxelTruth(Truth):
         chamfer, camera_chamfer = (torch.full((len(shapes),), torch.nan) for _ in range(2))
         if some.any():
             found, true = (surface_clouds(x[some], POINTS, seed) for seed, x in enumerate((shapes, self.solids)))
-            chamfer[some] = _chamfer(turn_clouds(found, 90 * quarter), true)
+            chamfer[some] = _chamfer(rotate_clouds(found, 90 * quarter), true)
             seen = [c @ v.rotation.to(c).mT for c, v in ((found, camera[some]), (true, self.camera[some]))]
             camera_chamfer[some] = _chamfer(*seen)
         turned = Camera(camera.azimuth + 90 * quarter, camera.elevation, camera.fov)
@@ -158,7 +158,7 @@ class HeadTruth(Truth):
         iou, chamfer = compare_visible(shapes, front, self.meshes, front)
         camera_iou, camera_chamfer = compare_visible(shapes, camera, self.meshes, self.camera)
         figures = (iou, chamfer, camera_iou, camera_chamfer, view_errors(camera, self.camera))
-        return dict(zip(FIGURES, figures, strict=True))
+        return dict(zip(INVERSION_METRICS, figures, strict=True))
 
     def yardsticks(self) -> dict[str, dict[str, Float[Tensor, " N"]]]:
         data = self.data

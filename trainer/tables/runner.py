@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from callbacks.metrics_log import read_metrics, without_shapes
-from metrics.manifolds import FIGURES as MANIFOLD_METRICS
-from metrics.shape_comparison import FIGURES as SHAPE_METRICS
+from metrics.manifolds import MANIFOLD_METRICS
+from metrics.shape_comparison import SHAPE_METRICS
 from trainer.runs.run_directory import RunDirectory
 from trainer.tables.spec import Cell
 from utils.errors import InputError
