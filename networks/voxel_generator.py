@@ -32,7 +32,8 @@ class VoxelGenerator(nn.Module):
             the paper.
         mirrored: whether shapes are symmetric about the plane x = 0: the network generates the half x > 0, in half the
             time, and mirrors it. Images from random azimuths do not determine a shape's heading, which then differs
-            between shapes; most objects are symmetric, and symmetry fixes it. Not in the paper.
+            between shapes; most objects are symmetric, and symmetry fixes it. But elongated shapes may end with their
+            length along the plane, which is wrong for couches. Not in the paper.
         color_size: number of colours along each axis, which divides ``voxel_size``; see :class:`CoarseColor`. None gives
             each voxel a colour of its own.
         normalization: ``batch`` (the paper's), or ``pixel``: the features of each voxel are divided by their root mean
