@@ -181,9 +181,8 @@ class GenerativeModule(ImageEvaluationModule):
         for name, part in self.generator_ema.named_modules():
             if not isinstance(part, nn.modules.batchnorm._BatchNorm):
                 trained = self.generator.get_submodule(name)
-                for key, buffer in trained.named_buffers(recurse=False):
-                    if key not in trained._non_persistent_buffers_set:  # those are constants
-                        part.get_buffer(key).copy_(buffer)
+                for kept, buffer in zip(part.buffers(False), trained.buffers(False), strict=True):
+                    kept.copy_(buffer)
 
     @torch.no_grad()
     def measure_batch_norm(self, batches: int = 8, batch: int = 64) -> None:

@@ -105,9 +105,8 @@ class NeuralRendererModule(ClockedModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_load_checkpoint(checkpoint)
-        self.error = checkpoint.get(
-            "relative_error", float("nan")
-        )  # a resumed run saves checkpoints before its next evaluation
+        # A resumed run saves checkpoints before its next evaluation.
+        self.error = checkpoint.get("relative_error", float("nan"))
 
 
 def load_proxy(neural_renderer: Renderer, path: str | Path) -> float:

@@ -10,7 +10,7 @@ import ctypes
 import json
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -32,7 +32,7 @@ import renderers.volume.triton_backend
 from lightning_modules import MeshGANModule
 from lightning_modules.generative import GenerativeModule
 from networks import AdaptiveAugment, DiffAugment
-from networks.stylegan_layers import StyledLayer
+from networks.stylegan_layers import AdaIN, StyledLayer
 from renderers import OpenGLRenderer, Rendering
 
 CUDA = torch.device("cuda", 0)
@@ -147,13 +147,28 @@ def autocast(enabled: bool) -> Iterator[None]:
 
 
 class StyledTypes:
-    """The types of the outputs of StyleGAN's layers."""
+    """The types of the outputs of StyleGAN's layers, and of the feature maps that AdaIN keeps for the backward pass."""
 
     def __init__(self, module: nn.Module) -> None:
         self.seen: set[str] = set()
+        self.kept: set[str] = set()
         for part in module.modules():
             if isinstance(part, StyledLayer):
                 part.register_forward_hook(lambda layer, args, output: self.seen.add(str(output.dtype)))
+            if isinstance(part, AdaIN):
+                part.forward = self._record_kept(part.forward)
+
+    def _record_kept(self, forward: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
+        def call(x: Tensor, w: Tensor) -> Tensor:
+            def pack(tensor: Tensor) -> Tensor:
+                if tensor.shape == x.shape:
+                    self.kept.add(str(tensor.dtype))
+                return tensor
+
+            with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+                return forward(x, w)
+
+        return call
 
 
 def run(name: str, half: bool) -> dict:
@@ -204,7 +219,7 @@ def run(name: str, half: bool) -> dict:
                     count(part, module.validation_step, batch, 0)
                 for part in ("first predict", "predict"):
                     count(part, module.predict_step, torch.arange(2), 0)
-    return {**parts, "styled layers": sorted(types.seen), "order": order}
+    return {**parts, "styled layers": sorted(types.seen), "kept by AdaIN": sorted(types.kept), "order": order}
 
 
 def main(output: str) -> None:

@@ -87,3 +87,4 @@ def test_opengl_renders_while_the_device_computes_the_neural_renderer(waits, nam
 def test_layers_of_stylegan_keep_the_type_of_autocast(waits):
     assert waits["mesh fp32"]["styled layers"] == ["torch.float32"]
     assert waits["mesh bf16"]["styled layers"] == ["torch.bfloat16"]
+    assert waits["mesh bf16"]["kept by AdaIN"] == ["torch.bfloat16"]

@@ -218,6 +218,8 @@ def test_rejects_invalid_settings():
         VisualHullRenderer(8, tau=0)
     with pytest.raises(InputError, match="samples must be at least 1, not 0"):
         EmissionAbsorptionRenderer(8, samples=0)
+    with pytest.raises(InputError, match="image_size must be at least 1, not 0"):
+        AbsorptionRenderer(0)
     with pytest.raises(InputError, match="backend must be one of auto, torch, numba, triton, got 'cuda'"):
         AbsorptionRenderer(8, backend="cuda")
     with pytest.raises(ValueError, match="'triton' requires scenes on cuda, got a scene on cpu"):

@@ -77,7 +77,7 @@ def test_names_that_are_too_long_are_refused(refused, command):
 @pytest.mark.parametrize("command", ["fit", "predict"])
 def test_options_that_are_not_utf8_are_refused(refused, command):
     sentence = refused(command, "--run_dir", os.fsdecode(b"r\xe9n"))
-    assert sentence == r"'r\udce9n' is not UTF-8, and configs are; rename the file or the directory"
+    assert sentence == r"'r\udce9n' is not UTF-8, which configs must be; rename the file or the directory"
 
 
 @pytest.mark.parametrize("command", [FIT, ["compare", "run"]])

@@ -393,7 +393,7 @@ def main(command: str, argv: list[str]) -> int:
     argv = ["--help" if word == "--help_all" else word for word in argv]
     for word in argv:
         if word != word.encode(errors="replace").decode():
-            raise InputError(f"{word!r} is not UTF-8, and configs are; rename the file or the directory")
+            raise InputError(f"{word!r} is not UTF-8, which configs must be; rename the file or the directory")
     with quiet(), Signals() as signals, ExitStack() as exits, without_stray_variables() as notes:
         session = Session(command, argv, signals, exits, notes)
         status = "failed"

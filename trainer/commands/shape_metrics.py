@@ -12,9 +12,9 @@ from pytorch_lightning import LightningDataModule
 from torch import Tensor
 
 from datamodules.shapes import ShapeSource
-from lightning_modules.voxel_generative import VoxelGenerativeModule
+from lightning_modules.voxel_generative import COMPARED_SHAPES, VoxelGenerativeModule
 from metrics import ShapeReference, compare_clouds, compare_shapes, nearest_training_iou, surface_clouds
-from metrics.shape_comparison import SHAPE_METRICS, evenly_spaced
+from metrics.shape_comparison import POINTS, SHAPE_METRICS, evenly_spaced
 from trainer.cli import arguments
 from trainer.cli.argument_types import split_data_options
 from trainer.cli.log_filters import quiet
@@ -22,7 +22,6 @@ from trainer.runs.loading import ExperimentConfig, LoadedRun, load_generator
 from utils.errors import InputError
 
 BATCH = 16
-DEFAULT_COUNT = 100
 
 
 def main(argv: list[str]) -> int:
@@ -52,7 +51,7 @@ def _sources(data: LightningDataModule) -> tuple[ShapeSource, ShapeSource]:
 
 
 def measure(
-    run: LoadedRun, held_out: ShapeSource, training: ShapeSource, count: int | None = None, points: int = 1024
+    run: LoadedRun, held_out: ShapeSource, training: ShapeSource, count: int | None = None, points: int = POINTS
 ) -> dict[str, Any]:
     """Compare ``count`` generated shapes, and as many training shapes if there are, with as many held-out shapes.
 
@@ -69,7 +68,7 @@ def measure(
     """
     assert isinstance(run.module, VoxelGenerativeModule)
     if count is None:
-        count = min(DEFAULT_COUNT, len(held_out))
+        count = min(COMPARED_SHAPES, len(held_out))
     if count > len(held_out):
         raise InputError(f"--count {count} is more than the {len(held_out)} held-out shapes; reduce it")
     reference = ShapeReference.measure(held_out, training, count, points, cache_dir=run.module.fid.cache_dir)
