@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from renderers.mesh_files.images import OPAQUE, decode_texture, find_file, read_file
-from renderers.mesh_files.parts import Notes, Texture
+from renderers.mesh_files.parts import Notes, Texture, join_lines
 
 _ARGUMENTS = {  # of the options of map_Kd; those that are listed with None take up to three numbers
     "-blendu": 1, "-blendv": 1, "-cc": 1, "-clamp": 1, "-texres": 1, "-bm": 1, "-boost": 1, "-imfchan": 1, "-type": 1,
@@ -57,8 +57,7 @@ class MaterialLibrary:
 
     def _read(self, path: Path) -> None:
         material = None
-        text = read_file(path).decode("utf-8-sig", errors="replace").replace("\\\n", " ").replace("\\\r\n", " ")
-        for line in text.splitlines():
+        for line in join_lines(read_file(path).decode("utf-8-sig", errors="replace")).splitlines():
             keyword, rest = [*line.strip().split(None, 1), "", ""][:2]
             keyword = keyword.lower()
             if keyword == "newmtl":

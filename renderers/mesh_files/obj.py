@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import numpy as np
 from jaxtyping import Float
 
 from renderers.mesh_files.mtl import Material, MaterialLibrary
-from renderers.mesh_files.parts import POINTS_AND_LINES, MeshError, Notes, Part
+from renderers.mesh_files.parts import POINTS_AND_LINES, MeshError, Notes, Part, join_lines, scale_colors
 from renderers.mesh_files.polygons import number_positions, triangulate
 
 _FREE_FORM = {"curv", "curv2", "surf", "cstype", "vp", "call", "csh"}
@@ -42,8 +41,7 @@ def read_obj(content: bytes, folder: Path, notes: Notes, materials: bool = True)
     """
     if content[:2] in (b"\xfe\xff", b"\xff\xfe"):
         raise MeshError("is UTF-16 text, which OBJ does not allow; save it as UTF-8")
-    text = content.decode("utf-8-sig", errors="replace")
-    text = re.sub(r"\\[ \t]*\r?\n", " ", text)
+    text = join_lines(content.decode(errors="replace"))
     vertices: list[list[str]] = []
     uvs: list[list[str]] = []
     groups: dict[str | None, _Polygons] = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -63,6 +64,18 @@ def expand_faces(
     """Return a part whose faces have a colour each and so share no vertices."""
     count = 3 * len(faces)
     return Part(vertices[faces].reshape(-1, 3), np.arange(count).reshape(-1, 3), colors=np.repeat(face_colors, 3, 0))
+
+
+def join_lines(text: str) -> str:
+    """Join the lines that a backslash continues. One at the end of a comment, as in a Windows path, continues nothing."""
+    return re.sub(r"^([ \t]*#.*)|\\[ \t]*\r?\n", lambda found: found[1] or " ", text, flags=re.MULTILINE)
+
+
+def scale_colors(values: Float[np.ndarray, "N 3"]) -> Float[np.ndarray, "N 3"]:
+    """Return colours in [0, 1]. Files do not say whether theirs are of [0, 1] or [0, 255]: if any exceeds 2, all are of
+    [0, 255]; up to 2, a value above 1 is rounding or overexposure.
+    """
+    return (values / (255 if values.max(initial=0) > 2 else 1)).clip(0, 1)
 
 
 def to_integers(values: np.ndarray, kind: str) -> Integer[np.ndarray, ...]:

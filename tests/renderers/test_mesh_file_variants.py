@@ -1,0 +1,27 @@
+"""Mesh files with the peculiarities of some exporters and editors, which are read like the plain files."""
+
+import codecs
+
+import numpy as np
+import pytest
+import trimesh
+from gltf_files import Gltf
+from small_meshes import CHECKERS, box, png, write
+
+from renderers.mesh_files import read_mesh
+
+SQUARE = np.array([(0, 0, 0), (1, 0, 0), (1, 1, 0), (0, 1, 0)], np.float32)
+CORNERS = ("0 0 0", "1 0 0", "0 1 0")
+OBJ = "".join(f"v {corner}\n" for corner in CORNERS) + "f 1 2 3\n"
+HEADER = "ply\nformat ascii 1.0\nelement vertex 3\nproperty float x\nproperty float y\nproperty float z\n"
+COLORS = "property float red\nproperty float green\nproperty float blue\n"
+FACES = "element face 1\nproperty list uchar int vertex_indices\nend_header\n"
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", " \n"])
+def test_backslash_at_the_end_of_a_comment_continues_nothing(tmp_path, end):
+    write(tmp_path / "x.mtl", f"  # C:\\models\\{end}newmtl red\nKd 1 0 \\{end}0\n")
+    text = f"# C:\\models\\{end}mtllib x.mtl\nusemtl red\n" + OBJ.replace("f 1 2", f"# C:\\{end}f 1 \\{end}2")
+    mesh = read_mesh(write(tmp_path / "x.obj", text))
+    assert len(mesh.faces) == 1
+    np.testing.assert_array_equal(mesh.colors, [[1, 0, 0]] * 3)
