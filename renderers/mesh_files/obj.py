@@ -106,7 +106,7 @@ def _check_indices(indices: np.ndarray, count: int, what: str) -> None:
 def _positions(
     vertices: list[list[str]], notes: Notes
 ) -> tuple[Float[np.ndarray, "V 3"], Float[np.ndarray, "V 3"] | None]:
-    """Return positions and sRGB colours, which some programs append to positions; colours above 1 are of [0, 255].
+    """Return positions and sRGB colours, which some programs append to positions.
 
     Four numbers are XYZ and a weight, which only curves use; six are XYZ RGB, and seven are XYZ RGBA.
     """
@@ -119,7 +119,7 @@ def _positions(
             notes.add("only some vertices have colours, so they are white")
         return positions, None
     colors = _floats([words[3:6] for words in vertices], "colours").reshape(-1, 3)
-    return positions, (colors / (255 if colors.max() > 1 else 1)).clip(0, 1)
+    return positions, scale_colors(colors)
 
 
 def _floats(words: list[list[str]], what: str) -> np.ndarray:

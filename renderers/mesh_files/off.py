@@ -6,7 +6,7 @@ import re
 
 import numpy as np
 
-from renderers.mesh_files.parts import MeshError, Part, check_indices, expand_faces, to_integers
+from renderers.mesh_files.parts import MeshError, Part, check_indices, expand_faces, scale_colors, to_integers
 from renderers.mesh_files.polygons import triangulate
 
 _HEADER = re.compile(r"(ST)?(C)?(N)?(4)?(n)?OFF(?![A-Za-z])\s*(BINARY)?")
@@ -86,8 +86,10 @@ def _integers(words: list[str]) -> np.ndarray:
 
 
 def _colors(words: list[list[str]]) -> np.ndarray:
-    """Return RGB in [0, 1]: whole numbers are of [0, 255]. A colour that is missing is white."""
-    whole = all(word.isdigit() for line in words for word in line[:3])
-    high = 255.0 if whole else 1.0
-    rows = [_numbers(line[:3]) / high if len(line) >= 3 else np.ones(3) for line in words]
-    return np.array(rows).reshape(-1, 3).clip(0, 1)
+    """Return RGB in [0, 1]. A colour that is missing is white."""
+    colors = np.ones((len(words), 3))
+    given = [len(line) >= 3 for line in words]
+    colors[given] = scale_colors(
+        _numbers([word for line in words if len(line) >= 3 for word in line[:3]]).reshape(-1, 3)
+    )
+    return colors

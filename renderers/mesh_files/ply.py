@@ -18,6 +18,7 @@ from renderers.mesh_files.parts import (
     Texture,
     check_indices,
     expand_faces,
+    scale_colors,
     to_integers,
 )
 from renderers.mesh_files.polygons import split_strips, triangulate
@@ -120,13 +121,15 @@ def _texture(names: list[str], folder: Path, notes: Notes) -> Texture | None:
 
 
 def _colors(columns: Columns) -> np.ndarray | None:
-    """Return RGB in [0, 1]: integers are of their type's whole range."""
+    """Return RGB in [0, 1]: integers are of their type's whole range, those of 32 bits of [0, 255]."""
     for names in _COLOR_NAMES:
         values = [columns.get(name) for name in names]
         arrays = [value for value in values if isinstance(value, np.ndarray)]
         if len(arrays) == 3:
-            high = np.iinfo(arrays[0].dtype).max if arrays[0].dtype.kind in "iu" else 1
-            high = 255 if arrays[0].dtype.kind in "iu" and arrays[0].dtype.itemsize > 2 else high
+            kind = arrays[0].dtype
+            if kind.kind == "f":
+                return scale_colors(np.stack(arrays, 1))
+            high = np.iinfo(kind).max if kind.itemsize <= 2 else 255
             return np.stack([array / high for array in arrays], 1).clip(0, 1)
     return None
 

@@ -25,3 +25,24 @@ def test_backslash_at_the_end_of_a_comment_continues_nothing(tmp_path, end):
     mesh = read_mesh(write(tmp_path / "x.obj", text))
     assert len(mesh.faces) == 1
     np.testing.assert_array_equal(mesh.colors, [[1, 0, 0]] * 3)
+
+
+def colored(kind: str, colors: list[str]) -> str:
+    rows = [f"{corner} {color}\n" for corner, color in zip(CORNERS, colors, strict=True)]
+    if kind == "obj":
+        return "".join(f"v {row}" for row in rows) + "f 1 2 3\n"
+    if kind == "off":
+        return "COFF\n3 1 0\n" + "".join(rows) + "3 0 1 2\n"
+    return HEADER + COLORS + FACES + "".join(rows) + "3 0 1 2\n"
+
+
+@pytest.mark.parametrize("kind", ["obj", "off", "ply"])
+@pytest.mark.parametrize("colors", [["1.0000001 0.5 0"] * 3, ["255.0 127.5 0.0"] * 3, ["255 127.5 0"] * 3])
+def test_range_of_colours_follows_from_their_values(tmp_path, kind, colors):
+    mesh = read_mesh(write(tmp_path / f"x.{kind}", colored(kind, colors)))
+    np.testing.assert_allclose(mesh.colors, [[1, 0.5, 0]] * 3, atol=1e-6)
+
+
+def test_black_and_primary_colours_written_as_integers_are_not_nearly_black(tmp_path):
+    mesh = read_mesh(write(tmp_path / "x.off", colored("off", ["1 0 0", "0 0 0", "0 1 0"])))
+    np.testing.assert_array_equal(sorted(map(tuple, mesh.colors)), [(0, 0, 0), (0, 1, 0), (1, 0, 0)])
