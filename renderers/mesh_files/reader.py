@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -95,13 +96,13 @@ def read_mesh(path: Path | str, materials: bool = True) -> MeshFile:
 
 
 def _parse(path: Path, kind: str, notes: Notes, materials: bool) -> list[Part]:
-    content = read_file(path)
+    content = read_file(path).removeprefix(codecs.BOM_UTF8)
     if not content.strip():
         raise MeshError("is empty")
     if kind == ".obj":
         return read_obj(content, path.parent, notes, materials)
     if kind == ".off":
-        return read_off(content.decode("utf-8-sig", errors="replace"))
+        return read_off(content.decode(errors="replace"))
     if kind == ".ply":
         return read_ply(content, path.parent, notes)
     if kind == ".stl":

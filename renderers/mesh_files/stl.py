@@ -54,7 +54,7 @@ def _binary(content: bytes) -> np.ndarray | None:
 
 def _ascii(content: bytes) -> np.ndarray:
     content = content.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
-    if content.lstrip(b"\xef\xbb\xbf \t\n")[:5].lower() != b"solid":
+    if content.lstrip(b" \t\n")[:5].lower() != b"solid":
         raise MeshError("is not an STL file")
     found = _VERTEX.findall(content)
     if len(found) != 3 * len(_LOOP.findall(content)):

@@ -46,3 +46,19 @@ def test_range_of_colours_follows_from_their_values(tmp_path, kind, colors):
 def test_black_and_primary_colours_written_as_integers_are_not_nearly_black(tmp_path):
     mesh = read_mesh(write(tmp_path / "x.off", colored("off", ["1 0 0", "0 0 0", "0 1 0"])))
     np.testing.assert_array_equal(sorted(map(tuple, mesh.colors)), [(0, 0, 0), (0, 1, 0), (1, 0, 0)])
+
+
+@pytest.mark.parametrize(
+    ("kind", "text"),
+    [
+        ("obj", OBJ),
+        ("off", "OFF\n3 1 0\n" + "\n".join(CORNERS) + "\n3 0 1 2\n"),
+        ("ply", HEADER + FACES + "\n".join(CORNERS) + "\n3 0 1 2\n"),
+        ("stl", trimesh.exchange.stl.export_stl_ascii(box())),
+    ],
+)
+def test_byte_order_mark_that_editors_write_is_ignored(tmp_path, kind, text):
+    plain = read_mesh(write(tmp_path / f"plain.{kind}", text))
+    marked = read_mesh(write(tmp_path / f"marked.{kind}", codecs.BOM_UTF8 + text.encode()))
+    np.testing.assert_array_equal(marked.vertices, plain.vertices)
+    np.testing.assert_array_equal(marked.faces, plain.faces)
