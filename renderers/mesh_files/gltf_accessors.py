@@ -12,7 +12,7 @@ from urllib.parse import unquote
 
 import numpy as np
 
-from renderers.mesh_files.images import descend, read_file
+from renderers.mesh_files.images import find_file, read_file
 from renderers.mesh_files.parts import MeshError
 
 _COMPONENTS = {5120: "<i1", 5121: "<u1", 5122: "<i2", 5123: "<u2", 5125: "<u4", 5126: "<f4"}
@@ -74,7 +74,7 @@ class GltfFile:
                 return base64.b64decode(uri.partition(",")[2], validate=True)
             except (binascii.Error, ValueError) as error:
                 raise MeshError("has a data URI that is not base64") from error
-        path = descend(self.folder, [unquote(uri)])
+        path = find_file(self.folder, unquote(uri))
         if path is None:
             raise MeshError(f"refers to {unquote(uri)}, which does not exist")
         return read_file(path)

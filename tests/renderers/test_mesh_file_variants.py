@@ -62,3 +62,19 @@ def test_byte_order_mark_that_editors_write_is_ignored(tmp_path, kind, text):
     marked = read_mesh(write(tmp_path / f"marked.{kind}", codecs.BOM_UTF8 + text.encode()))
     np.testing.assert_array_equal(marked.vertices, plain.vertices)
     np.testing.assert_array_equal(marked.faces, plain.faces)
+
+
+@pytest.mark.parametrize(
+    "uri", ["Maps/Check%20A.PNG", "maps\\check%20a.png", "C:\\out\\check%20a.png", "maps/check a.png"]
+)
+def test_textures_of_gltf_are_found_like_those_of_obj(tmp_path, uri, caplog):
+    file = Gltf()
+    material = file.material(baseColorTexture={"index": file.texture(png(CHECKERS))})
+    file.tree["images"] = [{"uri": uri}]
+    attributes = {"TEXCOORD_0": file.accessor(SQUARE[:, :2].copy())}
+    file.node(mesh=file.mesh(SQUARE, np.array([(0, 1, 2), (0, 2, 3)]), attributes=attributes, material=material))
+    folder = tmp_path if uri.startswith("C:") else tmp_path / "maps"
+    folder.mkdir(exist_ok=True)
+    write(folder / "check a.png", png(CHECKERS))
+    assert read_mesh(file.save(tmp_path / "x.glb")).texture is not None
+    assert not caplog.messages
