@@ -10,7 +10,7 @@ from urllib.parse import unquote
 import numpy as np
 
 from renderers.mesh_files.gltf_accessors import GltfFile, normalize_integers
-from renderers.mesh_files.images import OPAQUE, decode_texture, multiply_linear, to_srgb
+from renderers.mesh_files.images import EMISSION, OPAQUE, decode_texture, multiply_linear, to_srgb
 from renderers.mesh_files.parts import MeshError, Notes, Part, Texture
 
 _WRAPS = {10497: "repeat", 33071: "clamp", 33648: "mirror"}
@@ -46,6 +46,8 @@ class MaterialReader:
         cutoff = material.get("alphaCutoff", 0.5) if mode == "MASK" else 1.0 if mode == "BLEND" else 0.0
         if factor[3] < cutoff:
             self.notes.add(OPAQUE)
+        if any(value > 0 for value in material.get("emissiveFactor", ())):
+            self.notes.add(EMISSION)
         uvs = texture = None
         if info is not None:
             uvs = self._uvs(info, attributes)

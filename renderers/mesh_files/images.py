@@ -18,6 +18,7 @@ from renderers.mesh_files.parts import Notes
 FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "AVIF", "GIF", "BMP", "TIFF", "JPEG2000", "PPM", "TGA", "DDS", "PCX")
 # The name is too long for any file, or an absolute path leads into another user's folder.
 _MISSING = (errno.ENAMETOOLONG, errno.EACCES)
+EMISSION = "emission is not supported, so its surfaces do not glow"
 OPAQUE = "transparency is not supported, so its surfaces are opaque"
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from renderers.mesh_files.images import OPAQUE, decode_texture, find_file, read_file
+from renderers.mesh_files.images import EMISSION, OPAQUE, decode_texture, find_file, read_file
 from renderers.mesh_files.parts import Notes, Texture, join_lines
 
 _ARGUMENTS = {  # of the options of map_Kd; those that are listed with None take up to three numbers
@@ -70,6 +70,8 @@ class MaterialLibrary:
                 self._texture(material, rest, path.parent)
             elif keyword in ("map_d", "map_tr") or _is_transparent(keyword, rest):
                 self.notes.add(OPAQUE)
+            elif keyword == "map_ke" or (keyword == "ke" and _is_nonzero(rest)):
+                self.notes.add(EMISSION)
 
     def _color(self, material: Material, rest: str) -> None:
         words = rest.split()
@@ -110,6 +112,10 @@ class MaterialLibrary:
 def _is_transparent(keyword: str, rest: str) -> bool:
     value = _number(rest.split()[-1])
     return (keyword == "d" and value < 1) or (keyword == "tr" and value > 0)
+
+
+def _is_nonzero(color: str) -> bool:
+    return any(_number(word) > 0 for word in color.split())
 
 
 def _number(word: str) -> float:

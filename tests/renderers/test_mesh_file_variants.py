@@ -78,3 +78,19 @@ def test_textures_of_gltf_are_found_like_those_of_obj(tmp_path, uri, caplog):
     write(folder / "check a.png", png(CHECKERS))
     assert read_mesh(file.save(tmp_path / "x.glb")).texture is not None
     assert not caplog.messages
+
+
+@pytest.mark.parametrize("kind", ["obj", "glb"])
+@pytest.mark.parametrize("glows", [False, True])
+def test_surfaces_that_glow_are_said_not_to(tmp_path, caplog, kind, glows):
+    if kind == "obj":
+        write(tmp_path / "x.mtl", f"newmtl a\nKd 0 0 0\nKe 0 {glows:d} 0\n")
+        path = write(tmp_path / "x.obj", "mtllib x.mtl\nusemtl a\n" + OBJ)
+    else:
+        file = Gltf()
+        material = file.material((0, 0, 0, 1))
+        file.tree["materials"][material]["emissiveFactor"] = [0, int(glows), 0]
+        file.node(mesh=file.mesh(SQUARE, np.array([(0, 1, 2)]), material=material))
+        path = file.save(tmp_path / "x.glb")
+    read_mesh(path)
+    assert [("do not glow" in message) for message in caplog.messages] == [True] * glows
