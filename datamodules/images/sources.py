@@ -20,6 +20,7 @@ from utils.errors import InputError
 from utils.files import cache_key
 
 FFHQ_FOLDERS = {"thumbnails128x128": 128, "images1024x1024": 1024}
+COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
 FFHQ_BLOCK = 1000  # images per subfolder
 
 
@@ -137,6 +138,10 @@ class ZipSource(NamedSource):
         self.names, self.left_out = listing.names, listing.left_out
         if not self.names:
             raise _no_images(root, listing, "")
+        if not any(map(_is_readable, map(self._open().getinfo, self.names))):
+            raise InputError(
+                f"{root} is encrypted, or uses a compression that is not supported; extract it, and pass the folder"
+            )
 
     def read(self, index: int) -> bytes:
         try:
@@ -294,6 +299,11 @@ def _not_zip(root: Path, error: Exception) -> InputError:
         return InputError(f"{root} is a single image; pass the folder that contains it")
     fix = "download it again, or extract it if it is another archive, and pass the folder"
     return InputError(f"{root} cannot be read as a ZIP file ({error}); {fix}")
+
+
+def _is_readable(member: zipfile.ZipInfo) -> bool:
+    encrypted = member.flag_bits & 1
+    return not encrypted and member.compress_type in COMPRESSIONS
 
 
 def _ffhq(folder: Path, expected: int) -> FolderSource:

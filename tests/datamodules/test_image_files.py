@@ -149,6 +149,20 @@ def test_archives_are_read_or_named(tmp_path, caplog):
                 read(tmp_path / wrong)
 
 
+@pytest.mark.parametrize(("offset", "value"), [(6, 1), (8, 93)], ids=["encrypted", "zstandard"])
+def test_archives_that_must_be_extracted_are_refused_whole(tmp_path, offset, value):
+    path = tmp_path / "set.zip"
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("0.png", encoded(picture()))
+    content = bytearray(path.read_bytes())
+    content[offset] = value  # in the member's own header, and in the directory
+    content[content.rindex(b"PK\x01\x02") + 2 + offset] = value
+    path.write_bytes(content)
+    for read in (open_images, lambda root: read_masked(root, 16, 0.5, "skip"), lambda root: training(root).reader):
+        with pytest.raises(InputError, match=r"encrypted, or uses a compression .*; extract it"):
+            read(path)
+
+
 def test_flat_thumbnails_of_ffhq_are_recognized(tmp_path, caplog):
     root = tmp_path / "thumbnails128x128"
     for i in (0, 1, 2, 3):
