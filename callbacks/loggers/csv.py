@@ -57,8 +57,10 @@ def drop_rows_after(path: Path, step: int) -> None:
     try:
         keys, rows = _read(path)
         kept = [row for row in rows if row["step"] and float(row["step"]) <= step]
-    except (KeyError, ValueError, csv.Error) as error:
-        raise InputError(f"{path} is corrupt ({error}); remove it") from error
+    except KeyError as error:
+        raise InputError(f"{path} has no column {error} separated by commas; correct it, or move it away") from error
+    except (ValueError, csv.Error) as error:
+        raise InputError(f"{path} is corrupt ({error}); correct it, or move it away") from error
     if kept:
         _write(path, keys, kept)
     else:
@@ -66,13 +68,20 @@ def drop_rows_after(path: Path, step: int) -> None:
 
 
 def _read(path: Path) -> tuple[list[str], list[dict[str, str]]]:
-    """Return the header and the complete rows."""
+    """Return the header and the complete rows, also of a file that a spreadsheet program has saved.
+
+    Raises:
+        ValueError: the file is not UTF-8, or a row has more cells than the header.
+    """
     if not path.is_file():
         return [], []
-    with path.open(encoding="utf-8", newline="") as file:
-        lines = [line for line in file if line.endswith("\n")]
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        lines = [line for line in file if line.endswith(("\n", "\r"))]
     reader = csv.DictReader(lines)
-    return list(reader.fieldnames or []), list(reader)
+    rows = list(reader)
+    if any(None in row for row in rows):
+        raise ValueError("a row has more cells than the header")
+    return list(reader.fieldnames or []), rows
 
 
 def _write(path: Path, keys: list[str], rows: list[dict[str, str]]) -> None:

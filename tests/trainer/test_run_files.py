@@ -91,6 +91,26 @@ def test_metrics_csv_is_cut_back(tmp_path):
     drop_rows_after(path, 5)
 
 
+@pytest.mark.parametrize("end", ["\r\n", "\n", "\r"])
+def test_metrics_csv_saved_by_a_spreadsheet_program_keeps_its_rows(tmp_path, end):
+    path = tmp_path / "metrics.csv"
+    path.write_text(end.join(["step,g", "0,1", "1,2", "2,3", ""]), encoding="utf-8-sig", newline="")
+    drop_rows_after(path, 1)
+    assert path.read_bytes() == b"step,g\r\n0,1\r\n1,2\r\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [("step;g\n0;1\n", "no column 'step' separated by commas"), ("step,g\n0,1,5\n", "more cells than the header")],
+)
+def test_metrics_csv_that_is_no_table_is_named_and_kept(tmp_path, text, word):
+    path = tmp_path / "metrics.csv"
+    path.write_text(text)
+    with pytest.raises(InputError, match=rf"metrics\.csv .*{word}"):
+        drop_rows_after(path, 1)
+    assert path.read_text() == text
+
+
 class FakeTrainer(Trainer):
     """A trainer with the parts that RunCheckpoint uses."""
 

@@ -135,7 +135,7 @@ class CellRun:
         """Thousand images seen according to the logs."""
         values = [line.get("kimg", 0) for line in read_metrics(self.path)]
         try:
-            with (self.path / "metrics.csv").open(encoding="utf-8", newline="") as file:
+            with (self.path / "metrics.csv").open(encoding="utf-8-sig", newline="") as file:
                 values += [float(row["kimg"]) for row in csv.DictReader(file) if row.get("kimg")]
         except (OSError, ValueError, csv.Error):
             pass
