@@ -83,10 +83,14 @@ def test_later_configs_win(workplace):
         ("base: toi.yaml\n", "did you mean toy.yaml"),
         ("a: \x00\n", "is not valid YAML"),
         ("? {a: 1}\n: 2\n", "is not a string"),
+        ("a: 1\n---\na: 2\n", "line 2: expected a single document in the stream, but found another document"),
+        ("a: &x 1\nb: &x 2\n", "line 2: found duplicate anchor 'x'"),
+        ("a: *x\n", "line 1: found undefined alias 'x'"),
+        ("a: 1\n".encode("utf-16"), "mistake.yaml is not text in UTF-8; save it as UTF-8"),
     ],
 )
 def test_errors_name_file_and_line(workplace, text, message):
-    (workplace / "mistake.yaml").write_text(text)
+    (workplace / "mistake.yaml").write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(InputError, match=message):
         compose(["mistake.yaml"])
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from yaml.composer import ComposerError
 from yaml.constructor import ConstructorError
 
 from utils.errors import InputError
@@ -27,7 +28,9 @@ def load_yaml(path: Path, loader_class: type[yaml.SafeLoader] | None = None) -> 
         if path.stat().st_size > MAX_BYTES:
             raise InputError(f"{path} has more than {MAX_BYTES:,} bytes, the limit for a config")
         return parse_yaml(path.read_text(encoding="utf-8"), path, loader_class)
-    except (OSError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not text in UTF-8; save it as UTF-8") from error
+    except OSError as error:
         raise InputError(f"{path} cannot be read: {error}") from error
 
 
@@ -57,7 +60,10 @@ def parse_yaml(text: str, path: Path, loader_class: type[yaml.SafeLoader] | None
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = f", line {mark.line + 1}" if mark else ""
-        raise InputError(f"{path}{line}: {error.problem or error.context}") from error
+        problem = error.problem or error.context
+        if isinstance(error, ComposerError) and error.context:  # its problem alone is half a sentence
+            problem = f"{error.context}, {error.problem}"
+        raise InputError(f"{path}{line}: {problem}") from error
     except (yaml.YAMLError, RecursionError) as error:
         raise InputError(f"{path} is not valid YAML: {str(error).splitlines()[0]}") from error
     except Exception as error:  # a tag such as !!int on other text, and numbers too long for Python
