@@ -33,7 +33,7 @@ from datamodules.shapes.unusable import find_unusable_cached, log_skipped
 from renderers.mesh_files import read_mesh
 from utils.errors import InputError
 
-VERSION = {"solid": 2, "surface": 2, "obj": 3}  # by kind; increase when the same files give other shapes
+VERSION = {"solid": 2, "surface": 2, "obj": 4}  # by kind; increase when the same files give other shapes
 SYNSETS = {
     "airplane": "02691156",
     "bathtub": "02808440",
