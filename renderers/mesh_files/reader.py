@@ -53,7 +53,7 @@ def read_mesh(path: Path | str, materials: bool = True) -> MeshFile:
 
     Polygons are split into triangles, also concave ones. Faces without extent, and faces that repeat another one in either
     winding, as in two-sided meshes, are dropped. What changes only the appearance and is not supported (a missing texture,
-    transparency) is logged as a warning.
+    transparency, emission) is logged as a warning.
 
     Args:
         path: the file; its suffix determines the format.
