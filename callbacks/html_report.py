@@ -88,7 +88,7 @@ temporary. To see what is below the threshold, use --threshold of export or the 
 {% endfor %}
 </div>
 {% endif %}
-{% for file in texts %}<h2>{{ file.name }}</h2><pre>{{ file.read_text("utf-8") }}</pre>{% endfor %}
+{% for file in texts %}<h2>{{ file.name }}</h2><pre>{{ file.read_text("utf-8", "replace") }}</pre>{% endfor %}
 {% endblock %}
 """
 

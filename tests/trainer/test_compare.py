@@ -89,6 +89,11 @@ def test_evaluations_without_a_value_are_no_results(tmp_path):
     assert "Best fid: 4.0 at 1 kimg" in page.replace("<wbr>", "")
 
 
+def test_a_report_is_written_from_a_config_that_was_saved_in_another_encoding(tmp_path):
+    (tmp_path / "config.yaml").write_bytes("# Stühle".encode("latin-1"))
+    assert "hle" in write_report(tmp_path, DEFAULT).read_text(encoding="utf-8")
+
+
 def test_compare_prints_the_settings_of_a_sweep(tmp_path, capsys):
     def print_table(*configs: dict) -> list[list[str]]:
         for number, config in enumerate(configs):
