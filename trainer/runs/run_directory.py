@@ -67,11 +67,7 @@ class RunDirectory:
     @property
     def metadata(self) -> dict[str, Any]:
         """The content of ``run.json`` without values of a wrong type; empty if the file does not exist or cannot be read."""
-        try:
-            values = json.loads(self.metadata_file.read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError):
-            return {}
-        return {k: v for k, v in values.items() if _is_metadata(k, v)} if isinstance(values, dict) else {}
+        return {k: v for k, v in _read_json(self.metadata_file).items() if _is_metadata(k, v)}
 
     @property
     def experiment(self) -> str | None:
@@ -137,10 +133,10 @@ class RunDirectory:
     def create_next(cls, experiment: str) -> "RunDirectory":
         """Create the next free ``runs/<experiment>/<NNN>``. Safe when two processes do so at once."""
         parent = RUNS / experiment
-        number = 1 + max((int(p.name) for p in parent.glob("*") if p.name.isdigit()), default=0)
+        number = 1 + max((int(p.name) for p in parent.glob("*") if p.name.isdecimal()), default=0)
         while not (run := cls(parent / f"{number:03d}"))._create():
             number += 1
-        run._created = [run.metadata_file, run.path, parent, RUNS]
+        run._created = [run.metadata_file, run.path, parent, RUNS]  # the last of several that start at once removes all
         return run
 
     def create(self) -> None:
@@ -341,7 +337,7 @@ def versions() -> dict[str, Any]:
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return values if isinstance(values, dict) else {}
 
