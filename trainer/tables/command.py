@@ -15,7 +15,7 @@ from typing import Any
 
 from metrics import load_extractor
 from trainer.cli import arguments
-from trainer.cli.config_composition import find_config, names_yaml
+from trainer.cli.config_composition import find_config, init_args, names_yaml
 from trainer.cli.session import Session
 from trainer.runs.proxy_pretraining import ProxyData, proxy_data, trained_proxy
 from trainer.tables.report import gather, markdown, write
@@ -116,7 +116,7 @@ def _print_commands(runs: list[CellRun], measurement: Measurement, extra: list[s
 def _shapes(words: Sequence[str]) -> dict[str, Any] | None:
     """Return ``data.init_args.shapes`` of a ``fit`` command."""
     session = Session("fit", list(words))
-    shapes = session.composed.values.get("data", {}).get("init_args", {}).get("shapes")
+    shapes = init_args(session.composed.values, "data").get("shapes")
     if shapes is None:
         return None
     given = [re.fullmatch(r"--data\.(?:init_args\.)?shapes\.(?:init_args\.)?(\w+)=(.*)", word) for word in session.rest]
