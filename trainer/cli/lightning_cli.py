@@ -52,6 +52,7 @@ from trainer.cli.null_values import check_null_values
 from trainer.cli.session import Session
 from trainer.cli.trust import check_links
 from trainer.runs import checkpoints, resume
+from trainer.runs.child_processes import RUN_DIR_VARIABLE
 from trainer.runs.proxy_pretraining import KEY as PROXY_KEY
 from trainer.runs.proxy_pretraining import provide_proxy
 from trainer.runs.published import BUILD_BYTES, PublishedRun
@@ -66,7 +67,6 @@ from utils.signals import Signals, Stopped
 
 UNSAVED_OPTIONS = ("run_dir", "ckpt_path", "fresh", "trust", "config")  # they describe this start, not the experiment
 PARSER = {"parser_mode": PARSER_MODE, "allow_abbrev": False, "dump_header": None}
-RUN_DIR_VARIABLE = "UNRENDER_RUN_DIR"  # passes the run directory from rank 0 to the ranks that it launches
 
 
 class _Parser(LightningArgumentParser):

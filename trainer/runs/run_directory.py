@@ -21,6 +21,7 @@ from callbacks.metrics_log import METRICS, read_metrics
 from trainer.cli.arguments import RUNS
 from trainer.cli.config_composition import Composed, compose
 from trainer.cli.config_yaml import load_yaml
+from trainer.runs.child_processes import TRAINER
 from trainer.runs.run_lock import is_alive, process_identity
 from utils.errors import InputError
 from utils.files import TEMPORARY, write_atomically
@@ -263,7 +264,7 @@ class RunDirectory:
         write_text(self.config, config)
         commands = self.path / "command.txt"
         earlier = commands.read_text(encoding="utf-8", errors="replace") if commands.exists() else ""
-        write_text(commands, f"{earlier}{shlex.join(['python', '-m', 'trainer', *command])}\n")
+        write_text(commands, f"{earlier}{shlex.join([*TRAINER, *command])}\n")
         write_text(self.path / "version.json", json.dumps(versions(), indent=2) + "\n")
         before = self.metadata
         metadata = {"status": "running", "experiment": experiment, "started": before.get("started", _now())}

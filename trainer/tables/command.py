@@ -17,9 +17,10 @@ from metrics import load_extractor
 from trainer.cli import arguments
 from trainer.cli.config_composition import find_config, init_args, names_yaml
 from trainer.cli.session import Session
+from trainer.runs.child_processes import TRAINER
 from trainer.runs.proxy_pretraining import ProxyData, proxy_data, trained_proxy
 from trainer.tables.report import gather, markdown, write
-from trainer.tables.runner import TRAINER, TRAINING_EXTRACTOR, CellRun, Measurement, command_line, find_run, run_missing
+from trainer.tables.runner import TRAINING_EXTRACTOR, CellRun, Measurement, command_line, find_run, run_missing
 from trainer.tables.spec import Scale, Table, load_scale, load_table
 from utils.errors import InputError
 from utils.signals import Signals, Stopped
