@@ -88,6 +88,12 @@ def test_corrupt_images_of_a_comparison_are_skipped(folder, caplog):
         list(open_images(folder).batches(4))
 
 
+def test_a_corrupt_colour_image_does_not_make_a_grey_set_coloured(folder):
+    for i in (1, 2, 3, 4, 6, 7):
+        Image.open(folder / f"{i}.png").convert("L").save(folder / f"{i}.png")
+    assert open_images(folder, "skip").shape == (1, 16, 16)
+
+
 def test_corrupt_masked_photographs_are_skipped(tmp_path, caplog):
     root = write_photographs(tmp_path / "photographs")
     whole = ChanterelleDataModule(root, image_size=8).reference()
