@@ -19,7 +19,8 @@ from trainer.cli.config_composition import find_config, init_args, names_yaml
 from trainer.cli.session import Session
 from trainer.runs.child_processes import TRAINER
 from trainer.runs.proxy_pretraining import ProxyData, proxy_data, trained_proxy
-from trainer.tables.report import gather, markdown, write
+from trainer.tables.report import markdown, write
+from trainer.tables.results import gather
 from trainer.tables.runner import TRAINING_EXTRACTOR, CellRun, Measurement, command_line, find_run, run_missing
 from trainer.tables.spec import Scale, Table, load_scale, load_table
 from utils.errors import InputError
