@@ -292,10 +292,6 @@ class RunDirectory:
             self._write_metadata(metadata | {"wandb": settings["id"], "wandb_settings": others})
         return settings
 
-    def wandb_id(self) -> str:
-        """The run's id at Weights & Biases."""
-        return self.wandb_settings({}, {})["id"]
-
     def record(self, **values: Any) -> None:
         """Add values to ``run.json``."""
         self._write_metadata(self.metadata | values)
