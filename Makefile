@@ -94,7 +94,7 @@ test-pyrender: setup ## run the OpenGL tests on the two maintained forks of pyre
 	bash scripts/test_pyrender.sh $(BIN)/python
 
 .PHONY: test-wheel
-test-wheel: ## install a wheel into a fresh environment, run doctor, the demo's rehearsal and docs/python.md there (minutes)
+test-wheel: ## install a wheel into a fresh environment, run doctor, a smoke run of the demo and docs/python.md there (minutes)
 	PYTHON="$(PYTHON)" bash scripts/test_wheel.sh
 
 TESTS ?= -m "not slow"

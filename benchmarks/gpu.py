@@ -22,6 +22,8 @@ import torch
 
 from benchmarks.gpu_steps import MEASUREMENTS
 from benchmarks.output import machine
+from callbacks.metrics_log import read_metrics
+from trainer.runs.child_processes import child_process
 from utils.files import write_atomically
 
 ROOT, FOLDER = Path(__file__).parents[1], Path("runs/gpu")
@@ -95,8 +97,10 @@ def run_step(step: Step, seconds: float, folder: Path) -> dict[str, Any]:
     output.unlink(missing_ok=True)
     command = [sys.executable, *(str(output) if part == "{output}" else part for part in step.command)]
     start, stopped = time.monotonic(), False
-    with (folder / f"{step.name}.log").open("ab") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+    with (
+        (folder / f"{step.name}.log").open("ab") as log,
+        child_process(command, stdout=log, stderr=subprocess.STDOUT) as process,
+    ):
         try:
             process.wait(max(1.0, seconds - (SAVING if step.training else 0)))
         except subprocess.TimeoutExpired:
@@ -124,9 +128,8 @@ def run_step(step: Step, seconds: float, folder: Path) -> dict[str, Any]:
         last = (folder / "tests.log").read_text(errors="replace").strip().splitlines()[-1:]
         entry["rows"] = [{"figure": "pytest -m gpu", "value": " ".join(last), "goal": "all pass"}]
     elif step.training:
-        evaluations = Path(step.command[step.command.index("--run_dir") + 1]) / "metrics.jsonl"
-        found = evaluations.read_text().splitlines() if evaluations.exists() else []
-        values = {k: v for k, v in json.loads(found[-1]).items() if isinstance(v, int | float)} if found else {}
+        last_line = read_metrics(Path(step.command[step.command.index("--run_dir") + 1]))[-1:]
+        values = {k: v for line in last_line for k, v in line.items() if isinstance(v, int | float)}
         entry["rows"] = [{"figure": f"last evaluation, {k}", "value": v, "goal": ""} for k, v in values.items()]
     return entry
 

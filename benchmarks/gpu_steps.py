@@ -36,7 +36,6 @@ from renderers import (
 
 Rows = list[dict[str, Any]]
 PROFILED = 3  # training steps of the timeline
-CHAIRS = {"class_path": "datamodules.shapes.ProceduralShapes", "init_args": {"category": "chair", "voxel_size": 64}}
 
 
 def row(figure: str, value: Any, goal: str = "") -> dict[str, Any]:

@@ -13,13 +13,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 from benchmarks.output import show
 from callbacks.metrics_log import read_metrics
+from trainer.runs.child_processes import run_trainer
 
 FLAT, DOME, DENT = (f"--model.generator.initial_bulge={bulge}" for bulge in (0.0, 0.3, -0.3))
 WIDE = ("--model.views.fov=40", "--data.views.fov=40")
@@ -80,18 +79,7 @@ def main(argv: list[str]) -> int:
             name = f"{cell}-seed{seed}" if seed else cell
             runs[name] = given.runs / f"{given.size}_from_{given.start}" / name
             words = command(cell, given.size, given.start, given.kimg, seed, given.images, runs[name])
-            if status := _fit(words):
+            if status := run_trainer(words):
                 return status
     show(rows(runs))
     return 0
-
-
-def _fit(words: list[str]) -> int:
-    """Run a command of the trainer. When this process ends, let it save its training first."""
-    with subprocess.Popen([sys.executable, "-m", "trainer", *words]) as child:
-        try:
-            return child.wait()
-        except BaseException:
-            child.terminate()
-            child.wait()
-            raise

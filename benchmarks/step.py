@@ -103,14 +103,13 @@ def run(config: str = "demo.yaml", steps: int = 30, compiled: bool = False) -> l
     name = f"step {config}{', compiled' if compiled else ''}"
     rows = [{"benchmark": name, "part": part, "seconds": seconds} for part, seconds in parts.items()]
     rows.append({"benchmark": name, "part": "whole step", "seconds": sum(parts.values())})
-    if not torch.cuda.is_available():
-        rows += compare_with_plain()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     rows.append({"benchmark": name, "part": "peak memory of the process", "GiB": peak})
     if torch.cuda.is_available():
         gpu = torch.cuda.max_memory_allocated() / 2**30
         rows.append({"benchmark": name, "part": "peak memory of the GPU", "GiB": gpu})
-    return rows
+        return rows
+    return rows + compare_with_plain()
 
 
 def compare_with_plain(voxels: int = 32, width: int = 128, batch: int = 8, repeats: int = 9) -> list[dict[str, Any]]:

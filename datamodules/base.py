@@ -53,7 +53,7 @@ class RunDataModule(pl.LightningDataModule):
         check_number("seed", seed, at_least=0)
         self.batch_size, self.total_kimg, self.num_workers, self.seed = batch_size, total_kimg, num_workers, seed
         self.plan = BatchPlan(batch_size, 1000 * total_kimg, [(1000 * kimg, size) for kimg, size in batch_changes])
-        self._cached: dict[tuple[str, int], Any] = {}  # by name and rehearsal
+        self._cached: dict[tuple[str, int], Any] = {}  # by name and fast_dev_run
 
     @property
     def steps(self) -> int:
@@ -71,24 +71,24 @@ class RunDataModule(pl.LightningDataModule):
         return self.trainer.state.fn if self.trainer else None
 
     @property
-    def rehearsal(self) -> int:
-        """Number of batches of a rehearsal, the trainer's ``fast_dev_run``; 0 for a whole run or without a trainer."""
+    def fast_dev_run(self) -> int:
+        """Number of batches of a smoke run, the trainer's ``fast_dev_run``; 0 for a whole run or without a trainer."""
         return int(getattr(self.trainer, "fast_dev_run", 0))
 
     def needed(self, items: int, groups: int = 1) -> int:
-        """Return how many of ``items`` must be prepared in each of ``groups``: in a rehearsal, those of its batches."""
-        return min(items, -(-self.rehearsal * max(self.plan.sizes) // groups)) if self.rehearsal else items
+        """Return how many of ``items`` must be prepared in each of ``groups``: in a smoke run, those of its batches."""
+        return min(items, -(-self.fast_dev_run * max(self.plan.sizes) // groups)) if self.fast_dev_run else items
 
     def cached(self, name: str, make: Callable[[], T]) -> T:
-        """Return what ``make`` returned in the first call with this name. A rehearsal, which needs less, has its own."""
-        key = name, self.rehearsal
+        """Return what ``make`` returned in the first call with this name. A smoke run, which needs less, has its own."""
+        key = name, self.fast_dev_run
         if key not in self._cached:
             self._cached[key] = make()
         return cast(T, self._cached[key])
 
     def cache_folder(self, cache_dir: str | None) -> Path:
-        """Return the root of the caches. A rehearsal has its own."""
-        return cache_root(cache_dir) / "rehearsal" if self.rehearsal else cache_root(cache_dir)
+        """Return the root of the caches. A smoke run has its own."""
+        return cache_root(cache_dir) / "fast_dev_run" if self.fast_dev_run else cache_root(cache_dir)
 
     def training_loader(self, dataset: Dataset, items: int | None) -> DataLoader:
         """Return a loader of the run's batches of ``dataset``, starting at the module's current step.
@@ -169,7 +169,7 @@ class ReferenceDataModule(RunDataModule):
 
     @property
     def kid_subset(self) -> int:
-        """Number of images per KID subset; 0 for FID alone, the default for fewer than 4 images (a rehearsal)."""
+        """Number of images per KID subset; 0 for FID alone, the default for fewer than 4 images (a smoke run)."""
         if self._kid_subset is not None:
             return self._kid_subset
         half = min(1000, self.reference_images // 2)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from jaxtyping import Bool, UInt8
@@ -13,10 +13,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
 from datamodules.base import ReferenceDataModule
-from datamodules.images.alpha_masked import Framing, check_framing, read_masked, unify_intensity
+from datamodules.images.alpha_masked import Framing, read_masked, unify_intensity
 from datamodules.images.decoding import OnCorrupt, check_on_corrupt
 from renderers import Renderer, ViewDistribution
-from utils.errors import InputError, check_number
+from utils.errors import InputError, check_choice, check_number
 from utils.files import cache_key
 
 
@@ -74,17 +74,15 @@ class ChanterelleDataModule(ReferenceDataModule):
         held_out: int = 0,
     ) -> None:
         super().__init__(batch_size, total_kimg, num_workers, seed)
-        if image_size < 1:
-            raise InputError(f"image_size must be positive, got {image_size}")
-        if not 0 < fill <= 1:
-            raise InputError(f"fill must be in (0, 1], got {fill}")
-        if mean_intensity is not None and not 0 < mean_intensity < 1:
-            raise InputError(f"mean_intensity must be in (0, 1), got {mean_intensity}")
+        check_number("image_size", image_size, at_least=1)
+        check_number("fill", fill, above=0, at_most=1)
+        if mean_intensity is not None:
+            check_number("mean_intensity", mean_intensity, above=0, below=1)
         if kid_subset:
             check_number("kid_subset, if not 0,", kid_subset, at_least=2)
         check_number("held_out", held_out, at_least=0)
         check_on_corrupt(on_corrupt)
-        check_framing(framing)
+        check_choice("framing", framing, get_args(Framing))
         if renderer is not None and renderer.image_size != image_size:
             raise InputError(
                 f"image_size is {image_size} for the photographs but {renderer.image_size} for the renderer; "

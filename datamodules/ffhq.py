@@ -109,13 +109,11 @@ class FFHQDataModule(ReferenceDataModule):
     ) -> None:
         super().__init__(batch_size, total_kimg, num_workers, seed, batch_changes)
         for name, value in (("image_size", image_size), ("reference_images", reference_images), ("expected", expected)):
-            if value < 1:
-                raise InputError(f"{name} must be positive, got {value}")
+            check_number(name, value, at_least=1)
         if kid_subset:
             check_number("kid_subset, if not 0,", kid_subset, at_least=2)
         check_on_corrupt(on_corrupt)
-        if held_out < 0:
-            raise InputError(f"held_out must be at least 0, got {held_out}")
+        check_number("held_out", held_out, at_least=0)
         self.root, self.image_size, self.expected = Path(root).expanduser(), image_size, expected
         self.held_out, self.mirror, self.center_crop = held_out, mirror, center_crop
         self.cache_dir, self.on_corrupt = cache_dir, on_corrupt
@@ -149,11 +147,6 @@ class FFHQDataModule(ReferenceDataModule):
         if not len(indices):
             raise InputError(f"{self.root}: none of the training images can be read; replace them")
         return indices
-
-    @property
-    def training_images(self) -> int:
-        """Number of training images."""
-        return len(self.training_indices)
 
     @property
     def reference_indices(self) -> list[int]:

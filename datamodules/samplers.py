@@ -118,9 +118,14 @@ class EvaluationSampler(Sampler[list[int]]):
         items: number of items.
         batch_size: global batch size B.
         rank, world_size: this process and the number of processes.
+
+    Raises:
+        InputError: a batch has fewer items than there are ranks.
     """
 
     def __init__(self, items: int, batch_size: int, rank: int = 0, world_size: int = 1) -> None:
+        if batch_size < world_size:
+            raise InputError(f"batch_size {batch_size} (over all ranks) must be at least {world_size}, one per rank")
         self.items, self.batch_size, self.rank, self.world_size = items, batch_size, rank, world_size
 
     def batch_slice(self, batch: int) -> tuple[int, slice]:

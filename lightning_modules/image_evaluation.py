@@ -185,7 +185,7 @@ class ImageEvaluationModule(ClockedModule, ABC):
         """Return the metrics of images, NaN where an evaluation had too few images for one that the whole data allow.
 
         These are ``fid`` and ``sfid``, unless KID replaces them; ``kid`` and ``kid_std``; ``precision``, ``recall``,
-        ``density`` and ``image_coverage``. A rehearsal and a short sanity check have those of the run's evaluations; if
+        ``density`` and ``image_coverage``. A smoke run and a short sanity check have those of the run's evaluations; if
         nothing tells how many real images these have, all that are possible.
         """
         trainer: Any = self.trainer

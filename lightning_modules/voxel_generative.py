@@ -113,8 +113,8 @@ class VoxelGenerativeModule(GenerativeModule):
         self._compared_shapes = 0
         if not self.shape_metrics or held_out is None or training is None:
             return {}
-        rehearsal = bool(getattr(self._trainer, "fast_dev_run", 0))
-        count, limit = (len(grids),) * 2 if rehearsal else (self.shape_metrics, COMPARED_TRAINING_SHAPES)
+        fast_dev_run = bool(getattr(self._trainer, "fast_dev_run", 0))
+        count, limit = (len(grids),) * 2 if fast_dev_run else (self.shape_metrics, COMPARED_TRAINING_SHAPES)
         measured_for = (data, count, limit)
         if self._shape_reference is None or self._shape_reference[0] != measured_for:
             reference = None
@@ -125,7 +125,7 @@ class VoxelGenerativeModule(GenerativeModule):
                         training,
                         count,
                         training_limit=limit,
-                        cache_dir=None if rehearsal else self.fid.cache_dir,
+                        cache_dir=None if fast_dev_run else self.fid.cache_dir,
                     )
             self._shape_reference = measured_for, reference
         reference, compared = self._shape_reference[1], 0

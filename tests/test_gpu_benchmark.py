@@ -1,6 +1,7 @@
 """``python -m benchmarks gpu`` without a GPU: its steps at tiny sizes, its plan, and its report."""
 
 import json
+import signal
 
 import pytest
 import torch
@@ -88,6 +89,24 @@ def test_a_step_that_runs_out_of_time_comes_last_in_the_next_slice(tmp_path, cap
     capsys.readouterr()
     gpu.run(steps, 2, True, tmp_path)
     assert capsys.readouterr().out.startswith("short ...\nshort: finished")
+
+
+def test_a_stopped_benchmark_stops_its_step(tmp_path, monkeypatch):
+    ended = tmp_path / "ended"
+    end = f"lambda *_: (open({str(ended)!r}, 'w'), sys.exit(143))"
+    training = code(f"import signal, sys, time; signal.signal(15, {end}); open(sys.argv[1], 'w'); time.sleep(60)")
+
+    def interrupt(*_) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    signal.setitimer(signal.ITIMER_REAL, 3)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            gpu.run([gpu.Step("training", training, 0)], 3600, False, tmp_path)
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert ended.exists()
 
 
 def test_busy_time_is_the_union_of_kernels():

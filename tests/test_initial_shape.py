@@ -55,11 +55,11 @@ def test_missing_runs_are_trained_in_order_and_listed(tmp_path, monkeypatch, cap
         (run / "metrics.jsonl").write_text("".join(json.dumps(line | {"kimg": k}) + "\n" for k in (0.0, 6.0)))
         return 0
 
-    monkeypatch.setattr(initial_shape, "_fit", fit)
+    monkeypatch.setattr(initial_shape, "run_trainer", fit)
     assert initial_shape.main(["--only", "flat", "dome", "--seeds", "0", "1", "--runs", str(tmp_path)]) == 0
     names = ["flat", "dome", "flat-seed1", "dome-seed1"]
     assert calls == [tmp_path / "32_from_16" / name for name in names]
     out = capsys.readouterr().out
     assert all(name in out for name in names) and "hollow_rate" in out and "-2" in out
-    monkeypatch.setattr(initial_shape, "_fit", lambda words: 143)
+    monkeypatch.setattr(initial_shape, "run_trainer", lambda words: 143)
     assert initial_shape.main(["--only", "flat", "--runs", str(tmp_path)]) == 143

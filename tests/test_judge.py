@@ -94,7 +94,7 @@ def test_rank_correlations_are_over_the_rows_with_shapes():
 
 def test_command_prints_the_table(tmp_path, capsys):
     file = tmp_path / "rows.json"
-    names = ["upside down", "image mirrored"]
+    names = ["tables", "image mirrored"]
     assert main(["judge", "--images", "12", "--only", *names, "--json", str(file)]) == 0
     printed = capsys.readouterr().out.splitlines()
     assert printed[1].split() == ["set", "fid", "sfid", "coverage", "mmd", "iou"]

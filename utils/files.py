@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-import tempfile
-from collections.abc import Callable
+import uuid
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from utils.errors import InputError
@@ -72,23 +73,20 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         InputError: the directory cannot be created.
         OSError: for example if the disk is full. It names ``path``; an existing file there is unchanged.
     """
-    temporary = None
+    temporary = path.parent / f".{path.name}{uuid.uuid4().hex[:8]}{TEMPORARY}"
     try:
         create_directory(path.parent)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}", suffix=TEMPORARY, dir=path.parent)
-        os.close(handle)
-        temporary = Path(name)
-        write(temporary)
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        temporary.chmod(0o644)
-        temporary.replace(path)
+        temporary.touch(exist_ok=False)  # unlike tempfile's, with the permissions that the umask leaves
+        try:
+            write(temporary)
+            with temporary.open("rb+") as file:
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
     except OSError as error:
         error.filename, error.filename2 = str(path), None
         raise
-    finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
 
 
 def save_torch(content: Any, path: Path) -> None:
@@ -99,3 +97,13 @@ def save_torch(content: Any, path: Path) -> None:
     buffer = io.BytesIO()
     torch.save(content, buffer)
     write_atomically(path, lambda file: file.write_bytes(buffer.getbuffer()))
+
+
+def save_npz(arrays: Mapping[str, Any], path: Path) -> None:
+    """Call ``numpy.savez_compressed`` atomically."""
+
+    def save(file: Path) -> None:
+        with file.open("wb") as stream:  # numpy would append a suffix to a path
+            np.savez_compressed(stream, **arrays)
+
+    write_atomically(path, save)

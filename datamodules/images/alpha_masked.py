@@ -21,7 +21,7 @@ from datamodules.images.decoding import (
 )
 from datamodules.images.listing import COPIES, log_images
 from datamodules.images.sources import CorruptImageError, open_files
-from utils.errors import InputError
+from utils.errors import InputError, check_choice
 from utils.progress import Progress
 
 Framing = Literal["robust", "exact"]
@@ -54,7 +54,7 @@ def read_masked(
             mask, or are fully transparent. The message counts and names the images.
     """
     check_on_corrupt(on_corrupt)
-    check_framing(framing)
+    check_choice("framing", framing, get_args(Framing))
     source = open_files(root, fix="set root to")
     framed: dict[bytes, np.ndarray] = {}
     refused: dict[str, list[str]] = {}
@@ -99,12 +99,6 @@ def read_masked(
     left_out = dict(source.left_out) | ({COPIES: copies} if copies else {})
     log_images(root, len(source), left_out, unreadable, more)
     return np.stack(list(framed.values()))
-
-
-def check_framing(value: str) -> None:
-    """Raise an :class:`InputError` unless ``value`` is robust or exact."""
-    if value not in get_args(Framing):
-        raise InputError(f"framing must be robust or exact, got {value!r}")
 
 
 class _UnsuitableError(InputError):

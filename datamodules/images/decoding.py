@@ -18,7 +18,7 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import PHOTOMETRIC_INTERPRETATION, TiffImageFile
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
-from utils.errors import InputError
+from utils.errors import InputError, check_choice
 
 OnCorrupt = Literal["raise", "skip"]
 # By Pillow's names. A file of any of these formats is read, whichever of these suffixes it has. Pillow's other readers start
@@ -243,5 +243,4 @@ def abbreviate(names: Sequence[str], limit: int = 5) -> str:
 
 def check_on_corrupt(value: str) -> None:
     """Raise an :class:`InputError` unless ``value`` is raise or skip."""
-    if value not in get_args(OnCorrupt):
-        raise InputError(f"on_corrupt must be raise or skip, got {value!r}")
+    check_choice("on_corrupt", value, get_args(OnCorrupt))

@@ -106,10 +106,10 @@ class EncodedImages(ImageSet):
         for i in range(len(source)):
             try:
                 with open_image(source.header(i)) as image:
-                    grey &= image.mode in GREY_MODES
-                    size = upright_size(image)
+                    mode, size = image.mode, upright_size(image)
                     if on_corrupt == "skip":
                         decode(image)
+                grey &= mode in GREY_MODES
                 sizes.setdefault(size, []).append(i)
             except UnsupportedModeError:
                 unsupported.append(i)

@@ -211,7 +211,7 @@ class LmdbSource(ImageSource):
 
     def cache_key(self) -> str:
         stat = (self.root / "data.mdb" if self.root.is_dir() else self.root).stat()
-        return cache_key(str(self.root.resolve()), self.resolution, self.count, stat.st_size, stat.st_mtime_ns)
+        return cache_key(str(self.root), self.resolution, self.count, stat.st_size, stat.st_mtime_ns)
 
     def _get(self, key: str) -> bytes | None:
         """Return a key's value, or None if there is none.

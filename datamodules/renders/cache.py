@@ -187,7 +187,7 @@ def find_cache(folder: Path) -> RenderCache | None:
     counts = {int(match[1]) for match in shards}
     try:
         (count,) = counts
-        images = np.load(folder / f"{0:05d}-of-{count}.npy", mmap_mode="r", allow_pickle=False)
+        images = np.load(folder / f"00000-of-{count}.npy", mmap_mode="r", allow_pickle=False)
         _, channels, height, width = images.shape
         if images.dtype != np.uint8 or channels not in (1, 3):
             raise ValueError("not images")

@@ -26,7 +26,8 @@ from datamodules.shapes.base import (
     to_voxel_grid,
 )
 from datamodules.shapes.processing.resample import resample
-from utils.errors import InputError
+from utils.errors import InputError, check_choice
+from utils.files import save_npz
 
 VERSION = 1
 ALIASES = {"couch": "sofa", "sofa": "couch", "tub": "bathtub"}
@@ -84,8 +85,7 @@ class VoxelArchive(ShapeSource):
         turns: int | None = None,
     ) -> None:
         check_split(split)
-        if up not in ("y", "z"):
-            raise InputError(f"up must be y or z, got {up!r}")
+        check_choice("up", up, ("y", "z"))
         self.path = Path(path)
         self.split: Split = split
         self.up = up
@@ -181,8 +181,7 @@ def write_archive(
             raise ValueError(f"labels of {split} must be {len(grids)} indices below {len(class_names)}")
         arrays[f"voxels_{split}"] = np.packbits(grids.reshape(len(grids), size**3).astype(bool), axis=1)
         arrays[f"labels_{split}"] = np.asarray(labels[split], np.uint8 if len(class_names) <= 256 else np.int64)
-    with Path(path).open("wb") as file:
-        np.savez_compressed(file, **arrays)
+    save_npz(arrays, Path(path))
 
 
 def _class_name(path: Path, category: str, names: list[str]) -> str:

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Bool
 
 from renderers.scenes import VoxelGrid
-from utils.errors import InputError
+from utils.errors import InputError, check_choice, check_number
 
 Split = Literal["train", "test", "all"]
 MAX_VOXEL_SIZE = 512
@@ -128,17 +128,9 @@ def check_file(kind: str, path: Path, fix: str) -> None:
 
 def check_split(split: str) -> None:
     """Raise an :class:`InputError` unless ``split`` is train, test or all."""
-    if split not in get_args(Split):
-        raise InputError(f"split must be one of {', '.join(get_args(Split))}, got {split!r}")
-
-
-def check_fraction(test_fraction: float) -> None:
-    """Raise an :class:`InputError` unless ``test_fraction`` is in [0, 1]."""
-    if not 0 <= test_fraction <= 1:
-        raise InputError(f"test_fraction must be between 0 and 1, got {test_fraction}")
+    check_choice("split", split, get_args(Split))
 
 
 def check_voxel_size(voxel_size: int, smallest: int = 2) -> None:
     """Raise an :class:`InputError` if a grid is too small for a shape or too large for memory."""
-    if not smallest <= voxel_size <= MAX_VOXEL_SIZE:
-        raise InputError(f"voxel_size must be between {smallest} and {MAX_VOXEL_SIZE}, got {voxel_size}")
+    check_number("voxel_size", voxel_size, at_least=smallest, at_most=MAX_VOXEL_SIZE)

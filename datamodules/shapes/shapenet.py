@@ -18,7 +18,6 @@ from datamodules.shapes.base import (
     ShapeSource,
     Split,
     check_file,
-    check_fraction,
     check_split,
     check_voxel_size,
     digest,
@@ -31,7 +30,7 @@ from datamodules.shapes.processing.resample import fit_to_cube, occupied_box, re
 from datamodules.shapes.processing.voxelize import normalize, voxelize
 from datamodules.shapes.unusable import find_unusable_cached, log_skipped
 from renderers.mesh_files import read_mesh
-from utils.errors import InputError
+from utils.errors import InputError, check_choice, check_number
 
 VERSION = {"solid": 2, "surface": 2, "obj": 4}  # by kind; increase when the same files give other shapes
 SYNSETS = {
@@ -109,10 +108,9 @@ class ShapeNetShapes(ShapeSource):
     ) -> None:
         check_on_corrupt(on_corrupt)
         check_split(split)
-        check_fraction(test_fraction)
+        check_number("test_fraction", test_fraction, at_least=0, at_most=1)
         check_voxel_size(voxel_size)
-        if kind not in _FILES:
-            raise InputError(f"kind must be one of {', '.join(_FILES)}, got {kind!r}")
+        check_choice("kind", kind, tuple(_FILES))
         self.root = Path(root)
         self.category = category
         self.voxel_size = voxel_size

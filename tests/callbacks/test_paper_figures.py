@@ -7,9 +7,19 @@ import pytest
 import torch
 from small_iggan import VIEWS, iggan, renders
 
+from datamodules import ShapeNetRenderDataModule
+from datamodules.shapes import ProceduralShapes
 from lightning_modules import ImageGANModule, MeshGANModule, VoxelGANModule
 from networks import DCGANDiscriminator, DCGANGenerator, MeshGenerator, StyleGANDiscriminator, VoxelGenerator
-from renderers import Camera, EmissionAbsorptionRenderer, InputError, SoftRasterizer, TriangleMesh, ViewDistribution
+from renderers import (
+    Camera,
+    EmissionAbsorptionRenderer,
+    InputError,
+    OpenGLRenderer,
+    SoftRasterizer,
+    TriangleMesh,
+    ViewDistribution,
+)
 from trainer.cli.arguments import FIGURES
 from visualization.paper_figures import (
     DATA_FIGURES,
@@ -53,6 +63,16 @@ def test_help_lists_all_figures(meshgan):
     assert FIGURES["images"] == tuple(figures(image_gan()))
     with pytest.raises(InputError, match="Linear has no generator"):
         figures(torch.nn.Linear(1, 1))
+
+
+def test_coloured_shapes_of_the_data_are_shown_in_colour():
+    shapes, renderer = (
+        ProceduralShapes("chair", 2, 16, colored=True),
+        OpenGLRenderer(16, backend="moderngl", colored=True),
+    )
+    data = ShapeNetRenderDataModule(shapes, renderer, ViewDistribution(), reference_images=2)
+    (row,) = DATA_FIGURES["data"](data, FigureOptions(rows=1, columns=2)).images
+    assert all((image.amax(0) - image.amin(0)).max() > 0.1 for image in row)
 
 
 def test_meshgan_samples_equal_predicted_samples(meshgan):

@@ -330,8 +330,8 @@ def test_held_out_mirror_and_reference(tmp_path):
     whole, divided = data(root), data(root, held_out=3, mirror=True, reference_images=2)
     whole.prepare_data()
     divided.prepare_data()
-    assert whole.reference_images == 7 and whole.training_images == 7 and whole.kid_subset == 3
-    assert divided.reference_indices == [4, 6] and divided.training_images == 4
+    assert whole.reference_images == 7 and len(whole.training_indices) == 7 and whole.kid_subset == 3
+    assert divided.reference_indices == [4, 6] and len(divided.training_indices) == 4
     assert torch.equal(divided.reference(), whole.reference()[[4, 6]])
     dataset = divided.train_dataloader().dataset
     assert len(dataset) == 8
@@ -382,7 +382,7 @@ def test_real_faces():
     with pytest.raises(InputError, match="92×112; set center_crop"):
         data(FACES).prepare_data()
     module = data(FACES, center_crop=True, held_out=40, mirror=True)
-    assert len(module.reader) == 400 and module.training_images == 360
+    assert len(module.reader) == 400 and len(module.training_indices) == 360
     module.prepare_data()
     reference = module.reference().float()
     assert reference.shape == (40, 3, 32, 32) and (reference[:, 0] == reference[:, 2]).all()

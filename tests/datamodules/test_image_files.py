@@ -223,7 +223,7 @@ def test_almost_transparent_images_are_refused(tmp_path):
 
 @pytest.mark.usefixtures("unchecked")
 def test_invalid_framing_raises(tmp_path):
-    with pytest.raises(InputError, match="framing must be robust or exact, got 'loose'"):
+    with pytest.raises(InputError, match="framing must be one of robust, exact, got 'loose'"):
         ChanterelleDataModule(tmp_path, framing="loose")
 
 

@@ -44,7 +44,7 @@ def test_corrupt_photographs_are_skipped_and_logged(folder, caplog):
         f"{folder}: 6 images read; 2 files left out: 2 unreadable (0.png, 5.png)"
     ]
     assert data.indices.tolist() == [1, 2, 3, 4, 6, 7] == data.reference_indices
-    assert len(data.reference()) == data.training_images == 6
+    assert len(data.reference()) == len(data.training_indices) == 6
     assert sum(len(batch[0]) for batch in data.train_dataloader()) == 12
     again = module(folder)
     again.reader.check = None  # the result is cached: nothing is decoded again
@@ -86,6 +86,12 @@ def test_corrupt_images_of_a_comparison_are_skipped(folder, caplog):
     assert [r.levelno for r in caplog.records] == [logging.WARNING]
     with pytest.raises(InputError, match="2 of 8 images"):
         list(open_images(folder).batches(4))
+
+
+def test_a_corrupt_colour_image_does_not_make_a_grey_set_coloured(folder):
+    for i in (1, 2, 3, 4, 6, 7):
+        Image.open(folder / f"{i}.png").convert("L").save(folder / f"{i}.png")
+    assert open_images(folder, "skip").shape == (1, 16, 16)
 
 
 def test_corrupt_masked_photographs_are_skipped(tmp_path, caplog):
@@ -142,5 +148,5 @@ def test_other_decoders_check_images_again(folder, monkeypatch):
 @pytest.mark.usefixtures("unchecked")
 def test_invalid_on_corrupt_raises(folder):
     for make in (module, ChanterelleDataModule):
-        with pytest.raises(InputError, match="on_corrupt must be raise or skip"):
+        with pytest.raises(InputError, match="on_corrupt must be one of raise, skip"):
             make(folder, on_corrupt="ignore")

@@ -54,6 +54,11 @@ def test_evaluation_covers_every_item_once(items):
     assert all(batch for part in parts for batch in part)
 
 
+def test_an_evaluation_batch_has_an_item_for_each_rank():
+    with pytest.raises(InputError, match=r"batch_size 2 .* must be at least 4"):
+        EvaluationSampler(8, 2, 0, 4)
+
+
 def test_batch_slice():
     sampler = EvaluationSampler(11, 4, 1, 2)
     assert [sampler.batch_slice(i) for i in range(3)] == [(4, slice(2, 4)), (4, slice(2, 4)), (3, slice(1, 3))]

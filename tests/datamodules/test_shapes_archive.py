@@ -107,7 +107,7 @@ def test_pickling_and_cache_keys(archive, tmp_path):
         ({"category": "char"}, "did you mean chair"),
         ({"category": "zebra"}, "it has chair, sofa"),
         ({"category": "chair", "split": "val"}, "train, test, all"),
-        ({"category": "chair", "up": "x"}, "y or z"),
+        ({"category": "chair", "up": "x"}, "y, z"),
         ({"category": "chair", "path": "/no/shapes.npz"}, "/no/shapes.npz"),
     ],
 )

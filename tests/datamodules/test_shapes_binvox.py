@@ -1,6 +1,8 @@
 """binvox files: axis order, round trips, and errors on corrupt files."""
 
 import contextlib
+import errno
+import os
 
 import numpy as np
 import pytest
@@ -38,6 +40,17 @@ def test_round_trip_of_long_runs(file, fill):
     voxels = np.random.default_rng(0).random((40, 40, 40)) < fill
     write_binvox(file, voxels)
     np.testing.assert_array_equal(read_binvox(file).voxels, voxels)
+
+
+def test_a_failed_write_keeps_the_old_file(file, monkeypatch):
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    write_binvox(file, np.zeros((4, 4, 4), bool))
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        write_binvox(file, np.ones((4, 4, 4), bool))
+    assert not read_binvox(file).voxels.any() and list(file.parent.iterdir()) == [file]
 
 
 def test_y_runs_fastest_then_z_then_x(file):

@@ -59,7 +59,7 @@ def test_both_sets_are_cut_to_the_smaller_number_which_the_note_states(tmp_path,
     assert module.evaluation_note.endswith("real images")  # the usual number is not stated
 
 
-def test_a_rehearsal_does_not_leave_its_shapes(tmp_path):
+def test_a_smoke_run_does_not_leave_its_shapes(tmp_path):
     module, data = iggan(cache_dir=str(tmp_path)), chairs()
     validate(tmp_path, module, data, fast_dev_run=1)
     assert module.evaluation_note.endswith("4 shapes against as many held-out ones")

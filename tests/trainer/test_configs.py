@@ -60,6 +60,12 @@ def test_another_class_drops_the_arguments_of_the_first():
     assert merge(under, {"class_path": "a.B", "init_args": {"y": 3}}) == {"class_path": "a.B", "init_args": {"y": 3}}
 
 
+def test_lists_are_appended_also_to_lists_that_append():
+    assert merge({"callbacks": [1]}, {"callbacks+": [2]}) == {"callbacks": [1, 2]}
+    assert merge({"callbacks+": [1]}, {"callbacks+": [2]}) == {"callbacks+": [1, 2]}
+    assert merge({"callbacks": None}, {"callbacks+": [2]}) == {"callbacks": None, "callbacks+": [2]}
+
+
 def test_an_argument_may_be_called_base(workplace):
     (workplace / "wide.yaml").write_text("model: {class_path: x.Y, init_args: {base: 128}}")
     assert compose(["wide.yaml"]).values["model"]["init_args"] == {"base": 128}

@@ -36,7 +36,7 @@ def test_shards_create_the_cache_that_fit_uses(workplace, capsys, monkeypatch):
     monkeypatch.setattr(RenderCache, "_write", None)  # nothing is left to render
     assert main(["prepare", "--config", "small.yaml"]) == 0
     assert "0 rendered, all 12 are complete" in capsys.readouterr().out
-    assert main(["prepare", "--config", "small.yaml", "--data.num_workers", "2", "--seed_everything=3"]) == 0
+    assert main(["prepare", "--config", "small.yaml", "--data.num_workers", "2", "--seed_everything", "3"]) == 0
     assert len(list((workplace / "cache" / "renders").glob("*/manifest.json"))) == 2
 
 

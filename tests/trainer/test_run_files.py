@@ -49,6 +49,31 @@ def test_a_full_disk_is_reported_in_one_sentence(monkeypatch, refused, name):
     monkeypatch.undo()
 
 
+@pytest.mark.parametrize(("umask", "mode"), [(0o077, 0o600), (0o002, 0o664)])
+def test_files_have_the_permissions_that_the_umask_leaves(tmp_path, umask, mode):
+    before = os.umask(umask)
+    try:
+        write_atomically(tmp_path / "file", lambda path: path.write_text("text"))
+    finally:
+        os.umask(before)
+    assert (tmp_path / "file").stat().st_mode & 0o777 == mode
+
+
+def test_a_damaged_version_is_unknown(tmp_path):
+    (tmp_path / "version.json").write_text("[" * 100_000)
+    assert RunDirectory(tmp_path).versions == {}
+
+
+def test_only_numbers_count_for_the_next_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("002", "old", "²"):
+        (tmp_path / "runs" / "toy" / name).mkdir(parents=True)
+    run = RunDirectory.create_next("toy")
+    assert run.path == Path("runs/toy/003")
+    run.release()
+    assert sorted(path.name for path in (tmp_path / "runs" / "toy").iterdir()) == ["002", "old", "²"]
+
+
 @pytest.mark.slow
 def test_a_failed_write_keeps_the_old_file(tmp_path):
     """A limit on the size of files, in a separate process."""

@@ -171,7 +171,7 @@ TINY = [
 def called(monkeypatch) -> list[list[str]]:
     """Run commands in this process, because a new process imports the libraries again; return the commands."""
     commands: list[list[str]] = []
-    monkeypatch.setattr(runner, "_call", lambda command: commands.append(command) or main(command))
+    monkeypatch.setattr(runner, "run_trainer", lambda command: commands.append(command) or main(command))
     return commands
 
 
@@ -202,12 +202,12 @@ def test_cells_are_trained_once_and_measured_again_for_other_weights(called, ref
 
     Path("runs/tables/table1_small/dcgan-chairs_one/checkpoints/last.ckpt").unlink()
     run_metadata.write_text(run_metadata.read_text().replace("finished", "failed"))
-    monkeypatch.setattr(runner, "_call", lambda command: called.append(command) or 1)
+    monkeypatch.setattr(runner, "run_trainer", lambda command: called.append(command) or 1)
     assert "1 of 2 runs failed: dcgan-chairs_one; run the same command" in refused(*argv, "--", *TINY)
     assert not run_metadata.exists() and called[-1][0] == "fit"  # started over
-    monkeypatch.setattr(runner, "_call", lambda command: 2)
+    monkeypatch.setattr(runner, "run_trainer", lambda command: 2)
     assert "the cell dcgan-chairs_one was rejected" in refused(*argv, "--", *TINY)
-    monkeypatch.setattr(runner, "_call", lambda command: os.kill(os.getpid(), signal.SIGTERM))
+    monkeypatch.setattr(runner, "run_trainer", lambda command: os.kill(os.getpid(), signal.SIGTERM))
     assert main([*argv, "--", *TINY]) == 143
     assert "stopped; run the same command to resume" in capsys.readouterr().err
 
@@ -221,5 +221,5 @@ def test_running_cells_are_skipped(called, capsys):
 
 def test_commands_run_in_a_subprocess(environment, monkeypatch, capfd):
     monkeypatch.setenv("PYTHONPATH", environment["PYTHONPATH"])
-    assert runner._call(["fti"]) == 2
+    assert runner.run_trainer(["fti"]) == 2
     assert "did you mean fit" in capfd.readouterr().err

@@ -21,9 +21,8 @@ def test_weights_and_biases_resumes_its_run():
         assert len(folders) == 1 and folders[0].endswith(ids[-1])
     assert ids[0] != ids[1]
     run = RunDirectory(RUN)
-    assert run.wandb_id() == ids[1]
     run.start("toy", ["fit"], "seed_everything: 3\n")
-    assert run.wandb_id() == ids[1]
+    assert run.metadata["wandb"] == ids[1]
 
 
 def test_weights_and_biases_prefers_options_then_environment_then_config(monkeypatch):

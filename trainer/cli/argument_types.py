@@ -18,7 +18,7 @@ def integer(low: int, high: int | None = None) -> Callable[[str], int]:
     limits = f"of at least {low}" if high is None else f"from {low} to {high}"
 
     def parse(text: str) -> int:
-        if not (_is_integer(text) and low <= int(text) <= (high or math.inf)):
+        if not (_is_integer(text) and low <= int(text) <= (math.inf if high is None else high)):
             raise ArgumentTypeError(f"{text!r} is not an integer {limits}")
         return int(text)
 

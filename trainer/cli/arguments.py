@@ -213,7 +213,7 @@ def export() -> CommandParser:
     parser.add("--formats LIST", kinds, formats, "glb,obj")
     parser.add("--decimate FACES", "maximum number of faces per mesh, 4 or more, for voxels only", integer(4))
     parser.add("--turntable", "also a video of each shape turning once", choices=("gif", "mp4"))
-    parser.add("--frames N", "frames of the video, 24 per second", COUNT, 48)
+    parser.add("--frames N", "frames of the video, 25 per second", COUNT, 48)
     parser.add("--film_size PIXELS", "size of the video", COUNT, 256)
     parser.add("--elevation DEGREES", "elevation of the video's camera", number(-360, 360), 20.0)
     parser.add("--output DIR", "where to write (default: RUN/export)", Path)
@@ -365,6 +365,7 @@ def prepare() -> CommandParser:
     parser.add("--config NAME", "an experiment, such as chairs.yaml", required=True)
     parser.add("--data FILE", "other data, such as data/lvp.yaml")
     parser.add("--model FILE", "another method, where the data depend on it")
+    parser.add("--seed_everything N", "seed of all random numbers (default: the config's)")
     parser.add_flag("--trust", TRUST)
     parser.add("--shard I/N", "part I of N, counted from 1", shard, "1/1")
     return parser

@@ -68,6 +68,13 @@ def names_yaml(value: object) -> bool:
     return isinstance(value, str) and value.endswith((".yaml", ".yml"))
 
 
+def init_args(values: Mapping[str, Any], section: str) -> dict[str, Any]:
+    """The ``init_args`` of a section of a config; empty if it has none, as where it is only the name of a class."""
+    part = values.get(section)
+    arguments = part.get("init_args") if isinstance(part, dict) else None
+    return arguments if isinstance(arguments, dict) else {}
+
+
 def find_config(name: str | Path, directory: Path | None = None) -> Path:
     """Find a config file by name, with or without ``.yaml``.
 
@@ -139,9 +146,9 @@ def merge(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
         return over
     merged = dict(under)
     for key, value in over.items():
-        plain = key.removesuffix("+")
-        if key != plain and isinstance(value, list) and isinstance(merged.get(plain), list):
-            merged[plain] = merged[plain] + value
+        extended = key if key in merged else key.removesuffix("+")  # name+ itself if there is no list yet
+        if key.endswith("+") and isinstance(value, list) and isinstance(merged.get(extended), list):
+            merged[extended] = merged[extended] + value
         elif isinstance(value, dict) and isinstance(merged.get(key), dict):
             merged[key] = merge(merged[key], value)
         else:

@@ -52,6 +52,7 @@ from trainer.cli.null_values import check_null_values
 from trainer.cli.session import Session
 from trainer.cli.trust import check_links
 from trainer.runs import checkpoints, resume
+from trainer.runs.child_processes import RUN_DIR_VARIABLE
 from trainer.runs.proxy_pretraining import KEY as PROXY_KEY
 from trainer.runs.proxy_pretraining import provide_proxy
 from trainer.runs.published import BUILD_BYTES, PublishedRun
@@ -66,7 +67,6 @@ from utils.signals import Signals, Stopped
 
 UNSAVED_OPTIONS = ("run_dir", "ckpt_path", "fresh", "trust", "config")  # they describe this start, not the experiment
 PARSER = {"parser_mode": PARSER_MODE, "allow_abbrev": False, "dump_header": None}
-RUN_DIR_VARIABLE = "UNRENDER_RUN_DIR"  # passes the run directory from rank 0 to the ranks that it launches
 
 
 class _Parser(LightningArgumentParser):
@@ -150,12 +150,12 @@ class UnrenderCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         session, config = self.session, self.config[self.session.command]
         self._check_trainer(config)
-        fit, rehearsal = session.command == "fit", bool(config.trainer.fast_dev_run)
+        fit, fast_dev_run = session.command == "fit", bool(config.trainer.fast_dev_run)
         given = session.given_run
         self.published = given if isinstance(given, PublishedRun) else None
         held = given if given and given.holds_run() else None
-        trained = held if not (fit and (self.fresh or rehearsal)) else None
-        if fit and given and not (held or rehearsal):
+        trained = held if not (fit and (self.fresh or fast_dev_run)) else None
+        if fit and given and not (held or fast_dev_run):
             given.check_empty()
         if not fit and trained and self.ckpt_path is None:
             self.ckpt_path = "last"
@@ -170,20 +170,20 @@ class UnrenderCLI(LightningCLI):
             session.checkpoint = self._resume_checkpoint(trained)
         elif self.ckpt_path is not None:
             session.checkpoint = checkpoints.resolve(self.ckpt_path, held, session.experiment)
-        if not (fit or session.checkpoint or self.published or rehearsal):
+        if not (fit or session.checkpoint or self.published or fast_dev_run):
             print_rank0("no --ckpt_path is given: these are the results of an untrained network")
 
         provide_proxy(
             config,
             session.composed,
-            needed=not (rehearsal or session.checkpoint or self.published),
+            needed=not (fast_dev_run or session.checkpoint or self.published),
             single_process=self.alone,
             restricted=session.restricted,
             check_data=partial(self._check_data, config),
         )
         self.saved_config = self._config_yaml()
 
-        if rehearsal:
+        if fast_dev_run:
             self.folder = Path(session.exits.enter_context(tempfile.TemporaryDirectory(prefix="unrender-")))
         elif fit:
             self.folder = self._open_run(given).path

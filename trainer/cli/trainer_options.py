@@ -76,14 +76,14 @@ LIMITS = (
     Limit(
         "strategy",
         ALL,
-        lambda value: _spawns(value),
+        _spawns,
         f"not {', '.join(SPAWNED)}",
         "ranks must run the same command; use ddp",
     ),
     Limit(
         "strategy",
         MODULES,
-        lambda value: _shards(value),
+        _shards,
         f"{', '.join((*SINGLE_DEVICE, *DDP))}",
         "each rank needs all weights of the networks; use ddp",
     ),
@@ -118,14 +118,14 @@ LIMITS = (
     Limit(
         "sync_batchnorm",
         MODULES,
-        lambda value: bool(value),
+        bool,
         "false",
         "batch norm uses the images of all ranks already; unset it",
     ),
     Limit(
         "overfit_batches",
         DATA,
-        lambda value: bool(value),
+        bool,
         "0",
         "the order of the data is part of the run; set a small data.images instead",
     ),
@@ -167,7 +167,7 @@ LIMITS = (
     Limit(
         "barebones",
         ALL,
-        lambda value: bool(value),
+        bool,
         "false",
         "it excludes logs and checkpoints, which a run consists of; unset it",
     ),
@@ -178,10 +178,10 @@ def check(trainer: Namespace, model: type, data: type, data_arguments: Namespace
     """Check the trainer section of a config, and build its trainer without loggers and callbacks.
 
     That trainer knows the rank of this process and the number of ranks. Lightning's ``rank_zero_only`` is set to it, since
-    it is guessed from environment variables before.
+    it is guessed from environment variables before. One epoch is the default for the project's data modules.
 
     Args:
-        trainer: The section.
+        trainer: The section; ``max_epochs`` is set in place.
         model: Class of the model.
         data: Class of the data module.
         data_arguments: Arguments of the data module.
@@ -252,7 +252,7 @@ def _probe(options: Namespace) -> Trainer:
     try:
         trainer = Trainer(**values)
     except (ValueError, TypeError, RuntimeError, ImportError, MisconfigurationException) as error:
-        message = _first_sentences(error)
+        message = " ".join(str(error).split())[:300]
         option = next((name for name in re.findall(r"[`(](\w+)", message) if name in values), None)
         start = f"trainer.{option} cannot be {_name(values[option])}" if option else "trainer"
         raise InputError(f"{start}: {message}") from error
@@ -271,10 +271,6 @@ def is_alone(trainer: Trainer) -> bool:
     environment = getattr(trainer.strategy, "cluster_environment", None)
     launched = environment is not None and environment.creates_processes_externally
     return trainer.world_size == 1 or (trainer.num_nodes == 1 and not launched)
-
-
-def _first_sentences(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]
 
 
 def _built(value: Any) -> Any:

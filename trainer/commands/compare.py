@@ -93,10 +93,7 @@ class ComparedRun:
     @cached_property
     def evaluations(self) -> list[dict[str, Any]]:
         """The lines of ``metrics.jsonl``."""
-        try:
-            return read_metrics(self.folder.path)
-        except ValueError as error:
-            raise InputError(f"{self.folder.path / 'metrics.jsonl'} is corrupt ({error}); fix or remove it") from error
+        return read_metrics(self.folder.path)
 
     @property
     def measurement(self) -> str:

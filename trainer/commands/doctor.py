@@ -55,7 +55,7 @@ class PrintDevice(logging.Handler):
     def emit(self, record): sys.stdout.write(record.args[-1])
 log = logging.getLogger("renderers.opengl.egl"); log.setLevel(logging.INFO); log.addHandler(PrintDevice())
 grid = torch.zeros(1, 1, 8, 8, 8); grid[..., 2:6, 2:6, 2:6] = 1
-image = RENDERER(VoxelGrid(grid.to(DEVICE)), Camera.orbit(0, 0, device=DEVICE)).image
+image = RENDERER(VoxelGrid(grid), Camera.orbit(0, 0)).image
 assert 0.01 < float(image.mean()) < 0.5, f"the image of a cube has mean {float(image.mean()):.3f}"
 """
 KERNELS = """
@@ -203,7 +203,7 @@ def libraries() -> Iterator[Finding]:
 
 def opengl() -> Iterator[Finding]:
     """Check both OpenGL backends and report their devices. One working backend is enough."""
-    results = {name: run_python(_cube(f"OpenGLRenderer(16, backend={name!r})")) for name in ("moderngl", "pyrender")}
+    results = {name: _render_cube(f"OpenGLRenderer(16, backend={name!r})") for name in ("moderngl", "pyrender")}
     state: State = "note" if any(ok for ok, _ in results.values()) else "fail"
     for name, (ok, output) in results.items():
         if ok:
@@ -219,7 +219,7 @@ def opengl() -> Iterator[Finding]:
 
 def kernels() -> Iterator[Finding]:
     """Check the numba kernels, and every Triton kernel that renderers use on a GPU, forward and backward."""
-    ok, output = run_python(_cube('AbsorptionRenderer(16, backend="numba")'))
+    ok, output = _render_cube('AbsorptionRenderer(16, backend="numba")')
     if ok:
         yield Finding("numba", "ok", f"{_version('numba')}, renders on the CPU")
     else:
@@ -327,8 +327,8 @@ def run_python(code: str, seconds: float = 300) -> tuple[bool, str]:
     return False, re.sub(r"^(?:[\w.]+\.)?InputError: ", "", last)[:300]
 
 
-def _cube(renderer: str, device: str = "cpu") -> str:
-    return CUBE.replace("RENDERER", renderer).replace("DEVICE", repr(device))
+def _render_cube(renderer: str) -> tuple[bool, str]:
+    return run_python(CUBE.replace("RENDERER", renderer))
 
 
 def _version(package: str) -> str:

@@ -17,6 +17,7 @@ from trainer.export.unused_options import given_options, refuse_unused
 from trainer.runs.loading import ExperimentConfig, LoadedRun, load_generator, open_run
 from trainer.runs.run_directory import write_text
 from utils.errors import InputError
+from utils.files import create_directory
 from visualization.paper_figures import (
     DATA_FIGURES,
     Figure,
@@ -69,12 +70,7 @@ def _write(figures: dict[str, Callable[[], Figure]], options: argparse.Namespace
         except FigureUnavailableError as error:
             print(f"{name}: skipped, {error}", flush=True)
             continue
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(
-                f"the directory {folder} cannot be created: {error.strerror}; pass another --output"
-            ) from error
+        create_directory(folder)
         print(write_figure(figure, options.size, folder), flush=True)
         _add_caption(folder / "captions.md", figure)
         written += 1

@@ -153,7 +153,7 @@ def _invert(
                     starts = nearest_latents(model, latents, targets, camera, options.starts)
                 else:
                     starts = bank.nearest(targets)
-                winners, errors, paths = optimize(
+                winners, errors, trajectories = optimize(
                     model,
                     targets,
                     starts,
@@ -169,7 +169,7 @@ def _invert(
                         model,
                         winners[part],
                         float(errors[j]),
-                        paths[part],
+                        trajectories[part],
                         key=keys[i],
                         renderer=cast(Renderer, run.module.renderer),
                         film=film,

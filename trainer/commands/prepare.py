@@ -5,8 +5,6 @@ from trainer.cli.argument_types import split_data_options
 from trainer.runs.loading import ExperimentConfig
 from utils.errors import InputError
 
-SEED = "--seed_everything="
-
 
 def main(argv: list[str]) -> int:
     """Render the missing images of this shard and print how many of all are missing; return the exit status.
@@ -15,8 +13,9 @@ def main(argv: list[str]) -> int:
         InputError: Invalid options or config, or data that cannot be read.
     """
     overrides, argv = split_data_options(argv)
-    overrides += [word for word in argv if word.startswith(SEED)]
-    options = arguments.prepare().parse_args([word for word in argv if not word.startswith(SEED)])
+    options = arguments.prepare().parse_args(argv)
+    if options.seed_everything is not None:
+        overrides.append(f"--seed_everything={options.seed_everything}")
     parts = {name: part for name in ("data", "model") if (part := getattr(options, name))}
     data = ExperimentConfig(options.config, overrides, parts, trust=options.trust or None).load_data()
     caches = data.caches() if hasattr(data, "caches") else []

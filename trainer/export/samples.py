@@ -24,7 +24,7 @@ from lightning_modules.voxel_generative import VoxelGenerativeModule
 from renderers import Camera, InputError, OpenGLRenderer, Renderer, TriangleMesh, VoxelGrid
 from renderers.meshes.marching_cubes import marching_cubes
 from renderers.opengl.voxel_color import surface_colors
-from utils.files import create_directory, write_atomically
+from utils.files import create_directory, save_npz
 from visualization.images import to_pil
 from visualization.mesh_io import mesh_statistics, write_surface
 
@@ -100,8 +100,7 @@ class Sample:
     def _write(self, path: Path, kind: Format) -> Path:
         vertices, faces, normals = self.surface
         if kind == "npz":
-            arrays = self._arrays()
-            write_atomically(path, lambda file: _save_arrays(file, arrays))
+            save_npz(self._arrays(), path)
         elif kind == "binvox":
             if isinstance(self.scene, TriangleMesh):
                 raise InputError("binvox is for voxels, and this run generates meshes; remove it from --formats")
@@ -204,8 +203,3 @@ def _expand(scene: VoxelGrid | TriangleMesh, count: int) -> VoxelGrid | Triangle
 
 def _array(tensor: Tensor) -> np.ndarray:
     return tensor.detach().cpu().numpy()
-
-
-def _save_arrays(path: Path, arrays: dict[str, Any]) -> None:
-    with path.open("wb") as file:  # numpy would append a suffix to a path
-        np.savez_compressed(file, **arrays)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -57,14 +59,14 @@ def _write_mp4(path: Path, frames: Iterator[Image.Image]) -> None:
     import imageio_ffmpeg  # optional dependency
 
     first = next(frames)
-    writer = imageio_ffmpeg.write_frames(
+    encoder = imageio_ffmpeg.write_frames(
         str(path),
         first.size,
         fps=1000 / FRAME_MILLISECONDS,
         macro_block_size=2,
         output_params=["-f", "mp4", "-loglevel", "error"],
     )
-    writer.send(None)
-    for frame in (first, *frames):
-        writer.send(np.ascontiguousarray(frame))
-    writer.close()
+    with closing(encoder):  # ends ffmpeg, also if a frame cannot be rendered
+        encoder.send(None)
+        for frame in chain([first], frames):
+            encoder.send(np.ascontiguousarray(frame))

@@ -118,23 +118,23 @@ def optimize(
         observe: called after each step.
 
     Returns:
-        The winners, with k = 1; the errors of their OpenGL images; and the way of each winner from its start to its end in
-        about :data:`FRAMES` moments, as candidates ``(n, moments)``.
+        The winners, with k = 1; the errors of their OpenGL images; and the trajectory of each winner from its start to
+        its end, as about :data:`FRAMES` snapshots ``(n, snapshots)``.
     """
     views = model.views
     begin = current = starts
     drops = {steps // 4, steps // 2} - {0}
-    way: list[Candidates] = []
+    trajectory: list[Candidates] = []
     errors = torch.empty(0)
     parameters, optimizer = _start(current, fixed_view)
     for step in range(steps):
         if step in drops and current.latent.shape[1] > 1:
             keep = errors.detach().view(len(targets), -1).argsort(1)[:, : -(-current.latent.shape[1] // 2)]
-            begin, way = begin.select(keep), [moment.select(keep) for moment in way]
+            begin, trajectory = begin.select(keep), [snapshot.select(keep) for snapshot in trajectory]
             parameters, optimizer = _keep(parameters, optimizer, keep, fixed_view)
         current = Candidates(*parameters)
         if step % max(1, steps // FRAMES) == 0:
-            way.append(Candidates(*(x.detach().clone() for x in parameters)))
+            trajectory.append(Candidates(*(x.detach().clone() for x in parameters)))
         n, k = current.azimuth.shape
         latent, index = current.latent.flatten(0, 1), torch.arange(n, device=targets.image.device).repeat_interleave(k)
         errors = image_errors(model.render(latent, current.camera(views.fov)), targets[index])
@@ -155,7 +155,7 @@ def optimize(
     error, best = opengl_errors(model, targets, ends).min(1)
     winner = ends.select(best[:, None])
     candidate = best[:, None] % parameters[1].shape[1]
-    return winner, error, _join([*(moment.select(candidate) for moment in way), winner])
+    return winner, error, _join([*(snapshot.select(candidate) for snapshot in trajectory), winner])
 
 
 def _join(parts: Sequence[Candidates]) -> Candidates:

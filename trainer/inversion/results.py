@@ -42,7 +42,7 @@ def write_result(
     model: InvertibleGenerator,
     winner: Candidates,
     error: float,
-    path: Candidates,
+    trajectory: Candidates,
     *,
     key: str,
     renderer: Renderer,
@@ -58,7 +58,7 @@ def write_result(
         model: the generator.
         winner: the found latent and viewpoint, ``(1, 1)``.
         error: of OpenGL's image.
-        path: the way to them, ``(1, moments)``.
+        trajectory: from the start of the optimization to them, ``(1, snapshots)``.
         key: of the record, see :func:`read_record`.
         renderer: of the run.
         film: ``gif`` or ``mp4``: the input beside OpenGL's image during the optimization, then a turn of the shape. None for
@@ -67,9 +67,9 @@ def write_result(
     latent, fov = winner.latent[0], model.views.fov
     sample = Sample(0, model.scene(latent), renderer, fov)
     sample.write(folder / item.stem, ("glb",))
-    save_png(folder / f"{item.stem}.png", picture(item, model, winner), min_width=768)
+    save_png(folder / f"{item.stem}.png", comparison(item, model, winner), min_width=768)
     if film is not None:
-        write_video(folder / f"{item.stem}.{film}", _film(item, model, path))
+        write_video(folder / f"{item.stem}.{film}", _film(item, model, trajectory))
     record = {
         "key": key,
         "name": item.name,
@@ -84,7 +84,7 @@ def write_result(
     return record
 
 
-def picture(item: Item, model: InvertibleGenerator, winner: Candidates) -> Float[Tensor, "C h w"]:
+def comparison(item: Item, model: InvertibleGenerator, winner: Candidates) -> Float[Tensor, "C h w"]:
     """Return the input, the re-rendering and the :data:`OTHER_VIEWS` in a row."""
     return tile(torch.cat([item.image[None], *_views(model, winner)]), columns=2 + len(OTHER_VIEWS))
 
@@ -98,12 +98,12 @@ def _views(model: InvertibleGenerator, winner: Candidates) -> list[Float[Tensor,
     return list(model.verify(winner.latent[0], camera).image.cpu().split(1))
 
 
-def _film(item: Item, model: InvertibleGenerator, path: Candidates) -> Iterator[Image.Image]:
-    camera = path.camera(model.views.fov)
-    moments = model.verify(path.latent[0], camera).image.cpu()
+def _film(item: Item, model: InvertibleGenerator, trajectory: Candidates) -> Iterator[Image.Image]:
+    camera = trajectory.camera(model.views.fov)
+    snapshots = model.verify(trajectory.latent[0], camera).image.cpu()
     turns = 360 * torch.arange(TURN_FRAMES, device=camera.device) / TURN_FRAMES
-    last = Camera(path.azimuth[0, -1] + turns, path.elevation[0, -1].expand(TURN_FRAMES), model.views.fov)
-    turned = model.verify(path.latent[0, -1:], last).image.cpu()
-    for image in [*moments, *moments[-1:].expand(HOLD_FRAMES, -1, -1, -1), *turned]:
+    last = Camera(trajectory.azimuth[0, -1] + turns, trajectory.elevation[0, -1].expand(TURN_FRAMES), model.views.fov)
+    turned = model.verify(trajectory.latent[0, -1:], last).image.cpu()
+    for image in [*snapshots, *snapshots[-1:].expand(HOLD_FRAMES, -1, -1, -1), *turned]:
         frame = to_pil(torch.cat([item.image, image], 2)).convert("RGB")
         yield frame.resize((2 * FILM_SIZE, FILM_SIZE), Image.Resampling.NEAREST)

@@ -14,7 +14,7 @@ from pytorch_lightning.cli import LightningArgumentParser
 from lightning_modules.generative import GenerativeModule
 from renderers import ViewDistribution
 from trainer.cli import error_messages
-from trainer.cli.config_composition import KEYS, SECTIONS, compose, find_config
+from trainer.cli.config_composition import KEYS, SECTIONS, compose, find_config, init_args
 from trainer.cli.jsonargparse_compat import PARSER_MODE
 from trainer.cli.log_filters import quiet
 from trainer.cli.trust import check_class_paths, check_links, is_run_config, restricted_imports
@@ -61,7 +61,7 @@ class ExperimentConfig:
             error_messages.check_keys(self._composed, KEYS)
         keys = ("model",) if model_only else ("seed_everything", *SECTIONS)  # interpolations may refer to these
         self._composed.values = {key: value for key, value in self._composed.values.items() if key in keys}
-        if "extractor" in (arguments := self._composed.values.get("model", {}).get("init_args", {})):
+        if "extractor" in (arguments := init_args(self._composed.values, "model")):
             arguments.update(extractor="renders_small", extractor_weights=None)
         check_class_paths(self._composed.values, self._trust, str(config))
         self._overrides = update_options(overrides, self._composed.values)

@@ -6,8 +6,6 @@ If the run's shapes come from ShapeNet or a voxel archive, so do the proxy's (su
 import json
 import os
 import shlex
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +15,8 @@ from jsonargparse import Namespace
 
 from datamodules.shapes import archive_classes
 from datamodules.shapes.archive import ALIASES
-from trainer.cli.config_composition import Composed, compose, find_config, names_yaml
+from trainer.cli.config_composition import Composed, compose, find_config, init_args, names_yaml
+from trainer.runs.child_processes import TRAINER, run_trainer
 from trainer.runs.resume import PLACES, last_part, leaves
 from trainer.runs.run_directory import RUNS, RunDirectory, newest_run
 from utils.errors import InputError
@@ -62,8 +61,7 @@ def proxy_data(config: Path, shapes: dict[str, Any] | None) -> ProxyData:
     Raises:
         InputError: the archive does not exist.
     """
-    data = compose([config]).values.get("data", {}).get("init_args", {})
-    own = data.get("shapes", {})
+    own = init_args(compose([config]).values, "data").get("shapes", {})
     source = shapes_source(shapes)
     category = own.get("init_args", {}).get("category")
     if source is None or shapes is None or _class_name(own) != "ProceduralShapes" or category in (None, "cubes"):
@@ -97,7 +95,7 @@ def _mismatch(run: RunDirectory, config: Path, data: ProxyData) -> str:
     if shapes_source(proxy_shapes(run)) != data.source:
         return "it was trained on other shapes"
     wanted = compose([config]).values
-    wanted.get("data", {}).get("init_args", {}).update(data.shapes)
+    init_args(wanted, "data").update(data.shapes)
     locations = tuple(f"shapes.init_args.{name}" for name in LOCATIONS.values())  # compared as absolute paths above
     found = dict(leaves({key: run.settings.get(key) for key in ("model", "data")}))
     for key, value in leaves({key: wanted.get(key) for key in ("model", "data")}):
@@ -156,14 +154,14 @@ def provide_proxy(
     path = find_config(name, origin.parent if origin and (origin.parent / name).is_file() else None)
     shapes = config.get("data.init_args.shapes")
     data = proxy_data(path, shapes.as_dict() if isinstance(shapes, Namespace) else shapes)
-    command = ["-m", "trainer", "fit", "--config", str(path), *data.options]
+    command = ["fit", "--config", str(path), *data.options]
     run = trained_proxy(path, data, finished=True)
     if single_process and data.note:
         print(data.note, flush=True)
     if run is None:
         if not single_process:
             raise InputError(
-                f"the proxy of {name} is not trained yet; train it first: {shlex.join(['python', *command])}"
+                f"the proxy of {name} is not trained yet; train it first: {shlex.join([*TRAINER, *command])}"
             )
         check_data()
         if interrupted := _interrupted_run(path, data, command):
@@ -195,18 +193,11 @@ def _interrupted_run(config: Path, data: ProxyData, command: list[str]) -> RunDi
     run = trained_proxy(config, data, finished=False)
     if run is None or run.status != "interrupted":
         return None
-    return run if run.commands()[:1] == [["python", *command]] else None
+    return run if run.commands()[:1] == [[*TRAINER, *command]] else None
 
 
 def _train(command: list[str], config: Path) -> None:
-    environment = {k: v for k, v in os.environ.items() if k != "UNRENDER_RUN_DIR"}
-    with subprocess.Popen([sys.executable, *command], env=environment) as child:
-        try:
-            status = child.wait()
-        except BaseException:  # a signal: let the child save its training first
-            child.terminate()
-            child.wait()
-            raise
+    status = run_trainer(command)
     if status in (130, 143):
         raise Stopped
     if status:

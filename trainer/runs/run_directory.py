@@ -21,6 +21,7 @@ from callbacks.metrics_log import METRICS, read_metrics
 from trainer.cli.arguments import RUNS
 from trainer.cli.config_composition import Composed, compose
 from trainer.cli.config_yaml import load_yaml
+from trainer.runs.child_processes import TRAINER
 from trainer.runs.run_lock import is_alive, process_identity
 from utils.errors import InputError
 from utils.files import TEMPORARY, write_atomically
@@ -67,11 +68,7 @@ class RunDirectory:
     @property
     def metadata(self) -> dict[str, Any]:
         """The content of ``run.json`` without values of a wrong type; empty if the file does not exist or cannot be read."""
-        try:
-            values = json.loads(self.metadata_file.read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError):
-            return {}
-        return {k: v for k, v in values.items() if _is_metadata(k, v)} if isinstance(values, dict) else {}
+        return {k: v for k, v in _read_json(self.metadata_file).items() if _is_metadata(k, v)}
 
     @property
     def experiment(self) -> str | None:
@@ -137,10 +134,10 @@ class RunDirectory:
     def create_next(cls, experiment: str) -> "RunDirectory":
         """Create the next free ``runs/<experiment>/<NNN>``. Safe when two processes do so at once."""
         parent = RUNS / experiment
-        number = 1 + max((int(p.name) for p in parent.glob("*") if p.name.isdigit()), default=0)
+        number = 1 + max((int(p.name) for p in parent.glob("*") if p.name.isdecimal()), default=0)
         while not (run := cls(parent / f"{number:03d}"))._create():
             number += 1
-        run._created = [run.metadata_file, run.path, parent, RUNS]
+        run._created = [run.metadata_file, run.path, parent, RUNS]  # the last of several that start at once removes all
         return run
 
     def create(self) -> None:
@@ -267,7 +264,7 @@ class RunDirectory:
         write_text(self.config, config)
         commands = self.path / "command.txt"
         earlier = commands.read_text(encoding="utf-8", errors="replace") if commands.exists() else ""
-        write_text(commands, f"{earlier}{shlex.join(['python', '-m', 'trainer', *command])}\n")
+        write_text(commands, f"{earlier}{shlex.join([*TRAINER, *command])}\n")
         write_text(self.path / "version.json", json.dumps(versions(), indent=2) + "\n")
         before = self.metadata
         metadata = {"status": "running", "experiment": experiment, "started": before.get("started", _now())}
@@ -294,10 +291,6 @@ class RunDirectory:
             others = {key: value for key, value in settings.items() if key != "id"}
             self._write_metadata(metadata | {"wandb": settings["id"], "wandb_settings": others})
         return settings
-
-    def wandb_id(self) -> str:
-        """The run's id at Weights & Biases."""
-        return self.wandb_settings({}, {})["id"]
 
     def record(self, **values: Any) -> None:
         """Add values to ``run.json``."""
@@ -341,7 +334,7 @@ def versions() -> dict[str, Any]:
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return values if isinstance(values, dict) else {}
 

@@ -15,11 +15,13 @@ from typing import Any
 
 from metrics import load_extractor
 from trainer.cli import arguments
-from trainer.cli.config_composition import find_config, names_yaml
+from trainer.cli.config_composition import find_config, init_args, names_yaml
 from trainer.cli.session import Session
+from trainer.runs.child_processes import TRAINER
 from trainer.runs.proxy_pretraining import ProxyData, proxy_data, trained_proxy
-from trainer.tables.report import gather, markdown, write
-from trainer.tables.runner import TRAINER, TRAINING_EXTRACTOR, CellRun, Measurement, command_line, find_run, run_missing
+from trainer.tables.report import markdown, write
+from trainer.tables.results import gather
+from trainer.tables.runner import TRAINING_EXTRACTOR, CellRun, Measurement, command_line, find_run, run_missing
 from trainer.tables.spec import Scale, Table, load_scale, load_table
 from utils.errors import InputError
 from utils.signals import Signals, Stopped
@@ -116,7 +118,7 @@ def _print_commands(runs: list[CellRun], measurement: Measurement, extra: list[s
 def _shapes(words: Sequence[str]) -> dict[str, Any] | None:
     """Return ``data.init_args.shapes`` of a ``fit`` command."""
     session = Session("fit", list(words))
-    shapes = session.composed.values.get("data", {}).get("init_args", {}).get("shapes")
+    shapes = init_args(session.composed.values, "data").get("shapes")
     if shapes is None:
         return None
     given = [re.fullmatch(r"--data\.(?:init_args\.)?shapes\.(?:init_args\.)?(\w+)=(.*)", word) for word in session.rest]

@@ -7,8 +7,6 @@ import re
 import shlex
 import shutil
 import socket
-import subprocess
-import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,6 +16,7 @@ from typing import Any
 from callbacks.metrics_log import read_metrics, without_shapes
 from metrics.manifolds import MANIFOLD_METRICS
 from metrics.shape_comparison import SHAPE_METRICS
+from trainer.runs.child_processes import TRAINER, run_trainer
 from trainer.runs.run_directory import RunDirectory
 from trainer.tables.spec import Cell
 from utils.errors import InputError
@@ -26,7 +25,6 @@ from utils.signals import STATUS, Stopped
 IMAGE_METRICS = ("kid", *MANIFOLD_METRICS)  # that tables list beside FID and spatial FID
 OVERFITTING = ("d_train", "d_held_out", "d_gap")  # with discriminator_gap
 METRICS = (*IMAGE_METRICS, *OVERFITTING, *SHAPE_METRICS)
-TRAINER = ("python", "-m", "trainer")
 TRAINING_EXTRACTOR = "renders_small"  # of the evaluations during training: fast, and its weights are always available
 EXECUTION_OPTIONS = (  # how a run is executed; runs that differ only in these are the same
     "--run_dir",
@@ -194,7 +192,7 @@ def run_missing(runs: list[CellRun], measurement: Measurement, extra: list[str])
                 shutil.rmtree(run.path)
             for command in commands:
                 print(f"{prefix}: {shlex.join([*TRAINER, *command])}", flush=True)
-                status = _call(command)
+                status = run_trainer(command)
                 if status in STATUS.values():
                     raise Stopped
                 if status == 2:
@@ -211,17 +209,6 @@ def command_line(run: CellRun, measurement: Measurement, extra: list[str]) -> st
     if parts and run.must_restart():
         parts.insert(0, shlex.join(["rm", "-r", str(run.path)]))
     return " && ".join(parts)
-
-
-def _call(command: list[str]) -> int:
-    """Run a command in a subprocess, which frees all its memory. On a signal, terminate it and wait until it has saved."""
-    with subprocess.Popen([sys.executable, *TRAINER[1:], *command]) as child:
-        try:
-            return child.wait()
-        except BaseException:
-            child.terminate()  # subprocess.run would kill it before it has saved
-            child.wait()
-            raise
 
 
 @contextmanager

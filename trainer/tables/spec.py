@@ -216,8 +216,8 @@ def load_table(name: str) -> Table:
         columns[key] = _build(Column, column, f"{file}: columns.{key}")
         if unknown := set(columns[key].paper) - set(rows):
             raise InputError(f"{file}: columns.{key}.paper refers to {sorted(unknown)[0]!r}, which is not a row")
-        if unknown := {key for row in rows.values() for key in row.same} - set(values["columns"]):
-            raise InputError(f"{file}: rows refer by same to {sorted(unknown)[0]!r}, which is not a column")
+    if unknown := {key for row in rows.values() for key in row.same} - set(columns):
+        raise InputError(f"{file}: rows refer by same to {sorted(unknown)[0]!r}, which is not a column")
     return _build(Table, {"runs": stem, **values, "name": stem, "rows": rows, "columns": columns}, file)
 
 

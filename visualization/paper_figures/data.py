@@ -8,7 +8,6 @@ from pytorch_lightning.trainer.states import TrainerFn
 
 from datamodules import ShapeNetRenderDataModule
 from lightning_modules.generative import row_views
-from renderers import VoxelGrid
 from visualization.paper_figures.layout import Figure
 from visualization.paper_figures.options import (
     FigureFunction,
@@ -17,7 +16,7 @@ from visualization.paper_figures.options import (
     center_crop,
     in_rows,
 )
-from visualization.paper_figures.voxels import NORMALS, RENDERS, ImageKind, render_grids, view_labels
+from visualization.paper_figures.voxels import NORMALS, RENDERS, ImageKind, join_grids, render_grids, view_labels
 
 
 def images(data: LightningDataModule, options: FigureOptions) -> Figure:
@@ -52,7 +51,7 @@ def _shapes(data: ShapeNetRenderDataModule, options: FigureOptions, name: str, k
     # Evenly spaced indices; repeated if there are too few shapes.
     indices = [i * len(shapes) // count if len(shapes) >= count else i % len(shapes) for i in range(count)]
     camera = row_views(options.view_distribution(data.reference_views), options.rows, options.columns, options.seed)
-    grids = VoxelGrid(torch.cat([shapes[i].voxels.occupancy.float() for i in indices]))
+    grids = join_grids([shapes[i].voxels for i in indices])
     rendered = center_crop(render_grids(data.renderer, grids, camera, kind), options.zoom)
     caption = f"Held-out shapes of the data as {kind}; {options.view_note}."
     return Figure(name, in_rows(rendered, options.columns), rows=view_labels(camera, options.columns), caption=caption)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal
 
@@ -108,6 +109,12 @@ def view_labels(camera: Camera, columns: int) -> tuple[str, ...]:
     return tuple(with_minus(f"{a:.0f}°\n{e:.0f}°") for a, e in angles)
 
 
+def join_grids(grids: Sequence[VoxelGrid]) -> VoxelGrid:
+    """Return grids, all or none of which have colours, as one batch."""
+    colors = [grid.color for grid in grids if grid.color is not None]
+    return VoxelGrid(torch.cat([grid.occupancy for grid in grids]), torch.cat(colors) if colors else None)
+
+
 def render_grids(renderer: Renderer, shapes: VoxelGrid, camera: Camera, kind: ImageKind) -> Float[Tensor, "N C h w"]:
     """Render voxel grids as images of one kind.
 
@@ -133,9 +140,7 @@ def _views(module: VoxelGenerativeModule, options: FigureOptions) -> ViewDistrib
 
 
 def _generate(module: VoxelGenerativeModule, z: Tensor) -> VoxelGrid:
-    grids = [module.shapes(part) for part in z.split(BATCH)]
-    colors = [g.color for g in grids if g.color is not None]
-    return VoxelGrid(torch.cat([g.occupancy for g in grids]), torch.cat(colors) if colors else None)
+    return join_grids([module.shapes(part) for part in z.split(BATCH)])
 
 
 @torch.no_grad()

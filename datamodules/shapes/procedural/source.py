@@ -20,7 +20,7 @@ from datamodules.shapes.procedural.cubes import cubes
 from datamodules.shapes.procedural.primitives import Part, paint, place
 from datamodules.shapes.procedural.tables import table
 from datamodules.shapes.processing.connected_components import count_components
-from utils.errors import InputError, check_number
+from utils.errors import check_choice, check_number
 
 Category = Literal["chair", "couch", "bathtub", "table", "cubes"]
 # Increase when a change alters any shape, so that caches of older shapes are not reused.
@@ -70,8 +70,7 @@ class ProceduralShapes(ShapeSource):
     ) -> None:
         check_split(split)
         check_voxel_size(voxel_size, smallest=16)
-        if category not in _GENERATORS:
-            raise InputError(f"category must be one of {', '.join(get_args(Category))}, got {category!r}")
+        check_choice("category", category, get_args(Category))
         check_number("count", count, at_least=1)
         check_number("seed", seed, at_least=0)
         self.category = category

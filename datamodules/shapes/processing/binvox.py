@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Bool, UInt8
 
 from utils.errors import InputError
+from utils.files import write_atomically
 
 MAX_DIM = 1024
 MAX_LENGTH = 1e6  # of scale and translation; beyond it, voxels are lost to rounding
@@ -105,7 +106,8 @@ def write_binvox(
     values = np.repeat(flat[starts], pieces).astype(np.uint8)
     counts = np.full(values.size, 255, np.uint8)
     counts[np.cumsum(pieces) - 1] = lengths - 255 * (pieces - 1)
-    Path(path).write_bytes(header.encode() + np.stack([values, counts], 1).tobytes())
+    content = header.encode() + np.stack([values, counts], 1).tobytes()
+    write_atomically(Path(path), lambda file: file.write_bytes(content))
 
 
 def _parse_header(path: Path, content: bytes) -> tuple[int, tuple[float, float, float], float, int]:

@@ -1,4 +1,4 @@
-"""A rehearsal (``fast_dev_run``) prepares only what its batches need, in a cache of its own."""
+"""A smoke run (``fast_dev_run``) prepares only what its batches need, in a cache of its own."""
 
 import time
 from types import SimpleNamespace
@@ -39,11 +39,11 @@ def parts(count: int = 1000) -> dict:
 @pytest.mark.parametrize("name", parts(1))
 def test_only_the_images_of_its_batches_are_prepared(name):
     data = parts()[name]
-    assert all(cache.count >= 500 and "rehearsal" not in cache.folder.parts for cache in data.caches())
+    assert all(cache.count >= 500 and "fast_dev_run" not in cache.folder.parts for cache in data.caches())
     data.trainer = SimpleNamespace(fast_dev_run=BATCHES)
     per_cache = BATCHES * BATCH * 2 // len(data.caches())
     assert [cache.count for cache in data.caches()] == [per_cache] * len(data.caches())
-    assert all("rehearsal" in cache.folder.parts for cache in data.caches())
+    assert all("fast_dev_run" in cache.folder.parts for cache in data.caches())
 
 
 def test_only_the_photographs_of_its_batches_are_read(tmp_path):
@@ -55,7 +55,7 @@ def test_only_the_photographs_of_its_batches_are_read(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["renders", "heads", "photographs"])
-def test_a_data_module_has_all_of_its_images_after_a_rehearsal(tmp_path, name):
+def test_a_data_module_has_all_of_its_images_after_a_smoke_run(tmp_path, name):
     for i in range(7):
         Image.fromarray(np.full((16, 16, 3), i, np.uint8)).save(tmp_path / f"{i}.png")
     settings = {"reference_images": 7, "batch_size": BATCH, "total_kimg": 1}
@@ -66,10 +66,10 @@ def test_a_data_module_has_all_of_its_images_after_a_rehearsal(tmp_path, name):
         "photographs": lambda: FFHQDataModule(tmp_path, 16, **settings),
     }[name]
     data, unused = make(), make()
-    for rehearsal in (1, 2, 0):
-        data.trainer = SimpleNamespace(fast_dev_run=rehearsal, state=SimpleNamespace(fn="fit"))
+    for batches in (1, 2, 0):
+        data.trainer = SimpleNamespace(fast_dev_run=batches, state=SimpleNamespace(fn="fit"))
         data.prepare_data()
-        assert len(data.reference()) == (rehearsal * BATCH or 7)
+        assert len(data.reference()) == (batches * BATCH or 7)
         # what an evaluation measures is the same
         assert data.reference_images == 7 and data.kid_subset == unused.kid_subset
         assert data.reference() is data.reference()  # read once
@@ -84,7 +84,7 @@ def test_a_small_set_is_prepared_as_a_whole():
 
 
 @pytest.mark.slow
-def test_a_rehearsal_of_a_large_experiment_takes_seconds(tmp_path, monkeypatch):
+def test_a_smoke_run_of_a_large_experiment_takes_seconds(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("UNRENDER_CACHE", str(tmp_path / "cache"))
     began = time.monotonic()
