@@ -31,12 +31,13 @@ class FrontReferences:
         return 0 if self._renders is None else len(self._renders.image)
 
     def of(self, datamodule: Any) -> Rendering | None:
-        """Return the renders, at most ``DEPTH_SAMPLES``; None for data without known geometry."""
+        """Return the renders, at most ``DEPTH_SAMPLES`` and fewer in a rehearsal; None for data without known geometry."""
         held_out: Any = getattr(datamodule, "held_out", None)
         if not hasattr(held_out, "canonical"):
             self._key = self._renders = None
             return None
-        key = held_out, min(DEPTH_SAMPLES, datamodule.reference_images)
+        needed = getattr(datamodule, "needed", int)
+        key = held_out, needed(min(DEPTH_SAMPLES, datamodule.reference_images))
         if key != self._key:
             self._key, self._renders = key, held_out.canonical(list(range(key[1])))
         return self._renders

@@ -63,7 +63,7 @@ def user_directory(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
     yield
-    for name in ("xray", "balls", "lsgan"):
+    for name in ("xray", "balls", "heights", "lsgan", "discs"):
         sys.modules.pop(name, None)
 
 
@@ -149,23 +149,34 @@ def test_documented_experiments_compose(tmp_path, monkeypatch, capsys):
             assert main(["fit", *words, "--print_config"]) == 0, (words, capsys.readouterr().err)
 
 
-def test_add_your_own_renderer(user_directory):
-    (fit,) = follow("renderers.md", "## Add your own renderer")
+def test_fit_a_shape_and_add_your_own_renderer(user_directory):
+    (fit,) = follow("renderers.md", "## Fit a shape to images")
     assert trainer_arguments(fit) == ["fit", "--config", "xrays.yaml"]
     assert main(["fit", "--config", "xrays.yaml", *SMALL_RUN]) == 0
 
 
 @pytest.mark.slow
-def test_add_your_own_generator_and_method(user_directory):
-    assert [trainer_arguments(words)[2] for words in follow("methods.md")] == ["balls.yaml", "lsgan.yaml"]
-    assert main(["fit", "--config", "balls.yaml", *small_run("generator.width")]) == 0
-    assert main(["fit", "--config", "lsgan.yaml", *small_run("neural_renderer")]) == 0
+def test_add_your_own_generator_discriminator_metric_and_method(user_directory, capsys):
+    balls, heights, monitored, lsgan = map(trainer_arguments, follow("methods.md"))
+    assert balls == ["fit", "--config", "balls.yaml"] and lsgan == ["fit", "--config", "lsgan.yaml"]
+    assert main([*balls, *small_run("generator.width")]) == 0
+    assert main([*lsgan, *small_run("neural_renderer")]) == 0
+    assert monitored[: len(heights)] == heights
+    assert main([*monitored, *SMALL_RUN]) == 0
+    assert "best height" in capsys.readouterr().out
+
+
+def test_write_a_data_module(user_directory):
+    (fit,) = follow("python.md", "## Write a data module")
+    assert (
+        main([*trainer_arguments(fit), "--trainer.fast_dev_run=2", "--data.count=4", "--model.generator.width=16"]) == 0
+    )
 
 
 @pytest.mark.slow
 def test_train_in_a_script_with_spawned_workers(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    ((python, script),) = follow("python.md", "## Train in a script")
+    (python, script), *_ = follow("python.md", "## Train in a script")
     assert (python, script) == ("python", "train_chairs.py")
     with Path(script).open("a", encoding="utf-8") as file:
         file.write(

@@ -76,7 +76,7 @@ class LogThrottle:
         done: current amount; set by the caller.
     """
 
-    def __init__(self, total: float, initial: float = 0.0) -> None:
+    def __init__(self, total: float, initial: float = 0) -> None:
         self.total, self.done = total, initial
         self._initial = initial
         self._start = time.monotonic()

@@ -16,6 +16,7 @@ from datamodules import (
     ShapeNetRenderDataModule,
 )
 from datamodules.shapes import ProceduralShapes
+from lightning_modules.depth_evaluation import FrontReferences
 from renderers import OpenGLRenderer, ViewDistribution
 from trainer.__main__ import main
 
@@ -75,6 +76,13 @@ def test_a_data_module_has_all_of_its_images_after_a_smoke_run(tmp_path, name):
         assert data.reference() is data.reference()  # read once
     unused.prepare_data()
     assert torch.equal(data.reference(), unused.reference()) and data.reference_key == unused.reference_key
+
+
+def test_depth_is_measured_on_as_many_heads_as_the_batches_have():
+    data, references = HeadsDataModule(16, batch_size=BATCH, total_kimg=1), FrontReferences()
+    data.trainer = SimpleNamespace(fast_dev_run=BATCHES)
+    references.of(data)
+    assert references.count == BATCHES * BATCH
 
 
 def test_a_small_set_is_prepared_as_a_whole():

@@ -52,6 +52,12 @@ def test_long_operations_print_a_line_every_ten_minutes(clock):
     assert count == 6
 
 
+def test_batches_are_counted_in_whole_numbers(clock):
+    lines = LogThrottle(25)
+    lines.done += 1
+    assert lines.describe(f"batch {lines.done:,} of {lines.total:,}").startswith("4 % (batch 1 of 25)")
+
+
 def test_unknown_totals_have_no_percentage(capsys, clock):
     with Progress(None, "downloading", "byte") as bar:
         clock.now += 700

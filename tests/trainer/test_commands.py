@@ -144,6 +144,13 @@ def test_fast_dev_run_writes_nothing(capsys):
     assert not Path("runs").exists()
 
 
+def test_fast_dev_run_trains_as_many_batches_as_it_says(monkeypatch):
+    batches = []
+    monkeypatch.setattr("toy.ToyGAN.on_train_batch_end", lambda self, outputs, batch, index: batches.append(index))
+    assert main([*FIT, "--trainer.fast_dev_run=3"]) == 0
+    assert batches == [0, 1, 2]
+
+
 def test_run_dir(refused):
     assert main([*FIT, "--run_dir", "mine/first"]) == 0
     assert Path("mine/first/checkpoints/last.ckpt").is_file()

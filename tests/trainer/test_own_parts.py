@@ -96,6 +96,11 @@ def test_images_outside_of_0_to_1_are_refused(refused, option, message, first):
     assert message in refused(*FIT, option, first)
 
 
+def test_the_error_about_own_data_without_a_renderer_says_what_to_set(refused):
+    message = refused(*FIT, "--model", "model/absorption_32.yaml")
+    assert "; Plain has no " in message and ": give it one, or set model.init_args." in message
+
+
 def test_a_training_without_data_is_an_error(refused):
     assert refused(*FIT, "--data.count=0") == "Plain has no training data: its loader has no batches"
     assert RunDirectory("run").status != "finished"

@@ -26,7 +26,7 @@ from trainer.cli.command_parser import TRUST, CommandParser
 RUNS = Path("runs")
 EXTRACTORS = ("renders_small", "renders_color", "renders", "imagenet")
 RENDERERS = ("opengl", "soft", "absorption", "lit_absorption", "visual_hull", "emission_absorption")
-TABLES = sorted(path.stem for path in (configs.FOLDER / "tables").glob("table*.yaml"))
+TABLES = sorted(path.stem for path in (configs.FOLDER / "tables").glob("*.yaml") if path.stem != "scales")
 FIGURES = {
     "MeshGAN": ("samples", "random", "interpolation", "truncation", "layers"),
     "voxels": ("samples", "normals", "views", "view_normals", "thresholds", "interpolation"),
@@ -49,7 +49,9 @@ def fit() -> CommandParser:
             "fit --config couches.yaml --model model/absorption.yaml",
             "fit --run_dir runs/demo/001 --ckpt_path last",
         ),
-        "  --data.total_kimg=50               length of the run in thousands of images",
+        "  --data.total_kimg=50               length of the run in thousands of images\n"
+        "  --trainer.max_time=00:08:00:00     at most eight hours (days:hours:minutes:seconds)\n"
+        "  --trainer.fast_dev_run=1           one step of each kind, without a run directory",
     )
     parser.add("--run_dir RUN", "where to write, or the run to resume")
     parser.add("--ckpt_path FILE", "start from a checkpoint: a file, or last or best of the run")
@@ -97,16 +99,15 @@ def predict() -> CommandParser:
     return parser
 
 
-def _lightning_command(command: str, description: str, examples: tuple[str, ...], note: str) -> CommandParser:
+def _lightning_command(command: str, description: str, examples: tuple[str, ...], options: str) -> CommandParser:
     notes = (
         "Any value of a config is an option as well:",
-        note,
+        options,
         "  --model.ARGUMENT=VALUE, --data.ARGUMENT=VALUE, --trainer.ARGUMENT=VALUE",
-        "  --trainer.max_time=00:08:00:00     at most eight hours (days:hours:minutes:seconds)",
         "  --trainer.devices=2 --trainer.accelerator=gpu|cpu --trainer.precision=bf16-mixed",
-        "  --trainer.fast_dev_run=1           one step of each kind, without a run directory",
     )
-    usage = f"python -m trainer {command} --config NAME [--config MORE] [--model.ARGUMENT=VALUE] [options]"
+    first = "--config NAME [--config MORE]" if command == "fit" else "--run_dir RUN"
+    usage = f"python -m trainer {command} {first} [--model.ARGUMENT=VALUE] [options]"
     parser = CommandParser(command, description, examples, notes, usage=usage)
     parser.add("--config NAME", "an experiment, in the current directory or in configs/; a second one overrides it")
     parser.add("--model FILE", "another method, such as model/absorption_32.yaml")
@@ -159,8 +160,8 @@ def shapes() -> CommandParser:
 def table() -> CommandParser:
     parser = CommandParser(
         "table",
-        "Run the experiments of a table of the papers and print it next to the published numbers.\n\n"
-        f"The tables are {', '.join(TABLES)}, or a file of your own (configs/tables has examples).",
+        "Run the experiments of a table and print it, next to the published numbers for a table of the papers.\n\n"
+        f"The tables are {', '.join(TABLES)}, or a file of your own\n(configs/tables has examples).",
         (
             "table table1 --root ShapeNetCore.v2 --extractor_weights renders.pt",
             "table table1 --scale small --archive modelnet10_voxels_32.npz --only _one --kimg 10",
@@ -358,7 +359,7 @@ def prepare() -> CommandParser:
         "With --shard I/N only one of N parts, so that several machines fill one cache. Cached images are not rendered\n"
         "again.",
         (
-            "prepare --config chairs.yaml --data.init_args.shapes.init_args.root=/data/ShapeNetCore.v2",
+            "prepare --config chairs.yaml --data.shapes.root=/data/ShapeNetCore.v2",
             "prepare --config chairs.yaml --shard 3/64",
         ),
     )

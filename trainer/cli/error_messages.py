@@ -288,14 +288,14 @@ def _interpolation_error(error: OmegaConfBaseException, composed: Composed, opti
     check_keys(composed, {option.partition(".")[0] for option in options})
     if (match := re.search(r"Interpolation key '\.*([^']*)' not found", str(error))) and error.full_key:
         key = _without_command(error.full_key)
-        fix = _unset_argument(match[1], composed)
+        fix = _unset_argument(match[1], key, composed)
         if not fix and (similar := difflib.get_close_matches(match[1], _all_keys(composed.values) - {key}, n=1)):
             fix = f"; did you mean {similar[0]}?"
         return InputError(f"{_origin(composed, key)}{key} refers to ${{{match[1]}}}, which is not in the config{fix}")
     return InputError(f"an interpolation cannot be resolved: {str(error).splitlines()[0]}")
 
 
-def _unset_argument(reference: str, composed: Composed) -> str:
+def _unset_argument(reference: str, key: str, composed: Composed) -> str:
     """The end of a message about a missing ``${data.init_args.renderer}``; empty if the name may be misspelled."""
     section, _, argument = reference.partition(".init_args.")
     argument = argument.partition(".")[0]
@@ -305,7 +305,11 @@ def _unset_argument(reference: str, composed: Composed) -> str:
     if not arguments or difflib.get_close_matches(argument, arguments, n=1):
         return ""
     renders = section == "data" and argument in ("renderer", "views", "shapes")
-    cure = ": this method needs data that render shapes, such as those of demo.yaml" if renders else ""
+    cure = ""
+    if renders and class_path.startswith("datamodules."):
+        cure = ": this method needs data that render shapes, such as those of demo.yaml"
+    elif renders:
+        cure = f": give it one, or set {key}"
     return f"; {class_path.rpartition('.')[2]} has no {argument}{cure}"
 
 

@@ -332,9 +332,12 @@ class UnrenderCLI(LightningCLI):
             if isinstance(callback, ValidationRecord):
                 callback.options = session.options_changed
         try:
-            return super().instantiate_trainer(**kwargs)
+            trainer = super().instantiate_trainer(**kwargs)
         except (ValueError, TypeError) as error:  # Lightning's message about one of the trainer's options
             raise InputError(f"trainer: {error}") from error
+        if options.fast_dev_run:  # Lightning counts the steps of all optimizers, so a GAN ends before its evaluation
+            trainer.fit_loop.epoch_loop.max_steps = -1
+        return trainer
 
     def _run(self, method: str, **kwargs: Any) -> Any:
         path = self.session.checkpoint
