@@ -31,7 +31,7 @@ class FrontReferences:
         return 0 if self._renders is None else len(self._renders.image)
 
     def of(self, datamodule: Any) -> Rendering | None:
-        """Return the renders, at most ``DEPTH_SAMPLES``, fewer under ``fast_dev_run``; None for data without known geometry."""
+        """Return the renders, at most ``DEPTH_SAMPLES``, fewer under ``fast_dev_run``; None without known geometry."""
         held_out: Any = getattr(datamodule, "held_out", None)
         if not hasattr(held_out, "canonical"):
             self._key = self._renders = None
