@@ -1,4 +1,4 @@
-"""Every config builds unchanged, and trains two steps on the CPU with reduced widths."""
+"""Every config builds unchanged, and trains one batch and evaluates on the CPU with reduced widths."""
 
 from itertools import product
 from pathlib import Path
@@ -80,8 +80,8 @@ def write_faces(folder: Path) -> Path:
     return folder
 
 
-def two_steps(name: str, proxy: bool = True) -> list[str]:
-    cut = ["--trainer.fast_dev_run=2", "--data.init_args.batch_size=2", "--data.init_args.total_kimg=0.004"]
+def smoke_run(name: str, proxy: bool = True) -> list[str]:
+    cut = ["--trainer.fast_dev_run=1", "--data.init_args.batch_size=2", "--data.init_args.total_kimg=0.004"]
     if name in CLASSIFIERS:
         return [*cut, "--data.init_args.images_per_class=2", "--data.init_args.validation_images_per_class=2"]
     if name in MESHES:
@@ -127,27 +127,27 @@ def test_config_builds_unchanged(name, shapenet, archive, tmp_path, monkeypatch,
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", EXPERIMENTS)
-def test_config_trains_two_steps(name, shapenet, archive, tmp_path, monkeypatch):
+def test_config_trains_and_evaluates(name, shapenet, archive, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert main(["fit", *options(name, shapenet, archive), *two_steps(name)]) == 0
+    assert main(["fit", *options(name, shapenet, archive), *smoke_run(name)]) == 0
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["chairs.yaml", "demo.yaml", *PHOTOGRAPHS[:2]])
 @pytest.mark.parametrize("method", METHODS)
-def test_every_method_trains_two_steps(name, method, shapenet, archive, tmp_path, monkeypatch):
+def test_every_method_trains_and_evaluates(name, method, shapenet, archive, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     part = f"--model=model/{method}{'' if name in FULL_SIZE else '_32'}.yaml"
-    assert main(["fit", *options(name, shapenet, archive), part, *two_steps(name, proxy=False)]) == 0
+    assert main(["fit", *options(name, shapenet, archive), part, *smoke_run(name, proxy=False)]) == 0
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("size", ["", "_32"])
-def test_color_photographs_train_two_steps(size, shapenet, archive, tmp_path, monkeypatch):
+def test_color_photographs_train_and_evaluate(size, shapenet, archive, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     name = f"chanterelle{size}.yaml"
     parts = [f"--model=model/emission_absorption_rgb{size}.yaml", "--data=data/color.yaml"]
-    assert main(["fit", *options(name, shapenet, archive), *parts, *two_steps(name, proxy=False)]) == 0
+    assert main(["fit", *options(name, shapenet, archive), *parts, *smoke_run(name, proxy=False)]) == 0
 
 
 FIGURE_3 = {"crisp": (0, None, 0), "soft": (1, None, 0), "size": (1, 1.3, 0), "wide": (1, 1.3, 4)}
@@ -164,7 +164,7 @@ def test_figure_3_variants_are_model_parts(part, shapenet, archive, tmp_path, mo
     settings = (model["renderer"]["init_args"]["margin"], generator["max_size"], generator["pyramid_levels"])
     assert settings == FIGURE_3[part]
     assert model["views"]["init_args"]["azimuth"] == ([-120, 120] if part == "wide" else [-45, 45])
-    assert main(["fit", *given, *two_steps("heads.yaml")]) == 0
+    assert main(["fit", *given, *smoke_run("heads.yaml")]) == 0
 
 
 COLORED = {

@@ -19,7 +19,7 @@ PAGES = ["../README.md", "../CONTRIBUTING.md", *(path.name for path in sorted(DO
 BLOCK = re.compile(r"(?:<!-- file: (?P<file>\S+) -->\n)?```(?P<language>\w*)\n(?P<text>.*?)```", re.DOTALL)
 EXPERIMENT_COMMANDS = ("fit", "validate", "test", "predict")
 SMALL_RUN = [
-    "--trainer.fast_dev_run=2",
+    "--trainer.fast_dev_run=1",
     "--trainer.accelerator=cpu",
     "--data.batch_size=2",
     "--data.total_kimg=0.004",
@@ -169,7 +169,7 @@ def test_add_your_own_generator_discriminator_metric_and_method(user_directory, 
 def test_write_a_data_module(user_directory):
     (fit,) = follow("python.md", "## Write a data module")
     assert (
-        main([*trainer_arguments(fit), "--trainer.fast_dev_run=2", "--data.count=4", "--model.generator.width=16"]) == 0
+        main([*trainer_arguments(fit), "--trainer.fast_dev_run=1", "--data.count=4", "--model.generator.width=16"]) == 0
     )
 
 
@@ -188,7 +188,7 @@ def test_train_in_a_script_with_spawned_workers(tmp_path, monkeypatch):
     done = subprocess.run([sys.executable, script], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "64 generated against 64 real images" in done.stdout
-    assert {path.name for path in tmp_path.iterdir()} <= {script, "lightning_logs", "__pycache__"}  # no run directory
+    assert not Path("runs").exists()
 
 
 def test_train_on_your_own_shapes(user_directory, monkeypatch, capsys):

@@ -81,11 +81,11 @@ def test_mismatched_classes_raise(shapenet, capsys, tmp_path, monkeypatch):
     assert "the classifier has 2 classes and the data 21; they differ in bathtub, bench" in capsys.readouterr().err
 
 
-def test_shapenet_trains_two_steps(shapenet, tmp_path, monkeypatch):
+def test_shapenet_trains_and_evaluates(shapenet, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     argv = ["fit", "--config=extractor_renders.yaml", *SMALL, f"--data.init_args.root={shapenet}"]
     argv += ["--data.init_args.voxel_size=16", "--data.init_args.test_fraction=0.5"]
-    argv += ["--data.init_args.renderer.init_args.image_size=16", "--trainer.fast_dev_run=2"]
+    argv += ["--data.init_args.renderer.init_args.image_size=16", "--trainer.fast_dev_run=1"]
     assert main(argv) == 0
 
 

@@ -1,4 +1,4 @@
-"""MeshGAN configs, and the ablations of Figure 3, train for two steps with narrow networks."""
+"""MeshGAN configs, and the ablations of Figure 3, train and evaluate with narrow networks."""
 
 import pytest
 import torch
@@ -7,7 +7,7 @@ import yaml
 from trainer.__main__ import main
 
 NARROW = [
-    "--trainer.fast_dev_run=2",
+    "--trainer.fast_dev_run=1",
     "--trainer.accelerator=cpu",
     "--trainer.devices=1",
     "--data.init_args.batch_size=2",
