@@ -101,6 +101,11 @@ def test_invalid_options_are_named(refused, argv, message):
         ),
         ("model: {init_args: {seed: '${data.init_args.sise}'}}", "did you mean data.init_args.size?"),
         (
+            "data: {init_args: {batches: '${data.init_args.sise}'}}",
+            "data.init_args.batches refers to ${data.init_args.sise}, which is not in the config; "
+            "did you mean data.init_args.size?",
+        ),
+        (
             "model: {class_path: toy.ToyGAM}",
             "mistake.yaml: model: no such class toy.ToyGAM; did you mean toy.ToyGAN",
         ),

@@ -286,12 +286,14 @@ def _interpolation_error(error: OmegaConfBaseException, composed: Composed, opti
         InputError: A key at the top of the config that is not known, which may be the cause.
     """
     check_keys(composed, {option.partition(".")[0] for option in options})
-    if (match := re.search(r"Interpolation key '\.*([^']*)' not found", str(error))) and error.full_key:
+    if (match := re.search(r"Interpolation key '(\.*)([^']*)' not found", str(error))) and error.full_key:
         key = _without_command(error.full_key)
-        fix = _unset_argument(match[1], key, composed)
-        if not fix and (similar := difflib.get_close_matches(match[1], _all_keys(composed.values) - {key}, n=1)):
+        parents = key.split(".")[: -len(match[1])] if match[1] else []  # of a relative reference
+        reference = ".".join([*parents, match[2]])
+        fix = _unset_argument(reference, key, composed)
+        if not fix and (similar := difflib.get_close_matches(reference, _all_keys(composed.values) - {key}, n=1)):
             fix = f"; did you mean {similar[0]}?"
-        return InputError(f"{_origin(composed, key)}{key} refers to ${{{match[1]}}}, which is not in the config{fix}")
+        return InputError(f"{_origin(composed, key)}{key} refers to ${{{reference}}}, which is not in the config{fix}")
     return InputError(f"an interpolation cannot be resolved: {str(error).splitlines()[0]}")
 
 
