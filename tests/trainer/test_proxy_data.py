@@ -129,7 +129,7 @@ def test_fit_asks_for_the_proxy_of_its_source(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("trainer.runs.proxy_pretraining._train", train)
     assert main(["fit", "--config", "chairs_modelnet.yaml", f"--data.shapes.path={path}"]) == 2
     assert "did not leave a finished run" in capsys.readouterr().err
-    (option, _) = commands[0][5:]
+    (option, _) = commands[0][3:]
     assert json.loads(option.removeprefix("--data.shapes="))["init_args"]["category"] == "table"
 
 
