@@ -96,6 +96,11 @@ def test_printed_commands_parse(table, cell, expected, capsys):
     assert not Path("runs").exists()
 
 
+@pytest.mark.parametrize(("pattern", "cells"), [("absorption-chairs", 1), ("absorption-chair", 2)])
+def test_a_whole_name_selects_one_cell(pattern, cells, capsys):
+    assert len(command_lines(capsys, "ours", *SMALL, "--only", pattern)) == cells
+
+
 def test_only_missing_commands_are_printed(capsys):
     write_run("fixed-cubes", 12.0)
     write_run("fixed-tables", None, status="interrupted")

@@ -176,7 +176,9 @@ def table() -> CommandParser:
     parser.add("--root DIR", "ShapeNetCore, for full scale (default: ShapeNetCore.v2)")
     parser.add("--archive FILE", "voxels for small scale (default: procedural shapes)")
     parser.add("--kimg N", "length of each run in thousands of images", positive)
-    parser.add("--only PATTERN", "only cells whose names contain it (* matches any text)", action="append")
+    parser.add(
+        "--only PATTERN", "only the cell of this name, or cells whose names contain it (* is any text)", action="append"
+    )
     parser.add("--seeds A,B", "one run per seed", seeds, "0")
     parser.add("--extractor", "default: that of the table or the scale", choices=EXTRACTORS)
     parser.add("--extractor_weights FILE", "weights for the extractor")

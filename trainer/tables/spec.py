@@ -145,13 +145,17 @@ class Table:
 
         Args:
             scale: Values of the placeholders.
-            only: Patterns; a cell is selected if its name contains one of them.
+            only: Names of cells, which select these, and patterns, which select all cells whose names contain them.
 
         Raises:
             InputError: No cell matches.
         """
         pairs = self._pairs()
-        names = [name for name in pairs if not only or any(fnmatch.fnmatch(name, f"*{part}*") for part in only)]
+        names = [
+            name
+            for name in pairs
+            if not only or any(name == part if part in pairs else fnmatch.fnmatch(name, f"*{part}*") for part in only)
+        ]
         if not pairs:
             raise InputError(f"{self.name} has no cells: the paper of every column is empty; remove it or list rows")
         if not names:
