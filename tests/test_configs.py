@@ -1,4 +1,4 @@
-"""Every config builds unchanged, and trains one batch and evaluates on the CPU with reduced widths."""
+"""Every config builds unchanged, and trains two batches and evaluates on the CPU with reduced widths."""
 
 from itertools import product
 from pathlib import Path
@@ -81,7 +81,7 @@ def write_faces(folder: Path) -> Path:
 
 
 def smoke_run(name: str, proxy: bool = True) -> list[str]:
-    cut = ["--trainer.fast_dev_run=1", "--data.init_args.batch_size=2", "--data.init_args.total_kimg=0.004"]
+    cut = ["--trainer.fast_dev_run=2", "--data.init_args.batch_size=2", "--data.init_args.total_kimg=0.004"]
     if name in CLASSIFIERS:
         return [*cut, "--data.init_args.images_per_class=2", "--data.init_args.validation_images_per_class=2"]
     if name in MESHES:

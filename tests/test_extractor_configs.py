@@ -85,7 +85,7 @@ def test_shapenet_trains_and_evaluates(shapenet, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     argv = ["fit", "--config=extractor_renders.yaml", *SMALL, f"--data.init_args.root={shapenet}"]
     argv += ["--data.init_args.voxel_size=16", "--data.init_args.test_fraction=0.5"]
-    argv += ["--data.init_args.renderer.init_args.image_size=16", "--trainer.fast_dev_run=1"]
+    argv += ["--data.init_args.renderer.init_args.image_size=16", "--trainer.fast_dev_run=2"]
     assert main(argv) == 0
 
 

@@ -92,9 +92,10 @@ def test_rank_correlations_are_over_the_rows_with_shapes():
     assert rank_correlations(rows[:2]) == {}
 
 
-def test_command_prints_the_table(tmp_path, capsys):
+@pytest.mark.parametrize("damage", ["upside down", "tables"])
+def test_command_prints_the_table(damage, tmp_path, capsys):
     file = tmp_path / "rows.json"
-    names = ["tables", "image mirrored"]
+    names = [damage, "image mirrored"]
     assert main(["judge", "--images", "12", "--only", *names, "--json", str(file)]) == 0
     printed = capsys.readouterr().out.splitlines()
     assert printed[1].split() == ["set", "fid", "sfid", "coverage", "mmd", "iou"]

@@ -7,7 +7,7 @@ import yaml
 from trainer.__main__ import main
 
 NARROW = [
-    "--trainer.fast_dev_run=1",
+    "--trainer.fast_dev_run=2",
     "--trainer.accelerator=cpu",
     "--trainer.devices=1",
     "--data.init_args.batch_size=2",

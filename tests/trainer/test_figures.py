@@ -150,4 +150,4 @@ def test_invalid_runs_are_rejected(run, refused, tmp_path):
     assert "generator.object.synthesis.constant is missing there" in refused("figures", "--run_dir", str(tmp_path))
     (tmp_path / "file").write_text("")
     message = refused("figures", "--run_dir", str(run), "--output", str(tmp_path / "file"))
-    assert "file cannot be opened: a file of this name exists; pass another path" in message
+    assert "file cannot be created: File exists; pass another --output" in message

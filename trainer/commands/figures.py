@@ -17,7 +17,6 @@ from trainer.export.unused_options import given_options, refuse_unused
 from trainer.runs.loading import ExperimentConfig, LoadedRun, load_generator, open_run
 from trainer.runs.run_directory import write_text
 from utils.errors import InputError
-from utils.files import create_directory
 from visualization.paper_figures import (
     DATA_FIGURES,
     Figure,
@@ -70,7 +69,12 @@ def _write(figures: dict[str, Callable[[], Figure]], options: argparse.Namespace
         except FigureUnavailableError as error:
             print(f"{name}: skipped, {error}", flush=True)
             continue
-        create_directory(folder)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(
+                f"the directory {folder} cannot be created: {error.strerror}; pass another --output"
+            ) from error
         print(write_figure(figure, options.size, folder), flush=True)
         _add_caption(folder / "captions.md", figure)
         written += 1
