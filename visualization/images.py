@@ -6,10 +6,12 @@ from pathlib import Path
 
 import torch
 from jaxtyping import Float
-from PIL import Image
+from PIL import Image, PngImagePlugin
 from torch import Tensor
 
-from utils.files import write_atomically
+from utils.files import check_replaceable, write_atomically
+
+SOFTWARE = "unrender"  # in the field "Software" of each PNG file
 
 
 def tile(images: Float[Tensor, "N C H W"], columns: int, gap: int = 1) -> Float[Tensor, "C h w"]:
@@ -33,5 +35,32 @@ def save_png(path: Path, image: Float[Tensor, "C H W"], min_width: int = 512) ->
     """Write a grey or RGB image in [0, 1], enlarged by an integer factor to a width of about ``min_width``."""
     pixels = to_pil(image)
     factor = max(1, round(min_width / pixels.width))
-    enlarged = pixels.resize((pixels.width * factor, pixels.height * factor), Image.Resampling.NEAREST)
-    write_atomically(path, lambda file: enlarged.save(file, format="PNG"))
+    write_png(path, pixels.resize((pixels.width * factor, pixels.height * factor), Image.Resampling.NEAREST))
+
+
+def write_png(path: Path, image: Image.Image) -> None:
+    """Write an image as PNG, with :data:`SOFTWARE` as its origin."""
+    info = PngImagePlugin.PngInfo()
+    info.add_text("Software", SOFTWARE)
+    write_atomically(path, lambda file: image.save(file, format="PNG", pnginfo=info))
+
+
+def check_replaceable_png(path: Path, option: str) -> None:
+    """Check that an image does not replace a file of the user, such as the texture of a mesh beside it.
+
+    Args:
+        path: where to write.
+        option: the option that names the directory.
+
+    Raises:
+        InputError: there is a file that :func:`write_png` has not written.
+    """
+    check_replaceable(path, _is_own_png, "an image written by unrender", option)
+
+
+def _is_own_png(path: Path) -> bool:
+    try:
+        with Image.open(path, formats=("PNG",)) as image:
+            return image.info.get("Software") == SOFTWARE
+    except (OSError, ValueError, SyntaxError):
+        return False

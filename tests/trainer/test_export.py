@@ -204,6 +204,11 @@ def test_outputs_that_cannot_be_written_are_named(run, refused):
     error = refused(*argv, "--output", ".")
     assert error == "report.json exists and is not a report of export; pass another --output"
     assert Path("report.json").read_text() == '{"mine": 1}' and not Path("0000.glb").exists()
+    Path("report.json").unlink()
+    Path("0000.obj").write_text("mine")
+    error = refused(*argv, "--output", ".")
+    assert error == "0000.obj exists and is not a file of export; pass another --output"
+    assert Path("0000.obj").read_text() == "mine" and not Path("0000.glb").exists()
 
 
 def test_mesh_statistics_of_closed_and_open_boxes():

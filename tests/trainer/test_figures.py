@@ -79,6 +79,13 @@ def test_figures_of_data_alone(run, refused, tmp_path):
     assert main(["figures", *config, *few]) == 0
     assert files(tmp_path / "f").keys() == {"data.png", "captions.md"}
 
+    figure = tmp_path / "f/data.png"
+    Image.open(figure).save(tmp_path / "own.png")
+    content = figure.read_bytes()
+    figure.write_bytes((tmp_path / "own.png").read_bytes())
+    assert "data.png exists and is not an image written by unrender" in refused("figures", *config, *few)
+    figure.write_bytes(content)
+
     captions = tmp_path / "f/captions.md"
     written = captions.read_text()
     captions.write_text(f"# Mine\n\n- `z.png`: last\nb\na\n{written}")

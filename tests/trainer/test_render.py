@@ -191,6 +191,24 @@ def test_no_image_of_render_replaces_another(tmp_path):
     assert len(rendered("all", "--views=2", "--normals", "--depth")) == len(names) * 9
 
 
+def test_render_replaces_its_own_images_and_no_image_of_the_user(refused, tmp_path):
+    """A texture often has the name of its mesh and lies beside it."""
+    Path("chair.obj").write_text(
+        "mtllib chair.mtl\nusemtl wood\nv 0 0 0\nv .4 0 0\nv 0 .4 0\nvt 0 0\nvt 1 0\nvt 0 1\nf 1/1 2/2 3/3\n"
+    )
+    Path("chair.mtl").write_text("newmtl wood\nmap_Kd chair.png\n")
+    Image.new("RGB", (8, 8), (200, 100, 50)).save("chair.png")
+    texture = Path("chair.png").read_bytes()
+    argv = ["render", "chair.obj", "--image_size=16"]
+    error = refused(*argv, "--normals", "--output=.")
+    assert error == "chair.png exists and is not an image written by unrender; pass another --output"
+    assert Path("chair.png").read_bytes() == texture and not Path("chair_normals.png").exists()
+    for elevation in ("10", "60"):
+        assert main([*argv, "--elevation", elevation]) == 0
+    Path("renders/chair.png").write_bytes(b"no image")
+    assert "chair.png exists and is not an image" in refused(*argv)
+
+
 @pytest.mark.parametrize("backend", ["pyrender", "moderngl"])
 def test_images_of_one_pixel_are_rendered(tmp_path, backend):
     trimesh.creation.box((1.6, 1.6, 1.6)).export("box.obj")  # covers samples of the pixel

@@ -38,7 +38,7 @@ def main(argv: list[str]) -> int:
         check_video_options(options.turntable, options.film_size)
     run = load_generator(options.run_dir, options.ckpt_path, trust=options.trust)
     folder = options.output or run.folder.path / "export"
-    check_replaceable(folder / "report.json", lambda path: bool(_read_reports(path)), "a report of export", "--output")
+    _check_output(folder, options)
     report = _report(run, options)
     try:
         for shape in _write(run, options, folder):
@@ -59,6 +59,16 @@ def main(argv: list[str]) -> int:
         )
     print(f"written to {folder}")
     return 0
+
+
+def _check_output(folder: Path, options: argparse.Namespace) -> None:
+    """Check that the outputs replace only those of earlier calls, which their report names."""
+    report = folder / "report.json"
+    check_replaceable(report, lambda path: bool(_read_reports(path)), "a report of export", "--output")
+    earlier = {name for other in _read_reports(report) for shape in other["shapes"] for name in shape["files"]}
+    suffixes = (*options.formats, *([options.turntable] if options.turntable else []))
+    for path in (folder / f"{number:04d}.{suffix}" for number in options.seeds for suffix in suffixes):
+        check_replaceable(path, lambda path: path.name in earlier, "a file of export", "--output")
 
 
 def _write(run: LoadedRun, options: argparse.Namespace, folder: Path) -> Iterator[dict[str, Any]]:

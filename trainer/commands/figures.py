@@ -17,6 +17,7 @@ from trainer.export.unused_options import given_options, refuse_unused
 from trainer.runs.loading import ExperimentConfig, LoadedRun, load_generator, open_run
 from trainer.runs.run_directory import write_text
 from utils.errors import InputError
+from visualization.images import check_replaceable_png
 from visualization.paper_figures import (
     DATA_FIGURES,
     Figure,
@@ -64,6 +65,7 @@ def _write(figures: dict[str, Callable[[], Figure]], options: argparse.Namespace
     folder = options.output
     written = 0
     for name, render in figures.items():
+        check_replaceable_png(folder / f"{name}.png", "--output")
         try:
             figure = render()
         except FigureUnavailableError as error:

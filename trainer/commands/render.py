@@ -36,7 +36,7 @@ from trainer.export.unused_options import given_options, refuse_unused
 from utils.files import write_atomically
 from utils.memory import available_memory
 from utils.progress import Progress
-from visualization.images import save_png, tile
+from visualization.images import check_replaceable_png, save_png, tile
 
 VOLUME_RENDERERS = {
     "absorption": AbsorptionRenderer,
@@ -171,14 +171,19 @@ def _write(options: argparse.Namespace, stem: str, rendering: Rendering) -> int:
         kinds["_depth"] = depth_image(rendering.depth)
     count = len(rendering.image)
     views = _view_names(count)
+    written = {}
     for suffix, images in kinds.items():
         together = [tile(images, min(count, 8))] if count > 1 else []
         for view, image in zip(views, [*images, *together], strict=True):
-            save_png(options.output / f"{stem}{view}{suffix}.png", image, 1)
+            written[options.output / f"{stem}{view}{suffix}.png"] = image
+    for path in written:
+        check_replaceable_png(path, "--output")
+    for path, image in written.items():
+        save_png(path, image, 1)
     if options.depth and rendering.depth is not None:
         for view, depth in zip(views, rendering.depth, strict=False):  # none of all views
             _save_array(options.output / f"{stem}{view}_depth.npy", depth[0].numpy())
-    return len(kinds) * len(views)
+    return len(written)
 
 
 def depth_image(depth: Float[Tensor, "B 1 H W"]) -> Float[Tensor, "B 1 H W"]:

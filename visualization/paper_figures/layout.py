@@ -11,7 +11,7 @@ from jaxtyping import Float
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from utils.files import write_atomically
+from visualization.images import write_png
 
 FONT = Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSans.ttf"  # ships with matplotlib, so it is always the same
 TEXT_COLOR = (70, 70, 70)
@@ -67,8 +67,7 @@ def render_figure(figure: Figure, size: int) -> Image.Image:
 def write_figure(figure: Figure, size: int, folder: Path) -> Path:
     """Write ``folder/<name>.png`` and return its path."""
     path = folder / f"{figure.name}.png"
-    image = render_figure(figure, size)
-    write_atomically(path, lambda file: image.save(file, format="PNG"))
+    write_png(path, render_figure(figure, size))
     return path
 
 
