@@ -22,6 +22,7 @@ from trainer.runs import checkpoints
 from trainer.runs.published import BUILD_BYTES, PublishedRun, named_run
 from trainer.runs.run_directory import RunDirectory, find_run
 from utils.errors import InputError, printable
+from utils.files import write_text
 from utils.legacy_names import update_checkpoint, update_options
 from utils.memory import limited_memory
 
@@ -73,7 +74,7 @@ class ExperimentConfig:
         self._parser.add_lightning_class_args(LightningDataModule, "data", subclass_mode=True, required=not model_only)
         with tempfile.TemporaryDirectory(prefix="unrender-") as folder:
             path = Path(folder) / "composed.yaml"
-            path.write_text(self._composed.text(), encoding="utf-8")
+            write_text(path, self._composed.text())
             self._config = self._call(self._parser.parse_args, ["--config", str(path), *self._overrides])
 
     @property
