@@ -250,6 +250,10 @@ class UnrenderCLI(LightningCLI):
         if self.ckpt_path not in (None, "last"):
             return checkpoints.resolve(self.ckpt_path, run, self.session.experiment)
         checkpoint = checkpoints.newest_valid(run, report=first)
+        if checkpoint is None and run.status == "finished":  # starting again would delete its metrics
+            raise InputError(
+                f"{run.path} is finished, but has no checkpoint to continue; put one back, or pass --fresh"
+            )
         if checkpoint is None:
             print_rank0(f"{run.path} has no checkpoint yet and starts from the beginning")
         return checkpoint
