@@ -426,6 +426,8 @@ def main(command: str, argv: list[str]) -> int:
                 return report_stop(session)
             input_error = as_input_error(error, session)
             session.input_error = input_error is not None
+            if input_error is None and (raised := error_messages.raised_by_part(error)) is not error:
+                raise raised from raised.__cause__
             if input_error is None or os.environ.get("UNRENDER_TRACEBACK"):
                 raise
             raise input_error from error

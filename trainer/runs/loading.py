@@ -104,16 +104,17 @@ class ExperimentConfig:
 
     def _call(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """Call a method of the parser and raise its errors about the config as an :class:`InputError`."""
-        try:
-            with restricted_imports(self._overrides, trust=self._trust):
+        with restricted_imports(self._overrides, trust=self._trust):
+            try:
                 return function(*arguments)
-        except Exception as error:
-            words = [word for action in self._parser._actions for word in action.option_strings]
-            options = [word.lstrip("-") for word in words if word.startswith("--")]
-            given = [word.partition("=")[0].lstrip("-") for word in self._overrides]
-            if input_error := error_messages.config_error(error, self._composed, given, options):
-                raise input_error from error
-            raise
+            except Exception as error:
+                words = [word for action in self._parser._actions for word in action.option_strings]
+                options = [word.lstrip("-") for word in words if word.startswith("--")]
+                given = [word.partition("=")[0].lstrip("-") for word in self._overrides]
+                if input_error := error_messages.config_error(error, self._composed, given, options):
+                    raise input_error from error
+                raised = error_messages.raised_by_part(error)
+                raise raised from raised.__cause__
 
 
 @dataclass(frozen=True)
