@@ -122,14 +122,17 @@ class RunCheckpoint(Callback):
             progress["current"] = dict.fromkeys(progress["current"], 0)
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Continue a run that was stopped before its end, or given more steps: mark its last epoch as unfinished."""
+        """Continue a run that was stopped before its end, or given more steps: mark its last epoch as unfinished.
+
+        The checkpoint of the last evaluation is written before its epoch ends, but after the epoch's last batch.
+        """
         if trainer.state.fn != "fit" or "loops" not in checkpoint:  # weights only
             return
         checkpoint.get("callbacks", {}).pop(Timer().state_key, None)  # max_time limits each start, not their sum
         progress = checkpoint["loops"]["fit_loop"]
         epoch, batches = progress["epoch_progress"], progress["epoch_loop.batch_progress"]
         steps = getattr(getattr(trainer, "datamodule", None), "steps", None) or checkpoint.get("epoch_steps") or 0
-        if epoch["current"]["processed"] and steps > batches["current"]["completed"]:
+        if steps > batches["current"]["completed"]:
             for count in epoch.values():
                 count |= dict.fromkeys(("processed", "completed"), max(0, count["ready"] - 1))
             batches["is_last_batch"] = False

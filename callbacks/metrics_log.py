@@ -18,8 +18,7 @@ from callbacks.loggers.guarded import guarded_loggers
 from callbacks.monitor import format_metric, monitor_of
 from metrics.manifolds import MANIFOLD_METRICS
 from metrics.shape_comparison import SHAPE_METRICS
-from renderers import InputError
-from utils.errors import printable
+from utils.errors import InputError, printable, system_reason
 from utils.files import write_atomically
 from utils.legacy_names import update_note
 
@@ -133,8 +132,10 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
     path = folder / METRICS
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines() if path.exists() else []
-    except (OSError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
         raise InputError(f"{path} cannot be read: {error}; remove it") from error
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({system_reason(error)}); check its permissions") from error
     return [_read_line(path, number, line) for number, line in enumerate(lines, 1) if line.strip()]
 
 

@@ -45,7 +45,7 @@ class GenerativeModule(ImageEvaluationModule):
         **evaluation: see :class:`ImageEvaluationModule`; ``seed`` is one of them.
 
     Raises:
-        InputError: a number out of range.
+        InputError: a number out of range, or a generator without ``latent_size``.
     """
 
     local_batch_norm = ("generator_ema",)
@@ -68,6 +68,8 @@ class GenerativeModule(ImageEvaluationModule):
         check_number("r1_every", r1_every, at_least=1)
         check_number("samples", samples, at_least=1)
         check_number("sample_seed", sample_seed, at_least=0)
+        if not hasattr(generator, "latent_size"):
+            raise InputError(f"{type(generator).__name__} needs an attribute latent_size, the length of its latents")
         self.r1_gamma, self.r1_every = r1_gamma, r1_every
         self.augment = augment
         self.generator = generator

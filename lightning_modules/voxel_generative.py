@@ -163,7 +163,16 @@ class VoxelGenerativeModule(GenerativeModule):
 
 
 def as_grid(volume: Float[Tensor, "B C D D D"]) -> VoxelGrid:
-    """Split a generator's output into occupancy (channel 0) and colour (further channels, if any)."""
+    """Split a generator's output into occupancy (channel 0) and colour (further channels, if any).
+
+    Raises:
+        InputError: it is not a batch of cubic grids.
+    """
+    shape = list(volume.shape)
+    if len(shape) != 5 or len(set(shape[2:])) != 1:
+        raise InputError(
+            f"a generator of voxels must return (B, 1, D, D, D), or more channels with colour, not {shape}"
+        )
     return VoxelGrid(volume[:, :1], volume[:, 1:] if volume.shape[1] > 1 else None)
 
 

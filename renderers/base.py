@@ -105,6 +105,8 @@ class Renderer(nn.Module, ABC):
                 raise ValueError(f"background must be on the scene's device {scene.device}, got {background.device}")
         with torch.autocast(scene.device.type, enabled=False) if self.full_precision else nullcontext():
             rendering = self.render(scene, camera, background)
+        if not isinstance(rendering, Rendering):
+            raise TypeError(f"{type(self).__name__}.render must return a Rendering, not {type(rendering).__name__}")
         if scene.device.type == "cpu":
             return rendering
         return replace(rendering, image=torch.where(scene.is_valid(), rendering.image, torch.nan))

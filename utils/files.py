@@ -99,6 +99,18 @@ def save_torch(content: Any, path: Path) -> None:
     write_atomically(path, lambda file: file.write_bytes(buffer.getbuffer()))
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write a text file atomically, in UTF-8."""
+    write_atomically(path, lambda file: file.write_text(text, encoding="utf-8"))
+
+
+def save_npy(array: np.ndarray, path: Path) -> None:
+    """Call ``numpy.save`` atomically, in memory first, because numpy does not report a full disk as such."""
+    buffer = io.BytesIO()
+    np.save(buffer, array)
+    write_atomically(path, lambda file: file.write_bytes(buffer.getbuffer()))
+
+
 def save_npz(arrays: Mapping[str, Any], path: Path) -> None:
     """Call ``numpy.savez_compressed`` atomically."""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import logging
 import re
@@ -15,7 +14,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from utils.errors import InputError
-from utils.files import write_atomically
+from utils.files import save_npy, write_atomically
 from utils.progress import Progress
 
 log = logging.getLogger(__name__)
@@ -137,7 +136,7 @@ class RenderCache:
             ) from error
         if need > free:
             raise InputError(
-                f"{images} images need {need / 2**30:.1f} GiB but {self.folder} has {free / 2**30:.1f} GiB free; "
+                f"{images} images need {need / 2**20:,.1f} MiB but {self.folder} has {free / 2**20:,.1f} MiB free; "
                 "set cache_dir to a larger disk or use fewer images"
             )
 
@@ -154,9 +153,7 @@ class RenderCache:
         return self._path(shard).is_file() and self._checksum_file(shard).is_file()
 
     def _write(self, shard: int, images: np.ndarray) -> None:
-        content = io.BytesIO()  # numpy does not report a full disk as such, so it writes to memory
-        np.save(content, images)
-        write_atomically(self._path(shard), lambda path: path.write_bytes(content.getbuffer()))
+        save_npy(images, self._path(shard))
         checksum = json.dumps({"sha256": hashlib.sha256(images.tobytes()).hexdigest()})
         write_atomically(self._checksum_file(shard), lambda path: path.write_text(checksum, encoding="utf-8"))
 

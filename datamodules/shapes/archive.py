@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import logging
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,6 +25,7 @@ from datamodules.shapes.base import (
     to_voxel_grid,
 )
 from datamodules.shapes.processing.resample import resample
+from datamodules.shapes.unusable import warn_first_process
 from utils.errors import InputError, check_choice
 from utils.files import save_npz
 
@@ -51,8 +51,6 @@ MODELNET_TURNS = {
     "table": 1,
     "toilet": 0,
 }
-
-log = logging.getLogger(__name__)
 
 
 class VoxelArchive(ShapeSource):
@@ -135,9 +133,7 @@ class VoxelArchive(ShapeSource):
                     empty += 1
         if empty:
             total = len(entries) + empty
-            log.warning(
-                "skipping %d of %s %s grids in %s that are empty", empty, f"{total:,}", self.category, self.path
-            )
+            warn_first_process(f"skipping {empty:,} of {total:,} {self.category} grids in {self.path} that are empty")
         if not entries:
             raise InputError(
                 f"{self.path} has no {self.category} in split {self.split!r}; choose another class or split"

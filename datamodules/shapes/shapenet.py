@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import logging
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
@@ -28,7 +27,7 @@ from datamodules.shapes.base import (
 from datamodules.shapes.processing.binvox import read_binvox
 from datamodules.shapes.processing.resample import fit_to_cube, occupied_box, resample
 from datamodules.shapes.processing.voxelize import normalize, voxelize
-from datamodules.shapes.unusable import find_unusable_cached, log_skipped
+from datamodules.shapes.unusable import find_unusable_cached, log_skipped, warn_first_process
 from renderers.mesh_files import read_mesh
 from utils.errors import InputError, check_choice, check_number
 
@@ -57,8 +56,6 @@ _FILES = {
 _V1_FILE = "model.obj"
 _TOLERANCE = 0.02  # how far a model may exceed the cube and still count as normalized
 _MIN_DIAGONAL = 0.5  # of a normalized model's box; it is 1 unless parts are not read, such as stray points
-
-log = logging.getLogger(__name__)
 
 
 class ShapeNetShapes(ShapeSource):
@@ -162,13 +159,9 @@ class ShapeNetShapes(ShapeSource):
             present = self._select(present, self.models)
         usable = [name for name in present if self._file(name).is_file()]
         if len(usable) < len(present):
-            log.warning(
-                "skipping %s of %s models in %s that have no %s",
-                f"{len(present) - len(usable):,}",
-                f"{len(present):,}",
-                self.folder,
-                self._file("MODEL").relative_to(self.folder / "MODEL"),
-            )
+            file = self._file("MODEL").relative_to(self.folder / "MODEL")
+            count = len(present) - len(usable)
+            warn_first_process(f"skipping {count:,} of {len(present):,} models in {self.folder} that have no {file}")
         names = [name for name in usable if in_split(name, self.split, self.test_fraction)]
         if not names:
             listed = "" if self.models is None else f" listed in {self.models}"
@@ -205,7 +198,7 @@ class ShapeNetShapes(ShapeSource):
             raise InputError(f"{models} lists none of the models in {self.folder}; write one model id per line")
         missing = listed - set(present)
         if missing:
-            log.warning("%d of %d models in %s are not in %s", len(missing), len(listed), models, self.folder)
+            warn_first_process(f"{len(missing)} of {len(listed)} models in {models} are not in {self.folder}")
         return [name for name in present if name in listed]
 
     def _file(self, name: str) -> Path:

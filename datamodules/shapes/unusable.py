@@ -7,6 +7,9 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from pytorch_lightning.utilities.rank_zero import rank_zero_only
+from torch.utils.data import get_worker_info
+
 from utils.errors import InputError, is_temporary
 from utils.files import cache_root, write_atomically
 from utils.progress import Progress
@@ -72,6 +75,10 @@ def log_skipped(messages: Sequence[str], total: int, where: str | Path) -> None:
     if len(messages) == total:
         raise summarize_unusable(messages, total, "replace them")
     listed = "; ".join(messages[:LISTED]) + ("; ..." if len(messages) > LISTED else "")
-    log.warning(
-        "skipping %s of %s shapes in %s that cannot be used: %s", f"{len(messages):,}", f"{total:,}", where, listed
-    )
+    warn_first_process(f"skipping {len(messages):,} of {total:,} shapes in {where} that cannot be used: {listed}")
+
+
+def warn_first_process(message: str) -> None:
+    """Log a warning on rank 0, and not in workers of data loaders: all of them read the same shapes."""
+    if get_worker_info() is None:
+        rank_zero_only(log.warning)("%s", message)

@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from voxel_checks import centre_of_mass, solid_of
 
 from datamodules.shapes import VoxelArchive, write_archive
+from datamodules.shapes.unusable import warn_first_process
 from utils.errors import InputError
 
 MODELNET = Path(__file__).parents[2] / "../shared/data/modelnet10_voxels_32.npz"
@@ -251,3 +253,17 @@ def test_modelnet_long_sides_are_along_x(category):
     mean = np.mean([solid_of(source, i) for i in range(len(source))], axis=0)
     square = (np.arange(32) - 15.5) ** 2
     assert (mean.sum((0, 1)) * square).sum() > 1.2 * (mean.sum((1, 2)) * square).sum()
+
+
+def test_shapes_that_are_skipped_are_named_once_for_all_ranks_and_workers(caplog, monkeypatch):
+    message = "skipping 1 of 2 shapes"
+    monkeypatch.setattr(rank_zero_only, "rank", 1)
+    warn_first_process(message)
+    assert not caplog.messages
+    monkeypatch.setattr(rank_zero_only, "rank", 0)
+    with monkeypatch.context() as patch:
+        patch.setattr("datamodules.shapes.unusable.get_worker_info", lambda: "a worker")
+        warn_first_process(message)
+        assert not caplog.messages
+    warn_first_process(message)
+    assert caplog.messages == [message]

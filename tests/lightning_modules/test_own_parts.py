@@ -9,8 +9,9 @@ from torch.utils.data import DataLoader
 
 from datamodules.samplers import BatchPlan
 from lightning_modules import ImageGANModule
+from lightning_modules.voxel_generative import as_grid
 from networks import DCGANDiscriminator, DCGANGenerator, RenderNet, StyleGANDiscriminator
-from renderers import InputError, NeuralRenderer
+from renderers import Camera, InputError, NeuralRenderer, Renderer, VoxelGrid
 
 
 class SpectralNormGenerator(nn.Module):
@@ -150,3 +151,21 @@ def test_a_module_that_has_made_all_steps_is_not_trained_in_silence(tmp_path):
     trainer(tmp_path).fit(iggan(), renders(steps=2), ckpt_path=tmp_path / "last.ckpt", weights_only=True)  # complete
     trainer(tmp_path).fit(module, renders(steps=3))
     assert module.step == 3
+
+
+@pytest.mark.parametrize("shape", [(4, 8, 8, 8), (4, 1, 4, 8, 8), (4, 512)])
+def test_a_generator_that_returns_no_grids_is_refused(shape, unchecked):
+    with pytest.raises(InputError, match=r"a generator of voxels must return \(B, 1, D, D, D\)"):
+        as_grid(torch.zeros(shape))
+
+
+def test_a_renderer_that_returns_an_image_is_named():
+    class Plain(Renderer):
+        accepts = (VoxelGrid,)
+        differentiable = True
+
+        def render(self, scene, camera, background):
+            return scene.occupancy.mean(2)
+
+    with pytest.raises(TypeError, match=r"Plain\.render must return a Rendering, not Tensor"):
+        Plain(8)(VoxelGrid(torch.ones(1, 1, 8, 8, 8)), Camera.orbit(0.0, 0.0))

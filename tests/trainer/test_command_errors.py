@@ -180,7 +180,7 @@ def test_a_directory_with_other_files_is_refused(refused, workplace):
     shape.write_text("v 0 0 0")
     for fresh in ([], ["--fresh"]):
         message = refused(*FIT, "--run_dir", "mine", *fresh)
-        assert message == "mine is not empty and holds no run; pass a new directory for --run_dir"
+        assert message == "mine is not empty and holds no run (no run.json); pass a new directory for --run_dir"
     assert len(list(Path("mine").iterdir())) == 2
     assert main([*FIT, "--run_dir", "mine", "--trainer.fast_dev_run=1"]) == 0  # it writes nothing there
     shape.unlink()
@@ -188,6 +188,7 @@ def test_a_directory_with_other_files_is_refused(refused, workplace):
     for path in (RunDirectory("mine").config, *RunDirectory("mine").checkpoints.iterdir()):
         path.unlink()
     RunDirectory("mine").end("failed")  # before it wrote a config
+    assert refused("fit", "--run_dir", "mine").startswith("mine has no config.yaml; pass --config NAME and the options")
     assert main([*FIT, "--run_dir", "mine"]) == 0
 
 

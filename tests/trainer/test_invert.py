@@ -238,6 +238,12 @@ def test_silhouettes_that_are_almost_empty_are_refused(photos, workplace, kind, 
         read_items(Path("image.png"), 16, 1, masks=Path("masks") if kind == "mask" else None, fill=fill)
 
 
+def test_images_of_one_colour_are_refused(workplace):
+    Image.new("RGB", (32, 32), (255, 0, 0)).save("image.png")
+    with pytest.raises(InputError, match=r"image\.png has one colour only, so it shows no object; replace them"):
+        read_items(Path("image.png"), 16, 1)
+
+
 def test_several_masks_of_an_image_are_refused(photos):
     Path("masks").mkdir()
     for suffix in ("png", "bmp"):

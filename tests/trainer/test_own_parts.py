@@ -1,5 +1,7 @@
 """Parts of a user: a plain data module, images that are not in [0, 1], and runs loaded in Python."""
 
+import importlib
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -51,7 +53,7 @@ def own(workplace, monkeypatch):
     (workplace / "plain.py").write_text(DATA)
     (workplace / "own.yaml").write_text(CONFIG)
     yield
-    for name in ("plain", "variants"):
+    for name in ("plain", "variants", "broken"):
         sys.modules.pop(name, None)
 
 
@@ -145,3 +147,35 @@ def test_an_option_that_names_another_class_keeps_the_references_that_it_accepts
     assert arguments["Variant"]["renderer"]["init_args"]["image_size"] == 32
     assert arguments["Variant"]["views"]["init_args"]["elevation"] == [-30, 60]
     assert not {"renderer", "views"} & set(arguments["Flat"])
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        ("import nowhere", "line 1: ModuleNotFoundError: No module named 'nowhere'"),
+        ("\nclass X(:", "line 2: SyntaxError: invalid syntax"),
+        ("undefined", "line 1: NameError: name 'undefined' is not defined"),
+    ],
+)
+def test_a_module_that_cannot_be_imported_is_named_with_its_line(refused, workplace, code, message):
+    (workplace / "broken.py").write_text(code)
+    importlib.invalidate_caches()
+    for option in ("--model.generator=broken.X", "--trainer.callbacks+=broken.X"):
+        assert re.fullmatch(rf"broken cannot be imported: \S+broken\.py, {message}", refused(*FIT, option))
+    assert "no such class nowhere.X" in refused(*FIT, "--model.generator=nowhere.X")
+
+
+def test_errors_of_own_classes_say_where_they_are(refused, workplace):
+    (workplace / "broken.py").write_text(
+        "from renderers import Renderer\nfrom torch import nn\n\nclass Empty(Renderer):\n    pass\n\n"
+        "class Fails(nn.Module):\n    def __init__(self):\n        raise RuntimeError('my own mistake')\n"
+    )
+    importlib.invalidate_caches()
+    with pytest.raises(RuntimeError, match=r"^my own mistake$") as raised:  # not jsonargparse's error about it
+        main([*FIT, "--model.generator=broken.Fails"])
+    assert raised.traceback[-1].path.name == "broken.py"
+    volume = ["fit", "--config=demo.yaml", "--model", "model/absorption_32.yaml"]
+    message = refused(*volume, "--model.differentiable_renderer=broken.Empty")
+    assert message == "--model.init_args.differentiable_renderer: broken.Empty does not implement render"
+    message = refused(*FIT, "--model.generator=torch.nn.Identity")
+    assert message == "Identity needs an attribute latent_size, the length of its latents"

@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 from ddp.test_cluster_scripts import CONFIG
 
-from callbacks.metrics_log import read_metrics
+from callbacks.metrics_log import METRICS, read_metrics
 from trainer.__main__ import main
+from trainer.cli.config_yaml import load_yaml
+from utils.errors import InputError
 
 CALLBACKS = """
   callbacks: [{class_path: callbacks.ValidationRecord}, {class_path: callbacks.ShapeWriter}]
@@ -48,3 +50,11 @@ def test_files_of_an_earlier_command_are_replaced(run):
         assert main(["validate", "--run_dir", "run"]) == 0
     with (run / "validate" / "metrics.csv").open() as file:
         assert len(list(csv.DictReader(file))) == 1
+
+
+def test_no_record_is_to_be_removed_because_it_cannot_be_opened(tmp_path):
+    """As without permission; a directory in its place fails for root, too."""
+    for name, read in (("config.yaml", load_yaml), (METRICS, lambda path: read_metrics(path.parent))):
+        (tmp_path / name).mkdir()
+        with pytest.raises(InputError, match=rf"{name} cannot be read \(Is a directory\); check .*permissions$"):
+            read(tmp_path / name)

@@ -142,6 +142,19 @@ def test_a_checkpoint_that_cannot_be_read_now_is_not_skipped(monkeypatch, refuse
     assert message.endswith(f"last.ckpt cannot be read: {reason}; try again when it can")
 
 
+def test_a_finished_run_without_checkpoints_does_not_start_again(monkeypatch, refused):
+    """It would delete the metrics."""
+    monkeypatch.setenv("UNRENDER_CACHE", "cache")
+    fit = ["fit", *kill_and_resume.MODULES["dcgan"], *kill_and_resume.TINY, "--run_dir=run"]
+    assert main([*fit, "--data.total_kimg=0.012"]) == 0
+    for path in LAST.parent.iterdir():
+        path.unlink()
+    before = (RUN / "metrics.csv").read_bytes(), (RUN / "run.json").read_bytes()
+    message = refused(*fit, "--data.total_kimg=0.024")
+    assert message == "run is finished, but has no checkpoint to continue; put one back, or pass --fresh"
+    assert before == ((RUN / "metrics.csv").read_bytes(), (RUN / "run.json").read_bytes())
+
+
 def test_a_run_without_a_checkpoint_starts_from_the_beginning(monkeypatch, capsys):
     stop_at(monkeypatch, 2)
     LAST.unlink()
@@ -256,22 +269,26 @@ def test_a_killed_run_resumes(environment, workplace):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("done", ["finished", "interrupted"])
+@pytest.mark.parametrize("done", ["finished", "interrupted", "evaluated"])
 def test_a_lengthened_run_equals_one_of_that_length(done, capsys, monkeypatch, refused):
     monkeypatch.setenv("UNRENDER_CACHE", "cache")
     fit = ["fit", *kill_and_resume.MODULES["dcgan"], *kill_and_resume.TINY]
     assert main([*fit, "--run_dir=whole", "--data.total_kimg=0.032"]) == 0
-    short = [*fit, "--run_dir=run", "--data.total_kimg=0.02"]
-    if done == "finished":
+    kimg = "0.024" if done == "evaluated" else "0.02"
+    short = [*fit, "--run_dir=run", f"--data.total_kimg={kimg}"]
+    if done == "evaluated":  # the last checkpoint is that of the evaluation after the last step
+        assert main(short) == 0
+        Path("run/checkpoints/last.ckpt").unlink()
+    elif done == "finished":
         assert main(short) == 0
     else:
         with monkeypatch.context() as patched:
             patched.setattr(RunCheckpoint, "on_validation_end", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
             assert main(short) == 143
-    assert "total_kimg 0.02, not 0.016" in refused("fit", "--run_dir=run", "--data.total_kimg=0.016")
+    assert f"total_kimg {kimg}, not 0.016" in refused("fit", "--run_dir=run", "--data.total_kimg=0.016")
     capsys.readouterr()
     assert main(["fit", "--run_dir=run", "--data.total_kimg=0.032"]) == 0
-    assert "run resumes with data.init_args.total_kimg 0.032 (was 0.02)" in capsys.readouterr().out
+    assert f"run resumes with data.init_args.total_kimg 0.032 (was {kimg})" in capsys.readouterr().out
     first, second = (torch.load(Path(p, "checkpoints/last.ckpt"), weights_only=True) for p in ("run", "whole"))
     assert kill_and_resume.equal(first["state_dict"], second["state_dict"])
     assert kill_and_resume.equal(first["optimizer_states"], second["optimizer_states"])

@@ -21,7 +21,7 @@ from utils.files import write_atomically
 from utils.signals import Signals
 
 
-@pytest.mark.parametrize("name", ["last.ckpt", "metrics.csv", "run.json", "config.yaml"])
+@pytest.mark.parametrize("name", ["last.ckpt", "metrics.csv", "run.json", "config.yaml", "composed.yaml"])
 def test_a_full_disk_is_reported_in_one_sentence(monkeypatch, refused, name):
     stop_at(monkeypatch, 2)
     before = LAST.read_bytes()
@@ -47,6 +47,17 @@ def test_a_full_disk_is_reported_in_one_sentence(monkeypatch, refused, name):
     assert name not in ("last.ckpt", "metrics.csv") or f"the last valid checkpoint is {LAST}" in message
     assert LAST.read_bytes() == before
     monkeypatch.undo()
+
+
+def test_a_run_that_the_disk_does_not_take_leaves_nothing(monkeypatch):
+    def dump(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("trainer.runs.run_directory.json.dump", dump)
+    for create in (RunDirectory("new/run").create, lambda: RunDirectory.create_next("toy")):
+        with pytest.raises(InputError, match="cannot be created: No space left on device"):
+            create()
+    assert not Path("new").exists() and not Path("runs").exists()
 
 
 @pytest.mark.parametrize(("umask", "mode"), [(0o077, 0o600), (0o002, 0o664)])

@@ -8,7 +8,7 @@ import yaml
 from yaml.composer import ComposerError
 from yaml.constructor import ConstructorError
 
-from utils.errors import InputError
+from utils.errors import InputError, system_reason
 
 MAX_BYTES = 2**20  # of a config file
 MAX_VALUES = 100_000  # of a config file, with aliases expanded
@@ -31,7 +31,9 @@ def load_yaml(path: Path, loader_class: type[yaml.SafeLoader] | None = None) -> 
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is not text in UTF-8; save it as UTF-8") from error
     except OSError as error:
-        raise InputError(f"{path} cannot be read: {error}") from error
+        raise InputError(
+            f"{path} cannot be read ({system_reason(error)}); check the path and its permissions"
+        ) from error
 
 
 def parse_yaml(text: str, path: Path, loader_class: type[yaml.SafeLoader] | None = None) -> dict[str, Any]:

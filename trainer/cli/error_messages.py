@@ -5,17 +5,19 @@ import errno
 import importlib
 import inspect
 import re
+import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jsonargparse
+from jsonargparse._util import import_object
 from omegaconf.errors import OmegaConfBaseException
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from trainer.cli.config_composition import Composed, suggestion
-from trainer.cli.trust import REASON
+from trainer.cli.trust import CLASS_PATH, REASON
 from utils.errors import InputError
 
 # jsonargparse has typed errors, but reports the tried members of a union only in its message. The message is a tree in
@@ -34,6 +36,7 @@ MESSAGE_PARTS = re.compile(
     | Option\ '(?P<unknown_argument>[^']+)'\ is\ not\ accepted
     | No\ module\ named\ '(?P<module>[^']+)'
     | module\ '(?P<parent>[^']+)'\ has\ no\ attribute\ '(?P<attribute>[^']+)'
+    | Expected\ an\ instantiatable\ class,\ but\ (?P<abstract>\S+)\ is\ abstract
     | Import\ path\ (?P<wrong_class>\S+)\ does\ not\ correspond\ to\ a\ subclass\ of\ (?P<base>\w+)
     """,
     re.VERBOSE | re.DOTALL,
@@ -45,6 +48,7 @@ DISK_ERRORS = {
     errno.EROFS: "the disk is read-only",
 }
 SECTION_FILES = {"model": "model/iggan.yaml", "data": "data/ffhq.yaml", "trainer": "trainer/default.yaml"}
+JSONARGPARSE = Path(jsonargparse.__file__).parent
 CLASS_KEYS = ("class_path", "init_args", "dict_kwargs")
 OTHER_DIRECTORY = "pass another directory (--run_dir, --output, UNRENDER_CACHE)"
 NOT_ALLOWED = (errno.EACCES, errno.EPERM)
@@ -124,6 +128,8 @@ def _parse_error(message: str, composed: Composed, given: Iterable[str], options
             return "--"
         return _origin(composed, key + argument)
 
+    if failure := _import_failure(message):
+        return failure
     parts, last = _message_parts(message)
     if " is abstract" in message and (wrong := next(_keys_beside_class_path(composed.values), None)):
         # jsonargparse names neither the entry of a mapping of classes nor its key.
@@ -154,6 +160,9 @@ def _parse_error(message: str, composed: Composed, given: Iterable[str], options
         class_path = part.class_path or module or f"{parent}.{attribute}"
         hint = suggestion(class_path, _sibling_classes(class_path))
         return InputError(f"{prefix(key, '.class_path')}{key}: no such class {class_path}{hint}")
+    if part := parts.get("abstract"):
+        missing = ", ".join(sorted(import_object(part.match["abstract"]).__abstractmethods__))
+        return InputError(f"{prefix(part.key)}{part.key}: {part.match['abstract']} does not implement {missing}")
     if part := parts.get("base"):
         return InputError(f"{prefix(part.key)}{part.key}: {part.match['wrong_class']} is not a {part.match['base']}")
     if last:
@@ -164,6 +173,43 @@ def _parse_error(message: str, composed: Composed, given: Iterable[str], options
         if expected := _expected_type(detail):
             return InputError(f"{prefix(last.key)}{last.key} must be {expected}, not {value}")
     return InputError(" ".join(message.split()))
+
+
+def _import_failure(message: str) -> InputError | None:
+    """The error of a module that jsonargparse's message names and that exists, but cannot be imported; None if all can.
+
+    jsonargparse reports such a module like one that does not exist, or not at all.
+    """
+    for name in dict.fromkeys(CLASS_PATH.findall(message)):
+        module = name.rpartition(".")[0]
+        if module in sys.modules or name.partition(".")[0] in sys.stdlib_module_names:
+            continue
+        try:
+            import_object(name)
+        except Exception as error:  # whatever the module raises
+            frames = traceback.extract_tb(error.__traceback__)
+            *_, frame = [frame for frame in frames if not frame.filename.startswith("<frozen importlib")]
+            path, line = frame.filename, frame.lineno
+            if isinstance(error, SyntaxError):
+                path, line = error.filename or path, error.lineno
+            elif Path(path).is_relative_to(JSONARGPARSE):  # no such module or class, or it must not be imported
+                continue
+            reason = " ".join(str(error.msg if isinstance(error, SyntaxError) else error).split())
+            return InputError(f"{module} cannot be imported: {path}, line {line}: {type(error).__name__}: {reason}")
+    return None
+
+
+def raised_by_part(error: BaseException) -> BaseException:
+    """The error of a constructor that jsonargparse replaced by its own; any other error as it is."""
+    while error.__cause__ is not None and _raised_in(error).startswith("jsonargparse"):
+        error = error.__cause__
+    return error
+
+
+def _raised_in(error: BaseException) -> str:
+    """The name of the module that raised an error."""
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    return str(frame.f_globals.get("__name__", ""))
 
 
 def _keys_beside_class_path(values: Any, key: str = "") -> Iterator[tuple[str, str]]:

@@ -250,6 +250,10 @@ class UnrenderCLI(LightningCLI):
         if self.ckpt_path not in (None, "last"):
             return checkpoints.resolve(self.ckpt_path, run, self.session.experiment)
         checkpoint = checkpoints.newest_valid(run, report=first)
+        if checkpoint is None and run.status == "finished":  # starting again would delete its metrics
+            raise InputError(
+                f"{run.path} is finished, but has no checkpoint to continue; put one back, or pass --fresh"
+            )
         if checkpoint is None:
             print_rank0(f"{run.path} has no checkpoint yet and starts from the beginning")
         return checkpoint
@@ -422,6 +426,8 @@ def main(command: str, argv: list[str]) -> int:
                 return report_stop(session)
             input_error = as_input_error(error, session)
             session.input_error = input_error is not None
+            if input_error is None and (raised := error_messages.raised_by_part(error)) is not error:
+                raise raised from raised.__cause__
             if input_error is None or os.environ.get("UNRENDER_TRACEBACK"):
                 raise
             raise input_error from error

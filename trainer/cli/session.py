@@ -22,6 +22,7 @@ from trainer.cli.trust import check_class_paths, check_links, is_run_config, res
 from trainer.runs.published import PublishedRun, find_file, named_run
 from trainer.runs.run_directory import RunDirectory
 from utils.errors import InputError
+from utils.files import write_text
 from utils.legacy_names import update_options
 from utils.signals import Signals
 
@@ -122,13 +123,17 @@ class Session:
         config = []
         if self.composed.values:  # as a file: jsonargparse takes text that contains :// for a URL
             path = Path(self.exits.enter_context(tempfile.TemporaryDirectory(prefix="unrender-"))) / "composed.yaml"
-            path.write_text(self.composed.text(), encoding="utf-8")
+            write_text(path, self.composed.text())
             config = ["--config", str(path)]
         if not config and not self.help_requested and not {"model", "model.class_path"}.intersection(self.given):
             _check_words(self.rest)
             run_dir = last_value(self.argv, "run_dir")
             if run_dir and self.command != "fit":
                 raise InputError(f"--run_dir {run_dir} is not a run directory: it has no config.yaml")
+            if run_dir and RunDirectory(run_dir).holds_run():
+                raise InputError(
+                    f"{run_dir} has no config.yaml; pass --config NAME and the options that started the run"
+                )
             if run_dir:
                 raise InputError(f"fit needs --config NAME for a new run, since {run_dir} holds none")
             known = ", ".join(sorted(p.stem for p in PROJECT_CONFIGS.glob("*.yaml")))

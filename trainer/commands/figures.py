@@ -15,8 +15,8 @@ from trainer.cli.argument_types import split_data_options
 from trainer.cli.log_filters import quiet
 from trainer.export.unused_options import given_options, refuse_unused
 from trainer.runs.loading import ExperimentConfig, LoadedRun, load_generator, open_run
-from trainer.runs.run_directory import write_text
 from utils.errors import InputError
+from utils.files import write_text
 from visualization.images import check_replaceable_png
 from visualization.paper_figures import (
     DATA_FIGURES,

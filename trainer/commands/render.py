@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -33,7 +31,7 @@ from trainer.cli.argument_types import split_data_options
 from trainer.cli.config_composition import names_yaml
 from trainer.export.scene_io import Scene, as_mesh, as_voxels, input_kind, load_scenes
 from trainer.export.unused_options import given_options, refuse_unused
-from utils.files import write_atomically
+from utils.files import save_npy
 from utils.memory import available_memory
 from utils.progress import Progress
 from visualization.images import check_replaceable_png, save_png, tile
@@ -182,7 +180,7 @@ def _write(options: argparse.Namespace, stem: str, rendering: Rendering) -> int:
         save_png(path, image, 1)
     if options.depth and rendering.depth is not None:
         for view, depth in zip(views, rendering.depth, strict=False):  # none of all views
-            _save_array(options.output / f"{stem}{view}_depth.npy", depth[0].numpy())
+            save_npy(depth[0].numpy(), options.output / f"{stem}{view}_depth.npy")
     return len(written)
 
 
@@ -238,11 +236,3 @@ def _device(options: argparse.Namespace) -> str:
     """Return the device of the scenes: the CPU for OpenGL and numba, else the GPU if there is one."""
     on_cpu = options.renderer == "opengl" or options.backend == "numba"
     return "cuda" if not on_cpu and torch.cuda.is_available() else "cpu"
-
-
-def _save_array(path: Path, values: np.ndarray) -> None:
-    def save(file: Path) -> None:
-        with file.open("wb") as stream:  # numpy would append a suffix to a path
-            np.save(stream, values)
-
-    write_atomically(path, save)

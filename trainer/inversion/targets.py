@@ -108,6 +108,8 @@ def read_items(
             elif opaque and (silhouette := plain_foreground(pixels[..., :3])) is not None:
                 pixels[..., 3] = 255 * silhouette
             masked = not opaque or silhouette is not None
+            if silhouette is not None and not silhouette.any():
+                raise _UnusableError("has one colour only, so it shows no object")
             if masked and (peak := pixels[..., 3].max()) < MIN_ALPHA:
                 raise _UnusableError(f"has an empty silhouette: it is at most {peak}, and must be 255 on the object")
             items.append(_item(name, pixels, masked, size, channels, fill, known.get(name)))

@@ -22,6 +22,7 @@ from trainer.runs import checkpoints
 from trainer.runs.published import BUILD_BYTES, PublishedRun, named_run
 from trainer.runs.run_directory import RunDirectory, find_run
 from utils.errors import InputError, printable
+from utils.files import write_text
 from utils.legacy_names import update_checkpoint, update_options
 from utils.memory import limited_memory
 
@@ -73,7 +74,7 @@ class ExperimentConfig:
         self._parser.add_lightning_class_args(LightningDataModule, "data", subclass_mode=True, required=not model_only)
         with tempfile.TemporaryDirectory(prefix="unrender-") as folder:
             path = Path(folder) / "composed.yaml"
-            path.write_text(self._composed.text(), encoding="utf-8")
+            write_text(path, self._composed.text())
             self._config = self._call(self._parser.parse_args, ["--config", str(path), *self._overrides])
 
     @property
@@ -103,16 +104,17 @@ class ExperimentConfig:
 
     def _call(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """Call a method of the parser and raise its errors about the config as an :class:`InputError`."""
-        try:
-            with restricted_imports(self._overrides, trust=self._trust):
+        with restricted_imports(self._overrides, trust=self._trust):
+            try:
                 return function(*arguments)
-        except Exception as error:
-            words = [word for action in self._parser._actions for word in action.option_strings]
-            options = [word.lstrip("-") for word in words if word.startswith("--")]
-            given = [word.partition("=")[0].lstrip("-") for word in self._overrides]
-            if input_error := error_messages.config_error(error, self._composed, given, options):
-                raise input_error from error
-            raise
+            except Exception as error:
+                words = [word for action in self._parser._actions for word in action.option_strings]
+                options = [word.lstrip("-") for word in words if word.startswith("--")]
+                given = [word.partition("=")[0].lstrip("-") for word in self._overrides]
+                if input_error := error_messages.config_error(error, self._composed, given, options):
+                    raise input_error from error
+                raised = error_messages.raised_by_part(error)
+                raise raised from raised.__cause__
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from trainer.cli.config_yaml import load_yaml
 from trainer.runs.child_processes import TRAINER
 from trainer.runs.run_lock import is_alive, process_identity
 from utils.errors import InputError
-from utils.files import TEMPORARY, write_atomically
+from utils.files import TEMPORARY, write_atomically, write_text
 
 ROOT = Path(__file__).parents[2]
 WANDB_SETTINGS = ("project", "entity", "name", "group")  # stored in run.json, beside the id
@@ -161,6 +161,8 @@ class RunDirectory:
         except FileExistsError:
             return False
         except OSError as error:
+            self._created = [self.metadata_file, *missing]
+            self.release()
             raise InputError(
                 f"run directory {self.path} cannot be created: {error.strerror}; pass another --run_dir"
             ) from error
@@ -218,7 +220,9 @@ class RunDirectory:
         """
         found = self.path.is_dir() and self._visible()
         if found and not self.holds_run():  # checked last: another rank may just have created the run
-            raise InputError(f"{self.path} is not empty and holds no run; pass a new directory for --run_dir")
+            raise InputError(
+                f"{self.path} is not empty and holds no run (no run.json); pass a new directory for --run_dir"
+            )
 
     def _visible(self) -> list[Path]:
         return [path for path in self.path.iterdir() if not path.name.startswith(".")]
@@ -337,11 +341,6 @@ def _read_json(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError):
         return {}
     return values if isinstance(values, dict) else {}
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file atomically."""
-    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
 def _write_bytes(path: Path, content: bytes) -> None:
