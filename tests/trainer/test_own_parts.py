@@ -14,6 +14,7 @@ import trainer
 from lightning_modules import ImageGANModule
 from networks import DCGANDiscriminator, DCGANGenerator
 from trainer.__main__ import main
+from trainer.cli.error_messages import _import_failure
 from trainer.commands import doctor
 from trainer.runs.run_directory import RunDirectory
 from utils.errors import InputError
@@ -163,6 +164,12 @@ def test_a_module_that_cannot_be_imported_is_named_with_its_line(refused, workpl
     for option in ("--model.generator=broken.X", "--trainer.callbacks+=broken.X"):
         assert re.fullmatch(rf"broken cannot be imported: \S+broken\.py, {message}", refused(*FIT, option))
     assert "no such class nowhere.X" in refused(*FIT, "--model.generator=nowhere.X")
+
+
+def test_a_script_with_the_name_of_a_config_is_not_executed(refused, workplace):
+    (workplace / "own.py").write_text("open('executed', 'w')")
+    assert _import_failure("the value own.yaml is not a class; broken.X is one") is None
+    assert not Path("executed").exists()
 
 
 def test_errors_of_own_classes_say_where_they_are(refused, workplace):

@@ -178,11 +178,12 @@ def _parse_error(message: str, composed: Composed, given: Iterable[str], options
 def _import_failure(message: str) -> InputError | None:
     """The error of a module that jsonargparse's message names and that exists, but cannot be imported; None if all can.
 
-    jsonargparse reports such a module like one that does not exist, or not at all.
+    jsonargparse reports such a module like one that does not exist, or not at all. Only names of classes are imported:
+    ``own.yaml`` in a message is a file, and a script ``own.py`` beside it must not be executed.
     """
     for name in dict.fromkeys(CLASS_PATH.findall(message)):
-        module = name.rpartition(".")[0]
-        if module in sys.modules or name.partition(".")[0] in sys.stdlib_module_names:
+        module, _, class_name = name.rpartition(".")
+        if not class_name[0].isupper() or module in sys.modules or name.partition(".")[0] in sys.stdlib_module_names:
             continue
         try:
             import_object(name)
