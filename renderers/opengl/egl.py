@@ -6,6 +6,7 @@ import ctypes
 import ctypes.util
 import logging
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -85,6 +86,7 @@ def choose_device() -> int | None:
     Raises:
         InputError: if ``EGL_DEVICE_ID`` is not a non-negative integer; if no EGL device is this process's CUDA device.
     """
+    _load_triton()
     chosen = os.environ.get("EGL_DEVICE_ID")
     if chosen is not None:
         if not chosen.isdecimal():
@@ -103,6 +105,16 @@ def choose_device() -> int | None:
         index = _find_card(devices, *card)
     os.environ["EGL_DEVICE_ID"] = str(index)
     return index
+
+
+def _load_triton() -> None:
+    """Load Triton, if it is installed, before the OpenGL driver.
+
+    Both contain LLVM. If Mesa's software renderer has loaded its own, loading Triton ends the process with a segmentation
+    fault, and torch loads Triton with the first optimizer.
+    """
+    with suppress(ImportError):
+        import triton  # noqa: F401
 
 
 def local_rank() -> int | None:

@@ -1,6 +1,8 @@
 """pyrender and moderngl render the same images, also in one process."""
 
 import logging
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -319,3 +321,17 @@ def test_depth_at_edges_is_within_the_mesh(backend, fov):
     depth = rendering.depth[rendering.alpha > 0]
     assert not rendering.depth.isnan().any()
     assert camera.distance - 0.9 < depth.min() and depth.max() < camera.distance + 0.9
+
+
+SCRIPT = """
+import torch
+from renderers import Camera, OpenGLRenderer, VoxelGrid
+OpenGLRenderer(16, backend={backend!r})(VoxelGrid(torch.ones(1, 1, 8, 8, 8)), Camera.orbit(0.0, 0.0))
+torch.optim.Adam([torch.zeros(1, requires_grad=True)])
+"""
+
+
+@pytest.mark.parametrize("backend", ["pyrender", "moderngl"])
+def test_an_optimizer_after_the_first_render(backend):
+    """It loads Triton, whose LLVM ended the process once Mesa's was loaded."""
+    subprocess.run([sys.executable, "-c", SCRIPT.format(backend=backend)], check=True)

@@ -87,6 +87,6 @@ def test_a_protected_file_is_named(monkeypatch, refused, command):
     def protected(*_, **__):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), "/protected")
 
-    monkeypatch.setattr("trainer.runs.run_directory.write_atomically", protected)
+    monkeypatch.setattr("utils.files.write_atomically", protected)
     monkeypatch.setattr("trainer.commands.compare.write_page", protected)
     assert refused(*command).startswith("/protected cannot be opened: permission denied; change its permissions")
