@@ -45,17 +45,19 @@ def write_png(path: Path, image: Image.Image) -> None:
     write_atomically(path, lambda file: image.save(file, format="PNG", pnginfo=info))
 
 
-def check_replaceable_png(path: Path, option: str) -> None:
-    """Check that an image does not replace a file of the user, such as the texture of a mesh beside it.
+def check_replaceable_result(path: Path, option: str) -> None:
+    """Check that an image, or a file that is written after the PNG of its name, replaces no file of the user.
+
+    Such as the texture of a mesh, which often lies beside it under its name.
 
     Args:
         path: where to write.
         option: the option that names the directory.
 
     Raises:
-        InputError: there is a file that :func:`write_png` has not written.
+        InputError: there is a file, and :func:`write_png` has not written the PNG of its name.
     """
-    check_replaceable(path, _is_own_png, "an image written by unrender", option)
+    check_replaceable(path, lambda file: _is_own_png(file.with_suffix(".png")), "a file written by unrender", option)
 
 
 def _is_own_png(path: Path) -> bool:

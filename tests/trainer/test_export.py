@@ -209,6 +209,8 @@ def test_outputs_that_cannot_be_written_are_named(run, refused):
     error = refused(*argv, "--output", ".")
     assert error == "0000.obj exists and is not a file of export; pass another --output"
     assert Path("0000.obj").read_text() == "mine" and not Path("0000.glb").exists()
+    Path("0000.obj").rename("0000_material.png")
+    assert refused(*argv, "--output", ".").startswith("0000_material.png exists and is not a file of export")
 
 
 def test_mesh_statistics_of_closed_and_open_boxes():

@@ -83,7 +83,7 @@ def test_figures_of_data_alone(run, refused, tmp_path):
     Image.open(figure).save(tmp_path / "own.png")
     content = figure.read_bytes()
     figure.write_bytes((tmp_path / "own.png").read_bytes())
-    assert "data.png exists and is not an image written by unrender" in refused("figures", *config, *few)
+    assert "data.png exists and is not a file written by unrender" in refused("figures", *config, *few)
     figure.write_bytes(content)
 
     captions = tmp_path / "f/captions.md"

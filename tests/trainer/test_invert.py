@@ -332,6 +332,15 @@ def test_invalid_options_are_named(run, photos, refused, argv, message):
     assert message in refused("invert", "--run_dir", str(run), "--output", "out", *argv)
 
 
+@pytest.mark.parametrize("name", ["a.glb", "b.png", "more_c.json"])
+def test_invert_replaces_no_file_in_its_output_folder(run, photos, refused, name):
+    Path("out").mkdir()
+    (Path("out") / name).write_text("mine")
+    error = refused("invert", "--run_dir", str(run), "--images", "photos", "--output", "out", "--film", "none", *QUICK)
+    assert error == f"out/{name} exists and is not a file written by unrender; pass another --output"
+    assert [path.name for path in Path("out").iterdir()] == [name]
+
+
 def test_contradicting_viewpoints_are_named(run, photos, refused):
     Path("views.csv").write_text("name,azimuth,elevation\na.png,10,5\na.png,10,5\na.png,20,5\n")
     argv = ["invert", "--run_dir", str(run), "--images", "photos", "--views", "views.csv"]

@@ -201,12 +201,18 @@ def test_render_replaces_its_own_images_and_no_image_of_the_user(refused, tmp_pa
     texture = Path("chair.png").read_bytes()
     argv = ["render", "chair.obj", "--image_size=16"]
     error = refused(*argv, "--normals", "--output=.")
-    assert error == "chair.png exists and is not an image written by unrender; pass another --output"
+    assert error == "chair.png exists and is not a file written by unrender; pass another --output"
     assert Path("chair.png").read_bytes() == texture and not Path("chair_normals.png").exists()
     for elevation in ("10", "60"):
         assert main([*argv, "--elevation", elevation]) == 0
+    Path("renders/chair_depth.npy").write_bytes(b"mine")
+    assert "chair_depth.npy exists and is not a file written by unrender" in refused(*argv, "--depth")
+    assert Path("renders/chair_depth.npy").read_bytes() == b"mine" and not Path("renders/chair_depth.png").exists()
+    Path("renders/chair_depth.npy").unlink()
+    for _ in range(2):
+        assert main([*argv, "--depth"]) == 0
     Path("renders/chair.png").write_bytes(b"no image")
-    assert "chair.png exists and is not an image" in refused(*argv)
+    assert "chair.png exists and is not a file written by unrender" in refused(*argv)
 
 
 @pytest.mark.parametrize("backend", ["pyrender", "moderngl"])

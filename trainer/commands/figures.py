@@ -17,7 +17,7 @@ from trainer.export.unused_options import given_options, refuse_unused
 from trainer.runs.loading import ExperimentConfig, LoadedRun, load_generator, open_run
 from utils.errors import InputError
 from utils.files import write_text
-from visualization.images import check_replaceable_png
+from visualization.images import check_replaceable_result
 from visualization.paper_figures import (
     DATA_FIGURES,
     Figure,
@@ -65,12 +65,12 @@ def _write(figures: dict[str, Callable[[], Figure]], options: argparse.Namespace
     folder = options.output
     written = 0
     for name, render in figures.items():
-        check_replaceable_png(folder / f"{name}.png", "--output")
         try:
             figure = render()
         except FigureUnavailableError as error:
             print(f"{name}: skipped, {error}", flush=True)
             continue
+        check_replaceable_result(folder / f"{figure.name}.png", "--output")
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:

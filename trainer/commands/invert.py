@@ -30,6 +30,7 @@ from trainer.runs.loading import ExperimentConfig, LoadedRun, load_generator
 from utils.errors import InputError
 from utils.files import cache_key, check_replaceable, create_directory, write_atomically
 from utils.progress import Progress
+from visualization.images import check_replaceable_result
 
 VERSION = 2  # increase when a change alters the results of the same inputs
 SUMMARY = ("mean", "median")
@@ -74,6 +75,9 @@ def main(argv: list[str]) -> int:
             on_corrupt=options.on_corrupt,
         )
     _check_stems(items)
+    for item in items:
+        for suffix in ("png", "glb", "json", *([film] if film else [])):
+            check_replaceable_result(folder / f"{item.stem}.{suffix}", "--output")
     create_directory(folder)  # before the work, which would be lost
     records = _invert(run, model, items, options, folder, film)
     rows = [{name: record[name] for name in ("name", "azimuth", "elevation", "error", "empty")} for record in records]

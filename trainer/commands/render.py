@@ -34,7 +34,7 @@ from trainer.export.unused_options import given_options, refuse_unused
 from utils.files import save_npy
 from utils.memory import available_memory
 from utils.progress import Progress
-from visualization.images import check_replaceable_png, save_png, tile
+from visualization.images import check_replaceable_result, save_png, tile
 
 VOLUME_RENDERERS = {
     "absorption": AbsorptionRenderer,
@@ -174,13 +174,16 @@ def _write(options: argparse.Namespace, stem: str, rendering: Rendering) -> int:
         together = [tile(images, min(count, 8))] if count > 1 else []
         for view, image in zip(views, [*images, *together], strict=True):
             written[options.output / f"{stem}{view}{suffix}.png"] = image
-    for path in written:
-        check_replaceable_png(path, "--output")
-    for path, image in written.items():
-        save_png(path, image, 1)
+    depths = {}
     if options.depth and rendering.depth is not None:
         for view, depth in zip(views, rendering.depth, strict=False):  # none of all views
-            save_npy(depth[0].numpy(), options.output / f"{stem}{view}_depth.npy")
+            depths[options.output / f"{stem}{view}_depth.npy"] = depth[0].numpy()
+    for path in (*written, *depths):
+        check_replaceable_result(path, "--output")
+    for path, image in written.items():
+        save_png(path, image, 1)
+    for path, depth in depths.items():
+        save_npy(depth, path)
     return len(written)
 
 

@@ -48,7 +48,7 @@ def write_result(
     renderer: Renderer,
     film: str | None,
 ) -> dict[str, Any]:
-    """Write ``NAME.glb``, ``NAME.png``, the film, and last ``NAME.json``; return that record.
+    """Write ``NAME.png``, ``NAME.glb``, the film, and last ``NAME.json``; return that record.
 
     The image shows the input, OpenGL's image of the found shape from the found viewpoint, and two other views.
 
@@ -66,8 +66,8 @@ def write_result(
     """
     latent, fov = winner.latent[0], model.views.fov
     sample = Sample(0, model.scene(latent), renderer, fov)
+    save_png(folder / f"{item.stem}.png", comparison(item, model, winner), min_width=768)  # first: it marks the others
     sample.write(folder / item.stem, ("glb",))
-    save_png(folder / f"{item.stem}.png", comparison(item, model, winner), min_width=768)
     if film is not None:
         write_video(folder / f"{item.stem}.{film}", _film(item, model, trajectory))
     record = {
