@@ -66,13 +66,13 @@ def _check_output(folder: Path, options: argparse.Namespace) -> None:
     report = folder / "report.json"
     check_replaceable(report, lambda path: bool(_read_reports(path)), "a report of export", "--output")
     earlier = {name for other in _read_reports(report) for shape in other["shapes"] for name in shape["files"]}
-    listed = {}  # by output: the file of the report that it belongs to
+    listed: dict[str, str] = {}  # by output: the file of the report that it belongs to
     for stem in (f"{number:04d}" for number in options.seeds):
         listed |= {f"{stem}.{suffix}": f"{stem}.{suffix}" for suffix in (*options.formats, options.turntable) if suffix}
         if "obj" in options.formats:
             listed |= dict.fromkeys((f"{stem}.mtl", f"{stem}_material.png"), f"{stem}.obj")
-    for name, owner in listed.items():
-        check_replaceable(folder / name, lambda _, owner=owner: owner in earlier, "a file of export", "--output")
+    for name in listed:
+        check_replaceable(folder / name, lambda path: listed[path.name] in earlier, "a file of export", "--output")
 
 
 def _write(run: LoadedRun, options: argparse.Namespace, folder: Path) -> Iterator[dict[str, Any]]:
