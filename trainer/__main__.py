@@ -139,7 +139,7 @@ def _user_message(error: Exception) -> str | None:
     if isinstance(error, InputError):
         return error.message
     if isinstance(error, OSError):
-        from trainer.cli.error_messages import disk_error
+        from trainer.cli.run_errors import disk_error
 
         if disk := disk_error(error):
             return "; ".join(disk)

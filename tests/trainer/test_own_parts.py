@@ -14,7 +14,7 @@ import trainer
 from lightning_modules import ImageGANModule
 from networks import DCGANDiscriminator, DCGANGenerator
 from trainer.__main__ import main
-from trainer.cli.error_messages import _import_failure
+from trainer.cli.config_errors import _import_failure
 from trainer.commands import doctor
 from trainer.runs.run_directory import RunDirectory
 from utils.errors import InputError

@@ -13,7 +13,7 @@ from toy_runs import LAST, stop_at
 
 from callbacks.checkpointing import RunCheckpoint
 from callbacks.loggers.csv import drop_rows_after
-from trainer.cli.error_messages import disk_error
+from trainer.cli.run_errors import disk_error
 from trainer.runs.checkpoints import AtomicCheckpointIO
 from trainer.runs.run_directory import RunDirectory
 from utils.errors import InputError
@@ -91,9 +91,9 @@ def test_a_failed_write_keeps_the_old_file(tmp_path):
     code = """
 import resource, sys, torch
 from pathlib import Path
-from trainer.cli.error_messages import disk_error
+from trainer.cli.run_errors import disk_error
 from trainer.runs.checkpoints import AtomicCheckpointIO
-from trainer.cli.error_messages import disk_error
+from trainer.cli.run_errors import disk_error
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 path = Path(sys.argv[1])
 AtomicCheckpointIO().save_checkpoint({"small": torch.zeros(10)}, path)

@@ -43,7 +43,7 @@ from callbacks.nan_guard import DivergedError, TerminateOnNaN
 from datamodules.base import RunDataModule
 from lightning_modules.generative import GenerativeModule
 from trainer.__main__ import options_of
-from trainer.cli import error_messages, trainer_options
+from trainer.cli import config_errors, trainer_options
 from trainer.cli.command_parser import TRUST
 from trainer.cli.jsonargparse_compat import PARSER_MODE, restore_yaml
 from trainer.cli.log_filters import global_rank, print_rank0, quiet
@@ -75,7 +75,7 @@ class _Parser(LightningArgumentParser):
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         if not self.exit_on_error:  # an internal attempt of jsonargparse
             super().error(message, ex)
-        raise error_messages.ParseError(message) from ex
+        raise config_errors.ParseError(message) from ex
 
     def parse_args(self, args: Any = None, *rest: Any, **kwargs: Any) -> Any:
         if not self.exit_on_error and args:
@@ -426,7 +426,7 @@ def main(command: str, argv: list[str]) -> int:
                 return report_stop(session)
             input_error = as_input_error(error, session)
             session.input_error = input_error is not None
-            if input_error is None and (raised := error_messages.raised_by_part(error)) is not error:
+            if input_error is None and (raised := config_errors.raised_by_part(error)) is not error:
                 raise raised from raised.__cause__
             if input_error is None or os.environ.get("UNRENDER_TRACEBACK"):
                 raise

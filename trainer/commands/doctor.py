@@ -124,7 +124,7 @@ def main(argv: list[str]) -> int:
     options = arguments.doctor().parse_args(argv)
     with suppress(ImportError):  # of a library that is missing, which is a finding
         from trainer.cli.config_composition import KEYS, compose
-        from trainer.cli.error_messages import check_keys
+        from trainer.cli.config_errors import check_keys
 
         for name in options.config:
             composed = compose([name])

@@ -13,7 +13,7 @@ from pytorch_lightning.cli import LightningArgumentParser
 
 from lightning_modules.generative import GenerativeModule
 from renderers import ViewDistribution
-from trainer.cli import error_messages
+from trainer.cli import config_errors, run_errors
 from trainer.cli.config_composition import KEYS, SECTIONS, compose, find_config, init_args
 from trainer.cli.jsonargparse_compat import PARSER_MODE
 from trainer.cli.log_filters import quiet
@@ -59,7 +59,7 @@ class ExperimentConfig:
         else:
             self._trust = not is_run_config(find_config(config)) if trust is None else trust
             self._composed = compose([config], parts)
-            error_messages.check_keys(self._composed, KEYS)
+            config_errors.check_keys(self._composed, KEYS)
         keys = ("model",) if model_only else ("seed_everything", *SECTIONS)  # interpolations may refer to these
         self._composed.values = {key: value for key, value in self._composed.values.items() if key in keys}
         if "extractor" in (arguments := init_args(self._composed.values, "model")):
@@ -111,9 +111,9 @@ class ExperimentConfig:
                 words = [word for action in self._parser._actions for word in action.option_strings]
                 options = [word.lstrip("-") for word in words if word.startswith("--")]
                 given = [word.partition("=")[0].lstrip("-") for word in self._overrides]
-                if input_error := error_messages.config_error(error, self._composed, given, options):
+                if input_error := config_errors.config_error(error, self._composed, given, options):
                     raise input_error from error
-                raised = error_messages.raised_by_part(error)
+                raised = config_errors.raised_by_part(error)
                 raise raised from raised.__cause__
 
 
@@ -216,6 +216,6 @@ def _load_weights(module: LightningModule, checkpoint: Path) -> None:
         module.load_state_dict(content["state_dict"])
         module.on_load_checkpoint(content)
     except RuntimeError as error:
-        raise error_messages.checkpoint_error(str(error), str(checkpoint)) from error
+        raise run_errors.checkpoint_error(str(error), str(checkpoint)) from error
     except (AttributeError, KeyError, TypeError, ValueError) as error:  # tensors and plain values, but not a training's
-        raise error_messages.foreign_checkpoint(error, str(checkpoint)) from error
+        raise run_errors.foreign_checkpoint(error, str(checkpoint)) from error

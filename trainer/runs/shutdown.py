@@ -9,7 +9,7 @@ from pathlib import Path
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from callbacks.nan_guard import DivergedError
-from trainer.cli import error_messages
+from trainer.cli import config_errors, run_errors
 from trainer.cli.log_filters import global_rank, print_rank0
 from trainer.cli.session import Session
 from trainer.cli.trust import needs_trust
@@ -22,9 +22,9 @@ MISMATCHES = ("Error(s) in loading state_dict", "loaded state dict ", "The check
 
 def as_input_error(error: Exception, session: Session) -> InputError | None:
     """The one-sentence error if the user can fix its cause, else None."""
-    if input_error := error_messages.config_error(error, session.composed, session.given, session.options):
+    if input_error := config_errors.config_error(error, session.composed, session.given, session.options):
         return input_error
-    if disk := error_messages.disk_error(error):
+    if disk := run_errors.disk_error(error):
         path = _last_checkpoint(session)
         problem, fix = disk
         saved = f"; the last valid checkpoint is {path}" if path else ""
@@ -37,10 +37,10 @@ def as_input_error(error: Exception, session: Session) -> InputError | None:
         and isinstance(error, RuntimeError | ValueError | KeyError)
         and message.startswith(MISMATCHES)
     ):
-        return error_messages.checkpoint_error(message, str(session.checkpoint))
+        return run_errors.checkpoint_error(message, str(session.checkpoint))
     values = AttributeError | IndexError | KeyError | TypeError | ValueError
-    if session.checkpoint and isinstance(error, values) and error_messages.restores_checkpoint(error):
-        return error_messages.foreign_checkpoint(error, str(session.checkpoint))
+    if session.checkpoint and isinstance(error, values) and run_errors.restores_checkpoint(error):
+        return run_errors.foreign_checkpoint(error, str(session.checkpoint))
     return None
 
 
