@@ -4,6 +4,8 @@ import errno
 import os
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -115,6 +117,21 @@ def test_a_protected_disk_is_not_to_be_emptied():
     for number in (errno.EROFS, errno.EACCES):
         problem, fix = disk_error(OSError(number, "", "last.ckpt")) or ("", "")
         assert "last.ckpt" in problem and "pass another directory (--run_dir" in fix and "free space" not in fix
+
+
+def test_one_of_two_processes_that_resume_a_run_at_once_is_refused(tmp_path, monkeypatch):
+    (tmp_path / "run.json").write_text('{"status": "interrupted"}')
+    records = RunDirectory._records
+
+    def slow_records(run: RunDirectory) -> dict[Path, bytes | None]:
+        time.sleep(0.2)  # the other reads run.json meanwhile, if nothing keeps it from that
+        return records(run)
+
+    monkeypatch.setattr(RunDirectory, "_records", slow_records)
+    with ThreadPoolExecutor(2) as pool:
+        errors = [pool.submit(RunDirectory(tmp_path).acquire).exception for _ in range(2)]
+        messages = [str(error()) for error in errors]
+    assert sorted("is being trained by" in message for message in messages) == [False, True]
 
 
 def test_metrics_csv_is_cut_back(tmp_path):

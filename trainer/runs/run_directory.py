@@ -1,5 +1,6 @@
 """The directory of a training run and its state file ``run.json``."""
 
+import fcntl
 import json
 import platform
 import re
@@ -8,6 +9,7 @@ import subprocess
 import tomllib
 import uuid
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from importlib import metadata as package_metadata
 from pathlib import Path
@@ -175,13 +177,18 @@ class RunDirectory:
         Raises:
             InputError: Another process is training it.
         """
-        metadata = self.metadata
-        active = metadata.get("status") in ("starting", "running")
-        if active and is_alive(metadata, self.metadata_file, wait=True):
-            process = f"process {metadata['pid']} on {metadata.get('host', 'this machine').partition(' ')[0]}"
-            raise InputError(f"{self.path} is being trained by {process}; stop it first or choose another --run_dir")
-        self._previous = self._records()
-        self._write_metadata(metadata | {"status": "starting"} | process_identity())
+        with self.metadata_file.open("r+b") as file:  # of two that start at once, the second reads what the first wrote
+            with suppress(OSError):  # some file systems of clusters are mounted without locks
+                fcntl.flock(file, fcntl.LOCK_EX)
+            metadata = self.metadata
+            active = metadata.get("status") in ("starting", "running")
+            if active and is_alive(metadata, self.metadata_file, wait=True):
+                process = f"process {metadata['pid']} on {metadata.get('host', 'this machine').partition(' ')[0]}"
+                raise InputError(
+                    f"{self.path} is being trained by {process}; stop it first or choose another --run_dir"
+                )
+            self._previous = self._records()
+            self._write_metadata(metadata | {"status": "starting"} | process_identity())
 
     def release(self) -> None:
         """Undo :meth:`create`, or :meth:`acquire` and :meth:`truncate_logs`, and :meth:`start`.

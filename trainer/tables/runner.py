@@ -216,12 +216,14 @@ def _try_lock(run: CellRun) -> Iterator[bool]:
     """Lock a run, since several of these commands may share one table; yield whether the lock was free."""
     run.path.parent.mkdir(parents=True, exist_ok=True)
     with run.path.with_name(f".{run.path.name}.lock").open("w") as file:
+        free = True
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            yield False
-        else:
-            yield True
+            free = False
+        except OSError:  # a file system without locks: of two at once, ``fit`` refuses the second
+            pass
+        yield free
 
 
 def find_run(runs: Iterable[Path], words: Iterable[str]) -> Path | None:
