@@ -1,11 +1,18 @@
 """Signals in distributed training: all ranks stop after the same step."""
 
+import signal
 from typing import Any
 
 from pytorch_lightning import Callback, LightningModule, Trainer
 
 from utils.distributed import max_over_hosts
-from utils.signals import STATUS, Signals
+from utils.signals import Signals
+
+PRIORITY = (
+    None,
+    signal.SIGTERM,
+    signal.SIGINT,
+)  # rank 0 forwards SIGINT as SIGTERM
 
 
 class RankSignals(Callback):
@@ -51,7 +58,6 @@ class RankSignals(Callback):
     def _agree(self, trainer: Trainer) -> None:
         if trainer.world_size == 1:
             return
-        received = max_over_hosts(int(self.signals.received or 0))
-        if received:
-            self.signals.received = next(number for number in STATUS if number == received)
+        self.signals.received = PRIORITY[max_over_hosts(PRIORITY.index(self.signals.received))]
+        if self.signals.received:
             trainer._signal_connector.received_sigterm = True  # Lightning stops after this step

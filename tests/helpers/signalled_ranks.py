@@ -1,4 +1,4 @@
-"""Train a GAN on two ranks and send them SIGTERM during evaluations, in a separate process.
+"""Train a GAN on two ranks and send them signals during evaluations, in a separate process.
 
 python signalled_ranks.py FOLDER: write the runs FOLDER/uninterrupted and FOLDER/interrupted, and the exit statuses and
 steps of each start of the second run to FOLDER/starts.json.
@@ -30,16 +30,17 @@ OPTIONS = [
     "--trainer.val_check_interval=3",
 ]
 OPTIONS += ["--data.reference_images=40", "--trainer.log_every_n_steps=1"]
-# For each start: rank to the number of the evaluation batch (from 1) that gets the signal, and further options. An
-# evaluation has ten batches.
-STARTS: list[tuple[dict[int, int], list[str]]] = [
-    ({1: 2}, ["--trainer.num_sanity_val_steps=-1"]),
-    ({1: 2}, []),
-    ({0: 12, 1: 12}, []),
+SignalBatches = dict[int, tuple[int, signal.Signals]]
+# For each start: rank to the number of the evaluation batch (from 1) that gets a signal, and further options. An
+# evaluation has ten batches. The last pair is that of Ctrl-C: rank 0 sends the others SIGTERM.
+STARTS: list[tuple[SignalBatches, list[str]]] = [
+    ({1: (2, signal.SIGTERM)}, ["--trainer.num_sanity_val_steps=-1"]),
+    ({1: (2, signal.SIGTERM)}, []),
+    ({0: (12, signal.SIGINT), 1: (12, signal.SIGTERM)}, []),
 ]
 
 
-def start(folder: Path, run: str, signal_batches: dict[int, int], *options: str) -> list[int]:
+def start(folder: Path, run: str, signal_batches: SignalBatches, *options: str) -> list[int]:
     """Run one command on all ranks, in processes forked from this one, and return their exit statuses."""
     os.environ["MASTER_PORT"] = str(find_free_network_port())
     sys.stdout.flush()
@@ -52,7 +53,7 @@ def start(folder: Path, run: str, signal_batches: dict[int, int], *options: str)
         try:
             os.environ |= {"LOCAL_RANK": str(rank), "RANK": str(rank), "WORLD_SIZE": str(RANKS)}
             rank_zero_only.rank = rank
-            signal_in_evaluation(signal_batches.get(rank, 0))
+            signal_in_evaluation(*signal_batches.get(rank, (0, signal.SIGTERM)))
             status = command(
                 ["fit", "--config", str(folder / "small.yaml"), "--run_dir", str(folder / run), *OPTIONS, *options]
             )
@@ -63,15 +64,15 @@ def start(folder: Path, run: str, signal_batches: dict[int, int], *options: str)
     return [kill_and_resume.wait(pid) for pid in ranks]
 
 
-def signal_in_evaluation(batch: int) -> None:
-    """Send this process SIGTERM at the start of an evaluation batch; 0 for never."""
+def signal_in_evaluation(batch: int, number: signal.Signals) -> None:
+    """Send this process a signal at the start of an evaluation batch; 0 for never."""
     validation_step, batches = DDPStrategy.validation_step, 0
 
     def wrapped(*args, **options):
         nonlocal batches
         batches += 1
         if batches == batch:
-            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), number)
         return validation_step(*args, **options)
 
     DDPStrategy.validation_step = wrapped
