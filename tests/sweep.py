@@ -1,4 +1,4 @@
-"""Run every mesh and voxel file of a folder through ``render`` and through the packing of own meshes, and tally the results.
+"""Run every mesh and voxel file of a folder through ``render`` and the voxelization for training, and tally the results.
 
 ``make sweep DIR=FOLDER`` prints one line per refused file, and exits with status 1 after a traceback or a hang.
 """
@@ -35,22 +35,19 @@ def render(path: Path, folder: str) -> str:
     return lines[-1] if lines else "no message"
 
 
-def pack(path: Path, folder: str) -> str:
-    """Voxelize a mesh as docs/data.md does; return an empty string, or the message that refused it."""
-    from datamodules.shapes import read_binvox, voxelize_files
+def train(path: Path, folder: str) -> str:
+    """Voxelize a file as for training; return an empty string, or the message that refused it."""
+    from datamodules.shapes.folder import load_solid
     from utils.errors import InputError
 
     try:
-        if path.suffix.lower() == ".binvox":
-            read_binvox(path)
-        else:
-            voxelize_files([path], 32)
+        load_solid(path, 32)
     except InputError as error:
         return error.message
     return ""
 
 
-PATHS = {"render": render, "pack": pack}
+PATHS = {"render": render, "train": train}
 
 
 def work(connection: Connection) -> None:

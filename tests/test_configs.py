@@ -22,7 +22,7 @@ FULL_SIZE = (*SHAPENET, "chanterelle.yaml")
 MESHES = ("heads.yaml", "ffhq.yaml")
 CLASSIFIERS = ("extractor.yaml", "extractor_color.yaml")
 PHOTOGRAPHS = ("chanterelle.yaml", "chanterelle_32.yaml", "chanterelle_color_32.yaml")
-DEFERRED = ("demo.yaml", "chairs_color.yaml", "chanterelle_color_32.yaml")
+DEFERRED = ("demo.yaml", "meshes.yaml", "chairs_color.yaml", "chanterelle_color_32.yaml")
 GRID = 128
 
 
@@ -63,12 +63,22 @@ def options(name: str, shapenet: Path, archive: Path) -> list[str]:
         given.append(f"--data.init_args.shapes.init_args.root={shapenet}")
     if name == "chairs_modelnet.yaml":
         given.append(f"--data.init_args.shapes.init_args.path={archive}")
+    if name == "meshes.yaml":
+        given.append(f"--data.init_args.shapes.init_args.root={write_meshes(shapenet.parents[1] / 'meshes')}")
     if name in PHOTOGRAPHS:
         given.append(f"--data.init_args.root={shapenet.parents[1] / 'photographs'}")
     if name == "ffhq.yaml":
         given.append(f"--data.init_args.root={write_faces(shapenet.parents[1] / 'faces')}")
         given.append("--model.init_args.extractor=renders_color")  # the config's own needs a download
     return given
+
+
+def write_meshes(folder: Path) -> Path:
+    """Write four boxes."""
+    folder.mkdir(exist_ok=True)
+    for i in range(4):
+        trimesh.creation.box((0.2 + 0.2 * i, 1.0, 0.4)).export(folder / f"{i}.obj")
+    return folder
 
 
 def write_faces(folder: Path) -> Path:

@@ -2,7 +2,6 @@
 
 import os
 import re
-import runpy
 import shlex
 import subprocess
 import sys
@@ -192,21 +191,14 @@ def test_train_in_a_script_with_spawned_workers(tmp_path, monkeypatch):
     assert {path.name for path in tmp_path.iterdir()} <= known  # no run directory
 
 
-def test_train_on_your_own_shapes(user_directory, monkeypatch, capsys):
-    pack, render, fit = follow("data.md", "## Meshes or voxels")
-    assert pack == ["python", "pack.py", "meshes"]
-    assert trainer_arguments(fit) == ["fit", "--config", "mine.yaml"]
-    Path("meshes").mkdir()
+def test_train_on_your_own_shapes(user_directory):
+    render, fit = (trainer_arguments(words) for words in follow("data.md", "## Meshes or voxels"))
+    assert fit == ["fit", "--config", "meshes.yaml", "--data.shapes.root=DIR"]
+    Path("DIR").mkdir()
     for i in range(12):
-        trimesh.creation.box((0.2 + 0.05 * i, 1.0, 0.4)).export(f"meshes/{i:02}.obj")
-    monkeypatch.setattr(sys, "argv", ["pack.py", "nowhere"])
-    with pytest.raises(SystemExit) as refusal:
-        runpy.run_path("pack.py", run_name="__main__")
-    assert refusal.value.code == 2 and "nowhere" in capsys.readouterr().err
-    monkeypatch.setattr(sys, "argv", pack[1:])
-    runpy.run_path("pack.py", run_name="__main__")
-    assert main(trainer_arguments(render)) == 0 and list(Path("look").rglob("*.png"))
-    assert main(["fit", "--config", "mine.yaml", *SMALL_RUN]) == 0
+        trimesh.creation.box((0.2 + 0.05 * i, 1.0, 0.4)).export(f"DIR/{i:02}.obj")
+    assert main(render) == 0 and len(list(Path("look").rglob("*.png"))) == 3
+    assert main([*fit, *SMALL_RUN]) == 0
 
 
 @pytest.mark.slow

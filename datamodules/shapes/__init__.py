@@ -1,10 +1,10 @@
-"""Shape sources: procedural shapes, ShapeNet folders, voxel archives. Each returns :class:`Shape` objects."""
+"""Shape sources: procedural shapes, ShapeNet, folders of meshes, voxel archives. Each returns :class:`Shape` objects."""
 
 from datamodules.shapes.archive import VoxelArchive, archive_classes, write_archive
 from datamodules.shapes.base import Shape, ShapeSource, Split, in_split, to_voxel_grid
 from datamodules.shapes.corrupted import CorruptedShapes
+from datamodules.shapes.folder import ShapeFolder
 from datamodules.shapes.merged import MergedShapes
-from datamodules.shapes.mesh_folder import find_meshes, voxelize_files
 from datamodules.shapes.procedural.source import ProceduralShapes
 from datamodules.shapes.processing.binvox import Binvox, read_binvox, write_binvox
 from datamodules.shapes.processing.resample import fit_to_cube, resample
@@ -17,12 +17,12 @@ __all__ = [
     "MergedShapes",
     "ProceduralShapes",
     "Shape",
+    "ShapeFolder",
     "ShapeNetShapes",
     "ShapeSource",
     "Split",
     "VoxelArchive",
     "archive_classes",
-    "find_meshes",
     "fit_to_cube",
     "in_split",
     "normalize",
@@ -30,7 +30,6 @@ __all__ = [
     "resample",
     "to_voxel_grid",
     "voxelize",
-    "voxelize_files",
     "write_archive",
     "write_binvox",
 ]

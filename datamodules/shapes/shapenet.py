@@ -27,7 +27,7 @@ from datamodules.shapes.base import (
 from datamodules.shapes.processing.binvox import read_binvox
 from datamodules.shapes.processing.resample import fit_to_cube, occupied_box, resample
 from datamodules.shapes.processing.voxelize import normalize, voxelize
-from datamodules.shapes.unusable import find_unusable_cached, log_skipped, warn_first_process
+from datamodules.shapes.unusable import readable_names, warn_first_process
 from renderers.mesh_files import read_mesh
 from utils.errors import InputError, check_choice, check_number
 
@@ -139,7 +139,7 @@ class ShapeNetShapes(ShapeSource):
         return Shape(name, to_voxel_grid(solid))
 
     def check(self, index: int) -> None:
-        self._check_file(self.name(index))
+        self._check_file(self._file(self.name(index)))
 
     def name(self, index: int) -> str:
         return self._names[self._check_index(index)]
@@ -169,18 +169,13 @@ class ShapeNetShapes(ShapeSource):
                 f"{self.folder} has no {self.category} model{listed} in split {self.split!r} with a "
                 f"{self._file('MODEL').name}; unpack the category again, or choose another kind or split"
             )
-        return names if self.on_corrupt == "raise" else self._readable(names)
+        if self.on_corrupt == "raise":
+            return names
+        files = {str(self._file(name).relative_to(self.folder)): name for name in names}
+        return [files[file] for file in readable_names(list(files), self.folder, VERSION[self.kind], self._check_file)]
 
-    def _readable(self, names: list[str]) -> list[str]:
-        stamps = [(name, *file_stamp(self._file(name))) for name in names]
-        key = digest("readable", VERSION[self.kind], str(self.folder.resolve()), self.kind, stamps)
-        unusable = find_unusable_cached(key, len(names), lambda i: self._check_file(names[i]))
-        log_skipped(list(unusable.values()), len(names), self.folder)
-        return [name for i, name in enumerate(names) if i not in unusable]
-
-    def _check_file(self, name: str) -> None:
+    def _check_file(self, path: Path) -> None:
         """Raise an :class:`InputError` if a model cannot be read or is empty, without voxelizing it."""
-        path = self._file(name)
         if self.kind == "obj":
             read_mesh(path, materials=False)
         elif not read_binvox(path).voxels.any():

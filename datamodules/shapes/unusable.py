@@ -10,6 +10,7 @@ from pathlib import Path
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from torch.utils.data import get_worker_info
 
+from datamodules.shapes.base import digest, file_stamp
 from utils.errors import InputError, is_temporary
 from utils.files import cache_root, write_atomically
 from utils.progress import Progress
@@ -55,6 +56,25 @@ def find_unusable_cached(key: str, count: int, check: Callable[[int], object]) -
     if not temporary:
         write_atomically(path, lambda file: file.write_text(json.dumps(list(found.items())), encoding="utf-8"))
     return found
+
+
+def readable_names(names: list[str], root: Path, version: int, check: Callable[[Path], object]) -> list[str]:
+    """Return the files below ``root`` that ``check`` accepts, and warn about the others. The result is cached on disk.
+
+    Args:
+        names: paths relative to ``root``.
+        root: the folder.
+        version: of the reader; increase it when ``check`` accepts other files.
+        check: raises an :class:`InputError` for a file that cannot be used.
+
+    Raises:
+        InputError: no file can be used.
+    """
+    stamps = [(name, *file_stamp(root / name)) for name in names]
+    key = digest("readable", version, str(root.resolve()), stamps)
+    unusable = find_unusable_cached(key, len(names), lambda i: check(root / names[i]))
+    log_skipped(list(unusable.values()), len(names), root)
+    return [name for i, name in enumerate(names) if i not in unusable]
 
 
 def summarize_unusable(messages: Sequence[str], total: int, cure: str) -> InputError:

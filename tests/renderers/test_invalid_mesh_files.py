@@ -11,7 +11,7 @@ import trimesh
 from gltf_files import Gltf
 from small_meshes import CHECKERS, SQUARE, UV, box, png, refusal, write
 
-from datamodules.shapes import voxelize_files
+from datamodules.shapes import ShapeFolder
 from renderers.mesh_files import read_mesh
 from utils.errors import InputError, is_temporary
 
@@ -211,7 +211,8 @@ def test_files_that_the_system_cannot_read_are_named(tmp_path, monkeypatch, kind
     assert os.strerror(code) in str(caught.value) and is_temporary(caught.value)
     if kind is None:
         box().export(tmp_path / "good.stl")
-        assert voxelize_files([path, tmp_path / "good.stl"], 8, on_corrupt="skip")[1] == [tmp_path / "good.stl"]
+        shapes = ShapeFolder(tmp_path, 8, on_corrupt="skip")
+        assert [shapes.name(i) for i in range(len(shapes))] == ["good.stl"]
 
 
 @pytest.mark.parametrize("kind", LINKED)

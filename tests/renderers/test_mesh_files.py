@@ -11,13 +11,12 @@ from gltf_files import Gltf
 from PIL import Image
 from small_meshes import CHECKERS, SQUARE, UV, box, png, refusal, write
 
-from datamodules.shapes import ShapeNetShapes, find_meshes, voxelize_files
+from datamodules.shapes import ShapeFolder, ShapeNetShapes
 from renderers import Camera, Lighting, OpenGLRenderer, SoftRasterizer, TriangleMesh
 from renderers.mesh_files import read_mesh
 from renderers.mesh_files.images import decode_texture
 from renderers.mesh_files.parts import Notes
 from trainer.export.scene_io import load_scenes
-from utils.errors import InputError
 
 BOXES = {
     "seat": ((0, 0.4, 0), (0.5, 0.5, 0.5)),
@@ -71,8 +70,9 @@ def area(path: Path) -> float:
 
 def test_relative_indices_give_the_shape_of_absolute_ones(tmp_path):
     paths = [write(tmp_path / name / "model.obj", chair(name == "relative")) for name in ("relative", "absolute")]
-    (solids, used) = voxelize_files(find_meshes(tmp_path), 32)
-    assert used == sorted(paths) and (solids[0] == solids[1]).all() and solids.any()
+    shapes = ShapeFolder(tmp_path, 32)
+    absolute, relative = (shape.voxels.occupancy for shape in shapes)
+    assert (absolute == relative).all() and absolute.any()
     first, second = (images(scene_of(path)) for path in paths)
     assert all((first[name] == second[name]).all() for name in first)
     root = tmp_path / "ShapeNet"
@@ -271,35 +271,6 @@ def test_colours_that_are_not_read_are_said(tmp_path, caplog):
     caplog.clear()
     path = write(tmp_path / "some.obj", SQUARE.replace("\n", " 1 0 0\n", 1) + "f 1 2 3 4\n")
     assert read_mesh(path).colors is None and "only some vertices have colours" in caplog.text
-
-
-def test_linked_folders_are_searched_once_and_what_is_left_out_is_said(tmp_path, caplog):
-    own, other = tmp_path / "own", tmp_path / "other"
-    box().export(write(own / "a" / "box.stl", ""))
-    box().export(write(other / "linked.stl", ""))
-    write(own / "a" / "notes.txt", "x")
-    write(own / "a" / "._box.stl", "x")
-    (own / "b").symlink_to(other)
-    (own / "c").symlink_to(own / "a")
-    (own / "a" / "loop").symlink_to(own)
-    assert find_meshes(own) == [own / "a" / "box.stl", own / "b" / "linked.stl"]
-    assert "3 files left out" in caplog.text and "._box.stl" in caplog.text and "notes" not in caplog.text
-
-
-def test_bad_files_are_listed_together_or_left_out(tmp_path, caplog):
-    box().export(tmp_path / "good.stl")
-    for i in range(12):
-        write(tmp_path / f"{i:02}.obj", "")
-    write(tmp_path / ".hidden" / "x.obj", "")
-    files = find_meshes(tmp_path)
-    assert len(files) == 13
-    with pytest.raises(InputError, match=r"12 of 13 shapes .*00\.obj is empty; .*09\.obj is empty; and 2 more; .*skip"):
-        voxelize_files(files, 8)
-    solids, used = voxelize_files(files, 8, on_corrupt="skip")
-    assert [path.name for path in used] == ["good.stl"] and solids.shape == (1, 8, 8, 8)
-    assert "skipping 12 of 13" in caplog.text
-    with pytest.raises(InputError, match="12 of 12"):
-        voxelize_files(files[:12], 8, on_corrupt="skip")
 
 
 @pytest.mark.parametrize(("dtype", "value", "expected"), [(np.uint16, 257 * 100, 100), (np.float32, 0.5, None)])

@@ -1,0 +1,149 @@
+"""Folders of mesh and binvox files: which are read, how they are turned, and how they are split."""
+
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import trimesh
+from small_meshes import SQUARE, box, write
+
+from datamodules.renders.shapenet import ShapeNetRenderDataModule
+from datamodules.shapes import ShapeFolder, write_binvox
+from renderers import OpenGLRenderer, ViewDistribution
+from utils.errors import InputError
+
+
+def l_shape() -> trimesh.Trimesh:
+    """A seat with a back at -z and an arm at +x: no symmetry maps it to itself."""
+    parts = []
+    for extents, at in [
+        ((0.8, 0.2, 0.9), (0, 0, 0)),
+        ((0.8, 0.6, 0.2), (0, 0.2, -0.35)),
+        ((0.2, 0.4, 0.9), (0.3, 0.1, 0)),
+    ]:
+        part = trimesh.creation.box(extents)
+        part.apply_translation(at)
+        parts.append(part)
+    return trimesh.util.concatenate(parts)
+
+
+def solid(path: Path, **options) -> np.ndarray:
+    shapes = ShapeFolder(path.parent, 16, **options)
+    (index,) = [i for i in range(len(shapes)) if shapes.name(i) == path.name]
+    return shapes[index].voxels.occupancy[0, 0].numpy() > 0.5
+
+
+def names(shapes: ShapeFolder) -> list[str]:
+    return [shapes.name(i) for i in range(len(shapes))]
+
+
+def test_z_up_and_quarter_turns(tmp_path):
+    mesh = l_shape()
+    mesh.export(tmp_path / "y.obj")
+    expected = solid(tmp_path / "y.obj")
+    assert expected[:, :, 12:].sum() > expected[:, :, :4].sum() and expected[:4].sum() > expected[12:].sum()
+
+    x, y, z = mesh.vertices.T
+    trimesh.Trimesh(np.stack([x, -z, y], 1), mesh.faces).export(tmp_path / "z.obj")
+    assert (solid(tmp_path / "z.obj", up="z") == expected).all()
+    trimesh.Trimesh(np.stack([-z, y, x], 1), mesh.faces).export(tmp_path / "left.obj")  # faces -x
+    assert (solid(tmp_path / "left.obj", turns=1) == expected).all()
+    assert (solid(tmp_path / "left.obj", turns=-3) == expected).all()
+
+
+def test_binvox_files_are_those_of_their_meshes(tmp_path):
+    l_shape().export(tmp_path / "mesh.obj")
+    expected = solid(tmp_path / "mesh.obj")
+    write_binvox(tmp_path / "y.binvox", expected)
+    write_binvox(tmp_path / "z.BINVOX", expected.transpose(1, 0, 2)[:, ::-1])
+    assert np.mean(solid(tmp_path / "y.binvox") ^ expected) < 0.1  # the longest side is scaled to 0.9
+    assert (solid(tmp_path / "z.BINVOX", up="z") == solid(tmp_path / "y.binvox")).all()
+
+
+def test_linked_folders_are_searched_once_and_what_is_left_out_is_said(tmp_path, caplog):
+    own, other = tmp_path / "own", tmp_path / "other"
+    box().export(write(own / "a" / "box.stl", ""))
+    box().export(write(other / "linked.stl", ""))
+    write(own / "a" / "notes.txt", "x")
+    write(own / "a" / "._box.stl", "x")
+    (own / "b").symlink_to(other)
+    (own / "c").symlink_to(own / "a")
+    (own / "a" / "loop").symlink_to(own)
+    assert names(ShapeFolder(own)) == ["a/box.stl", "b/linked.stl"]
+    assert "3 files left out" in caplog.text and "._box.stl" in caplog.text and "notes" not in caplog.text
+
+
+def test_bad_files_are_listed_together_or_left_out(tmp_path, caplog):
+    box().export(tmp_path / "good.stl")
+    for i in range(10):
+        write(tmp_path / f"{i:02}.obj", "")
+    write(tmp_path / "cut.binvox", "#binvox 1\ndim 4 4 4\ndata\n")
+    write_binvox(tmp_path / "empty.binvox", np.zeros((4, 4, 4), bool))
+    cache = tmp_path.with_name("cache")
+    data = ShapeNetRenderDataModule(
+        ShapeFolder(tmp_path, 8), OpenGLRenderer(8), ViewDistribution(), cache_dir=str(cache)
+    )
+    with pytest.raises(InputError, match=r"12 of 13 shapes .*00\.obj is empty; .*09\.obj is empty; and 2 more; .*skip"):
+        data.caches()[0].prepare()
+    shapes = ShapeFolder(tmp_path, 8, on_corrupt="skip")
+    assert names(shapes) == ["good.stl"] and shapes[0].voxels.occupancy.shape == (1, 1, 8, 8, 8)
+    assert "skipping 12 of 13" in caplog.text
+    (tmp_path / "good.stl").unlink()
+    with pytest.raises(InputError, match="12 of 12"):
+        len(ShapeFolder(tmp_path, 8, on_corrupt="skip"))
+
+
+def test_splits_are_disjoint_complete_and_never_empty(tmp_path):
+    for i in range(11):
+        write(tmp_path / f"{i}.obj", SQUARE + "f 1 2 3 4\n")
+    every, train, test = (set(names(ShapeFolder(tmp_path, split=split))) for split in ("all", "train", "test"))
+    assert len(every) == 11 and len(test) == 2 and train | test == every and not train & test
+    assert len(ShapeFolder(tmp_path, split="test", test_fraction=0.01)) == 1
+    for path in list(tmp_path.iterdir())[1:]:
+        path.unlink()
+    with pytest.raises(InputError, match="has 1 usable files, too few to keep some for evaluation"):
+        len(ShapeFolder(tmp_path, split="train"))
+
+
+def test_cache_key_and_pickle(tmp_path):
+    for name in ("a.stl", "b.stl"):
+        box().export(tmp_path / name)
+    shapes = ShapeFolder(tmp_path, 8)
+    others = [
+        ShapeFolder(tmp_path, 16),
+        ShapeFolder(tmp_path, 8, up="z"),
+        ShapeFolder(tmp_path, 8, turns=1),
+        ShapeFolder(tmp_path, 8, split="test"),
+    ]
+    assert len({shapes.cache_key(), *(other.cache_key() for other in others)}) == 5
+    copy = pickle.loads(pickle.dumps(shapes))
+    assert copy.cache_key() == shapes.cache_key() and names(copy) == ["a.stl", "b.stl"]
+    before = shapes.cache_key()
+    l_shape().export(tmp_path / "b.stl")
+    assert ShapeFolder(tmp_path, 8).cache_key() != before
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"root": "nowhere"}, "no such folder: .*nowhere; set root"),
+        ({"root": "."}, "has no mesh or binvox files"),
+        ({"test_fraction": 1}, "test_fraction must be"),
+        ({"voxel_size": 1}, "voxel_size must be"),
+    ],
+)
+def test_bad_arguments_are_named(tmp_path, monkeypatch, options, message):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=message):
+        len(ShapeFolder(**({"root": tmp_path} | options)))
+
+
+@pytest.mark.parametrize("text", ["v 0 0 0\nv 0 0 0\nv 0 0 0\nf 1 2 3\n", "v 0 0 0\nv 1 0 0\nv 2 0 0\nf 1 2 3\n"])
+def test_meshes_without_area_are_refused_or_have_a_voxel(tmp_path, text):
+    path = write(tmp_path / "flat.obj", text)
+    shapes = ShapeFolder(tmp_path, 8)
+    try:
+        assert shapes[0].voxels.occupancy.any()
+    except InputError as error:
+        assert str(path) in str(error)
