@@ -8,11 +8,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from utils.distributed import max_over_hosts
 from utils.signals import Signals
 
-PRIORITY = (
-    None,
-    signal.SIGTERM,
-    signal.SIGINT,
-)  # rank 0 forwards SIGINT as SIGTERM
+PRIORITY = (None, signal.SIGTERM, signal.SIGINT)  # SIGINT last: rank 0 forwards it as SIGTERM
 
 
 class RankSignals(Callback):

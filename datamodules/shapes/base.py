@@ -104,8 +104,11 @@ def digest(*parts: object) -> str:
 
 
 def file_stamp(path: Path) -> tuple[int, int]:
-    """Return a file's size in bytes and its modification time in nanoseconds."""
-    stat = path.stat()
+    """Return a file's size in bytes and its modification time in nanoseconds; -1 and -1 for a broken link."""
+    try:
+        stat = path.stat()
+    except FileNotFoundError:
+        return -1, -1  # loading it is the error
     return stat.st_size, stat.st_mtime_ns
 
 

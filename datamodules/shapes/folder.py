@@ -41,7 +41,7 @@ class ShapeFolder(ShapeSource):
     The rule of files is that of images (:mod:`datamodules.images.listing`): links are followed, hidden files are left out.
     A warning lists what is left out, except files of other types. A shape's name is its path below the folder.
 
-    The test split has the ``test_fraction`` of the files whose names have the lowest hashes, at least one.
+    The test split has the ``test_fraction`` of the files whose names have the lowest hashes, at least one and not all.
 
     Args:
         root: the folder.
@@ -115,14 +115,14 @@ class ShapeFolder(ShapeSource):
             names = readable_names(names, self.root, VERSION, check_shape_file)
         if self.split == "all":
             return names
-        ordered = sorted(names, key=lambda name: hashlib.blake2b(name.encode(), digest_size=8).digest())
-        count = max(1, round(self.test_fraction * len(names)))
-        chosen = set(ordered[:count] if self.split == "test" else ordered[count:])
-        if not chosen:
+        if len(names) < 2:
             raise InputError(
-                f"{self.root} has {len(names)} usable files, too few to keep some for evaluation; add files, or set split "
-                "to all for shapes and for reference_shapes"
+                f"{self.root} has only one usable file, so none can be kept for evaluation; add files, or set split to all "
+                "for shapes and for reference_shapes"
             )
+        ordered = sorted(names, key=lambda name: hashlib.blake2b(name.encode(), digest_size=8).digest())
+        count = min(max(1, round(self.test_fraction * len(names))), len(names) - 1)
+        chosen = set(ordered[:count] if self.split == "test" else ordered[count:])
         return [name for name in names if name in chosen]
 
 

@@ -80,17 +80,18 @@ def test_bad_files_are_listed_together_or_left_out(tmp_path, caplog):
         write(tmp_path / f"{i:02}.obj", "")
     write(tmp_path / "cut.binvox", "#binvox 1\ndim 4 4 4\ndata\n")
     write_binvox(tmp_path / "empty.binvox", np.zeros((4, 4, 4), bool))
+    (tmp_path / "gone.ply").symlink_to("nowhere.ply")
     cache = tmp_path.with_name("cache")
     data = ShapeNetRenderDataModule(
         ShapeFolder(tmp_path, 8), OpenGLRenderer(8), ViewDistribution(), cache_dir=str(cache)
     )
-    with pytest.raises(InputError, match=r"12 of 13 shapes .*00\.obj is empty; .*09\.obj is empty; and 2 more; .*skip"):
+    with pytest.raises(InputError, match=r"13 of 14 shapes .*00\.obj is empty; .*09\.obj is empty; and 3 more; .*skip"):
         data.caches()[0].prepare()
     shapes = ShapeFolder(tmp_path, 8, on_corrupt="skip")
     assert names(shapes) == ["good.stl"] and shapes[0].voxels.occupancy.shape == (1, 1, 8, 8, 8)
-    assert "skipping 12 of 13" in caplog.text
+    assert "skipping 13 of 14" in caplog.text
     (tmp_path / "good.stl").unlink()
-    with pytest.raises(InputError, match="12 of 12"):
+    with pytest.raises(InputError, match="13 of 13"):
         len(ShapeFolder(tmp_path, 8, on_corrupt="skip"))
 
 
@@ -99,10 +100,11 @@ def test_splits_are_disjoint_complete_and_never_empty(tmp_path):
         write(tmp_path / f"{i}.obj", SQUARE + "f 1 2 3 4\n")
     every, train, test = (set(names(ShapeFolder(tmp_path, split=split))) for split in ("all", "train", "test"))
     assert len(every) == 11 and len(test) == 2 and train | test == every and not train & test
-    assert len(ShapeFolder(tmp_path, split="test", test_fraction=0.01)) == 1
+    for split in ("train", "test"):
+        assert {len(ShapeFolder(tmp_path, split=split, test_fraction=share)) for share in (0.01, 0.99)} == {1, 10}
     for path in list(tmp_path.iterdir())[1:]:
         path.unlink()
-    with pytest.raises(InputError, match="has 1 usable files, too few to keep some for evaluation"):
+    with pytest.raises(InputError, match="has only one usable file, so none can be kept for evaluation"):
         len(ShapeFolder(tmp_path, split="train"))
 
 
