@@ -126,7 +126,7 @@ class ClockedModule(pl.LightningModule):
     """
 
     local_batch_norm: tuple[str, ...] = ()  # children whose batch norm is never trained and needs no synchronization
-    decays_over_run = False  # without an option ``decay_learning_rate``: whether training calls :meth:`cosine_lr`
+    decays_over_run = False  # whether training depends on the length of the run, through :meth:`cosine_lr`
 
     def __init__(self, seed: int = 0) -> None:
         super().__init__()
@@ -293,7 +293,7 @@ class ClockedModule(pl.LightningModule):
     def cosine_lr(self, optimizer: Any) -> None:
         """Decay the learning rate to 0 along a cosine over the run. Call this before each optimizer step.
 
-        A run that does so cannot be made longer: set ``decays_over_run``, or have an option ``decay_learning_rate``.
+        Set ``decays_over_run``: such a run cannot be made longer.
         """
         steps = self.trainer.estimated_stepping_batches  # of all epochs; -1 for a loader without end
         progress = min(1.0, self.step / steps) if steps > 0 else 0.0

@@ -35,7 +35,6 @@ def gan_step(
     """
     check_same_shape(real, fake)
     d_optimizer, g_optimizer = cast(list[Any], module.optimizers())
-    module.decay_learning_rates(d_optimizer, g_optimizer)
 
     # D: real images against detached fakes, and R1.
     real = module.prepare_r1(real)

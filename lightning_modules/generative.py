@@ -38,8 +38,6 @@ class GenerativeModule(ImageEvaluationModule):
             published; 0 disables it.
         r1_every: steps between two R1 penalties; the penalty is multiplied by this number (StyleGAN2's lazy
             regularization).
-        decay_learning_rate: whether the learning rates of D and G decay to 0 along a cosine over the run, which then cannot
-            be made longer.
         augment: augmentation T of D's images, for few real images: :class:`networks.DiffAugment` or
             :class:`networks.AdaptiveAugment`; None for none. See :meth:`augmented`.
         samples: number of samples of ``predict``.
@@ -59,7 +57,6 @@ class GenerativeModule(ImageEvaluationModule):
         ema_half_life_kimg: float = 10.0,
         r1_gamma: float = 0.0,
         r1_every: int = 16,
-        decay_learning_rate: bool = False,
         augment: DiffAugment | None = None,
         samples: int = 8,
         sample_seed: int = 0,
@@ -74,7 +71,6 @@ class GenerativeModule(ImageEvaluationModule):
         if not hasattr(generator, "latent_size"):
             raise InputError(f"{type(generator).__name__} needs an attribute latent_size, the length of its latents")
         self.r1_gamma, self.r1_every = r1_gamma, r1_every
-        self.decay_learning_rate = decay_learning_rate
         self.augment = augment
         self.generator = generator
         self.generator_ema = copy.deepcopy(generator).eval().requires_grad_(False)
@@ -117,12 +113,6 @@ class GenerativeModule(ImageEvaluationModule):
         module = super().load_from_checkpoint(checkpoint_path, *args, **kwargs)
         module.measure_batch_norm()
         return module
-
-    def decay_learning_rates(self, *optimizers: Any) -> None:
-        """Set this step's learning rates of D's and G's optimizers, if they decay. Call this before their steps."""
-        if self.decay_learning_rate:
-            for optimizer in optimizers:
-                self.cosine_lr(optimizer)
 
     def augmented(self, images: Float[Tensor, "B C H W"], kind: str) -> Float[Tensor, "B C H W"]:
         """Return T(images), the images as D sees them in this step; the images themselves without ``augment``.

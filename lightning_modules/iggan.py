@@ -161,7 +161,6 @@ class IGGANModule(VoxelGenerativeModule):
         n, total = len(real), len(real) * self.world_size
         retrained = self.proxy == "retrained" and self.step % self.proxy_every == 0
         d_optimizer, g_optimizer, *r_optimizer = cast(list[Any], self.optimizers())
-        self.decay_learning_rates(d_optimizer, g_optimizer)
 
         self.check_batch(total)
         z = self.training_latents(n // self.views_per_shape)

@@ -39,6 +39,7 @@ class NeuralRendererModule(ClockedModule):
         InputError: in training or validation: images of the two renderers that differ in channels or size.
     """
 
+    decays_over_run = True  # unless decay_learning_rate is False
     evaluation_note = "held-out shapes"
 
     def __init__(

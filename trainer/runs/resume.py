@@ -96,7 +96,7 @@ def is_longer(run: RunDirectory, settings: dict[str, Any]) -> bool:
 
 def _decays_over_run(model: dict[str, Any]) -> bool:
     chosen: Any = class_of(Namespace(**model))
-    return model["init_args"].get("decay_learning_rate", getattr(chosen, "decays_over_run", False))
+    return getattr(chosen, "decays_over_run", False) and model["init_args"].get("decay_learning_rate", True)
 
 
 def known_proxy(run: RunDirectory) -> str | None:
