@@ -28,7 +28,8 @@ view: setup ## open an interactive 3D viewer of the trained chairs of the packag
 # A finished run is not trained again, an interrupted one is resumed.
 .PHONY: pretrained-chairs
 pretrained-chairs: setup ## train the chairs of pretrained/chairs (two hours on one core) and publish them into the package
-	$(BIN)/python -m trainer fit --config demo.yaml --data.total_kimg=360 --trainer.val_check_interval=0.05 --run_dir runs/pretrained_chairs
+	$(BIN)/python -m trainer fit --config demo.yaml --model model/iggan_deferred_fast_32.yaml --data.total_kimg=360 \
+		--trainer.val_check_interval=0.05 --run_dir runs/pretrained_chairs
 	$(BIN)/python -m trainer publish --run_dir runs/pretrained_chairs --out trainer/pretrained/chairs.pt
 
 .PHONY: pretrained-heads
