@@ -32,6 +32,11 @@ def copied(tmp_path):
     return lambda name: Path(shutil.copytree(STORED / name, tmp_path / "runs" / name))
 
 
+# The first biases of StyleGAN's synthesis are added to a constant and removed by the instance norm that follows: their
+# gradient is a rounding error, which differs between processors, and Adam without momentum makes a full step of it.
+ZERO_GRADIENT = "synthesis.layers.0.bias"
+
+
 def renders(cache: Path) -> dict[str, bytes]:
     return {str(p.relative_to(cache)): p.read_bytes() for p in cache.glob("*/*/*.npy")}
 
@@ -62,11 +67,9 @@ def test_an_old_run_resumes_to_the_weights_it_would_have_reached(name, caches, c
     assert renders(caches) == before  # found under their keys, not rendered again
     state = torch.load(run / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
     expected = update_state_dict(torch.load(STORED / name / "expected_weights.pt", weights_only=True))
-    if name == "iggan":
-        for key, value in expected.items():
+    for key, value in expected.items():
+        if not key.endswith(ZERO_GRADIENT):
             torch.testing.assert_close(state[key], value, atol=1e-4, rtol=1e-3, msg=lambda m, k=key: f"{k}: {m}")
-    # Processors round differently, and MeshGAN's Adam without momentum turns rounding errors of gradients near 0 into full
-    # steps of single weights: up to 0.05 of the way from the old checkpoint.
     error, way = (
         sum((x[key] - value).double().square().sum() for key, value in expected.items()) for x in (state, start)
     )
