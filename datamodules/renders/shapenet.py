@@ -64,7 +64,7 @@ def _summarize(shapes: ShapeSource, first: InputError) -> InputError:
     found = find_unusable(len(shapes), shapes.check)
     messages = list(found.values()) or [first.message]
     return summarize_unusable(
-        messages, len(shapes), "replace or remove them, or leave them out with on_corrupt: skip of their source"
+        messages, len(shapes), "replace or remove them, or set on_corrupt of shapes and reference_shapes to skip"
     )
 
 

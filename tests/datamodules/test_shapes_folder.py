@@ -15,7 +15,7 @@ from utils.errors import InputError
 
 
 def l_shape() -> trimesh.Trimesh:
-    """A seat with a back at -z and an arm at +x: no symmetry maps it to itself."""
+    """A seat with a back at -z and an arm at +x, without symmetry; no face is at a voxel centre of 16³."""
     parts = []
     for extents, at in [
         ((0.8, 0.2, 0.9), (0, 0, 0)),
