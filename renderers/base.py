@@ -85,9 +85,9 @@ class Renderer(nn.Module, ABC):
 
         Raises:
             TypeError: unsupported type or dtype of the scene.
-            ValueError: batch sizes or devices that do not match; occupancy or colour outside [0, 1], vertices that are not
-                finite; a background of another size. The values of scenes on a GPU are not checked this way, because the
-                host would wait for the device: there invalid values make the whole image NaN.
+            ValueError: batch sizes or devices that do not match; occupancy or colour outside [0, 1], vertices or angles of
+                the camera that are not finite; a background of another size. Values on a GPU are not checked this way,
+                because the host would wait for the device: there invalid values make the whole image NaN.
         """
         if not isinstance(scene, self.accepts):
             names = " or ".join(t.__name__ for t in self.accepts)
@@ -96,6 +96,9 @@ class Renderer(nn.Module, ABC):
             raise ValueError(f"scene and camera must have the same batch size, got {len(scene)} and {len(camera)}")
         if camera.device != scene.device:
             raise ValueError(f"scene and camera must be on the same device, got {scene.device} and {camera.device}")
+        on_cpu = scene.device.type == "cpu"
+        if on_cpu and not camera.is_finite():
+            raise ValueError("the azimuth and elevation of a camera must be finite")
         self.check(scene)
         if background is not None:
             expected = (len(scene), background.shape[1] if background.dim() > 1 else 1, *(self.image_size,) * 2)
@@ -107,9 +110,10 @@ class Renderer(nn.Module, ABC):
             rendering = self.render(scene, camera, background)
         if not isinstance(rendering, Rendering):
             raise TypeError(f"{type(self).__name__}.render must return a Rendering, not {type(rendering).__name__}")
-        if scene.device.type == "cpu":
+        if on_cpu:
             return rendering
-        return replace(rendering, image=torch.where(scene.is_valid(), rendering.image, torch.nan))
+        valid = scene.is_valid() & camera.is_finite()
+        return replace(rendering, image=torch.where(valid, rendering.image, torch.nan))
 
     def cache_key(self) -> str:
         """Return what the image depends on besides scene and camera, as a text for the names of caches.

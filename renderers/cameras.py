@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from utils.errors import InputError, check_number
@@ -74,6 +74,10 @@ class Camera:
     @property
     def device(self) -> torch.device:
         return self.azimuth.device
+
+    def is_finite(self) -> Bool[Tensor, ""]:
+        """Return whether all angles are finite, as a tensor on their device."""
+        return (self.azimuth.isfinite() & self.elevation.isfinite()).all()
 
     def to(self, device: torch.device | str) -> Camera:
         return Camera(to_device(self.azimuth, device), to_device(self.elevation, device), self.fov)

@@ -44,7 +44,8 @@ class NeuralRenderer(Renderer):
     def rotate(self, scene: VoxelGrid, camera: Camera) -> Float[Tensor, "B 1 S S S"]:
         """Return the grid in the camera frame, the network's input."""
         occupancy = scene.occupancy
-        occupancy = occupancy if occupancy.is_floating_point() else occupancy.float()
+        if occupancy.dtype not in (torch.float32, torch.float64):  # half precision does not hold the coordinates
+            occupancy = occupancy.float()
         with torch.autocast(occupancy.device.type, enabled=False):
             return resample(occupancy, camera, self.lattice_size)
 

@@ -151,5 +151,9 @@ def test_merged_shapes():
     assert both.cache_key() != MergedShapes([chairs, tables], without=[chairs]).cache_key()
     with pytest.raises(InputError, match="one voxel_size"):
         MergedShapes([chairs, ProceduralShapes("table", count=3, voxel_size=32)])
+    colored = ProceduralShapes("table", count=3, voxel_size=16, colored=True)
+    assert MergedShapes([colored]).colored and not both.colored
+    with pytest.raises(InputError, match="all have colours, or none"):
+        MergedShapes([chairs, colored])
     with pytest.raises(InputError, match="no shapes that are not excluded"):
         len(MergedShapes([chairs], without=[chairs]))

@@ -55,7 +55,10 @@ def write_surface(
     if not len(faces):
         write_atomically(path, lambda file: file.write_bytes(EMPTY[kind]))
         return
-    normals = _unit_normals(vertices, faces, normals)
+    used, faces = np.unique(faces, return_inverse=True)  # a vertex without a face has no normal
+    vertices, faces = vertices[used], faces.reshape(-1, 3)
+    colors = None if colors is None else colors[used]
+    normals = _unit_normals(vertices, faces, None if normals is None else normals[used])
     if kind == "glb":
         content: Any = _to_glb(vertices, faces, normals, colors)
     else:
@@ -83,14 +86,15 @@ def _to_glb(vertices: np.ndarray, faces: np.ndarray, normals: np.ndarray, colors
 
 def _unit_normals(vertices: np.ndarray, faces: np.ndarray, normals: np.ndarray | None) -> Float[np.ndarray, "V 3"]:
     """Return vertex normals of length 1, as glTF requires. Vanishing normals, as between two voxels that touch at an edge,
-    are replaced by the normal of an adjacent face.
+    are replaced by the normal of an adjacent face, or by +z where all adjacent faces are without area.
     """
     mesh = trimesh.Trimesh(vertices, faces, process=False)
     normals = np.array(mesh.vertex_normals if normals is None else normals, np.float64)
     missing = np.linalg.norm(normals, axis=1) < 0.5
     corner = missing[faces]
     normals[faces[corner]] = np.repeat(mesh.face_normals[:, None], 3, 1)[corner]
-    return (normals / np.linalg.norm(normals, axis=1, keepdims=True).clip(1e-6)).astype(np.float32)
+    normals[np.linalg.norm(normals, axis=1) < 0.5] = 0, 0, 1
+    return (normals / np.linalg.norm(normals, axis=1, keepdims=True)).astype(np.float32)
 
 
 def mesh_statistics(vertices: Float[np.ndarray, "V 3"], faces: Integer[np.ndarray, "F 3"]) -> dict[str, Any]:

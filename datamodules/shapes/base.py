@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool
 
+from renderers.mesh_files import buffer_files
 from renderers.scenes import VoxelGrid
 from utils.errors import InputError, check_choice, check_number
 
@@ -103,8 +104,15 @@ def digest(*parts: object) -> str:
     return hashlib.blake2b(repr(parts).encode(), digest_size=8).hexdigest()
 
 
-def file_stamp(path: Path) -> tuple[int, int]:
-    """Return a file's size in bytes and its modification time in nanoseconds; -1 and -1 for a broken link."""
+def file_stamp(path: Path) -> tuple[int, ...]:
+    """Return a file's size in bytes and its modification time in nanoseconds; -1 and -1 for a file that does not exist.
+
+    Those of the buffers of a glTF file follow, in which its geometry is.
+    """
+    return tuple(x for file in (path, *buffer_files(path)) for x in _size_and_time(file))
+
+
+def _size_and_time(path: Path) -> tuple[int, int]:
     try:
         stat = path.stat()
     except FileNotFoundError:

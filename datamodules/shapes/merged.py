@@ -21,7 +21,7 @@ class MergedShapes(ShapeSource):
         without: sources whose shapes are excluded, by name.
 
     Raises:
-        InputError: there are no sources, or their grids differ in size.
+        InputError: there are no sources, their grids differ in size, or only some of them have colours.
     """
 
     def __init__(self, sources: Sequence[ShapeSource], without: Sequence[ShapeSource] = ()) -> None:
@@ -29,6 +29,9 @@ class MergedShapes(ShapeSource):
         if len(sizes) != 1:
             raise InputError(f"merged sources must have one voxel_size, got {sorted(sizes) or 'no sources'}")
         (self.voxel_size,) = sizes
+        self.colored = any(source.colored for source in sources)
+        if not all(source.colored == self.colored for source in sources):
+            raise InputError("merged sources must all have colours, or none; set colored to the same value in each")
         self.sources, self.without = list(sources), list(without)
 
     def __len__(self) -> int:

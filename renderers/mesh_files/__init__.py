@@ -4,6 +4,7 @@ Triangles and colours are read as other programs display them. A file that canno
 names the feature.
 """
 
+from renderers.mesh_files.gltf_accessors import buffer_files
 from renderers.mesh_files.reader import SUFFIXES, MeshFile, read_mesh
 
-__all__ = ["SUFFIXES", "MeshFile", "read_mesh"]
+__all__ = ["SUFFIXES", "MeshFile", "buffer_files", "read_mesh"]

@@ -19,6 +19,22 @@ _COMPONENTS = {5120: "<i1", 5121: "<u1", 5122: "<i2", 5123: "<u2", 5125: "<u4", 
 _WIDTHS = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4, "MAT4": 16}
 
 
+def buffer_files(path: Path) -> list[Path]:
+    """Return the files in which a glTF or GLB file keeps its geometry; none for other files and for corrupt ones."""
+    if path.suffix.lower() not in (".gltf", ".glb"):
+        return []
+    try:
+        with path.open("rb") as file:
+            if (head := file.read(20))[:4] == b"glTF":
+                content = file.read(struct.unpack_from("<I", head, 12)[0])
+            else:
+                content = head + file.read()
+        names = [unquote(buffer.get("uri", "data:")) for buffer in json.loads(content.decode("utf-8-sig"))["buffers"]]
+        return [find_file(path.parent, name) or path.parent / name for name in names if not name.startswith("data:")]
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError, struct.error):
+        return []
+
+
 class GltfFile:
     """A glTF or GLB file with its JSON as ``tree``.
 

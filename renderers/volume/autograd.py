@@ -51,15 +51,15 @@ class MarchKernels:
     ) -> tuple[Float[Tensor, "B 1 P P"], Float[Tensor, "B 4 P P"]]:
         """Compute :func:`renderers.volume.reference.march_surface`, with the gradient and the depth as colours."""
         gradient = F.pad(occupancy_gradient(occupancy), [1] * 6, mode="replicate")
-        fields = torch.cat([gradient, _padded_depths(occupancy.shape[-1], rotation, settings.rays.distance)], 1)
+        fields = torch.cat([gradient, _padded_depths(occupancy.shape[-1], rotation)], 1)
         return _March.apply(F.pad(occupancy, [1] * 6), fields.permute(0, 2, 3, 4, 1), rotation, settings, self)
 
 
-def _padded_depths(size: int, rotation: Float[Tensor, "B 3 3"], distance: float) -> Float[Tensor, "B 1 E E E"]:
-    """Return the depth of the voxels' centres, which is linear and so interpolated exactly."""
+def _padded_depths(size: int, rotation: Float[Tensor, "B 3 3"]) -> Float[Tensor, "B 1 E E E"]:
+    """Return the depth of the voxels' centres behind the origin, which is linear and so interpolated exactly."""
     centers = (torch.arange(size + 2, device=rotation.device).to(rotation) - 0.5) / size - 0.5
     x, y, z = (toward * centers for toward in rotation[:, 2, :, None].unbind(1))  # the axis toward the viewer
-    return distance - (x[:, None, None, None, :] + y[:, None, None, :, None] + z[:, None, :, None, None])
+    return -(x[:, None, None, None, :] + y[:, None, None, :, None] + z[:, None, :, None, None])
 
 
 class _March(torch.autograd.Function):

@@ -22,14 +22,15 @@ class LitAbsorptionRenderer(VolumeRenderer):
 
         w_i   = v_i prod_{j<i} (1 - v_j)          alpha = sum_i w_i = 1 - prod_i (1 - v_i)
         n     = -sum_i w_i g_i / |sum_i w_i g_i|
-        image = alpha shade(n)                    depth = sum_i w_i d_i / alpha
+        image = alpha shade(n)                    depth = distance + sum_i w_i a_i / alpha
 
     With colour c, the image is ``shade(n) sum_i w_i c_i``: the expected albedo, lit. A grid without colour is white.
 
     Alpha is that of :class:`renderers.AbsorptionRenderer`. The gradient is interpolated between central differences at the
-    voxels (:func:`renderers.volume.reference.occupancy_gradient`), and ``d_i`` is the depth of sample i. On thresholded
-    grids the image approximates that of :class:`renderers.OpenGLRenderer` with the same lights;
-    ``tests/renderers/test_lit.py`` states the error.
+    voxels (:func:`renderers.volume.reference.occupancy_gradient`), and ``a_i`` is the depth of sample i behind the origin.
+    On thresholded grids the image approximates that of :class:`renderers.OpenGLRenderer` with the same lights;
+    ``tests/renderers/test_lit.py`` states the error. A loss on the unit ``normals`` has an unbounded gradient where their
+    sum nearly vanishes, as at the edge of a thresholded grid; the image, shaded by ``soft`` normals, has not.
 
     Neither paper has this renderer. It supplies what the volume baselines lack, light, and is an exact proxy for OpenGL.
 
@@ -67,7 +68,7 @@ class LitAbsorptionRenderer(VolumeRenderer):
     def surface(
         self, scene: VoxelGrid, camera: Camera
     ) -> tuple[Float[Tensor, "B 1 H W"], Float[Tensor, "B 3 H W"], Float[Tensor, "B 1 H W"]]:
-        """Return alpha, ``-sum_i w_i g_i`` in the camera frame, and depth: ``sum_i w_i d_i / alpha``, inf if alpha is 0."""
+        """Return alpha, ``-sum_i w_i g_i`` in the camera frame, and the depth, inf if alpha is 0."""
         occupancy = scene.occupancy
         if occupancy.dtype not in (torch.float32, torch.float64):
             occupancy = occupancy.float()
@@ -76,7 +77,9 @@ class LitAbsorptionRenderer(VolumeRenderer):
         with torch.autocast(scene.device.type, enabled=False):  # half precision does not hold the coordinates
             alpha, sums = choose_backend(self.backend, BACKENDS, occupancy).march_surface(occupancy, rotation, settings)
             gradient = -torch.einsum("bij,bjhw->bihw", rotation, sums[:, :3])
-        return alpha, gradient, torch.where(alpha > 0, sums[:, 3:] / alpha.clamp(min=1e-12), torch.inf)
+        # A small alpha has few correct digits. All samples are within 1 of the origin.
+        depth = camera.distance + (sums[:, 3:] / alpha.clamp(min=1e-12)).clamp(-1, 1)
+        return alpha, gradient, torch.where(alpha > 0, depth, torch.inf)
 
     def albedo(self, scene: VoxelGrid, camera: Camera, alpha: Float[Tensor, "B 1 H W"]) -> Float[Tensor, "B C H W"]:
         """Return ``sum_i w_i c_i``, the expected colour times alpha, with the weights of :meth:`surface`; white is alpha."""

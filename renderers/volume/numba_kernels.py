@@ -49,6 +49,8 @@ def _sample_range(start, step, d, samples):
     near, far = -1.0, 1.0
     for j in range(3):
         u, s = np.float64(start[j]), np.float64(step[j])
+        if not (np.isfinite(u) and np.isfinite(s)):  # no index could be computed from it
+            return 0, 0
         if abs(s) < 1e-12:
             if u <= 0 or u >= d + 1:
                 return 0, 0
@@ -447,9 +449,9 @@ def surface_forward(cells, d, rotation, samples, perspective, half_extent, dista
                 sx += w * nx
                 sy += w * ny
                 sz += w * nz
-                depth += w * (distance + a)
+                depth += w * a
                 transmittance *= one - v
-                if transmittance < opaque:
+                if abs(transmittance) < opaque:
                     break
             alpha[0, r, c] = one - transmittance
             sums[0, r, c], sums[1, r, c], sums[2, r, c], sums[3, r, c] = sx, sy, sz, depth
@@ -500,14 +502,14 @@ def surface_backward(
                 occupancy, nx, ny, nz = _sample_cells(cells, i, row, slab, fx, fy, fz)
                 v = density * occupancy
                 index[n], xs[n], ys[n], zs[n], vs[n], ts[n] = i, fx, fy, fz, v, transmittance
-                es[n] = ga + gx * nx + gy * ny + gz * nz + gd * (distance + a)
+                es[n] = ga + gx * nx + gy * ny + gz * nz + gd * a
                 n += 1
-                if transmittance >= opaque:
+                if abs(transmittance) >= opaque:
                     visible = n
                     transmittance *= one - v
                 else:
                     behind *= one - v
-                    if behind < opaque:
+                    if abs(behind) < opaque:
                         break
             grad_behind = dtype(0)
             for m in range(n - 1, visible - 1, -1):

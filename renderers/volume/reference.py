@@ -103,14 +103,14 @@ def march_surface(
     """Return alpha, and the sums of the gradient of occupancy (world x, y, z, per voxel) and of depth along each ray.
 
     The law is absorption, with the weights ``w_i = v_i prod_{j<i} (1 - v_j)``. The sums are ``sum_i w_i g_i``, where
-    ``g_i`` is interpolated between the voxels' :func:`occupancy_gradient` as colour is, and ``sum_i w_i d_i``, where
-    ``d_i`` is the depth of sample i from the camera along the optical axis, in world units.
+    ``g_i`` is interpolated between the voxels' :func:`occupancy_gradient` as colour is, and ``sum_i w_i a_i``, where
+    ``a_i`` is the depth of sample i behind the origin along the optical axis, in world units (:class:`Rays`).
     """
     rays = settings.rays
     grid = 2 * rays.points(rotation)
     v = settings.density * F.grid_sample(occupancy, grid, align_corners=False)
     g = F.grid_sample(occupancy_gradient(occupancy), grid, padding_mode="border", align_corners=False)
-    depth = rays.distance + (torch.arange(rays.samples, device=v.device).to(v) + 0.5) / rays.samples * 2 - 1
+    depth = (torch.arange(rays.samples, device=v.device).to(v) + 0.5) / rays.samples * 2 - 1
     fields = torch.cat([g, depth.view(-1, 1, 1).expand_as(v)], 1)
     return 1 - (1 - v).prod(2), (fields * _weights(v)).sum(2)
 

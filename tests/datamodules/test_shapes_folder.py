@@ -149,3 +149,21 @@ def test_meshes_without_area_are_refused_or_have_a_voxel(tmp_path, text):
         assert shapes[0].voxels.occupancy.any()
     except InputError as error:
         assert str(path) in str(error)
+
+
+def test_the_buffers_of_gltf_files_are_part_of_the_cache_key(tmp_path):
+    mesh = l_shape()
+    for name, content in trimesh.Scene(mesh).export(file_type="gltf").items():
+        (tmp_path / name).write_bytes(content)
+    l_shape().export(tmp_path / "whole.glb")
+    (positions,) = [path for path in tmp_path.glob("*.bin") if path.stat().st_size == 12 * len(mesh.vertices)]
+    key = ShapeFolder(tmp_path, 16).cache_key()
+    assert ShapeFolder(tmp_path, 16).cache_key() == key
+    content = positions.read_bytes()
+
+    positions.unlink()
+    assert names(ShapeFolder(tmp_path, 16, on_corrupt="skip")) == ["whole.glb"]
+    positions.write_bytes((np.frombuffer(content, np.float32).reshape(-1, 3) * np.float32([1, 0.2, 1])).tobytes())
+    flatter = ShapeFolder(tmp_path, 16, on_corrupt="skip")
+    assert names(flatter) == ["model.gltf", "whole.glb"]  # the cached failure no longer counts
+    assert flatter.cache_key() != key and flatter[0].voxels.occupancy.sum() < flatter[1].voxels.occupancy.sum()

@@ -74,3 +74,13 @@ def test_soft_layer_stays_within_the_margin_of_the_silhouette(fov):
     assert (soft >= crisp - 1e-5).all()
     around = torch.nn.functional.max_pool2d(crisp, 5, 1, 2)
     assert (soft * (1 - around)).max() == 0
+
+
+@pytest.mark.parametrize("fov", [None, 30.0])
+@pytest.mark.parametrize("angle", [float("nan"), float("inf")])
+@pytest.mark.parametrize("renderer", [*VOLUME_RENDERERS, OpenGLRenderer, SoftRasterizer])
+def test_a_camera_without_a_finite_angle_is_refused(renderer, angle, fov):
+    scene = wavy_mesh(2) if renderer is SoftRasterizer else grids(blob(8), blob(8))
+    for angles_ in (([10.0, angle], 0.0), (0.0, [angle, 10.0])):
+        with pytest.raises(ValueError, match="azimuth and elevation of a camera must be finite"):
+            renderer(16)(scene, Camera.orbit(*angles_, fov))

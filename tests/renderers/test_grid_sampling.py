@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 
@@ -85,3 +87,19 @@ def test_kernel_equals_grid_sample(dtype, tolerance, fov):
         results.append([output, volume.grad, *(a.grad for a in angles)])
     for a, b in zip(*results, strict=True):
         assert (a - b).abs().max() <= tolerance * a.abs().max()
+
+
+@pytest.mark.parametrize("fov", [None, 40.0])
+def test_without_a_finite_angle_the_kernel_reads_no_voxel(fov):
+    volume = torch.ones(2, 1, 8, 8, 8, requires_grad=True)
+    rotated = resample(volume, Camera.orbit([math.nan, 10.0], 0.0, fov))
+    (gradient,) = torch.autograd.grad(rotated.sum(), volume)
+    assert rotated[0].count_nonzero() == gradient[0].count_nonzero() == 0
+    assert torch.equal(rotated[1:], resample(volume[1:], Camera.orbit(10.0, 0.0, fov)))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.bool])
+def test_grids_of_other_types_are_rotated_in_single_precision(dtype):
+    occupancy = (torch.rand(1, 1, 8, 8, 8, generator=torch.Generator().manual_seed(0)) > 0.5).to(dtype)
+    camera, renderer = Camera.orbit(20.0, 30.0), NeuralRenderer(torch.nn.Identity(), 16)
+    assert torch.equal(renderer.rotate(VoxelGrid(occupancy), camera), resample(occupancy.float(), camera))

@@ -141,6 +141,33 @@ def test_the_fused_kernels_agree_with_marching_the_gradient_as_a_colour(fov, opa
             torch.testing.assert_close(a, b, atol=1e-11, rtol=1e-11)
 
 
+@pytest.mark.parametrize("fov", [None, 10.0])
+@pytest.mark.parametrize("backend", ["torch", "numba"])
+def test_depth_where_alpha_is_small(backend, fov):
+    """A faint background, such as that of a sigmoid: in float32, ``1 - prod_i (1 - v_i)`` has few correct digits there."""
+    occupancy, camera = blob(16).clamp(min=1e-5), Camera.orbit(30.0, 20.0, fov)
+    renderer = LitAbsorptionRenderer(32, backend=backend)
+    depth, alpha = (getattr(renderer(grids(occupancy), camera), name) for name in ("depth", "alpha"))
+    exact = renderer(grids(occupancy.double()), camera).depth
+    seen = depth.isfinite()
+    assert (depth - camera.distance)[seen].abs().max() <= 1
+    assert (depth - exact)[alpha > 1e-5].abs().max() < 0.02
+
+
+def test_values_slightly_above_one_are_rendered_as_by_the_reference():
+    """They are valid, and make the transmittance negative."""
+    occupancy = (blob(12) > 0.5).float() * 1.0008
+    camera = Camera.orbit(30.0, 20.0)
+    results = []
+    for backend in ("torch", "numba"):
+        leaf = occupancy.clone().requires_grad_()
+        rendered = LitAbsorptionRenderer(24, backend=backend)(grids(leaf), camera)
+        (gradient,) = torch.autograd.grad(rendered.image.square().sum(), leaf)
+        results.append((rendered.image, rendered.alpha, gradient))
+    for a, b in zip(*results, strict=True):
+        torch.testing.assert_close(a, b, atol=2e-5, rtol=1e-4)
+
+
 def test_results_do_not_depend_on_threads_or_batch():
     scene, camera = grids(blob(16), chair(16)), Camera.orbit([20.0, 130.0], [15.0, -40.0])
     whole = LitAbsorptionRenderer(32)(scene, camera).image

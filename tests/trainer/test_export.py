@@ -16,6 +16,7 @@ from PIL import Image
 from datamodules.shapes import ProceduralShapes, read_binvox
 from renderers import OpenGLRenderer, TriangleMesh
 from renderers.mesh_files import read_mesh
+from renderers.mesh_files.gltf_accessors import GltfFile
 from trainer.__main__ import main
 from trainer.export.samples import Sample
 from visualization.mesh_io import mesh_statistics, write_surface
@@ -259,6 +260,20 @@ def test_vanishing_vertex_normals_are_replaced_by_face_normals(tmp_path):
     write_surface(tmp_path / "box.glb", box.vertices, box.faces, np.zeros((8, 3)))
     normals = trimesh.load(tmp_path / "box.glb", force="mesh").vertex_normals
     assert np.linalg.norm(normals, axis=1) == pytest.approx(np.ones(8))
+
+
+@pytest.mark.parametrize("kind", ["glb", "obj", "ply", "stl"])
+def test_vertices_without_faces_are_not_exported_and_all_normals_are_unit(tmp_path, kind):
+    vertices = np.array([[9.0, 9, 9], [0, 0, 0], [1, 0, 0], [0, 1, 0], [1, 1, 0], [2, 2, 0], [3, 3, 0]])
+    faces = np.array([[1, 2, 3], [4, 5, 6]])  # the second has no area
+    write_surface(tmp_path / f"x.{kind}", vertices, faces, colors=vertices / 9)
+    mesh = trimesh.load(tmp_path / f"x.{kind}", force="mesh", process=False)
+    assert len(mesh.vertices) == 6 and mesh.vertices.max() == 3
+    if kind == "glb":  # trimesh computes normals again
+        (written,) = glb_tree(tmp_path / "x.glb")["meshes"]
+        file = GltfFile((tmp_path / "x.glb").read_bytes(), tmp_path)
+        normals = file.accessor(written["primitives"][0]["attributes"]["NORMAL"])
+        assert np.linalg.norm(normals, axis=1) == pytest.approx(np.ones(6))
 
 
 def test_render_reads_exported_files(run, tmp_path, capsys):
