@@ -85,13 +85,15 @@ def budget(module: LightningModule) -> Budget:
 def draws(module: LightningModule) -> int:
     """Return how many random numbers every rank samples in a step, per image of the global batch.
 
-    MeshGAN samples latents and noise for the rank's own images alone.
+    MeshGAN samples latents and noise for the rank's own images alone. The numbers of augmentation are not counted.
     """
     angles = 2 if hasattr(module, "views") else 0
     if isinstance(module, MeshGANModule):
         return angles + 2  # the crop of the background
     latents = module.latent_size if isinstance(module, GenerativeModule) else 0
-    return latents + angles + isinstance(module, IGGANModule)  # IG-GAN's threshold
+    if isinstance(module, IGGANModule):
+        return latents // module.views_per_shape + angles + 1  # the threshold
+    return latents + angles
 
 
 def size(tensors: Iterable[Tensor]) -> int:

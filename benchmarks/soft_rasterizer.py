@@ -58,8 +58,8 @@ def run(repeats: int = 30) -> list[dict]:
             step = make_step(dome(128, batch=16, device="cuda"), backend=backend)
             torch.cuda.reset_peak_memory_stats()
             rows.append(row(f"unrender, {backend}, CUDA", 128, 16, measure(step, repeats, torch.cuda.synchronize)))
-            rows[-1]["peak MiB"] = round(torch.cuda.max_memory_allocated() / 2**20)
-    rows[-1]["process peak MiB"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+            rows[-1]["peak MiB"] = float(round(torch.cuda.max_memory_allocated() / 2**20))
+    rows[-1]["process peak MiB"] = float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
     return rows
 
 

@@ -111,6 +111,12 @@ def forward_precision(device: torch.device) -> torch.autocast:
     return torch.autocast(device.type, enabled=False)
 
 
+def _computed(values: dict[str, Tensor | float | None]) -> dict[str, Tensor | float]:
+    """Return the values that are not None, without their graphs."""
+    detached = {name: value.detach() if isinstance(value, Tensor) else value for name, value in values.items()}
+    return {name: value for name, value in detached.items() if value is not None}
+
+
 class ClockedModule(pl.LightningModule):
     """Base class of all modules. Counts its own training steps (batches) and images seen.
 
@@ -138,6 +144,7 @@ class ClockedModule(pl.LightningModule):
         self._batch_checked = False
         self.restored = False  # whether a checkpoint was loaded
         self.losses: dict[str, Tensor | float] = {}  # of the last step, for callbacks
+        self._newest: dict[str, Tensor | float] = {}  # values logged by training steps, averaged over ranks
 
     def setup(self, stage: str) -> None:
         """Synchronize batch norm over ranks. Lightning calls this before it creates the optimizers.
@@ -244,13 +251,16 @@ class ClockedModule(pl.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add step and images seen, and compare the ranks. Lightning calls this on all ranks."""
         checkpoint["clock"] = {"step": self.step, "images_seen": self.images_seen, "seed": self.seed}
-        check_ranks({key: checkpoint[key] for key in ("clock", "state_dict", "optimizer_states") if key in checkpoint})
+        checkpoint["newest_values"] = {name: float(value) for name, value in self._newest.items()}
+        compared = ("clock", "newest_values", "state_dict", "optimizer_states")
+        check_ranks({key: checkpoint[key] for key in compared if key in checkpoint})
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         update_checkpoint(checkpoint)
         self.restored = True
         clock = checkpoint.get("clock", {})
         self.step, self.images_seen = clock.get("step", 0), clock.get("images_seen", 0)
+        self._newest = dict(checkpoint.get("newest_values", {}))
 
     def log(self, name: str, value: Any, *args: Any, **options: Any) -> None:
         """Log a value. Numbers stay on the host: Lightning would copy each to the device and wait for it."""
@@ -258,15 +268,22 @@ class ClockedModule(pl.LightningModule):
             value = torch.tensor(float(value))
         super().log(name, value, *args, **options)
 
-    def log_step(self, **values: Tensor | float) -> None:
-        """Log the losses of a training step to the progress bar and the loggers, averaged over ranks, with kimg and step."""
-        self.losses = {name: value.detach() if isinstance(value, Tensor) else value for name, value in values.items()}
-        self.log_dict(mean_over_ranks(values), prog_bar=True)
+    def log_step(self, **values: Tensor | float | None) -> None:
+        """Log the losses of a training step to the progress bar and the loggers, averaged over ranks, with kimg and step.
+
+        None, for what this step does not compute, logs the newest value, also after a resume.
+        """
+        self.losses = _computed(values)
+        self.log_dict(self._newest_values(values), prog_bar=True)
         self.log_dict({"kimg": self.kimg, "step": float(self.step)})
 
-    def log_extra(self, **values: Tensor | float) -> None:
-        """Log further values of a training step to the loggers only, averaged over ranks."""
-        self.log_dict(mean_over_ranks(values))
+    def log_extra(self, **values: Tensor | float | None) -> None:
+        """Log further values of a training step to the loggers only, as :meth:`log_step` does."""
+        self.log_dict(self._newest_values(values))
+
+    def _newest_values(self, values: dict[str, Tensor | float | None]) -> dict[str, Tensor | float]:
+        self._newest |= mean_over_ranks(_computed(values))
+        return {name: self._newest[name] for name in values if name in self._newest}
 
     def log_clock(self) -> None:
         """Log kimg and step with the metrics of an evaluation."""

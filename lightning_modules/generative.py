@@ -101,9 +101,11 @@ class GenerativeModule(ImageEvaluationModule):
     ) -> Float[Tensor, ""]:
         """Add R1 to D's loss if ``real`` is from :meth:`prepare_r1` and this step has a penalty, and log it."""
         if not real.requires_grad:
+            if self.r1_gamma:
+                self.log_extra(r1=None)
             return loss
         r1 = gradient_penalty(real_logits, real)
-        self.log_extra(r1=r1.detach())
+        self.log_extra(r1=r1)
         # γ is defined for images in [-1, 1]; D's images are in [0, 1], so |∇D|² is 4 times as large.
         return loss + self.r1_every * self.r1_gamma / 4 / 2 * r1
 

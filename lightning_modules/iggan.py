@@ -203,9 +203,9 @@ class IGGANModule(VoxelGenerativeModule):
                     (image_gradient,) = torch.autograd.grad(g_loss, image)
                     (gradient,) = torch.autograd.grad(y_neural, r_input, image_gradient, retain_graph=retrained)
         self.step_optimizer(g_optimizer, proxy_grid, gradient)
-        losses = {"d": d_loss, "g": g_loss}
 
         # R: match OpenGL's image and D's output for it.
+        r_loss = None
         if retrained:
             r_loss = image_loss(y_neural, y_opengl)
             if self.dom_weight:
@@ -217,13 +217,12 @@ class IGGANModule(VoxelGenerativeModule):
                 r_loss = r_loss + self.dom_weight * output_matching_loss(proxy_logits, opengl_logits)
             weights = [p for p in self.neural_renderer.parameters() if p.requires_grad]
             self.step_optimizer(r_optimizer[0], r_loss, inputs=weights)
-            losses["r"] = r_loss
         self.log_extra(proxy_error=relative_error(y_neural.detach(), y_opengl))
         self.adapt_augment(real_logits)  # after the last use of T, which D, G and R share
 
         self.advance_step(n)
         self.update_ema(total)
-        self.log_step(**losses)
+        self.log_step(d=d_loss, g=g_loss, r=r_loss)
         self.log_extra(
             **discriminator_accuracy(real_logits, fake_logits), occupancy_train=x_continuous.occupancy.detach().mean()
         )

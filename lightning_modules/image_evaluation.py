@@ -208,7 +208,7 @@ class ImageEvaluationModule(ClockedModule, ABC):
         """Return :func:`logit_gap` of training images and held-out images; nothing if it is disabled.
 
         Raises:
-            InputError: a data module that does not hold out images.
+            InputError: a data module that does not hold out images, or fewer than two of either kind.
         """
         if not self.discriminator_gap:
             return {}
@@ -218,6 +218,11 @@ class ImageEvaluationModule(ClockedModule, ABC):
             raise InputError(
                 f"discriminator_gap needs a data module with held-out images, {type(self.datamodule).__name__} has none; "
                 "hold some out or set discriminator_gap to 0"
+            )
+        if min(map(len, images)) < 2:
+            raise InputError(
+                f"discriminator_gap needs two training images and two held-out images, got {len(images[0])} and "
+                f"{len(images[1])}; use more images, or set discriminator_gap to 0"
             )
         group = getattr(self.discriminator, "stddev_group", 1)  # D's batches must be multiples of it
         size = max(32 // group, 1) * group

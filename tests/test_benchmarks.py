@@ -135,12 +135,12 @@ class Draws(TorchDispatchMode):
         return result
 
 
-@pytest.mark.parametrize("name", ["iggan", "voxel", "image", "mesh", "proxy", "classifier"])
+@pytest.mark.parametrize("name", ["iggan", "two views", "voxel", "image", "mesh", "proxy", "classifier"])
 def test_budget_counts_the_random_numbers_of_a_step(name, monkeypatch):
     """Also with many simulated ranks; MeshGAN's noise and latents are those of one rank alone."""
     ranks = 64
     shape = {"mesh": (4, 3, 16, 16), "proxy": (4, 1, 8, 8, 8), "classifier": (4, 1, 64, 64)}.get(name, (4, 1, 16, 16))
-    module = modules()[name][0]
+    module = iggan(views_per_shape=2) if name == "two views" else modules()[name][0]
     expected = budget(module).draws
     optimizers = module.configure_optimizers()
     module.optimizers = lambda: optimizers

@@ -106,7 +106,8 @@ def open_image(file: bytes | Path) -> Image.Image:
             raise UndecodableError(
                 f"has {image.width}×{image.height} pixels, more than the limit of {MAX_PIXELS / 2**20:.0f} Mi"
             )
-        if image.mode not in MODES:
+        # Pillow opens a PGM of more than 8 bits as "I", scaled to 16 bits.
+        if image.mode not in MODES and (image.mode, image.format) != ("I", "PPM"):
             image.close()
             raise UnsupportedModeError(image.mode)
         if isinstance(image, PngImageFile) and "transparency" in image.info:
@@ -177,7 +178,7 @@ def _png_bit_depth(image: PngImageFile) -> int:
 
 
 def _to_8_bit(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I;16"):
+    if image.mode.startswith("I"):
         values = np.asarray(image)
         if isinstance(image, TiffImageFile) and image.tag_v2.get(PHOTOMETRIC_INTERPRETATION) == 0:
             values = 65535 - values  # white is zero, which Pillow respects only up to 8 bits

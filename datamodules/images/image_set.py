@@ -28,7 +28,7 @@ from datamodules.images.sources import CorruptImageError, ImageSource, open_file
 from datamodules.renders.cache import find_cache
 from utils.errors import InputError
 
-GREY_MODES = ("1", "L", "LA", "I;16", "I;16B", "I;16L")
+GREY_MODES = ("1", "L", "LA", "I", "I;16", "I;16B", "I;16L")
 
 
 class ImageSet(ABC):

@@ -222,6 +222,19 @@ class ShapeNetRenderDataModule(CachedRenderDataModule):
         grids = torch.from_numpy(np.stack([solids[i % len(solids)] for i in numbers]))
         return torch.cat(images), grids, sample_views(views, seed, list(numbers))
 
+    def sample_images(self, count: int) -> tuple[UInt8[Tensor, "n C S S"], UInt8[Tensor, "m C S S"]]:
+        """See :meth:`datamodules.base.ReferenceDataModule.sample_images`; the viewpoints are those of training."""
+        train, held_out = super().sample_images(count)
+        if self.reference_views != self.views:
+            held_out = self.cached(f"{len(held_out)} held-out images", partial(self._held_out, len(held_out)))
+        return train, held_out
+
+    def _held_out(self, count: int) -> UInt8[Tensor, "n C S S"]:
+        solids, seed = VoxelCache(self.reference_shapes), 2 * self.seed + 1
+        parts = [list(range(i, min(i + RENDER_BATCH, count))) for i in range(0, count, RENDER_BATCH)]
+        images = [render_shapes(solids, self.renderer, self.views, seed, part) for part in parts]
+        return torch.from_numpy(np.concatenate(images))
+
     def _infinite_dataset(self) -> InfiniteImages:
         return InfiniteImages(partial(render_shapes, VoxelCache(self.shapes), self.renderer, self.views, self.seed))
 

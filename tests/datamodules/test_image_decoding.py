@@ -116,6 +116,17 @@ def test_modes(tmp_path):
         ),
         "palette": (encoded(palette), "RGB", [[9, 9, 9]] * 4),
         "transparent palette": (encoded(palette, transparency=3), "RGBA", [[9, 9, 9, 0]] * 4),
+        "deep PGM": (
+            b"P5 4 1 65535\n" + np.array([0, 257, 65535, 32896], ">u2").tobytes(),
+            "L",
+            [[0], [1], [255], [128]],
+        ),
+        "12-bit PGM": (
+            b"P5 4 1 4095\n" + np.array([0, 16, 4095, 2056], ">u2").tobytes(),
+            "L",
+            [[0], [1], [255], [128]],
+        ),
+        "deep ASCII PGM": (b"P2 4 1 65535\n0 257 65535 32896\n", "L", [[0], [1], [255], [128]]),
         "bits": (encoded(Image.new("1", (4, 1), 1)), "L", [[255]] * 4),
     }
     for name, (content, mode, expected) in cases.items():
@@ -164,6 +175,11 @@ def test_white_of_16_bit_tiff_files_may_be_zero(photometric, expected, compressi
     content = encoded(values, "TIFF", compression=compression, tiffinfo={262: photometric})
     with open_image(content) as image:
         assert np.asarray(decode(image)).tolist() == [expected]
+
+
+def test_32_bit_grey_is_refused():
+    with pytest.raises(UnsupportedModeError, match="I"), open_image(encoded(Image.new("I", (4, 1), 70000), "TIFF")):
+        pass
 
 
 def test_inexact_modes_are_refused_by_all(tmp_path):

@@ -138,6 +138,24 @@ def test_train_and_reference_images_differ_and_keys_depend_on_the_settings():
     assert 0 < a.reference_occupancy < 0.5
 
 
+def test_held_out_images_have_the_viewpoints_of_training():
+    views = ViewDistribution(azimuth=(-20, 20), elevation=(0, 10))
+    module = ShapeNetRenderDataModule(
+        shapes=ProceduralShapes("chair", count=5, voxel_size=16),
+        reference_shapes=ProceduralShapes("chair", count=4, voxel_size=16, split="test"),
+        renderer=OpenGLRenderer(16),
+        views=views,
+        reference_views=ViewDistribution(),
+        reference_images=4,
+    )
+    module.prepare_data()
+    train, held_out = module.sample_images(3)
+    expected = render_shapes(VoxelCache(module.reference_shapes), module.renderer, views, 1, [0, 1, 2])
+    assert len(train) == 3 and np.array_equal(held_out.numpy(), expected)
+    assert not np.array_equal(held_out.numpy(), module.reference()[:3].numpy())
+    assert np.array_equal(data().sample_images(3)[1], data().reference()[:3])
+
+
 def test_labelled_renders():
     shapes = {name: ProceduralShapes(name, count=3, voxel_size=16) for name in ("table", "chair")}
     module = RenderClassesDataModule(

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from datamodules import HeadsDataModule
 from datamodules.samplers import BatchPlan, EvaluationSampler, StepBatchSampler
 from utils.errors import InputError
 
@@ -91,6 +92,12 @@ def test_batch_size_changes_at_the_first_step_at_or_after_the_border(batch, tota
         assert (start, size) == (seen, expected)
         seen += size
     assert abs(seen - total) <= max(size for size in plan.sizes)
+
+
+def test_changes_at_fractions_of_a_thousand_images_are_whole_images():
+    """1000 * 4.03 is slightly more than 4030 in floating point."""
+    plan = HeadsDataModule(batch_size=10, total_kimg=5, batch_changes=[(4.03, 20)]).plan
+    assert [plan[step] for step in (402, 403, 404)] == [(4020, 10), (4030, 20), (4050, 20)]
 
 
 @pytest.mark.parametrize("changes", [[(20, 0)], [(20, 4), (20, 2)], [(0, 4)], [(-1, 4)]])

@@ -216,5 +216,9 @@ def test_gap_needs_held_out_images(tmp_path):
     data.sample_images = lambda count: None
     with pytest.raises(InputError, match="discriminator_gap needs a data module with held-out images"):
         trainer(tmp_path, limit_val_batches=1.0).validate(image_gan(discriminator_gap=6), data, verbose=False)
+    images = torch.zeros(4, 1, 16, 16, dtype=torch.uint8)
+    data.sample_images = lambda count: (images, images[:1])
+    with pytest.raises(InputError, match="needs two training images and two held-out images, got 4 and 1"):
+        trainer(tmp_path, limit_val_batches=1.0).validate(image_gan(discriminator_gap=6), data, verbose=False)
     with pytest.raises(InputError, match="discriminator_gap, if not 0, must be at least 2"):
         image_gan(discriminator_gap=1)

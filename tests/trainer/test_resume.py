@@ -269,6 +269,29 @@ def test_a_killed_run_resumes(environment, workplace):
 
 
 @pytest.mark.slow
+def test_resumed_metrics_have_values_that_only_some_steps_compute(monkeypatch):
+    """R1 and the proxy's loss: every row has the newest value."""
+    monkeypatch.setenv("UNRENDER_CACHE", "cache")
+    fit = ["fit", *kill_and_resume.MODULES["iggan_deferred"], *kill_and_resume.TINY]
+    assert main([*fit, "--run_dir=whole"]) == 0
+    evaluated = RunCheckpoint.on_validation_end
+
+    def stop(*args):
+        os.kill(os.getpid(), signal.SIGTERM)
+        evaluated(*args)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(RunCheckpoint, "on_validation_end", stop)
+        assert main([*fit, "--run_dir=run"]) == 143
+    assert main(["fit", "--run_dir=run"]) == 0
+    rows = [list(csv.DictReader(Path(p, "metrics.csv").read_text().splitlines())) for p in ("run", "whole")]
+    assert rows[0] == rows[1]
+    trained = [row for row in rows[0] if row["d"]]
+    assert len(trained) == 12 and all(row["r"] and row["r1"] for row in trained)
+    assert len({row["r"] for row in trained}) == 3 and len({row["r1"] for row in trained}) == 2
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("done", ["finished", "interrupted", "evaluated"])
 def test_a_lengthened_run_equals_one_of_that_length(done, capsys, monkeypatch, refused):
     monkeypatch.setenv("UNRENDER_CACHE", "cache")
