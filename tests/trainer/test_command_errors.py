@@ -66,6 +66,8 @@ FIT = ["fit", "--config", "toy.yaml"]
         (["--config", "toy.yaml", "--trainer.max_epoch=3"], "did you mean trainer.max_epochs"),
         (["--config", "toy.yaml", "--trainer.max_epochs=x"], "--trainer.max_epochs must be int or null, not x"),
         (["--config", "toy.yaml", "--trainer.max_epochs"], "--trainer.max_epochs needs a value"),
+        (["--config", "toy.yaml", "--model.latent_size"], "--model.latent_size needs a value"),
+        (["--config", "."], ". is a directory, not a config; if it is a run, pass --run_dir ."),
         (["--config", "toy.yaml", "stray"], "no such option stray"),
         (["--model=toy.ToyGAN"], "data must be given"),
         (["--config", "toy.yaml", "--model.latent_size=0"], "latent_size must be at least 1, not 0"),

@@ -5,6 +5,7 @@ import csv
 import json
 import math
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -325,10 +326,14 @@ def test_invert_replaces_neither_its_inputs_nor_files_of_another_kind(run, photo
         (("--images", "photos", "--views", "views.csv"), "views.csv, line 2"),
         (("--images", "photos", "--known_views"), "--known_views is for --held_out"),
         (("--held_out", "2", "--fill", "0.5"), "are for --images"),
+        (("--images", "photos", "--data.nonsense=1"), "--data.nonsense is for --held_out; omit it with --images"),
+        (("--images", "reports"), "Report.png has the output report.json, which is that of all images; rename it"),
     ],
 )
 def test_invalid_options_are_named(run, photos, refused, argv, message):
     Path("views.csv").write_text("name,azimuth,elevation\na.png,ten,5\n")
+    Path("reports").mkdir()
+    shutil.copy("photos/a.png", "reports/Report.png")
     assert message in refused("invert", "--run_dir", str(run), "--output", "out", *argv)
 
 

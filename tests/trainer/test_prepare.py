@@ -40,6 +40,16 @@ def test_shards_create_the_cache_that_fit_uses(workplace, capsys, monkeypatch):
     assert len(list((workplace / "cache" / "renders").glob("*/manifest.json"))) == 2
 
 
+def test_a_second_config_overrides_the_first(workplace, capsys, monkeypatch, refused):
+    (workplace / "small.yaml").write_text(CONFIG)
+    (workplace / "fewer.yaml").write_text("data: {init_args: {images: 3}}\n")
+    monkeypatch.setenv("UNRENDER_CACHE", str(workplace / "cache"))
+    assert main(["prepare", "--config", "small.yaml", "--config", "fewer.yaml"]) == 0
+    assert "training images: 3 rendered, all 3 are complete" in capsys.readouterr().out
+    assert main(["figures", "--config", "small.yaml", "--config=fewer.yaml", "--only", "data", "--output", "f"]) == 0
+    assert "small.yaml and toy.yaml: ToyData has no" in refused("prepare", "--config=small.yaml", "--config=toy.yaml")
+
+
 def test_data_without_cached_renders_are_refused(workplace, refused):
     (workplace / "small.yaml").write_text(CONFIG)
     assert "is not I/N" in refused("prepare", "--config", "small.yaml", "--shard", "4/3")

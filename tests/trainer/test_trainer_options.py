@@ -30,6 +30,7 @@ CASES = {
     "--trainer.default_root_dir=here": "--run_dir",
     "--trainer.barebones=true": "unset it",
     "--trainer.val_check_interval=1000": "1,000 is more than the 150 steps of the run",
+    "--trainer.val_check_interval=1e3": "1,000 is more than the 150 steps of the run",
     "--trainer.val_check_interval=1.5": "val_check_interval",
     "--trainer.limit_train_batches=-1": "limit_train_batches",
     "--trainer.accelerator=tpu": "trainer",
@@ -69,6 +70,12 @@ def nothing_is_built(workplace, monkeypatch):
 def test_options_are_refused_before_anything_is_built(refused, option, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert CASES[option] in refused(*FIT, option)
+
+
+@pytest.mark.parametrize(("limit", "steps"), [("4", 4), ("5.0", 5), ("0.1", 15)])
+def test_evaluations_are_not_further_apart_than_the_batches_of_training(refused, limit, steps):
+    options = [f"--trainer.limit_train_batches={limit}", "--trainer.val_check_interval=20"]
+    assert f"20 is more than the {steps} steps of the run" in refused(*FIT, *options)
 
 
 @pytest.mark.parametrize("name", CALLBACKS)

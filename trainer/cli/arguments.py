@@ -336,7 +336,11 @@ def figures() -> CommandParser:
         usage="python -m trainer figures --run_dir RUN [options]",
     )
     parser.add_run_options()
-    parser.add("--config NAME", "instead of a run: a config, for figures of its data only")
+    parser.add(
+        "--config NAME",
+        "instead of a run: a config, for figures of its data only; a second one overrides it",
+        action="append",
+    )
     parser.add("--only LIST", "the figures to render (default: all)", words)
     parser.add("--output DIR", "where to write (default: RUN/figures)", Path)
     parser.add("--numbers LIST", "samples, in figures with one sample per row, as 0,3,7 or 0-5", integer_ranges)
@@ -365,7 +369,9 @@ def prepare() -> CommandParser:
             "prepare --config chairs.yaml --shard 3/64",
         ),
     )
-    parser.add("--config NAME", "an experiment, such as chairs.yaml", required=True)
+    parser.add(
+        "--config NAME", "an experiment, such as chairs.yaml; a second one overrides it", required=True, action="append"
+    )
     parser.add("--data FILE", "other data, such as data/lvp.yaml")
     parser.add("--model FILE", "another method, where the data depend on it")
     parser.add("--seed_everything N", "seed of all random numbers (default: the config's)")

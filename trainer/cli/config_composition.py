@@ -91,6 +91,8 @@ def find_config(name: str | Path, directory: Path | None = None) -> Path:
         for candidate in (folder / name, folder / f"{name}.yaml"):
             if candidate.is_file():
                 return candidate
+    if (folders[0] / name).is_dir():
+        raise InputError(f"{name} is a directory, not a config; if it is a run, pass --run_dir {name}")
     known = {
         path.relative_to(folder).as_posix()
         for folder in folders

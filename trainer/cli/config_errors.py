@@ -122,7 +122,9 @@ def _parse_error(message: str, composed: Composed, given: Iterable[str], options
         key, unknown = wrong
         return InputError(f"{_origin(composed, key)}{key} has no key {unknown!r}{suggestion(unknown, CLASS_KEYS)}")
     if part := parts.get("without_value"):
-        return InputError(f"{part.match['without_value']} needs a value")
+        option = part.match["without_value"]  # the section of an option such as --data.batch_size
+        full = [f"--{key}" for key in given if f"--{key}".startswith(f"{option}.")]
+        return InputError(f"{full[0] if len(full) == 1 else option} needs a value")
     if part := parts.get("unrecognized"):
         word = part.match["unrecognized"].partition("=")[0]
         hint = suggestion(word.lstrip("-"), options) if word.startswith("-") else "; options begin with --"

@@ -153,12 +153,18 @@ class UnrenderCLI(LightningCLI):
         fit, fast_dev_run = session.command == "fit", bool(config.trainer.fast_dev_run)
         given = session.given_run
         self.published = given if isinstance(given, PublishedRun) else None
-        held = given if given and given.holds_run() else None
+        # Without its run.json, which fit needs, a run can still be read.
+        readable = given and not (fit or self.published) and given.config.is_file()
+        held = given if given and (given.holds_run() or readable) else None
         trained = held if not (fit and (self.fresh or fast_dev_run)) else None
         if fit and given and not (held or fast_dev_run):
             given.check_empty()
         if not fit and trained and self.ckpt_path is None:
             self.ckpt_path = "last"
+        if not (fit or held or self.published or fast_dev_run) and given and self.ckpt_path is None:
+            raise InputError(
+                f"--run_dir {given.path} holds no run; pass a directory created by fit, or omit it for an untrained network"
+            )
         if fit and given is None and self.ckpt_path in ("last", "best"):
             newest = newest_run(session.experiment, finished=False)
             run_dir = newest.path if newest else "RUN"
@@ -197,7 +203,7 @@ class UnrenderCLI(LightningCLI):
                 if session.checkpoint and find_run(session.checkpoint) != run:
                     session.options_changed["ckpt_path"] = str(session.checkpoint)
             else:
-                self.folder = given.path if given else RUNS / session.experiment / session.command
+                self.folder = (given.path if given else RUNS / session.experiment) / session.command
             (self.folder / METRICS_CSV).unlink(missing_ok=True)  # of an earlier command
             configure_loggers(config.trainer, self.folder)
             remove_wandb(config.trainer)
@@ -356,6 +362,15 @@ class UnrenderCLI(LightningCLI):
     def fit(self, **kwargs: Any) -> None:
         """Write the run's first files, then train."""
         session = self.session
+        plan = getattr(self.datamodule, "plan", None)
+        if session.run and session.checkpoint and not session.resumed and plan:
+            steps = checkpoints.check(session.checkpoint).steps
+            if steps >= plan.steps:
+                raise InputError(
+                    f"{session.checkpoint} has been trained for {steps} steps, and total_kimg "
+                    f"{self.datamodule.total_kimg:g} is {plan.steps} steps, so nothing would be trained; increase "
+                    "--data.total_kimg"
+                )
         if session.run:
             if session.resumed:
                 position = checkpoints.check(session.checkpoint) if session.checkpoint else None

@@ -73,6 +73,8 @@ class Session:
                 f"--run_dir {run_dir} is a file, not a directory; published generators have neither the discriminator nor "
                 "the optimizers that fit needs"
             )
+        if run_dir == "":
+            raise InputError("--run_dir needs the name of a directory, got an empty one")
         if run_dir:
             self.given_run = named_run(run_dir, last_value(self.argv, "ckpt_path"))
         self.composed = compose(names, parts)
@@ -136,8 +138,10 @@ class Session:
                 )
             if run_dir:
                 raise InputError(f"fit needs --config NAME for a new run, since {run_dir} holds none")
+            if self.command != "fit":
+                raise InputError(f"{self.command} needs --config NAME, or --run_dir RUN for a run created by fit")
             known = ", ".join(sorted(p.stem for p in PROJECT_CONFIGS.glob("*.yaml")))
-            raise InputError(f"{self.command} needs --config NAME{'; the configs are ' + known if known else ''}")
+            raise InputError(f"fit needs --config NAME{'; the configs are ' + known if known else ''}")
         return [self.command, *config, *self.rest]
 
 

@@ -212,16 +212,26 @@ def check(trainer: Namespace, model: type, data: type, data_arguments: Namespace
 
 def _check_interval(trainer: Namespace, data: Namespace) -> None:
     """Check that evaluations are not further apart than the run is long."""
-    interval, batch_size, kimg = trainer.val_check_interval, data.get("batch_size"), data.get("total_kimg")
-    if type(interval) is not int or trainer.limit_val_batches == 0 or trainer.fast_dev_run or not (batch_size and kimg):
+    interval, batch_size, kimg = _count(trainer.val_check_interval), data.get("batch_size"), data.get("total_kimg")
+    evaluates = trainer.limit_val_batches != 0 and not trainer.fast_dev_run
+    if interval is None or not evaluates or trainer.check_val_every_n_epoch is None or not (batch_size and kimg):
         return
-    changes = [(1000 * start, size) for start, size in data.get("batch_changes") or ()]
+    changes = [(round(1000 * start), size) for start, size in data.get("batch_changes") or ()]
     steps = BatchPlan(batch_size, 1000 * kimg, changes).steps
+    limit = trainer.limit_train_batches
+    if limit is not None:
+        count = _count(limit)
+        steps = min(steps, int(steps * limit) if count is None else count)
     if interval > steps:
         raise InputError(
             f"trainer.val_check_interval {interval:,} is more than the {steps:,} steps of the run; set it to at most "
             f"{steps:,}, or to a fraction such as 0.1"
         )
+
+
+def _count(value: Any) -> int | None:
+    """Return a number of batches as Lightning reads it; None for a fraction, or for what is not a number."""
+    return int(value) if type(value) is int or (isinstance(value, float) and value > 1 and value.is_integer()) else None
 
 
 def _probe(options: Namespace) -> Trainer:

@@ -50,6 +50,8 @@ def main(argv: list[str]) -> int:
         raise InputError("--masks, --views and --fill are for --images; omit them with --held_out")
     if options.held_out is None and options.known_views:
         raise InputError("--known_views is for --held_out; pass the viewpoints of --images by --views")
+    if options.held_out is None and overrides:
+        raise InputError(f"{overrides[0].partition('=')[0]} is for --held_out; omit it with --images")
     film = None if options.film == "none" else options.film
     if film is not None:
         check_video_options(film, FILM_SIZE)
@@ -117,6 +119,8 @@ def _check_stems(items: list[Item]) -> None:
     """Check that no two images have the same outputs."""
     seen: dict[str, str] = {}
     for item in items:
+        if item.stem.lower() == "report":
+            raise InputError(f"{item.name} has the output report.json, which is that of all images; rename it")
         if (other := seen.setdefault(item.stem, item.name)) != item.name:
             raise InputError(f"{other} and {item.name} have the same output {item.stem}; rename one of them")
 

@@ -20,7 +20,9 @@ def main(argv: list[str]) -> int:
     data = ExperimentConfig(options.config, overrides, parts, trust=options.trust or None).load_data()
     caches = data.caches() if hasattr(data, "caches") else []
     if not caches:
-        raise InputError(f"{options.config}: {type(data).__name__} has no cached renders to prepare; run fit directly")
+        raise InputError(
+            f"{' and '.join(options.config)}: {type(data).__name__} has no cached renders to prepare; run fit directly"
+        )
     index, count = options.shard
     offset = 0  # continue the round robin from cache to cache, so that small caches do not all go to shard 1
     for cache in caches:

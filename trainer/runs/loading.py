@@ -1,7 +1,7 @@
 """Build data modules from configs and load the networks of runs, for the commands that do not train."""
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,7 @@ class ExperimentConfig:
     The model's FID extractor is replaced by ``renders_small``, whose weights always exist, because no FID is reported.
 
     Args:
-        config: An experiment's config, or a run.
+        config: An experiment's config, several of which later ones override earlier ones, or a run.
         overrides: Options such as ``--data.root=PATH`` that change its values.
         parts: Files merged over its sections, such as ``{"data": "data/lvp.yaml"}``.
         model_only: Ignore the data.
@@ -45,7 +45,7 @@ class ExperimentConfig:
 
     def __init__(
         self,
-        config: str | Path | RunDirectory,
+        config: str | Path | Sequence[str] | RunDirectory,
         overrides: list[str],
         parts: dict[str, str] | None = None,
         *,
@@ -57,14 +57,16 @@ class ExperimentConfig:
             self._trust = bool(trust)
             self._composed = config.compose((), parts)
         else:
-            self._trust = not is_run_config(find_config(config)) if trust is None else trust
-            self._composed = compose([config], parts)
+            names = [config] if isinstance(config, str | Path) else config
+            self._trust = not any(is_run_config(find_config(name)) for name in names) if trust is None else trust
+            self._composed = compose(names, parts)
+            self._path = " and ".join(map(str, names))
             config_errors.check_keys(self._composed, KEYS)
         keys = ("model",) if model_only else ("seed_everything", *SECTIONS)  # interpolations may refer to these
         self._composed.values = {key: value for key, value in self._composed.values.items() if key in keys}
         if "extractor" in (arguments := init_args(self._composed.values, "model")):
             arguments.update(extractor="renders_small", extractor_weights=None)
-        check_class_paths(self._composed.values, self._trust, str(config))
+        check_class_paths(self._composed.values, self._trust, str(self._path))
         self._overrides = update_options(overrides, self._composed.values)
         self._parser = LightningArgumentParser(parser_mode=PARSER_MODE, exit_on_error=False)
         self._parser.add_argument("--config", action=jsonargparse.ActionConfigFile)

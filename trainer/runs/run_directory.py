@@ -243,15 +243,18 @@ class RunDirectory:
         """Rename the directory to ``<name>.before-<n>`` and return the new path.
 
         Raises:
-            InputError: A process is training the run, or the directory cannot be renamed.
+            InputError: A process is training the run, the current directory is in it, or it cannot be renamed.
         """
         if self.status == "running":
             raise InputError(f"{self.path} is being trained by process {self.metadata['pid']}; stop it first")
+        path = self.path if self.path.name not in ("", "..") else self.path.resolve()
+        if Path.cwd().is_relative_to(path.resolve()):
+            raise InputError(f"{path} cannot be moved aside by a command that runs in it; run the command elsewhere")
         number = 1
-        while (target := self.path.with_name(f"{self.path.name}.before-{number}")).exists():
+        while (target := path.with_name(f"{path.name}.before-{number}")).exists():
             number += 1
         try:
-            self.path.rename(target)
+            path.rename(target)
         except OSError as error:
             raise InputError(f"{self.path} cannot be moved to {target}: {error.strerror}; move it yourself") from error
         return target
