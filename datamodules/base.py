@@ -52,9 +52,7 @@ class RunDataModule(pl.LightningDataModule):
         check_number("num_workers", num_workers, at_least=0)
         check_number("seed", seed, at_least=0)
         self.batch_size, self.total_kimg, self.num_workers, self.seed = batch_size, total_kimg, num_workers, seed
-        self.plan = BatchPlan(
-            batch_size, 1000 * total_kimg, [(round(1000 * kimg), size) for kimg, size in batch_changes]
-        )
+        self.plan = BatchPlan(batch_size, 1000 * total_kimg, [(1000 * kimg, size) for kimg, size in batch_changes])
         self._cached: dict[tuple[str, int], Any] = {}  # by name and fast_dev_run
 
     @property

@@ -33,7 +33,7 @@ class BatchPlan:
         for items, size in changes:
             check_number("kimg in batch_changes", items / 1000, above=0)
             check_number("batch size in batch_changes", size, at_least=1)
-        borders = [0.0, *(float(items) for items, _ in changes)]
+        borders = [0, *(round(items) for items, _ in changes)]  # whole items: 1000 * 4.03 is slightly more than 4030
         sizes = [batch_size, *(size for _, size in changes)]
         if any(b <= a for a, b in pairwise(borders)):
             raise InputError(

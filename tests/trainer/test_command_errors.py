@@ -90,6 +90,7 @@ def test_invalid_options_are_named(refused, argv, message):
         ("data: {init_args: {cameras: {azimut: [0, 1]}}}", "did you mean azimuth"),
         ("data: {init_args: {cameras: {fov: wide}}}", "data.init_args.cameras.init_args.fov must be float or null"),
         ("dta: {}\nmodel: {init_args: {seed: '${dta.size}'}}", "mistake.yaml: no such key 'dta'; did you mean data?"),
+        ("model: {base: null}", "mistake.yaml: base must name YAML files, such as demo.yaml, not None"),
         ("modle: {class_path: toy.ToyGAN}", "mistake.yaml: no such key 'modle'; did you mean mode or model?"),
         (
             "model: {init_args: {latent_sise: 1}}",
@@ -121,6 +122,13 @@ def test_invalid_options_are_named(refused, argv, message):
 def test_invalid_files_are_named(refused, workplace, text, message):
     (workplace / "mistake.yaml").write_text(f"base: toy.yaml\n{text}\n")
     assert message in refused("fit", "--config", "mistake.yaml")
+
+
+@pytest.mark.parametrize("base", ["toy", "/tmp", "null", "[toy.yaml, 3]"])
+def test_a_base_that_names_no_yaml_file_is_refused(refused, workplace, base):
+    (workplace / "mistake.yaml").write_text(f"base: {base}\nmodel: {{init_args: {{latent_size: 2}}}}\n")
+    message = refused("fit", "--config", "mistake.yaml")
+    assert message.startswith("mistake.yaml: base must name YAML files, such as demo.yaml, not ")
 
 
 @pytest.mark.parametrize(

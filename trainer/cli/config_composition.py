@@ -162,6 +162,11 @@ def _resolve_file(path: Path, prefix: str, origins: dict[str, Path], inside: tup
     if path.resolve() in inside:
         raise InputError(f"{path} has itself as a base")
     values = load_yaml(path)
+    sections = [values[section] for section in SECTIONS if isinstance(values.get(section), dict)] if not prefix else []
+    for part in [values, *sections] if prefix in ("", *SECTIONS) else []:
+        bases = part.get("base", [])
+        if not all(map(names_yaml, bases if isinstance(bases, list) else [bases])):
+            raise InputError(f"{path}: base must name YAML files, such as demo.yaml, not {bases!r}")
     if not prefix:
         values = {k: {"base": v} if k in SECTIONS and names_yaml(v) else v for k, v in values.items()}
     return _resolve(values, path, prefix, origins, (*inside, path.resolve()))

@@ -216,7 +216,7 @@ def _check_interval(trainer: Namespace, data: Namespace) -> None:
     evaluates = trainer.limit_val_batches != 0 and not trainer.fast_dev_run
     if interval is None or not evaluates or trainer.check_val_every_n_epoch is None or not (batch_size and kimg):
         return
-    changes = [(round(1000 * start), size) for start, size in data.get("batch_changes") or ()]
+    changes = [(1000 * start, size) for start, size in data.get("batch_changes") or ()]
     steps = BatchPlan(batch_size, 1000 * kimg, changes).steps
     limit = trainer.limit_train_batches
     if limit is not None:
