@@ -177,12 +177,21 @@ def test_gradient_penalty_is_the_squared_gradient():
     assert torch.allclose(second, 2 * a**2 * x / 3)
 
 
-def test_lazy_r1_runs_every_r1_every_steps(tmp_path):
+def test_lazy_r1_runs_every_r1_every_steps(tmp_path, monkeypatch):
     module = meshgan(r1_every=3)
-    logged = []
-    module.log = lambda name, *_, **__: logged.append((module.step, name))
+    computed, logged = {}, []
+
+    def penalty(logits, real):
+        computed[module.step] = gradient_penalty(logits, real)
+        return computed[module.step]
+
+    monkeypatch.setattr("lightning_modules.generative.gradient_penalty", penalty)
+    module.log = lambda name, value, *_, **__: logged.append((module.step, name, float(value)))
     trainer(tmp_path).fit(module, images(5))
-    assert [step for step, name in logged if name == "r1"] == [0, 3]
+    assert list(computed) == [0, 3]
+    first, second = (float(value) for value in computed.values())
+    values = [first, first, first, second, second]  # steps without a penalty log the newest one
+    assert [(step, value) for step, name, value in logged if name == "r1"] == list(enumerate(values))
 
 
 def test_fades_reset_optimizers_and_phases_set_learning_rates(tmp_path):
