@@ -211,29 +211,31 @@ class ShapeNetRenderDataModule(CachedRenderDataModule):
         """
         solids = VoxelCache(self.shapes if train else self.reference_shapes)
         views, seed = (self.views, 2 * self.seed) if train else (self.reference_views, 2 * self.seed + 1)
-        parts = [list(numbers[i : i + RENDER_BATCH]) for i in range(0, len(numbers), RENDER_BATCH)]
-        images = []
-        with Progress(
-            len(numbers), "rendering training images" if train else "rendering held-out images", "image"
-        ) as bar:
-            for part in parts:
-                images.append(torch.from_numpy(render_shapes(solids, self.renderer, views, seed, part)).float() / 255)
-                bar.update(len(part))
+        description = "rendering training images" if train else "rendering held-out images"
+        images = self._render(solids, views, seed, numbers, description).float() / 255
         grids = torch.from_numpy(np.stack([solids[i % len(solids)] for i in numbers]))
-        return torch.cat(images), grids, sample_views(views, seed, list(numbers))
+        return images, grids, sample_views(views, seed, list(numbers))
+
+    def _render(
+        self, solids: VoxelCache, views: ViewDistribution, seed: int, numbers: Sequence[int], description: str
+    ) -> UInt8[Tensor, "n C S S"]:
+        """Return the images ``numbers`` of :func:`render_shapes`, rendered in batches."""
+        images = []
+        with Progress(len(numbers), description, "image") as bar:
+            for start in range(0, len(numbers), RENDER_BATCH):
+                part = list(numbers[start : start + RENDER_BATCH])
+                images.append(torch.from_numpy(render_shapes(solids, self.renderer, views, seed, part)))
+                bar.update(len(part))
+        return torch.cat(images)
 
     def sample_images(self, count: int) -> tuple[UInt8[Tensor, "n C S S"], UInt8[Tensor, "m C S S"]]:
         """See :meth:`datamodules.base.ReferenceDataModule.sample_images`; the viewpoints are those of training."""
         train, held_out = super().sample_images(count)
         if self.reference_views != self.views:
-            held_out = self.cached(f"{len(held_out)} held-out images", partial(self._held_out, len(held_out)))
+            numbers, solids = range(len(held_out)), VoxelCache(self.reference_shapes)
+            render = partial(self._render, solids, self.views, 2 * self.seed + 1, numbers, "rendering held-out images")
+            held_out = self.cached(f"{len(held_out)} held-out images", render)
         return train, held_out
-
-    def _held_out(self, count: int) -> UInt8[Tensor, "n C S S"]:
-        solids, seed = VoxelCache(self.reference_shapes), 2 * self.seed + 1
-        parts = [list(range(i, min(i + RENDER_BATCH, count))) for i in range(0, count, RENDER_BATCH)]
-        images = [render_shapes(solids, self.renderer, self.views, seed, part) for part in parts]
-        return torch.from_numpy(np.concatenate(images))
 
     def _infinite_dataset(self) -> InfiniteImages:
         return InfiniteImages(partial(render_shapes, VoxelCache(self.shapes), self.renderer, self.views, self.seed))

@@ -200,7 +200,7 @@ class UnrenderCLI(LightningCLI):
                 check_links(run.path, session.trust)
                 self.folder = run.path / session.command
                 session.options_changed = resume.differences(run, yaml.safe_load(self.saved_config))
-                if session.checkpoint and find_run(session.checkpoint) != run:
+                if session.checkpoint and not session.checkpoint.resolve().is_relative_to(run.path.resolve()):
                     session.options_changed["ckpt_path"] = str(session.checkpoint)
             else:
                 self.folder = (given.path if given else RUNS / session.experiment) / session.command
