@@ -65,6 +65,11 @@ FIT = ["fit", "--config", "toy.yaml"]
         (["--config", "toy.yaml", "--modl.x=1"], "no such option --modl.x"),
         (["--config", "toy.yaml", "--trainer.max_epoch=3"], "did you mean trainer.max_epochs"),
         (["--config", "toy.yaml", "--trainer.max_epochs=x"], "--trainer.max_epochs must be int or null, not x"),
+        (["--config", "toy.yaml", "--trainer.max_epochs="], "--trainer.max_epochs must be int or null, not an empty"),
+        (
+            ["--config", "toy.yaml", "--model="],
+            "--model names a YAML file, such as model/iggan.yaml, not an empty value",
+        ),
         (["--config", "toy.yaml", "--trainer.max_epochs"], "--trainer.max_epochs needs a value"),
         (["--config", "toy.yaml", "--model.latent_size"], "--model.latent_size needs a value"),
         (["--config", "."], ". is a directory, not a config; if it is a run, pass --run_dir ."),
@@ -95,6 +100,19 @@ def test_invalid_options_are_named(refused, argv, message):
         (
             "model: {init_args: {latent_sise: 1}}",
             "mistake.yaml: model.init_args.latent_sise: toy.ToyGAN has no argument",
+        ),
+        (
+            "model: {class_path: toy.ToyGAN, latent_size: 4}",
+            "mistake.yaml: model has no key 'latent_size'; arguments of toy.ToyGAN belong under init_args",
+        ),
+        (
+            "model: {init_arg: {latent_size: 4}}",
+            "mistake.yaml: model has no key 'init_arg'; did you mean init_args or dict_kwargs?",
+        ),
+        (
+            "data: null",
+            "mistake.yaml: data has no keys, but model.init_args.image_size refers to ${data.init_args.size}; "
+            "remove data or the reference",
         ),
         ("model: {init_args: {seed: one}}", "mistake.yaml: model.init_args.seed must be int, not one"),
         (

@@ -117,10 +117,8 @@ def _parse_error(message: str, composed: Composed, given: Iterable[str], options
     if failure := _import_failure(message):
         return failure
     parts, last = _message_parts(message)
-    if " is abstract" in message and (wrong := next(_keys_beside_class_path(composed.values), None)):
-        # jsonargparse names neither the entry of a mapping of classes nor its key.
-        key, unknown = wrong
-        return InputError(f"{_origin(composed, key)}{key} has no key {unknown!r}{suggestion(unknown, CLASS_KEYS)}")
+    if wrong := next(_keys_beside_class_path(composed.values), None):  # jsonargparse does not name the key
+        return _key_beside_class_path(*wrong, composed)
     if part := parts.get("without_value"):
         option = part.match["without_value"]  # the section of an option such as --data.batch_size
         full = [f"--{key}" for key in given if f"--{key}".startswith(f"{option}.")]
@@ -201,12 +199,18 @@ def _raised_in(error: BaseException) -> str:
     return str(frame.f_globals.get("__name__", ""))
 
 
-def _keys_beside_class_path(values: Any, key: str = "") -> Iterator[tuple[str, str]]:
-    """Yield the key of each mapping that names a class and has a key that no class has, and that key."""
+def _key_beside_class_path(key: str, unknown: str, class_path: str, composed: Composed) -> InputError:
+    """The message for ``latent_size`` beside ``class_path`` instead of under ``init_args``, or another unknown key."""
+    hint = suggestion(unknown, CLASS_KEYS) or f"; arguments of {class_path} belong under init_args"
+    return InputError(f"{_origin(composed, f'{key}.{unknown}')}{key} has no key {unknown!r}{hint}")
+
+
+def _keys_beside_class_path(values: Any, key: str = "") -> Iterator[tuple[str, str, str]]:
+    """Yield the key of each mapping that names a class and has a key that no class has, that key, and the class."""
     if isinstance(values, dict):
         for name, value in values.items():
             if "class_path" in values and name not in CLASS_KEYS:
-                yield key, name
+                yield key, str(name), str(values["class_path"])
             yield from _keys_beside_class_path(value, f"{key}.{name}" if key else str(name))
 
 
@@ -310,7 +314,7 @@ def _given_value(detail: str) -> str:
     match = re.search(r"(?:Got|Given) value: (.*?)(?:\. Got value|\n|$)", detail)
     value = match[1] if match else "the given value"
     nested = re.fullmatch(r"NestedArg\(key=.*, val='?(.*?)'?\)", value)
-    value = nested[1] if nested else value
+    value = (nested[1] if nested else value) or "an empty value"
     return value if len(value) <= 60 else value[:57] + "..."
 
 
@@ -329,6 +333,11 @@ def _interpolation_error(error: OmegaConfBaseException, composed: Composed, opti
         if not fix and (similar := difflib.get_close_matches(reference, _all_keys(composed.values) - {key}, n=1)):
             fix = f"; did you mean {similar[0]}?"
         return InputError(f"{_origin(composed, key)}{key} refers to ${{{reference}}}, which is not in the config{fix}")
+    if match := re.search(r"trying to access ([\w.]+): node `([\w.]+)`", str(error)):
+        reference, parent = match.groups()
+        referring = f"{_without_command(error.full_key)} refers" if error.full_key else "the config refers"
+        where = f"{_origin(composed, parent)}{parent}"
+        return InputError(f"{where} has no keys, but {referring} to ${{{reference}}}; remove {parent} or the reference")
     return InputError(f"an interpolation cannot be resolved: {str(error).splitlines()[0]}")
 
 
