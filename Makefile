@@ -33,7 +33,7 @@ pretrained-chairs: setup ## train the chairs of pretrained/chairs (two hours on 
 	$(BIN)/python -m trainer publish --run_dir runs/pretrained_chairs --out trainer/pretrained/chairs.pt
 
 .PHONY: pretrained-heads
-pretrained-heads: setup ## train the heads of pretrained/heads (about 50 minutes on two cores) and publish them into the package
+pretrained-heads: setup ## train the heads of pretrained/heads (about 50 minutes) and publish them into the package
 	$(BIN)/python -m trainer fit --config heads.yaml --run_dir runs/pretrained_heads
 	$(BIN)/python -m trainer publish --run_dir runs/pretrained_heads --out trainer/pretrained/heads.pt
 

@@ -26,7 +26,7 @@ class RunDataModule(pl.LightningDataModule):
     """A data module whose single epoch is the whole run: ``total_kimg`` thousand items in global batches.
 
     Set ``trainer.max_epochs: 1`` and set the run's length by ``total_kimg``. Progress bars and remaining times then refer to
-    the whole run, and ``val_check_interval: 0.1`` means ten evaluations.
+    the whole run, and ``val_check_interval: 0.1`` means ten evaluations during it.
 
     Args:
         batch_size: global batch size, over all ranks.

@@ -38,7 +38,8 @@ class OpenGLRenderer(Renderer):
     (:func:`renderers.opengl.voxel_color.voxel_colors`). pyrender rasterizes it, moderngl evaluates it at pixel centres.
 
     Each process has one OpenGL context per backend, created at the first image and kept, on the EGL device that
-    ``EGL_DEVICE_ID`` or the rank selects. Use it only in the thread that created it, and not after a fork.
+    ``EGL_DEVICE_ID``, else the process's CUDA card, else the rank selects. Use it only in the thread that created it, and
+    not after a fork.
 
     Args:
         image_size: height and width of the image in pixels.
@@ -46,7 +47,7 @@ class OpenGLRenderer(Renderer):
         lighting: the lights, at most eight with moderngl; None for the default :class:`Lighting`, ``"unlit"`` for plain
             colour.
         backend: ``"pyrender"`` rasterizes the triangles of voxels; ``"moderngl"`` casts rays through the grid in a shader,
-            without triangles, and is about fifteen times as fast. Their images differ by 2/255 on average.
+            without triangles, and is about twenty times as fast. Their images differ by 2/255 on average.
         surface: surface of voxels: ``"marching_cubes"`` through the midpoints between solid and empty voxels, with smooth
             normals, or ``"cubes"``, the voxels' faces.
         geometry: whether to return depth and normals. Without them moderngl renders voxels and unlit meshes faster.

@@ -228,7 +228,7 @@ def publish() -> CommandParser:
     parser = CommandParser(
         "publish",
         "Write the generator of a run as one file: its EMA weights in half precision, its config without optimizers, and\n"
-        "where it comes from. Every command with --run_dir reads such a file, except fit. It holds tensors and text only.",
+        "where it comes from. All other commands with --run_dir, except fit, read it. It holds tensors and text only.",
         (
             "publish --run_dir runs/demo/001 --out chairs.pt",
             "publish --run_dir runs/heads/001 --ckpt_path best --out heads.pt",

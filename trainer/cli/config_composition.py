@@ -10,7 +10,7 @@ An experiment names its parts, relative to itself. Keys next to ``base`` are mer
                                              base: data/small.yaml     # another part, with one value changed
                                              init_args: {batch_size: 16}
                                            trainer:
-                                             callbacks+: [{class_path: callbacks.ExportShapes}]
+                                             callbacks+: [{class_path: callbacks.ShapeWriter}]
 
 - Any mapping may have a ``base``: one YAML file or a list of them. Later files override earlier ones, and the mapping's own
   keys override all of them. ``model: x.yaml`` (or data, trainer) is short for ``model: {base: x.yaml}``.

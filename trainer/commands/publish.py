@@ -1,4 +1,4 @@
-"""``publish``: write the trained generator of a run as one small file that every command with ``--run_dir`` reads."""
+"""``publish``: write the trained generator of a run as one small file that other commands with ``--run_dir`` read."""
 
 from __future__ import annotations
 

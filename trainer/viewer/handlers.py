@@ -239,7 +239,7 @@ def _renderers(module: VoxelGenerativeModule | MeshGANModule) -> dict[str, Rende
 def _render(
     choice: RendererChoice, size: int, shape: GeneratedShape, camera: Camera, threshold: float, normals: bool
 ) -> Float[Tensor, "C H W"]:
-    """Render an image or a normal map. OpenGL renders the thresholded grid, others the continuous one, as in training."""
+    """Render an image or a normal map. OpenGL renders the thresholded grid, others the continuous one."""
     scene, renderer = shape.scene, copy.copy(choice.renderer)
     if not choice.fixed_size:
         renderer.image_size = size
