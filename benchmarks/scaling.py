@@ -1,7 +1,7 @@
 """Overhead of the framework and of several ranks, and the resources of a training: python -m benchmarks scaling.
 
-- IG-GAN's step at the size of the demo in ``fit`` and in a plain PyTorch loop, see :mod:`benchmarks.plain_loop`.
-- The demo on 1, 2 and, with enough cores, 4 ranks with gloo, one thread each, at the same global batch.
+- The step of the paper's IG-GAN at small size in ``fit`` and in a plain PyTorch loop, see :mod:`benchmarks.plain_loop`.
+- The same training on 1, 2 and, with enough cores, 4 ranks with gloo, one thread each, at the same global batch.
 - Steps of the large configs at full size: on a GPU with their own batch size, on a CPU with the smallest possible one.
 - Bytes that each config holds and all-reduces, computed, see :mod:`benchmarks.budget`.
 

@@ -110,6 +110,10 @@ def test_invalid_options_are_named(refused, argv, message):
             "mistake.yaml: model has no key 'init_arg'; did you mean init_args or dict_kwargs?",
         ),
         (
+            "trainer: {callbacks: [{class_path: toy.WriteShapes, name: a}]}",
+            "mistake.yaml: trainer.callbacks has no key 'name'; arguments of toy.WriteShapes belong under init_args",
+        ),
+        (
             "data: null",
             "mistake.yaml: data has no keys, but model.init_args.image_size refers to ${data.init_args.size}; "
             "remove data or the reference",

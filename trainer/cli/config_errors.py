@@ -207,7 +207,10 @@ def _key_beside_class_path(key: str, unknown: str, class_path: str, composed: Co
 
 def _keys_beside_class_path(values: Any, key: str = "") -> Iterator[tuple[str, str, str]]:
     """Yield the key of each mapping that names a class and has a key that no class has, that key, and the class."""
-    if isinstance(values, dict):
+    if isinstance(values, list):
+        for value in values:
+            yield from _keys_beside_class_path(value, key)
+    elif isinstance(values, dict):
         for name, value in values.items():
             if "class_path" in values and name not in CLASS_KEYS:
                 yield key, str(name), str(values["class_path"])
