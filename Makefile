@@ -18,7 +18,7 @@ $(STAMP): pyproject.toml constraints.txt scripts/setup.sh
 	@touch $@
 
 .PHONY: demo
-demo: setup ## train IG-GAN on procedural chairs (about eleven minutes with set-up on two cores) and write a report
+demo: setup ## train IG-GAN on procedural chairs (eleven to thirteen minutes with set-up on two cores) and write a report
 	$(BIN)/python -m trainer fit --config demo.yaml
 
 .PHONY: view
