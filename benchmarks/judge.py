@@ -1,11 +1,11 @@
 """The corruption table: what metrics of images and of shapes say about sets that are wrong in a known way.
 
-    python -m benchmarks judge [--images 1000] [--seed 0] [--only NAME ...] [--json FILE]
+    python -m benchmarks judge [--archive FILE] [--images 1000] [--seed 0] [--only NAME ...] [--json FILE]
 
-Images of procedural chairs, corrupted in one way per row, are compared with images of held-out chairs: FID, spatial FID
-(sfid), precision, recall, density and image_coverage. The shapes are compared with held-out shapes by coverage and minimum
+Images of chairs, corrupted in one way per row, are compared with images of held-out chairs: FID, spatial FID (sfid),
+precision, recall, density and image_coverage. The shapes are compared with held-out shapes by coverage and minimum
 matching distance (mmd), and with the intact shapes by IoU with the nearest one. A good metric grows with the degree of a
-corruption, and orders different corruptions as a person would.
+corruption, and orders different corruptions as a person would. The chairs are procedural, or those of a voxel archive.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import argparse
 import json
 import sys
 import time
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from torch import Tensor
 
 from benchmarks.corruptions import CORRUPTIONS, Corruption
 from benchmarks.output import machine, show
-from datamodules.shapes import ProceduralShapes, Split
+from datamodules.shapes import ProceduralShapes, ShapeSource, Split, VoxelArchive
 from datamodules.shapes.procedural.source import Category
 from metrics import (
     EXTRACTORS,
@@ -50,22 +51,30 @@ class Judge:
     """Compares corrupted chairs with held-out ones.
 
     Args:
-        images: number of images of each set, each of another shape.
+        images: number of images of each set, each of another shape as far as there are as many.
         extractor: features of images.
         voxel_size: voxels per edge of the shapes.
         image_size: pixels per edge of the images.
         seed: seed of the shapes, viewpoints and corruptions.
+        archive: a voxel archive with z up, such as ModelNet10's, whose shapes replace the procedural ones, except boxes.
 
     Raises:
-        InputError: fewer than two images.
+        InputError: fewer than two images, or an archive that cannot be read or has no chairs.
     """
 
     def __init__(
-        self, images: int, extractor: FeatureExtractor, voxel_size: int = 32, image_size: int = 64, seed: int = 0
+        self,
+        images: int,
+        extractor: FeatureExtractor,
+        voxel_size: int = 32,
+        image_size: int = 64,
+        seed: int = 0,
+        archive: Path | None = None,
     ) -> None:
         if images < 2:
             raise InputError(f"--images must be at least 2, got {images}")
         self.images, self.voxel_size, self.image_size, self.seed = images, voxel_size, image_size, seed
+        self.archive = archive
         self.intact: dict[Category, Bool[Tensor, "N D D D"]] = {}
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         self.fid = ImageFID(extractor).to(self.device)
@@ -85,8 +94,19 @@ class Judge:
         return figures | self._shape_metrics(solids[:SHAPES]) if shapes and not corruption.image_only else figures
 
     def _generate(self, category: Category, split: Split) -> Bool[Tensor, "N D D D"]:
-        shapes = ProceduralShapes(category, self.images, self.voxel_size, self.seed, split)
-        return torch.stack([shape.voxels.occupancy[0, 0] > 0.5 for shape in shapes])
+        shapes = self.source(category, split)
+        solids = [shape.voxels.occupancy[0, 0] > 0.5 for shape in islice(shapes, self.images)]
+        return torch.stack([solids[i % len(solids)] for i in range(self.images)])
+
+    def source(self, category: Category, split: Split) -> ShapeSource:
+        """Return the intact shapes of a category.
+
+        Raises:
+            InputError: the archive does not have the category, or no shapes of it.
+        """
+        if self.archive is None or category == "cubes":
+            return ProceduralShapes(category, self.images, self.voxel_size, self.seed, split)
+        return VoxelArchive(self.archive, category, split, voxel_size=self.voxel_size)
 
     def _render(self, corruption: Corruption, solids: Bool[Tensor, "N D D D"], seed: int) -> UInt8[Tensor, "N 1 S S"]:
         renderer = OpenGLRenderer(self.image_size, lighting=corruption.lighting, backend="moderngl", geometry=False)
@@ -123,6 +143,7 @@ def run(
     extractor: str = EXTRACTORS[0],
     extractor_weights: str | None = None,
     only: list[str] | None = None,
+    archive: Path | None = None,
 ) -> tuple[list[dict[str, Any]], str]:
     """Return one row per corruption, and the description of the measurement.
 
@@ -132,7 +153,9 @@ def run(
     if unknown := set(only or []) - set(CORRUPTIONS):
         raise InputError(f"no such corruption: {', '.join(sorted(unknown))}; use {', '.join(CORRUPTIONS)}")
     names = only or list(CORRUPTIONS)
-    judge = Judge(images, load_extractor(extractor, extractor_weights), voxel_size, image_size, seed)
+    judge = Judge(images, load_extractor(extractor, extractor_weights), voxel_size, image_size, seed, archive)
+    for category in {category for name in names for category in CORRUPTIONS[name].categories}:
+        judge.source(category, "train")  # fail before the first row if the archive does not have it
     rows = []
     with Progress(len(names), "corruptions", "set") as bar:
         for name in names:
@@ -154,6 +177,9 @@ def main(argv: list[str]) -> int:
     """Print the table; return the exit status."""
     parser = argparse.ArgumentParser(
         "python -m benchmarks judge", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--archive", type=Path, metavar="FILE", help="chairs of a voxel archive with z up, as ModelNet10's"
     )
     parser.add_argument("--images", type=int, default=1000, help="images of each set (default: 1000)")
     parser.add_argument("--seed", type=int, default=0, help="seed of shapes, viewpoints and corruptions (default: 0)")

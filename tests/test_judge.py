@@ -2,12 +2,14 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
 
 from benchmarks.__main__ import main
 from benchmarks.corruptions import CORRUPTIONS
 from benchmarks.judge import Judge, rank_correlations
+from datamodules.shapes import ProceduralShapes, write_archive
 from metrics import load_extractor
 
 GRADED = (
@@ -105,3 +107,25 @@ def test_command_prints_the_table(damage, tmp_path, capsys):
     assert 0 < first["iou"] < 1 and "iou" not in second
     assert main(["judge", "--only", "loose screws"]) == 2
     assert capsys.readouterr().err.startswith("error: no such corruption: loose screws; use training chairs, ")
+
+
+def test_shapes_of_an_archive_replace_the_procedural_ones(tmp_path, capsys):
+    chairs, tables = (
+        # Our (x, y, z) is the file's (x, -z, y).
+        np.stack([shape.voxels.occupancy[0, 0].numpy().transpose(2, 0, 1)[:, ::-1] > 0.5 for shape in shapes])
+        for shapes in (ProceduralShapes("chair", 3, 32), ProceduralShapes("table", 2, 32))
+    )
+    file, labels = tmp_path / "shapes.npz", {"train": np.repeat([0, 1], [3, 2]), "test": np.zeros(3, int)}
+    write_archive(file, {"train": np.concatenate([chairs, tables]), "test": chairs}, labels, ["chair", "table"])
+    judge = Judge(8, load_extractor("renders_small"), archive=file)
+    intact = judge.row(CORRUPTIONS["training chairs"])
+    assert intact["coverage"] == 1 and intact["iou"] == 1
+    assert torch.equal(judge.intact["chair"][:3], judge.intact["chair"][3:6])
+    assert judge.row(CORRUPTIONS["half tables"])["iou"] < 1
+    assert judge.row(CORRUPTIONS["random boxes"])["mmd"] > intact["mmd"]
+    for options, error in (
+        (["--archive", str(file), "--only", "couches"], f"{file} has no class 'couch'; it has chair, table\n"),
+        (["--archive", "absent.npz"], "no such voxel archive: "),
+    ):
+        assert main(["judge", *options]) == 2
+        assert error in capsys.readouterr().err
