@@ -1,6 +1,7 @@
 """The order that metrics of images give to corrupted chairs, on a small version of the corruption table."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +13,8 @@ from benchmarks.judge import Judge, rank_correlations
 from datamodules.shapes import ProceduralShapes, write_archive
 from metrics import load_extractor
 
+MODELNET = Path(__file__).parents[1] / "../shared/data/modelnet10_voxels_32.npz"
+real = pytest.mark.skipif(not MODELNET.is_file(), reason="ModelNet10 is not available")
 GRADED = (
     ("training chairs", "stray voxels 0.1 %", "stray voxels 0.3 %", "stray voxels 1 %"),
     ("training chairs", "dropout 10 %", "dropout 20 %", "dropout 40 %"),
@@ -40,9 +43,9 @@ WORSE_THAN_STRAY_VOXELS = (
 )
 
 
-@pytest.fixture(scope="module")
-def rows() -> dict[str, dict[str, float]]:
-    judge = Judge(300, load_extractor("renders_small"))
+@pytest.fixture(scope="module", params=[None, pytest.param(MODELNET, marks=real)], ids=["procedural", "ModelNet10"])
+def rows(request) -> dict[str, dict[str, float]]:
+    judge = Judge(300, load_extractor("renders_small"), archive=request.param)
     names = {name for names in GRADED for name in names} | set(WORSE_THAN_STRAY_VOXELS)
     return {name: judge.row(CORRUPTIONS[name], shapes=False) for name in names}
 
@@ -67,6 +70,7 @@ def test_pooled_fid_does_not(rows):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("rows", [None], ids=["procedural"], indirect=True)
 def test_precision_sees_faults_and_recall_missing_variety(rows):
     intact, stray, few = (rows[name] for name in ("training chairs", "stray voxels 1 %", "3 shapes"))
     assert intact["precision"] > 0.7 and intact["recall"] > 0.7
