@@ -22,7 +22,7 @@ from datamodules.renders.cache import RenderCache
 from utils.errors import InputError, check_number
 from utils.files import cache_key
 
-FFHQ_VERSION = 3  # increase when a change alters the images that are made from the same files
+FFHQ_VERSION = 4  # increase when a change alters the images that are made from the same files
 
 
 class DecodedImages(Dataset):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import logging
-import struct
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -15,10 +14,10 @@ import numpy as np
 import PIL
 from PIL import Image, features
 from PIL.PngImagePlugin import PngImageFile
-from PIL.TiffImagePlugin import PHOTOMETRIC_INTERPRETATION, TiffImageFile
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from utils.errors import InputError, check_choice
+from utils.pillow import grey_to_8_bit, has_16_bit_planes, has_wrong_checksum, png_chunks
 
 OnCorrupt = Literal["raise", "skip"]
 # By Pillow's names. A file of any of these formats is read, whichever of these suffixes it has. Pillow's other readers start
@@ -73,6 +72,8 @@ def decoding() -> Iterator[None]:
         yield
     except (UndecodableError, InputError):
         raise
+    except Image.DecompressionBombError as error:
+        raise UndecodableError(f"has more pixels than the limit of {MAX_PIXELS / 2**20:.0f} Mi") from error
     except Exception as error:  # decoders raise anything on a corrupt file, including struct.error and MemoryError
         reason = getattr(error, "strerror", None)
         raise UndecodableError(
@@ -110,6 +111,9 @@ def open_image(file: bytes | Path) -> Image.Image:
         if image.mode not in MODES and (image.mode, image.format) != ("I", "PPM"):
             image.close()
             raise UnsupportedModeError(image.mode)
+        if has_16_bit_planes(image):
+            image.close()
+            raise UnsupportedModeError("16-bit RGB in separate planes")
         if isinstance(image, PngImageFile) and "transparency" in image.info:
             _scale_transparency(image)
         return image
@@ -127,7 +131,7 @@ def decode(image: Image.Image) -> Image.Image:
     with decoding():
         if getattr(image, "is_animated", False) and image.format != "MPO":  # phones append previews to an MPO
             _log_first_frame()
-        image.load()
+        _load(image)
         transpose = _upright_transpose(image)
         decoded = _to_8_bit(image)
         return decoded if transpose is None else decoded.transpose(transpose)
@@ -144,8 +148,19 @@ def upright_size(image: Image.Image) -> tuple[int, int]:
         return width, height
     with decoding():
         if isinstance(image, PngImageFile) and "exif" not in image.info and _has_exif_chunk(image):
-            image.load()
+            _load(image)
         return (height, width) if _upright_transpose(image) in SIDEWAYS else (width, height)
+
+
+def _load(image: Image.Image) -> None:
+    """Decode an opened image in place, unless it is decoded.
+
+    Raises:
+        UndecodableError: a checksum of its pixels is wrong.
+    """
+    if getattr(image, "fp", None) is not None and has_wrong_checksum(image):
+        raise UndecodableError("is corrupt (a checksum is wrong)")
+    image.load()
 
 
 def has_transparency(image: Image.Image) -> bool:
@@ -179,12 +194,9 @@ def _png_bit_depth(image: PngImageFile) -> int:
 
 def _to_8_bit(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I"):
-        values = np.asarray(image)
-        if isinstance(image, TiffImageFile) and image.tag_v2.get(PHOTOMETRIC_INTERPRETATION) == 0:
-            values = 65535 - values  # white is zero, which Pillow respects only up to 8 bits
-        grey = Image.fromarray((values / 257).round().astype(np.uint8))
+        grey = Image.fromarray(grey_to_8_bit(image))
         if (key := image.info.get("transparency")) is not None:
-            grey.putalpha(Image.fromarray(np.where(values == key, 0, 255).astype(np.uint8)))
+            grey.putalpha(Image.fromarray(np.where(np.asarray(image) == key, 0, 255).astype(np.uint8)))
         return grey
     if has_transparency(image):
         return image.convert("LA" if image.mode == "LA" else "RGBA")
@@ -203,17 +215,7 @@ def _upright_transpose(image: Image.Image) -> Image.Transpose | None:
 
 def _has_exif_chunk(image: PngImageFile) -> bool:
     """Whether a PNG that is not decoded has an eXIf chunk. Pillow finds one behind the pixels only when it decodes them."""
-    file = image.fp
-    assert file is not None
-    position = file.tell()
-    file.seek(8)
-    kinds = []
-    while len(head := file.read(8)) == 8:
-        length, kind = struct.unpack(">I4s", head)
-        kinds.append(kind)
-        file.seek(length + 4, io.SEEK_CUR)
-    file.seek(position)
-    return b"eXIf" in kinds
+    return any(kind == b"eXIf" for kind, _, _ in png_chunks(image))
 
 
 @cache

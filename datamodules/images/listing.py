@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from pathlib import Path
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from datamodules.images.decoding import SUFFIXES, abbreviate
-from utils.errors import InputError
+from utils.errors import InputError, printable
 
 log = logging.getLogger(__name__)
 HIDDEN = "hidden"
@@ -28,6 +29,7 @@ BROKEN = "linked to a missing file or folder"
 SPECIAL = "neither file nor folder"
 UNREADABLE = "unreadable"
 COPIES = "identical to others"
+REPLACED = "replaced by a later one of the same name"
 # Written beside images by macOS, Synology and Windows. Names that start with a dot are hidden too.
 SYSTEM_FOLDERS = ("__macosx", "@eadir", "#recycle", "$recycle.bin", "system volume information", "lost+found")
 
@@ -126,16 +128,20 @@ def list_folder(root: Path, suffixes: tuple[str, ...] = SUFFIXES) -> Listing:
 
 def list_members(members: Iterable[str]) -> Listing:
     """Select the images among the names of an archive's members."""
-    names: list[str] = []
+    names: dict[str, None] = {}
     left_out: dict[str, list[str]] = defaultdict(list)
     for member in members:
-        if member.endswith("/"):
+        if member.endswith(("/", "\\")):
             continue
-        if any(map(is_hidden, member.split("/"))):
+        if any(map(is_hidden, re.split(r"[/\\]", member))):  # some programs on Windows write backslashes
             left_out[HIDDEN].append(member)
+        elif not has_suffix(member, SUFFIXES):
+            left_out[OTHER_TYPE].append(member)
+        elif member in names:
+            left_out[REPLACED].append(member)
         else:
-            (names if has_suffix(member, SUFFIXES) else left_out[OTHER_TYPE]).append(member)
-    return _listing(list(dict.fromkeys(names)), left_out)
+            names[member] = None
+    return _listing(list(names), left_out)
 
 
 def is_hidden(name: str) -> bool:
@@ -174,7 +180,7 @@ def log_images(
     if any(reasons.values()):
         line += f"; {describe_left_out(reasons)}"
     level = logging.WARNING if more or any(reasons.values()) else logging.INFO
-    rank_zero_only(log.log)(level, "%s", line + (f"; {more}" if more else ""))
+    rank_zero_only(log.log)(level, "%s", printable(line + (f"; {more}" if more else "")))
 
 
 def describe_left_out(left_out: Mapping[str, list[str]]) -> str:

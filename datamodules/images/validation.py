@@ -39,7 +39,7 @@ def readable_indices(reader: ImageReader, cache_dir: str | None) -> Int[np.ndarr
         ImageError: an image can be read but not used, because of its size or its transparency.
     """
     source = reader.source
-    key = cache_key("unreadable", 3, source.cache_key(), reader.size, decoders())
+    key = cache_key("unreadable", 4, source.cache_key(), reader.size, decoders())
     path = cache_root(cache_dir) / "pictures" / f"unreadable-{key}.json"
     unreadable = _read_cached(path, len(reader))
     if unreadable is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -95,7 +96,7 @@ def in_split(name: str, split: Split, test_fraction: float) -> bool:
     """
     if split == "all":
         return True
-    number = int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "big") / 2**64
+    number = int.from_bytes(hashlib.blake2b(os.fsencode(name), digest_size=8).digest(), "big") / 2**64
     return (number < test_fraction) == (split == "test")
 
 
@@ -115,7 +116,7 @@ def file_stamp(path: Path) -> tuple[int, ...]:
 def _size_and_time(path: Path) -> tuple[int, int]:
     try:
         stat = path.stat()
-    except FileNotFoundError:
+    except OSError:  # there is no file, or a link leads nowhere
         return -1, -1  # loading it is the error
     return stat.st_size, stat.st_mtime_ns
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
@@ -120,7 +121,7 @@ class ShapeFolder(ShapeSource):
                 f"{self.root} has only one usable file, so none can be kept for evaluation; add files, or set split to all "
                 "for shapes and for reference_shapes"
             )
-        ordered = sorted(names, key=lambda name: hashlib.blake2b(name.encode(), digest_size=8).digest())
+        ordered = sorted(names, key=lambda name: hashlib.blake2b(os.fsencode(name), digest_size=8).digest())
         count = min(max(1, round(self.test_fraction * len(names))), len(names) - 1)
         chosen = set(ordered[:count] if self.split == "test" else ordered[count:])
         return [name for name in names if name in chosen]

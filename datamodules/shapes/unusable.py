@@ -11,7 +11,7 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from torch.utils.data import get_worker_info
 
 from datamodules.shapes.base import digest, file_stamp
-from utils.errors import InputError, is_temporary
+from utils.errors import InputError, is_temporary, printable
 from utils.files import cache_root, write_atomically
 from utils.progress import Progress
 
@@ -101,4 +101,4 @@ def log_skipped(messages: Sequence[str], total: int, where: str | Path) -> None:
 def warn_first_process(message: str) -> None:
     """Log a warning on rank 0, and not in workers of data loaders: all of them read the same shapes."""
     if get_worker_info() is None:
-        rank_zero_only(log.warning)("%s", message)
+        rank_zero_only(log.warning)("%s", printable(message))

@@ -13,7 +13,7 @@ from urllib.parse import unquote
 import numpy as np
 
 from renderers.mesh_files.images import find_file, read_file
-from renderers.mesh_files.parts import MeshError
+from renderers.mesh_files.parts import PADDING, MeshError
 
 _COMPONENTS = {5120: "<i1", 5121: "<u1", 5122: "<i2", 5123: "<u2", 5125: "<u4", 5126: "<f4"}
 _WIDTHS = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4, "MAT4": 16}
@@ -71,9 +71,13 @@ class GltfFile:
         at = 20 + size
         while at + 8 <= length:
             chunk, kind = struct.unpack_from("<II", content, at)
+            if at + 8 + chunk > length:
+                raise MeshError("is truncated")
             if kind == 0x004E4942 and self.binary is None:
                 self.binary = content[at + 8 : at + 8 + chunk]
             at += 8 + chunk
+        if content[length:].strip(PADDING):
+            raise MeshError("has data after the end that its header declares; export it again")
         return content[20 : 20 + size]
 
     def item(self, kind: str, index: Any) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 
 from renderers.mesh_files.parts import Notes
+from utils.pillow import grey_to_8_bit, has_16_bit_planes, has_wrong_checksum
 
 # Pillow's readers of other formats, such as EPS, may start programs, whatever the name of the file is.
 FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "AVIF", "GIF", "BMP", "TIFF", "JPEG2000", "PPM", "TGA", "DDS", "PCX")
@@ -35,9 +36,10 @@ def decode_texture(name: str, content: bytes, notes: Notes, cutoff: float = 1.0)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             with Image.open(io.BytesIO(content), formats=_formats()) as image:
+                if has_wrong_checksum(image) or has_16_bit_planes(image):
+                    raise ValueError("Pillow would decode other pixels")
                 if image.mode.startswith("I;16"):  # Pillow's conversion would clip the values at 255
-                    grey = (np.asarray(image).astype(np.float64) / 257).round().astype(np.uint8)
-                    return np.repeat(grey[..., None], 3, -1)
+                    return np.repeat(grey_to_8_bit(image)[..., None], 3, -1)
                 if image.mode in ("I", "F"):
                     notes.add(f"the texture {name} has 32-bit pixels, so its surfaces have no texture")
                     return None

@@ -10,7 +10,7 @@ from jaxtyping import Float
 
 from renderers.mesh_files.mtl import Material, MaterialLibrary
 from renderers.mesh_files.parts import POINTS_AND_LINES, MeshError, Notes, Part, join_lines, scale_colors
-from renderers.mesh_files.polygons import number_positions, triangulate
+from renderers.mesh_files.polygons import triangulate
 
 _FREE_FORM = {"curv", "curv2", "surf", "cstype", "vp", "call", "csh"}
 _ABSENT = np.iinfo(np.int64).min  # a corner without texture coordinates
@@ -47,6 +47,7 @@ def read_obj(content: bytes, folder: Path, notes: Notes, materials: bool = True)
     groups: dict[str | None, _Polygons] = {}
     group = groups.setdefault(None, _Polygons())
     library = MaterialLibrary(folder, notes)
+    words: list[str] = []
     for line in text.splitlines():
         words = line.split("#", 1)[0].split() if "#" in line else line.split()
         if not words:
@@ -66,17 +67,35 @@ def read_obj(content: bytes, folder: Path, notes: Notes, materials: bool = True)
             notes.add(POINTS_AND_LINES)
         elif keyword in _FREE_FORM:
             raise MeshError(f"has free-form curves or surfaces ({keyword}), which are not supported; export polygons")
+    if words[:1] == ["f"] and len(words) < 4 and not text.endswith(("\n", "\r")):
+        raise MeshError("is truncated: it ends within a face")
     positions, colors = _positions(vertices, notes)
     points = np.zeros((0, 2))
     if materials and uvs:
         points = _floats(uvs, "texture coordinates").reshape(-1, 2)
+    used = {name: polygons for name, polygons in groups.items() if polygons.sizes}
+    if not used:
+        return []
+    indices, uv_indices, sizes = (
+        _integers([getattr(polygons, kind) for polygons in used.values()]) for kind in ("positions", "uvs", "sizes")
+    )
+    _check_indices(indices, len(positions), "vertex")
+    # All materials together: the back faces of a two-sided mesh may have another material than the front faces.
+    corners, owner = triangulate(positions, indices, sizes)
+    groups_of_polygons = np.repeat(np.arange(len(used)), [len(polygons.sizes) for polygons in used.values()])
     parts = []
-    position = number_positions(positions)
-    for name, polygons in groups.items():
-        if polygons.sizes:
-            material = library.get(name) if name else None
-            parts += _parts(polygons, positions, position, colors if materials else None, points, material)
+    for number, name in enumerate(used):
+        chosen = corners[groups_of_polygons[owner] == number]
+        material = library.get(name) if name else None
+        parts += _parts(indices[chosen], uv_indices[chosen], positions, colors if materials else None, points, material)
     return parts
+
+
+def _integers(groups: list[list[int]]) -> np.ndarray:
+    try:
+        return np.concatenate([np.array(values, np.int64) for values in groups])
+    except OverflowError as error:
+        raise MeshError("has a face with an index that is too large") from error
 
 
 def _add_face(group: _Polygons, words: list[str], vertices: int, uvs: int) -> None:
@@ -130,29 +149,21 @@ def _floats(words: list[list[str]], what: str) -> np.ndarray:
 
 
 def _parts(
-    polygons: _Polygons,
+    faces: np.ndarray,
+    uv_indices: np.ndarray,
     positions: np.ndarray,
-    position: np.ndarray,
     colors: np.ndarray | None,
     uvs: np.ndarray,
     material: Material | None,
 ) -> list[Part]:
     """Return the triangles of one material; corners without texture coordinates make a face plain."""
-    try:
-        indices, uv_corners = (np.array(values, np.int64) for values in (polygons.positions, polygons.uvs))
-    except OverflowError as error:
-        raise MeshError("has a face with an index that is too large") from error
-    _check_indices(indices, len(positions), "vertex")
-    corners, _ = triangulate(positions, indices, np.array(polygons.sizes, np.int64), position)
     tint = None if material is None or (material.color == 1).all() else material.color
     if material is None or material.texture is None:
         if tint is not None:
             colors = np.broadcast_to(tint, positions.shape) * (1 if colors is None else colors)
-        return [Part(positions, indices[corners], colors=colors)]
-    uv_indices = uv_corners[corners]
+        return [Part(positions, faces, colors=colors)]
     textured = (uv_indices != _ABSENT).all(1)
     _check_indices(uv_indices[textured], len(uvs), "texture coordinates")
-    faces = indices[corners]
     parts = [] if textured.all() else [Part(positions, faces[~textured], colors=colors)]
     pairs = np.stack([faces[textured], uv_indices[textured]], -1).reshape(-1, 2)
     pairs, corner = np.unique(pairs, axis=0, return_inverse=True)

@@ -15,7 +15,6 @@ def triangulate(
     vertices: Float[np.ndarray, "V 3"],
     indices: Integer[np.ndarray, " N"],
     sizes: Integer[np.ndarray, " P"],
-    position: Integer[np.ndarray, " V"] | None = None,
 ) -> tuple[Integer[np.ndarray, "F 3"], Integer[np.ndarray, " F"]]:
     """Split polygons into triangles of the same winding. Polygons may be concave and slightly non-planar.
 
@@ -27,7 +26,6 @@ def triangulate(
         vertices: positions that ``indices`` refer to.
         indices: corners of all polygons, one polygon after the other.
         sizes: number of corners of each polygon.
-        position: a number per vertex, equal for those at one position; computed if None.
 
     Raises:
         MeshError: a corner is not finite.
@@ -39,12 +37,12 @@ def triangulate(
         raise MeshError("has coordinates that are not finite")
     sizes = np.asarray(sizes, np.int64)
     starts = np.cumsum(sizes) - sizes
+    position = number_positions(vertices)
     triangles = [np.zeros((0, 3), np.int64)]
     owners = [np.zeros(0, np.int64)]
     for size in np.unique(sizes[sizes >= 3]):
         polygons = np.flatnonzero(sizes == size)
         corners = starts[polygons, None] + np.arange(size)
-        position = number_positions(vertices) if position is None else position
         _, first = np.unique(np.sort(position[indices[corners]], axis=1), axis=0, return_index=True)
         first.sort()
         polygons, corners = polygons[first], corners[first]

@@ -20,11 +20,12 @@ from renderers.mesh_files.ply import read_ply
 from renderers.mesh_files.polygons import number_positions
 from renderers.mesh_files.stl import read_stl
 from renderers.mesh_files.texture_atlas import unify_texture
-from utils.errors import InputError
+from utils.errors import InputError, printable
 
 log = logging.getLogger(__name__)
 SUFFIXES = (".glb", ".gltf", ".obj", ".ply", ".stl", ".off")
 MAX_BYTES = 2**30
+_FLAT = 1e-12  # height of a triangle relative to its longest edge
 _WHITE = 1e-6  # rounding of the conversion to sRGB
 _MAX_COORDINATE = 1e9  # beyond it, shapes are lost to rounding
 
@@ -91,7 +92,7 @@ def read_mesh(path: Path | str, materials: bool = True) -> MeshFile:
         raise InputError(f"{path} needs more memory than there is; simplify it") from error
     if materials:
         for line in notes.lines:
-            log.warning("%s: %s", path, line)
+            log.warning("%s", printable(f"{path}: {line}"))
     return mesh
 
 
@@ -130,7 +131,7 @@ def _join(parts: list[Part], materials: bool) -> MeshFile:
     vertices = np.concatenate([part.vertices for part in parts])
     faces = np.concatenate([part.faces + offset for part, offset in zip(parts, offsets, strict=False)]).astype(np.int64)
     faces = drop_repeated(vertices, faces)
-    if not len(faces):
+    if not _have_extent(vertices, faces):
         raise MeshError("has only triangles without extent")
     used, faces = np.unique(faces, return_inverse=True)
     vertices, faces = vertices[used], faces.reshape(-1, 3)
@@ -144,6 +145,14 @@ def _join(parts: list[Part], materials: bool) -> MeshFile:
         vertices, position = np.unique(vertices, axis=0, return_inverse=True)
         faces = position.reshape(-1)[faces]
     return MeshFile(vertices, faces, uvs, texture, colors)
+
+
+def _have_extent(vertices: Float[np.ndarray, "V 3"], faces: Int[np.ndarray, "F 3"]) -> bool:
+    """Whether some triangle is more than a point or a line."""
+    a, b, c = (vertices[faces[:, i]] for i in range(3))
+    area = np.linalg.norm(np.cross(b - a, c - a), axis=1)
+    longest = np.max([((x - y) ** 2).sum(1) for x, y in ((a, b), (b, c), (c, a))], axis=0)
+    return bool((area > _FLAT * longest).any())
 
 
 def _gather(values: Sequence[np.ndarray | None], parts: list[Part], width: int) -> np.ndarray:

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from picture_files import SIDEWAYS, encoded, picture, training, write, yellow_corner
+from picture_files import SIDEWAYS, encoded, picture, tiff, training, write, yellow_corner
 from PIL import Image
 
 from datamodules.images import decoding
 from datamodules.images.alpha_masked import read_masked
-from datamodules.images.decoding import UnsupportedModeError, decode, open_image
+from datamodules.images.decoding import UndecodableError, UnsupportedModeError, decode, open_image
 from datamodules.images.image_set import open_images
 from utils.errors import InputError
 
@@ -177,6 +177,20 @@ def test_white_of_16_bit_tiff_files_may_be_zero(photometric, expected, compressi
         assert np.asarray(decode(image)).tolist() == [expected]
 
 
+def test_12_bit_grey_is_scaled_to_8_bits():
+    with open_image(tiff(12, [bytes.fromhex("0003e87d0fff")], 4)) as image:  # 0, 1000, 2000, 4095
+        assert np.asarray(decode(image)).tolist() == [[0, 62, 125, 255]]
+
+
+def test_16_bit_planes_are_refused_and_8_bit_planes_are_read():
+    planes = [np.array([1, 2, 250], np.uint8) + i for i in range(3)]
+    with open_image(tiff(8, [plane.tobytes() for plane in planes], 3)) as image:
+        assert np.asarray(decode(image))[0].tolist() == [[1, 2, 3], [2, 3, 4], [250, 251, 252]]
+    deep = tiff(16, [(plane.astype("<u2") * 257).tobytes() for plane in planes], 3)
+    with pytest.raises(UnsupportedModeError, match="has mode 16-bit RGB in separate planes; convert it to 8-bit"):
+        open_image(deep)
+
+
 def test_32_bit_grey_is_refused():
     with pytest.raises(UnsupportedModeError, match="I"), open_image(encoded(Image.new("I", (4, 1), 70000), "TIFF")):
         pass
@@ -201,6 +215,33 @@ def test_first_frames_are_read_and_reported_once(tmp_path, caplog, suffix):
     for _ in range(2):
         assert all(yellow_corner(training(tmp_path).reader[i]) == (0, 0) for i in range(2))
     assert caplog.messages == ["some images are animated or have several pages; only the first frame of each is read"]
+
+
+@pytest.mark.parametrize("options", [{}, {"save_all": True, "append_images": [Image.new("RGB", (128, 128))]}])
+def test_png_files_whose_end_is_zeros_are_corrupt(tmp_path, options):
+    """As a crash or an interrupted download leaves them. Pillow decodes them to half an image."""
+    smooth = np.linspace(0, 255, 128)[:, None, None] + np.random.default_rng(0).normal(0, 9, (128, 128, 3))
+    content = encoded(Image.fromarray(smooth.clip(0, 255).astype(np.uint8)), **options)
+    with open_image(content) as image:
+        decode(image)
+    end = content.index(b"fcTL", 100) if options else len(content)  # of the first frame
+    for part in (0.3, 0.5, 0.7, 0.9):
+        kept = int(part * end)
+        damaged = content[:kept] + bytes(len(content) - kept)
+        with pytest.raises(UndecodableError), open_image(damaged) as image:
+            decode(image)
+    write(tmp_path / "0.png", Image.new("RGB", (128, 128)))
+    (tmp_path / "1.png").write_bytes(damaged)
+    with pytest.raises(InputError, match=r"1\.png is corrupt"):
+        training(tmp_path).prepare_data()
+
+
+def test_huge_images_are_named_by_their_size(tmp_path):
+    header = struct.pack(">IIBBBBB", 30_000, 30_000, 8, 0, 0, 0, 0)
+    chunk = struct.pack(">I", 13) + b"IHDR" + header + struct.pack(">I", zlib.crc32(b"IHDR" + header))
+    (tmp_path / "0.png").write_bytes(b"\x89PNG\r\n\x1a\n" + chunk + b"\0\0\0\x09IDAT")
+    with pytest.raises(InputError, match=r"0\.png has more pixels than the limit of 64 Mi; replace or remove it"):
+        training(tmp_path).prepare_data()
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "GIF", "TIFF", "BMP", "AVIF", "JPEG2000"])

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import warnings
 import zipfile
 from pathlib import Path
 
@@ -120,6 +121,32 @@ def test_hidden_files_are_left_out_at_any_depth(tmp_path, caplog, form):
     caplog.clear()
     assert len(open_images(root)) == 4 and caplog.messages == [line]
     assert len(open_source(root, 16, 1)) == 4
+
+
+def test_members_of_archives_with_backslashes_and_of_one_name(tmp_path, caplog):
+    path = tmp_path / "set.zip"
+    with zipfile.ZipFile(path, "w") as file, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for i, name in enumerate(
+            ("a\\0.png", "__MACOSX\\a\\._0.png", "a\\.1.png", "b/2.png", "b/2.png", "e\x1b[31m.txt")
+        ):
+            file.writestr(name, encoded(picture(i)))
+    reader = training(path, center_crop=True).reader
+    assert list(map(reader.source.name, range(len(reader)))) == ["a\\0.png", "b/2.png"]
+    assert reader[1][:, -1, -1].tolist() == [80, 60, 120]  # the last one of this name
+    open_images(path)
+    line = (
+        "2 images read; 4 files left out: 2 hidden (__MACOSX\\a\\._0.png, a\\.1.png), 1 of other types (.txt), "
+        "1 replaced by a later one of the same name (b/2.png)"
+    )
+    assert caplog.messages[-1].endswith(line)
+
+
+def test_control_characters_of_file_names_do_not_reach_the_terminal(tmp_path, caplog):
+    write(tmp_path / "0.png")
+    write(tmp_path / ".e\nvil\x1b[31m.png")
+    open_images(tmp_path)
+    assert caplog.messages[-1].endswith("1 file left out: 1 hidden (.e vil [31m.png)")
 
 
 def test_special_files_are_never_opened(tmp_path):

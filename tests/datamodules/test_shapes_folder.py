@@ -1,5 +1,6 @@
 """Folders of mesh and binvox files: which are read, how they are turned, and how they are split."""
 
+import os
 import pickle
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from small_meshes import SQUARE, box, write
 
 from datamodules.renders.shapenet import ShapeNetRenderDataModule
 from datamodules.shapes import ShapeFolder, write_binvox
+from datamodules.shapes.base import in_split
 from renderers import OpenGLRenderer, ViewDistribution
 from utils.errors import InputError
 
@@ -142,13 +144,26 @@ def test_bad_arguments_are_named(tmp_path, monkeypatch, options, message):
 
 
 @pytest.mark.parametrize("text", ["v 0 0 0\nv 0 0 0\nv 0 0 0\nf 1 2 3\n", "v 0 0 0\nv 1 0 0\nv 2 0 0\nf 1 2 3\n"])
-def test_meshes_without_area_are_refused_or_have_a_voxel(tmp_path, text):
+def test_meshes_without_area_are_refused(tmp_path, text):
     path = write(tmp_path / "flat.obj", text)
+    with pytest.raises(InputError, match=r"flat\.obj has only triangles without extent") as caught:
+        ShapeFolder(tmp_path, 8)[0]
+    assert str(path) in str(caught.value)
+
+
+def test_links_to_themselves_and_names_in_other_encodings(tmp_path):
+    names_ = [os.fsdecode(b"caf\xe9.obj"), "a.obj", "b.obj"]
+    for name in names_:
+        write(tmp_path / name, SQUARE + "f 1 2 3 4\n")
+    parts = [names(ShapeFolder(tmp_path, 8, split=split)) for split in ("train", "test")]
+    assert sorted([*parts[0], *parts[1]]) == sorted(names_)
+    assert [in_split(names_[0], split, 0.5) for split in ("train", "test")].count(True) == 1
+    (tmp_path / "loop.obj").symlink_to("loop.obj")
     shapes = ShapeFolder(tmp_path, 8)
-    try:
-        assert shapes[0].voxels.occupancy.any()
-    except InputError as error:
-        assert str(path) in str(error)
+    assert shapes.cache_key()
+    with pytest.raises(InputError, match=r"loop\.obj"):
+        shapes[names(shapes).index("loop.obj")]
+    assert len(ShapeFolder(tmp_path, 8, on_corrupt="skip")) == 3
 
 
 def test_the_buffers_of_gltf_files_are_part_of_the_cache_key(tmp_path):

@@ -1,6 +1,7 @@
 """Files of a picture whose upper left quarter is yellow."""
 
 import io
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +30,33 @@ def encoded(image: Image.Image, kind: str = "PNG", **options) -> bytes:
     file = io.BytesIO()
     image.save(file, kind, **options)
     return file.getvalue()
+
+
+def tiff(bits: int, strips: list[bytes], width: int) -> bytes:
+    """An uncompressed TIFF of one row: grey, or RGB in separate planes if there are three strips. Pillow writes neither
+    grey of 12 bits nor planes.
+    """
+    n, head = len(strips), 8 + sum(map(len, strips))
+    starts = [8 + sum(map(len, strips[:i])) for i in range(n)]
+    tags = {
+        256: [width],
+        257: [1],
+        258: [bits] * n,
+        259: [1],
+        262: [1 if n == 1 else 2],
+        273: starts,
+        277: [n],
+        278: [1],
+    }
+    tags |= {279: [len(strip) for strip in strips], 284: [min(n, 2)]}
+    entries, more = b"", b""
+    for tag, values in tags.items():
+        data = struct.pack(f"<{len(values)}I", *values)
+        if len(values) > 1:
+            data, more = struct.pack("<I", head + 6 + 12 * len(tags) + len(more)), more + data
+        entries += struct.pack("<HHI", tag, 4, len(values)) + data
+    ifd = struct.pack("<H", len(tags)) + entries + bytes(4) + more
+    return b"II*\0" + struct.pack("<I", head) + b"".join(strips) + ifd
 
 
 def training(root, **options) -> FFHQDataModule:

@@ -26,6 +26,8 @@ from utils.errors import InputError, is_temporary
         ("x.obj", b"v 0 0 0\nv 1 0 0\nv 0 1 nan\nf 1 2 3\n", "not finite"),
         ("x.obj", b"v 0 0 0\nv 1 0 0\nl 1 2\n", "no triangles, only points or lines"),
         ("x.obj", b"v 0 0 0\nv 0 0 0\nv 1 0 0\nf 1 2 3\n", "without extent"),
+        ("x.obj", b"v 0 0 0\nv 1 0 0\nv 2 0 0\nf 1 2 3\n", "without extent"),
+        ("x.obj", b"v 0 0 0\nv 1 0 0\nv 0 1 0\nv 1 1 0\nf 1 2 3\nf 2 4", "truncated"),
         ("x.obj", b"cstype bspline\n", "free-form"),
         ("x.obj", "\ufeffv 0 0 0".encode("utf-16-le"), "UTF-16"),
         ("x.off", b"4OFF\n1 0 0\n0 0 0 0\n", "4OFF"),
@@ -244,6 +246,17 @@ def test_a_line_of_many_material_files_may_be_longer_than_a_name(tmp_path):
         write(tmp_path / name, f"newmtl m{i}\nKd {i % 2} 0 0\n")
     mesh = read_mesh(write(tmp_path / "x.obj", f"mtllib {' '.join(names)}\n{SQUARE}usemtl m3\nf 1 2 3 4\n"))
     assert mesh.colors is not None and (mesh.colors == [1, 0, 0]).all()
+
+
+def test_glb_files_whose_declared_length_is_wrong_are_refused(tmp_path):
+    file = Gltf()
+    file.node(mesh=file.mesh(box().vertices, box().faces))
+    path = file.save(tmp_path / "x.glb")
+    content = path.read_bytes()
+    assert len(read_mesh(write(path, content + b"\n\0")).faces) == 12
+    assert "data after the end that its header declares" in refusal(write(path, content + b"more data"))
+    short = content[:8] + (len(content) - 20).to_bytes(4, "little") + content[12:]
+    assert "truncated" in refusal(write(path, short))
 
 
 def test_index_out_of_range_in_glb_is_refused(tmp_path):

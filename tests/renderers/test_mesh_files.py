@@ -8,6 +8,7 @@ import pytest
 import torch
 import trimesh
 from gltf_files import Gltf
+from picture_files import tiff
 from PIL import Image
 from small_meshes import CHECKERS, SQUARE, UV, box, png, refusal, write
 
@@ -103,6 +104,17 @@ def test_two_sided_and_mixed_windings_are_lit_like_a_box_by_all_backends(tmp_pat
                 assert np.abs(image - expected[backend]).mean() < 1e-3, (path.name, backend)
         for backend, image in expected.items():
             assert np.abs(image - expected["pyrender"]).mean() < 0.02, backend
+
+
+def test_back_faces_of_another_material_are_dropped(tmp_path):
+    write(tmp_path / "m.mtl", "newmtl red\nKd 1 0 0\nnewmtl blue\nKd 0 0 1\n")
+    faces = "usemtl {}\nf 1 2 3 4\nusemtl {}\nf 4 3 2 1\n"
+    meshes = [
+        read_mesh(write(tmp_path / f"{front}.obj", f"mtllib m.mtl\n{SQUARE}{faces.format(front, back)}"))
+        for front, back in (("red", "red"), ("red", "blue"))
+    ]
+    for mesh in meshes:
+        assert len(mesh.faces) == 2 and mesh.colors is not None and (mesh.colors == (1, 0, 0)).all()
 
 
 def test_open_sheets_are_lit_from_both_sides_by_all_backends(tmp_path):
@@ -283,6 +295,17 @@ def test_textures_of_more_than_eight_bits_keep_their_brightness(tmp_path, caplog
         assert mesh.texture is None and "the texture grey.tiff has 32-bit pixels" in caplog.text
     else:
         assert mesh.texture is not None and (mesh.texture == expected).all()
+
+
+def test_textures_that_pillow_decodes_wrongly(tmp_path):
+    pixels = decode_texture("a.tiff", tiff(12, [bytes.fromhex("0003e87d0fff")], 4), Notes())
+    assert pixels is not None and pixels[0, :, 0].tolist() == [0, 62, 125, 255]
+    notes = Notes()
+    assert decode_texture("b.tiff", tiff(16, [bytes(6)] * 3, 3), notes) is None
+    content = png(np.random.default_rng(0).integers(0, 256, (64, 64, 3)))
+    assert decode_texture("c.png", content, notes) is not None
+    assert decode_texture("d.png", content[:4000] + bytes(len(content) - 4000), notes) is None
+    assert [f"texture {name} cannot be decoded" in "".join(notes.lines) for name in ("b.tiff", "d.png")] == [True] * 2
 
 
 def test_textures_of_formats_that_start_programs_are_not_opened(monkeypatch):
