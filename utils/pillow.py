@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Iterator
 
 import numpy as np
 from jaxtyping import UInt8
@@ -19,34 +18,43 @@ from PIL.TiffImagePlugin import (
 )
 
 
-def png_chunks(image: PngImageFile) -> Iterator[tuple[bytes, bytes, bytes]]:
-    """Yield kind, data and checksum of the chunks of a PNG that is not decoded yet, up to one that is incomplete."""
+def png_chunks(image: PngImageFile) -> list[tuple[bytes, int, int]]:
+    """Return kind, position of the data and their length of each chunk of a PNG that is not decoded yet.
+
+    Only the headers of the chunks are read. The list ends with what is not a chunk, such as zeros.
+    """
     file = image.fp
     assert file is not None
-    position, start = file.tell(), 8
-    while True:
-        file.seek(start)
-        head = file.read(8)
-        length, kind = struct.unpack(">I4s", head) if len(head) == 8 else (0, b"")
-        data, checksum = file.read(length), file.read(4)
-        file.seek(position)
-        if len(checksum) < 4:
-            return
-        yield kind, data, checksum
-        start += length + 12
+    position = file.tell()
+    chunks = []
+    at = file.seek(8)
+    while len(head := file.read(8)) == 8 and head[4:].isalpha():
+        length, kind = struct.unpack(">I4s", head)
+        chunks.append((kind, at + 8, length))
+        at = file.seek(at + 12 + length)
+    file.seek(position)
+    return chunks
 
 
 def has_wrong_checksum(image: Image) -> bool:
-    """Whether the pixels of an image that is not decoded yet have a wrong checksum: those of a PNG whose end is zeros.
+    """Whether the pixels of an image that is not decoded yet have a wrong checksum, as those of a PNG whose end is zeros.
 
-    Pillow does not compare these checksums. The pixels behind the first wrong one are not those of the image.
+    Pillow does not compare these checksums. The pixels behind the first wrong one are not those of the image. The end of a
+    truncated file is not an error here.
     """
     if not isinstance(image, PngImageFile):
         return False
-    chunks = png_chunks(image)
-    return any(
-        kind == b"IDAT" and zlib.crc32(data, zlib.crc32(kind)).to_bytes(4) != sum_ for kind, data, sum_ in chunks
-    )
+    file = image.fp
+    assert file is not None
+    position = file.tell()
+    wrong = False
+    for kind, start, length in png_chunks(image):
+        if kind == b"IDAT":
+            file.seek(start)
+            data, checksum = file.read(length), file.read(4)
+            wrong |= len(checksum) == 4 and zlib.crc32(data, zlib.crc32(kind)).to_bytes(4, "big") != checksum
+    file.seek(position)
+    return wrong
 
 
 def has_16_bit_planes(image: Image) -> bool:

@@ -151,13 +151,13 @@ def test_meshes_without_area_are_refused(tmp_path, text):
     assert str(path) in str(caught.value)
 
 
-def test_links_to_themselves_and_names_in_other_encodings(tmp_path):
-    names_ = [os.fsdecode(b"caf\xe9.obj"), "a.obj", "b.obj"]
-    for name in names_:
+def test_links_to_themselves_and_filesin_other_encodings(tmp_path):
+    files = [os.fsdecode(b"caf\xe9.obj"), "a.obj", "b.obj"]
+    for name in files:
         write(tmp_path / name, SQUARE + "f 1 2 3 4\n")
     parts = [names(ShapeFolder(tmp_path, 8, split=split)) for split in ("train", "test")]
-    assert sorted([*parts[0], *parts[1]]) == sorted(names_)
-    assert [in_split(names_[0], split, 0.5) for split in ("train", "test")].count(True) == 1
+    assert sorted([*parts[0], *parts[1]]) == sorted(files)
+    assert [in_split(files[0], split, 0.5) for split in ("train", "test")].count(True) == 1
     (tmp_path / "loop.obj").symlink_to("loop.obj")
     shapes = ShapeFolder(tmp_path, 8)
     assert shapes.cache_key()
