@@ -225,7 +225,12 @@ def box(solid: Solid, _: np.random.Generator) -> Solid:
 
 def few(count: int) -> Callable[[np.ndarray], np.ndarray]:
     """Show ``count`` different shapes only."""
-    return lambda solids: np.linspace(0, len(solids) - 1, count).astype(int)[np.arange(len(solids)) % count]
+
+    def choose(solids: np.ndarray) -> np.ndarray:
+        chosen = np.linspace(0, len(solids) - 1, min(count, len(solids))).astype(int)
+        return chosen[np.arange(len(solids)) % len(chosen)]
+
+    return choose
 
 
 def one_in(period: int) -> Callable[[np.ndarray], np.ndarray]:

@@ -59,7 +59,8 @@ class Judge:
         archive: a voxel archive with z up, such as ModelNet10's, whose shapes replace the procedural ones, except boxes.
 
     Raises:
-        InputError: fewer than two images, or an archive that cannot be read or has no chairs.
+        InputError: fewer than two images, a ``voxel_size`` that is not a multiple of 4, or an archive that cannot be read or
+            has no chairs.
     """
 
     def __init__(
@@ -73,6 +74,8 @@ class Judge:
     ) -> None:
         if images < 2:
             raise InputError(f"--images must be at least 2, got {images}")
+        if voxel_size % (4 * max(1, voxel_size // 32)):  # rows such as "coarse 4" divide the grid
+            raise InputError(f"--voxel_size must be a multiple of 32, or of 4 below 64, got {voxel_size}")
         self.images, self.voxel_size, self.image_size, self.seed = images, voxel_size, image_size, seed
         self.archive = archive
         self.intact: dict[Category, Bool[Tensor, "N D D D"]] = {}
@@ -173,6 +176,12 @@ def rank_correlations(rows: list[dict[str, Any]], to: str = "mmd") -> dict[str, 
     return {name: float(spearmanr([x[name] for x in both], [x[to] for x in both]).statistic) for name in names}
 
 
+def check_output(file: Path) -> None:
+    """Raise an :class:`InputError` if a file cannot be written because of its path, before hours of measuring."""
+    if file.is_dir() or not file.parent.is_dir():
+        raise InputError(f"--json {file} is not a file in an existing directory; choose another one")
+
+
 def main(argv: list[str]) -> int:
     """Print the table; return the exit status."""
     parser = argparse.ArgumentParser(
@@ -193,6 +202,8 @@ def main(argv: list[str]) -> int:
     file = options.pop("json")
     start = time.monotonic()
     try:
+        if file is not None:
+            check_output(file)
         rows, note = run(**options)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -193,6 +193,8 @@ def _load(name: str, file: Path, custom: bool) -> FeatureExtractor:
         network.load_state_dict({key: value.float() for key, value in state.items()})
     except Exception as error:  # a corrupt or foreign file can cause any error
         raise InputError(f"{file} does not hold the weights of extractor {name!r}; {_remedy(name)}") from error
+    if not all(bool(weight.isfinite().all()) for weight in network.state_dict().values()):
+        raise InputError(f"{file} has weights that are not finite; {_remedy(name)}")
     return FeatureExtractor(name, network, checksum[:16], f"{name} ({checksum[:8]})" if custom else name)
 
 

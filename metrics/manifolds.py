@@ -68,7 +68,7 @@ def _distances(points: Float[Tensor, "n d"], others: Float[Tensor, "m d"]) -> Fl
     """
     distances = torch.cdist(points, others)
     resolution = 1e-6 * (points.norm(dim=1, keepdim=True) + others.norm(dim=1))
-    return distances.where(distances > resolution, 0.0)
+    return distances.where(~(distances <= resolution), 0.0)  # keeps NaN
 
 
 class ManifoldMetrics(FeatureSets):

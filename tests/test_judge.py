@@ -92,6 +92,12 @@ def test_corruptions_depend_on_the_seed_and_the_index_alone():
             assert not torch.equal(all_, corruption.solids({"chair": solids}, 1))
 
 
+def test_few_shapes_are_as_many_as_there_are():
+    solids = torch.eye(6, dtype=torch.bool).view(6, 6, 1, 1)
+    assert len(CORRUPTIONS["30 shapes"].solids({"chair": solids}, 0).unique(dim=0)) == 6
+    assert len(CORRUPTIONS["3 shapes"].solids({"chair": solids}, 0).unique(dim=0)) == 3
+
+
 def test_rank_correlations_are_over_the_rows_with_shapes():
     rows = [{"fid": x, "sfid": -x, "mmd": x**2} for x in (1.0, 2.0, 3.0, 4.0)]
     assert rank_correlations([*rows, {"fid": 9.0, "sfid": 0.0}]) == pytest.approx({"fid": 1, "sfid": -1})
@@ -111,6 +117,13 @@ def test_command_prints_the_table(damage, tmp_path, capsys):
     assert 0 < first["iou"] < 1 and "iou" not in second
     assert main(["judge", "--only", "loose screws"]) == 2
     assert capsys.readouterr().err.startswith("error: no such corruption: loose screws; use training chairs, ")
+    for options, error in (
+        (["--voxel_size", "30"], "error: --voxel_size must be a multiple of 32, or of 4 below 64, got 30\n"),
+        (["--json", str(tmp_path)], f"error: --json {tmp_path} is not a file in an existing directory"),
+        (["--json", str(tmp_path / "no" / "a.json")], "a.json is not a file in an existing directory; choose another"),
+    ):
+        assert main(["judge", "--images", "2", *options]) == 2
+        assert error in capsys.readouterr().err
 
 
 def test_shapes_of_an_archive_replace_the_procedural_ones(tmp_path, capsys):

@@ -131,6 +131,15 @@ def test_renders_requires_a_weights_file(tmp_path):
         load_extractor("renders_small", tmp_path / "mine.pt")
 
 
+def test_rejects_weights_that_are_not_finite(tmp_path):
+    """FID of NaN features ended the process in the eigenvalues of torchmetrics."""
+    network = InceptionV3(["chair", "table"], image_size=75)
+    with torch.no_grad():
+        next(network.parameters()).view(-1)[0] = torch.nan
+    with pytest.raises(InputError, match=r"mine.pt has weights that are not finite; create them with: "):
+        load_extractor("renders", save_weights(tmp_path / "mine.pt", network))
+
+
 def test_rejects_weights_that_could_run_code(tmp_path):
     class Trap:
         def __reduce__(self):

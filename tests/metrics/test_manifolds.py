@@ -67,6 +67,12 @@ def test_equal_and_disjoint_sets():
     assert set(measure(ManifoldMetrics(), x, x + 100).values()) == {0.0}
 
 
+def test_features_that_are_not_finite_do_not_match():
+    x = features(50, 0)
+    figures = manifold_metrics(x, torch.full_like(x, torch.nan))
+    assert not any(value > 0 for value in figures.values())
+
+
 def test_expectations_of_independent_samples_of_one_distribution():
     values = measure(ManifoldMetrics(), features(2000, 0), features(2000, 1))
     assert values["density"] == pytest.approx(1, abs=0.05)
